@@ -1,0 +1,1 @@
+"""Strings and files in, padded numpy batches out."""

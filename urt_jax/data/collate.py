@@ -1,0 +1,190 @@
+"""Encoded chats in, padded batches out, in a small fixed set of shapes.
+
+A *need* is the smallest shape that holds a batch (tokens, frames, patches a frame); a bucket is a shape that is used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from urt_jax.types import Batch, EncodedChat, FramePatches, VisionInput
+
+
+class Need(NamedTuple):
+    """Shape of a batch along the axes that vary."""
+
+    tokens: int
+    frames: int
+    patches: int
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Allowed sizes along each axis, ascending; every batch is padded to the smallest that holds it."""
+
+    tokens: tuple[int, ...]
+    frames: tuple[int, ...]
+    patches: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of shapes, hence of compiled programs of one kind, at most."""
+        return len(self.tokens) * len(self.frames) * len(self.patches)
+
+    def fit(self, need: Need) -> Need:
+        """Return the bucket for a need.
+
+        Raises:
+            ValueError: the need is larger than the largest bucket.
+        """
+        return Need(*(self._fit(axis, getattr(self, axis), size) for axis, size in need._asdict().items()))
+
+    @staticmethod
+    def _fit(axis: str, sizes: tuple[int, ...], size: int) -> int:
+        for allowed in sizes:
+            if size <= allowed:
+                return allowed
+        raise ValueError(f"a batch needs {size} {axis}, the largest bucket holds {sizes[-1]}; plan buckets over all data")
+
+
+def plan_buckets(needs: Sequence[Need], *, window_slots: int, token_step: int = 16) -> Buckets:
+    """Choose at most two sizes per axis (at most 8 shapes): the largest need, and the median where it saves a quarter.
+
+    ``window_slots`` is the number of patch slots of a full vision window: frames larger than one window take whole
+    windows.
+    """
+
+    def sizes(values: list[int], step: int) -> tuple[int, ...]:
+        top = -(-max(values) // step) * step
+        middle = -(-int(np.median(values)) // step) * step
+        return (middle, top) if 0 < middle <= 0.75 * top else (top,)
+
+    patches = [need.patches for need in needs]
+    patch_step = window_slots if max(patches) > window_slots else 4
+    return Buckets(
+        tokens=sizes([need.tokens for need in needs], token_step),
+        frames=sizes([need.frames for need in needs], 4) if max(need.frames for need in needs) else (0,),
+        patches=sizes(patches, patch_step) if max(patches) else (0,),
+    )
+
+
+def need_of(chats: Sequence[EncodedChat], extra_tokens: Sequence[int] | None = None) -> Need:
+    """Return the smallest shape that holds these rows, each with its number of response tokens."""
+    extra = extra_tokens if extra_tokens is not None else [0] * len(chats)
+    frames = [frame for chat in chats for frame in chat.frames]
+    return Need(
+        tokens=max(len(chat.tokens_T) + more for chat, more in zip(chats, extra)),
+        frames=len(frames),
+        patches=max((len(frame.mask_P) for frame in frames), default=0),
+    )
+
+
+def collate(
+    chats: Sequence[EncodedChat],
+    responses: Sequence[np.ndarray],
+    *,
+    bucket: Need,
+    pad_id: int,
+    patch_features: int,
+    merge: int,
+) -> Batch:
+    """Pad prompts followed by responses to the right; only response tokens are trained.
+
+    ``merge`` is the number of patches in one merged patch. A row::
+
+        tokens      p p p p r r r . .        segments   1 1 1 1 1 1 1 0 0
+        loss_mask   0 0 0 0 1 1 1 0 0
+    """
+    rows, width = len(chats), bucket.tokens
+    batch = _empty(rows, width, pad_id)
+    first_frame = 0
+    for row, (chat, response) in enumerate(zip(chats, responses)):
+        prompt, end = len(chat.tokens_T), len(chat.tokens_T) + len(response)
+        after = chat.next_position + np.arange(len(response), dtype=np.int32)
+        batch.tokens_BT[row, :end] = np.concatenate([chat.tokens_T, response])
+        batch.positions_3BT[:, row, :end] = np.concatenate([chat.positions_3T, np.tile(after, (3, 1))], axis=1)
+        batch.segments_BT[row, :end] = 1
+        batch.vision_index_BT[row, :prompt] = _flat_index(chat, first_frame, bucket.patches // merge)
+        batch.loss_mask_BT[row, prompt:end] = True
+        first_frame += len(chat.frames)
+    return batch._replace(vision=_pad_frames([f for chat in chats for f in chat.frames], bucket, patch_features))
+
+
+def collate_prompts(
+    chats: Sequence[EncodedChat], *, bucket: Need, pad_id: int, patch_features: int, merge: int
+) -> Batch:
+    """Pad prompts to the LEFT, so that the last prompt token stands in the last column of every row::
+
+        tokens      . . p p p p      segments   0 0 1 1 1 1
+    """
+    batch = _empty(len(chats), bucket.tokens, pad_id)
+    first_frame = 0
+    for row, chat in enumerate(chats):
+        start = bucket.tokens - len(chat.tokens_T)
+        batch.tokens_BT[row, start:] = chat.tokens_T
+        batch.positions_3BT[:, row, start:] = chat.positions_3T
+        batch.segments_BT[row, start:] = 1
+        batch.vision_index_BT[row, start:] = _flat_index(chat, first_frame, bucket.patches // merge)
+        first_frame += len(chat.frames)
+    return batch._replace(vision=_pad_frames([f for chat in chats for f in chat.frames], bucket, patch_features))
+
+
+def join_completions(
+    prompts: Batch, next_position_Q: np.ndarray, completions_BU: np.ndarray, mask_BU: np.ndarray
+) -> Batch:
+    """Append R completions to each of Q left-padded prompts: ``B = Q * R`` rows, question-major, frames stored once.
+
+    Column ``S`` of every row is its first completion token, as in the sampler::
+
+        tokens   . . p p p p | c c c .       completions of a question share its frames through vision_index
+    """
+    questions, responses = len(prompts.tokens_BT), len(completions_BU) // len(prompts.tokens_BT)
+    width = completions_BU.shape[1]
+
+    def rows(x: np.ndarray, axis: int = 0) -> np.ndarray:
+        return np.repeat(np.asarray(x), responses, axis=axis)
+
+    after = rows(next_position_Q)[:, None] + np.arange(width, dtype=np.int32)
+    no_picture = np.full((questions * responses, width), -1, np.int32)
+    return Batch(
+        tokens_BT=np.concatenate([rows(prompts.tokens_BT), completions_BU.astype(np.int32)], axis=1),
+        positions_3BT=np.concatenate(
+            [rows(prompts.positions_3BT, 1), np.broadcast_to(after.astype(np.int32), (3, *after.shape))], axis=2
+        ),
+        segments_BT=np.concatenate([rows(prompts.segments_BT), mask_BU.astype(np.int32)], axis=1),
+        vision_index_BT=np.concatenate([rows(prompts.vision_index_BT), no_picture], axis=1),
+        loss_mask_BT=np.concatenate([np.zeros_like(rows(prompts.loss_mask_BT)), mask_BU], axis=1),
+        vision=prompts.vision,
+    )
+
+
+def _empty(rows: int, width: int, pad_id: int) -> Batch:
+    return Batch(
+        tokens_BT=np.full((rows, width), pad_id, np.int32),
+        positions_3BT=np.zeros((3, rows, width), np.int32),
+        segments_BT=np.zeros((rows, width), np.int32),
+        vision_index_BT=np.full((rows, width), -1, np.int32),
+        loss_mask_BT=np.zeros((rows, width), bool),
+        vision=VisionInput(np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 2), np.int32), np.zeros((0, 0), bool)),
+    )
+
+
+def _flat_index(chat: EncodedChat, first_frame: int, merged_slots: int) -> np.ndarray:
+    frame, slot = chat.vision_T2[:, 0], chat.vision_T2[:, 1]
+    return np.where(frame >= 0, (frame + first_frame) * merged_slots + slot, -1).astype(np.int32)
+
+
+def _pad_frames(frames: Sequence[FramePatches], bucket: Need, patch_features: int) -> VisionInput:
+    vision = VisionInput(
+        patches_IPC=np.zeros((bucket.frames, bucket.patches, patch_features), np.float32),
+        positions_IP2=np.zeros((bucket.frames, bucket.patches, 2), np.int32),
+        mask_IP=np.zeros((bucket.frames, bucket.patches), bool),
+    )
+    for i, frame in enumerate(frames):
+        slots = len(frame.mask_P)
+        vision.patches_IPC[i, :slots] = frame.patches_PC
+        vision.positions_IP2[i, :slots] = frame.positions_P2
+        vision.mask_IP[i, :slots] = frame.mask_P
+    return vision

@@ -1,0 +1,103 @@
+"""The record every stage reads and writes: a comparison, or a chat to learn, with its media."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Task = Literal["image_gen", "video_gen", "image_und", "video_und"]
+TASKS: tuple[Task, ...] = ("image_gen", "video_gen", "image_und", "video_und")
+
+# What a task calls its candidates in prompts and answers: "<Noun> 1 is better".
+NOUNS: dict[str, str] = {"image_gen": "Image", "video_gen": "Video", "image_und": "Answer", "video_und": "Answer"}
+
+# The three scored dimensions of each task, in the order of the written reasoning (UnifiedReward-Think, prompts v1).
+DIMENSIONS: dict[str, tuple[str, str, str]] = {
+    "image_gen": ("Semantic consistency", "Aesthetics", "Authenticity"),
+    "video_gen": ("Semantic consistency", "Temporal coherence", "Authenticity"),
+    "image_und": ("Semantic accuracy", "Correctness", "Clarity"),
+    "video_und": ("Semantic accuracy", "Correctness", "Clarity"),
+}
+
+
+class BadInputError(ValueError):
+    """Input that the user must mend: says what was given, what was needed and what to do."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture or a clip, not yet decoded.
+
+    ``source`` is a path or data URL, encoded bytes, a list of frame paths (a clip), a PIL image, or an array:
+    ``uint8 [H, W, 3]`` for a picture, ``uint8 [frames, H, W, 3]`` for a clip. ``fps`` is frames a second of a clip.
+    """
+
+    kind: Literal["image", "video"]
+    source: Any
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One comparison of N candidates (a pair is N = 2), or one chat without candidates.
+
+    ``prompt`` is the caption of a generation task or the question of an understanding task. ``context`` is media shared
+    by all candidates (the picture asked about). ``label`` is the 1-based index of the better candidate, "tie" or None.
+    ``text`` is the record's own complete prompt and, when given, is used unchanged; ``response`` is a written answer to
+    learn (SFT). ``meta`` keeps what else the record says (gold dimension scores, difficulty, provenance).
+    """
+
+    id: str
+    task: Task | None = None
+    prompt: str = ""
+    context: tuple[Media, ...] = ()
+    candidates: tuple[Media | str, ...] = ()
+    label: int | Literal["tie"] | None = None
+    votes: tuple[float, ...] | None = None
+    text: str | None = None
+    response: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def swapped(self) -> Example:
+        """Return the same pair in the other order: candidates, label, votes and gold scores all mirrored.
+
+        Raises:
+            BadInputError: the record has no two candidates, or its own prompt text names their content.
+        """
+        if len(self.candidates) != 2:
+            raise BadInputError(f"record {self.id}: only a pair can be swapped, this one has {len(self.candidates)} candidates")
+        if self.text is not None and isinstance(self.candidates[0], str):
+            raise BadInputError(
+                f"record {self.id}: its own prompt text already holds the answers in one order; give question and "
+                "answers instead of problem to have both orders judged"
+            )
+        meta = dict(self.meta)
+        if "scores" in meta:
+            meta["scores"] = {name: [pair[1], pair[0]] for name, pair in meta["scores"].items()}
+        return replace(
+            self,
+            candidates=(self.candidates[1], self.candidates[0]),
+            label={1: 2, 2: 1}.get(self.label, self.label) if isinstance(self.label, int) else self.label,
+            votes=None if self.votes is None else (self.votes[1], self.votes[0]),
+            response=None,
+            meta=meta,
+        )
+
+    @property
+    def solution(self) -> str | None:
+        """The exact answer text of the label, ``None`` where there is no decided label."""
+        if self.task is None or not isinstance(self.label, int):
+            return None
+        return f"{NOUNS[self.task]} {self.label} is better"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """What a model sees and should say: Hugging Face style messages with their media in order of appearance.
+
+    ``messages`` is ``[{"role": ..., "content": [{"type": "text", "text": ...} | {"type": "image"} | {"type": "video"}]}]``.
+    """
+
+    messages: list[dict[str, Any]]
+    images: tuple[Media, ...] = ()
+    videos: tuple[Media, ...] = ()

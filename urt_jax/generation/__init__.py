@@ -1,0 +1,1 @@
+"""The grouped sampler: prefill each question once, decode its responses together."""

@@ -1,0 +1,155 @@
+"""The host side of sampling: encoded chats in, token ids out, in a bounded number of compiled programs."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from urt_jax.data.collate import Need, collate_prompts
+from urt_jax.families.processor import Processor
+from urt_jax.generation.loop import row_keys, sample_responses
+from urt_jax.generation.state import Completions, SamplingSettings, Vocabulary
+from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.types import Batch, EncodedChat
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Host-side sampling settings; neutral by default. ``max_new_tokens`` counts the end token."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+class Samples(NamedTuple):
+    """Responses to Q questions on the host, ``B = Q * R`` question-major, and the prompts they answer."""
+
+    prompts: Batch  # left-padded, Q rows
+    next_position_Q: np.ndarray
+    tokens_BU: np.ndarray
+    mask_BU: np.ndarray
+    logp_BU: np.ndarray
+    texts: tuple[str, ...]
+
+
+class Sampler:
+    """Owns the compiled sampling programs of one model; parameters are given at each call.
+
+    Programs differ by bucket, number of questions, responses and slots only: every setting is traced. ``shapes`` holds
+    the shapes compiled so far.
+    """
+
+    def __init__(self, model: VisionLanguageModel, processor: Processor, *, place: Callable[[Any], Any] | None = None):
+        """``place`` puts a host batch on the devices (by default, the first device)."""
+        self.model, self.processor = model, processor
+        self.place = place or jnp_tree
+        self.vocabulary = make_vocabulary(processor)
+        self.shapes: set[tuple[Need, int, int, int]] = set()
+        self._program = jax.jit(self._run, static_argnames=("responses", "slots"))
+
+    def _run(
+        self, params: Any, prompts: Batch, positions: Any, rng: Any, step: Any, ids: Any, settings: Any, vocabulary: Any,
+        *, responses: int, slots: int,
+    ) -> Completions:  # fmt: skip
+        keys = row_keys(rng, step, ids, responses)
+        return sample_responses(self.model, params, prompts, positions, keys, settings, vocabulary, slots=slots)
+
+    def sample(
+        self,
+        params: Any,
+        chats: Sequence[EncodedChat],
+        ids: Sequence[str],
+        *,
+        bucket: Need,
+        responses: int,
+        sampling: Sampling,
+        slots: int,
+        seed: int,
+        step: int = 0,
+    ) -> Samples:
+        """Sample ``responses`` answers to each chat; the ids name the questions in the random streams.
+
+        Raises:
+            ValueError: more new tokens asked for than the cache has slots.
+        """
+        if sampling.max_new_tokens > slots:
+            raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}, the response cache has {slots} slots")
+        prompts = collate_prompts(chats, bucket=bucket, **self.padding)
+        positions = np.array([chat.next_position for chat in chats], np.int32)
+        self.shapes.add((bucket, len(chats), responses, slots))
+        out = self._program(
+            params,
+            self.place(prompts),
+            self.place(positions),
+            jax.random.key(seed),
+            jnp.int32(step),
+            self.place(np.array([question_number(i) for i in ids], np.uint32)),
+            self.place(_rows(sampling, len(chats) * responses)),
+            self.vocabulary,
+            responses=responses,
+            slots=slots,
+        )
+        tokens, mask, logp = (np.asarray(x) for x in out)
+        return Samples(prompts, positions, tokens, mask, logp, decode_texts(self.processor, tokens, mask))
+
+    @property
+    def padding(self) -> dict[str, int]:
+        """Keyword arguments of ``collate``."""
+        return padding_of(self.processor)
+
+
+def padding_of(processor: Processor) -> dict[str, int]:
+    """Return what ``collate`` must know about a checkpoint."""
+    vision = processor.config.vision
+    return {
+        "pad_id": processor.pad_id,
+        "patch_features": vision.patch_features,
+        "merge": vision.merge_size**2,
+    }
+
+
+def make_vocabulary(processor: Processor) -> Vocabulary:
+    """Return end ids, suppressed ids and padding of a checkpoint as arrays."""
+    suppressed = np.zeros(processor.config.decoder.vocab_size, bool)
+    suppressed[list(processor.suppressed_ids)] = True
+    return Vocabulary(jnp.array(processor.end_ids, jnp.int32), jnp.array(suppressed), jnp.int32(processor.pad_id))
+
+
+def question_number(question_id: str) -> int:
+    """Return a stable 32-bit number for a record id, the same on every machine and in every run."""
+    return zlib.crc32(question_id.encode())
+
+
+def decode_texts(processor: Processor, tokens_BU: np.ndarray, mask_BU: np.ndarray) -> tuple[str, ...]:
+    """Decode each row up to its end token, special tokens left out."""
+    rows = [row[mask].tolist() for row, mask in zip(tokens_BU, mask_BU)]
+    return tuple(processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
+
+
+def in_batches(count: int, size: int) -> Iterator[tuple[list[int], int]]:
+    """Yield index lists of exactly ``size``, the last filled up with its first index, and how many of them are real."""
+    for start in range(0, count, size):
+        real = list(range(start, min(start + size, count)))
+        yield real + [real[0]] * (size - len(real)), len(real)
+
+
+def jnp_tree(tree: Any) -> Any:
+    """Put a host tree on the default device."""
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def _rows(sampling: Sampling, rows: int) -> SamplingSettings:
+    return SamplingSettings(
+        temperature_B=np.full(rows, sampling.temperature, np.float32),
+        top_k_B=np.full(rows, sampling.top_k, np.int32),
+        top_p_B=np.full(rows, sampling.top_p, np.float32),
+        min_p_B=np.full(rows, sampling.min_p, np.float32),
+        max_new_tokens=np.int32(sampling.max_new_tokens),
+    )

@@ -1,0 +1,51 @@
+"""Records of the grouped sampler: what is asked for, what the loop carries, what comes back."""
+
+from typing import NamedTuple
+
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key
+
+from urt_jax.models.kv_cache import ResponseCache
+
+
+class SamplingSettings(NamedTuple):
+    """Sampling settings of each row, all traced: a change compiles nothing.
+
+    Neutral values are temperature 1, top_k 0, top_p 1, min_p 0; temperature 0 takes the most likely token. A checkpoint's
+    generation config is never read.
+    """
+
+    temperature_B: Float[Array, " B"]
+    top_k_B: Int[Array, " B"]
+    top_p_B: Float[Array, " B"]
+    min_p_B: Float[Array, " B"]
+    max_new_tokens: Int[Array, ""]  # at most the slots of the response cache
+
+
+class Vocabulary(NamedTuple):
+    """What the sampler must know about token ids."""
+
+    end_ids: Int[Array, " ends"]  # any of these ends a row and is kept
+    suppressed_V: Bool[Array, " V"]  # True = never sampled: picture placeholders, special tokens, unused rows
+    pad_id: Int[Array, ""]
+
+
+class DecodeState(NamedTuple):
+    """Carried through the decode loop; slot ``step`` is written next."""
+
+    step: Int[Array, ""]
+    hidden_BD: Float[Array, "B D"]  # of the last token, from which the next is chosen
+    done_B: Bool[Array, " B"]
+    cache: ResponseCache
+    tokens_BU: Int[Array, "B U"]
+    mask_BU: Bool[Array, "B U"]
+    logp_BU: Float[Array, "B U"]
+    keys_B: Key[Array, " B"]
+
+
+class Completions(NamedTuple):
+    """Sampled responses, ``B = Q * R`` question-major rows; padding follows the end token."""
+
+    tokens_BU: Int[Array, "B U"]
+    mask_BU: Bool[Array, "B U"]  # True up to and with the end token
+    logp_BU: Float[Array, "B U"]  # under the full tempered distribution, 0 where masked

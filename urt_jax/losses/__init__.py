@@ -1,0 +1,1 @@
+"""Training losses: each returns (sum, denominator, metrics), never a mean."""

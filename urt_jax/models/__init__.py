@@ -1,0 +1,1 @@
+"""Pure-functional Flax modules of a vision-language decoder."""

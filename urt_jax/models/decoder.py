@@ -1,0 +1,164 @@
+"""The Qwen2 decoder: pre-norm layers with grouped-query attention, QKV biases and multimodal rotary positions."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from urt_jax.models.config import DecoderConfig
+from urt_jax.models.kv_cache import PromptCache, ResponseCache
+from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
+from urt_jax.models.stacked import init_stacked, scan_layers
+from urt_jax.ops.attention import attend, attend_group
+from urt_jax.ops.rope import mrope_angles, rotate
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention over a whole sequence, or of one new token over a shared-prompt cache."""
+
+    config: DecoderConfig
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+
+    def setup(self) -> None:
+        """Make the four projections; only query, key and value carry a bias."""
+        cfg, kinds = self.config, (self.dtype, self.param_dtype)
+        self.q = Linear(cfg.query_heads * cfg.head_width, True, *kinds)
+        self.k = Linear(cfg.kv_heads * cfg.head_width, True, *kinds)
+        self.v = Linear(cfg.kv_heads * cfg.head_width, True, *kinds)
+        self.o = Linear(cfg.width, False, *kinds)
+
+    def project(self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"]) -> tuple[Array, Array, Array]:
+        """Return rotated queries ``[B, T, N, H]``, rotated keys and values ``[B, T, K, H]``."""
+        rows, width = x.shape[:2], self.config.head_width
+        query = rotate(self.q(x).reshape(*rows, -1, width), angles)
+        key = rotate(self.k(x).reshape(*rows, -1, width), angles)
+        return query, key, self.v(x).reshape(*rows, -1, width)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"], mask: Bool[Array, "B T T"]
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Return the output and the keys and values ``[B, K, T, H]``, ready to be a prompt cache."""
+        query, key, value = self.project(x, angles)
+        seen = attend(query, key, value, mask)
+        return self.o(seen.reshape(*x.shape[:2], -1)), (key.swapaxes(1, 2), value.swapaxes(1, 2))
+
+    def decode(
+        self,
+        x: Float[Array, "B 1 D"],
+        angles: Float[Array, "B 1 half"],
+        prompt: tuple[Array, Array],
+        past: tuple[Array, Array],
+        prompt_mask: Bool[Array, "Q S"],
+        past_mask: Bool[Array, " U"],
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Return the output for one new token per row and its key and value ``[B, K, 1, H]``."""
+        query, key, value = self.project(x, angles)
+        seen = attend_group(query[:, 0], key[:, 0], value[:, 0], *prompt, *past, prompt_mask, past_mask)
+        return self.o(seen.reshape(x.shape[0], 1, -1)), (key.swapaxes(1, 2), value.swapaxes(1, 2))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm layer of kind "attention"."""
+
+    config: DecoderConfig
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+
+    def setup(self) -> None:
+        """Make the attention, the MLP and their norms."""
+        cfg, kinds = self.config, (self.dtype, self.param_dtype)
+        self.input_norm = RMSNorm(cfg.norm_eps, *kinds)
+        self.attention = Attention(cfg, *kinds)
+        self.post_norm = RMSNorm(cfg.norm_eps, *kinds)
+        self.mlp = GatedMLP(cfg.feed_forward, False, *kinds)
+
+    def _finish(self, x: Array, attended: Array) -> Array:
+        x = x + attended
+        return x + self.mlp(self.post_norm(x))
+
+    def __call__(self, x: Array, angles: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+        """Run the layer over whole sequences; see Attention for shapes."""
+        attended, cache = self.attention(self.input_norm(x), angles, mask)
+        return self._finish(x, attended), cache
+
+    def decode(self, x: Array, angles: Array, *caches: object) -> tuple[Array, tuple[Array, Array]]:
+        """Run the layer on one new token per row; see Attention for shapes."""
+        attended, new = self.attention.decode(self.input_norm(x), angles, *caches)  # type: ignore[arg-type]
+        return self._finish(x, attended), new
+
+
+class Decoder(nn.Module):
+    """All layers and the last norm; embeddings in, hidden states out.
+
+    The layers repeat ``config.layer_pattern`` and one scan runs over its periods. The one kind published for this family
+    is "attention"; another kind brings its own layer and its own cache record.
+    """
+
+    config: DecoderConfig
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+    remat: str = "none"
+    decode_unroll: int = 1
+
+    def setup(self) -> None:
+        """Stack the layers of each kind in the pattern."""
+        cfg, kinds = self.config, (self.dtype, self.param_dtype)
+        if cfg.layer_pattern != ("attention",):
+            raise ValueError(f"layer_pattern is {cfg.layer_pattern}; the only known pattern is ('attention',)")
+        self.layer = DecoderLayer(cfg, *kinds, parent=None)
+        probe = (
+            jnp.zeros((1, 1, cfg.width), self.dtype),
+            jnp.zeros((1, 1, cfg.head_width // 2)),
+            jnp.ones((1, 1, 1), bool),
+        )
+        self.layers = self.param("layers", init_stacked(self.layer, cfg.periods), *probe)
+        self.norm = RMSNorm(cfg.norm_eps, *kinds)
+
+    def _angles(self, positions_3BT: Int[Array, "3 B T"]) -> Float[Array, "B T half"]:
+        cfg = self.config
+        return mrope_angles(
+            positions_3BT, head_width=cfg.head_width, theta=cfg.rope_theta, section=cfg.mrope_section
+        )
+
+    def __call__(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        positions_3BT: Int[Array, "3 B T"],
+        mask_BTT: Bool[Array, "B T T"],
+        *,
+        keep_cache: bool = False,
+    ) -> tuple[Float[Array, "B T D"], PromptCache | None]:
+        """Return normed hidden states, and with ``keep_cache`` the keys and values of every position."""
+        angles = self._angles(positions_3BT)
+
+        def body(x: Array, params: Any, _: None) -> tuple[Array, tuple[Array, Array] | None]:
+            x, cache = self.layer.apply({"params": params}, x, angles, mask_BTT)  # type: ignore[misc]
+            return x, cache if keep_cache else None
+
+        x_BTD, caches = scan_layers(body, x_BTD, self.layers, remat=self.remat)
+        return self.norm(x_BTD), PromptCache(*caches) if keep_cache else None
+
+    def decode(
+        self,
+        x_BD: Float[Array, "B D"],
+        positions_3B: Int[Array, "3 B"],
+        prompt: PromptCache,
+        past: ResponseCache,
+        prompt_mask_QS: Bool[Array, "Q S"],
+        past_mask_U: Bool[Array, " U"],
+    ) -> tuple[Float[Array, "B D"], ResponseCache]:
+        """Return the hidden state of one new token per row and its keys and values (``U = 1``), not yet written."""
+        angles = self._angles(positions_3B[..., None])
+
+        def body(x: Array, params: Any, caches: tuple) -> tuple[Array, tuple[Array, Array]]:
+            return self.layer.apply(  # type: ignore[return-value]
+                {"params": params}, x, angles, *caches, prompt_mask_QS, past_mask_U, method=DecoderLayer.decode
+            )
+
+        x, new = scan_layers(
+            body, x_BD[:, None], self.layers, (tuple(prompt), tuple(past)), unroll=self.decode_unroll
+        )
+        return self.norm(x)[:, 0], ResponseCache(*new)

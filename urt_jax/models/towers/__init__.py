@@ -1,0 +1,1 @@
+"""Vision towers: patches of pictures and frames in, features out."""

@@ -1,0 +1,1 @@
+"""Mathematics on arrays: masks, attention, rotary positions, log-probabilities, token choice."""

@@ -1,0 +1,76 @@
+"""Attention with grouped queries: one softmax in float32, over a full sequence or over a shared-prompt cache."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+MASKED = -1e30  # finite, so that a row with nothing to see stays finite (its output is never used)
+
+
+def attend(
+    query_BTNH: Float[Array, "B T N H"],
+    key_BSKH: Float[Array, "B S K H"],
+    value_BSKH: Float[Array, "B S K H"],
+    mask_BTS: Bool[Array, "B #T S"],
+) -> Float[Array, "B T N H"]:
+    """Return softmax attention where ``mask_BTS`` is True; query head n reads key head ``n // (N / K)``.
+
+    Scores and softmax are float32. A row whose mask is all False yields the mean of the values (finite, meaningless).
+    """
+    groups = query_BTNH.shape[2] // key_BSKH.shape[2]
+    # Repeating the keys keeps the products 4-D; the 5-D grouped form is three times slower on CPU.
+    key = jnp.repeat(key_BSKH, groups, axis=2)
+    value = jnp.repeat(value_BSKH, groups, axis=2)
+    scale = query_BTNH.shape[-1] ** -0.5
+    scores = jnp.einsum("BTNH,BSNH->BNTS", query_BTNH, key, preferred_element_type=jnp.float32) * scale
+    weights = jax.nn.softmax(jnp.where(mask_BTS[:, None], scores, MASKED), axis=-1)
+    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(value.dtype), value)
+
+
+def attend_group(
+    query_BNH: Float[Array, "B N H"],
+    new_key_BKH: Float[Array, "B K H"],
+    new_value_BKH: Float[Array, "B K H"],
+    prompt_key_QKSH: Float[Array, "Q K S H"],
+    prompt_value_QKSH: Float[Array, "Q K S H"],
+    past_key_BKUH: Float[Array, "B K U H"],
+    past_value_BKUH: Float[Array, "B K U H"],
+    prompt_mask_QS: Bool[Array, "Q S"],
+    past_mask_U: Bool[Array, " U"],
+) -> Float[Array, "B N H"]:
+    """Return the attention of one new token per row, ``B = Q * R`` question-major rows that share Q prompts.
+
+    The prompt's keys are stored once per question and read by its R rows::
+
+        row (q, r) sees   prompt q (shared)  |  its own past tokens  |  itself
+                          mask: prompt_mask  |  past_mask (same U)   |  always
+    """
+    questions, kv_heads, _, head_width = prompt_key_QKSH.shape
+    rows, query_heads, _ = query_BNH.shape
+    responses, groups = rows // questions, query_heads // kv_heads
+    scale = head_width**-0.5
+    query_BKGH = query_BNH.reshape(rows, kv_heads, groups, head_width)
+
+    def prompt_layout(x: Array) -> Array:  # [B, K, G, .] -> [Q, K, R*G, .]: one product per question
+        x = x.reshape(questions, responses, kv_heads, groups, -1)
+        return x.transpose(0, 2, 1, 3, 4).reshape(questions, kv_heads, responses * groups, -1)
+
+    def row_layout(x: Array) -> Array:  # the inverse
+        x = x.reshape(questions, kv_heads, responses, groups, -1)
+        return x.transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, groups, -1)
+
+    def scores(equation: str, query: Array, key: Array) -> Array:
+        return jnp.einsum(equation, query, key, preferred_element_type=jnp.float32) * scale
+
+    prompt = scores("QKXH,QKSH->QKXS", prompt_layout(query_BKGH), prompt_key_QKSH)
+    prompt = row_layout(jnp.where(prompt_mask_QS[:, None, None], prompt, MASKED))
+    past = scores("BKGH,BKUH->BKGU", query_BKGH, past_key_BKUH)
+    past = jnp.where(past_mask_U[None, None, None], past, MASKED)
+    own = scores("BKGH,BKH->BKG", query_BKGH, new_key_BKH)[..., None]
+    weights = jax.nn.softmax(jnp.concatenate([prompt, past, own], axis=-1), axis=-1).astype(query_BNH.dtype)
+    width = prompt_key_QKSH.shape[2]
+    from_prompt = jnp.einsum("QKXS,QKSH->QKXH", prompt_layout(weights[..., :width]), prompt_value_QKSH)
+    from_past = jnp.einsum("BKGU,BKUH->BKGH", weights[..., width:-1], past_value_BKUH)
+    from_own = weights[..., -1:] * new_value_BKH[:, :, None]
+    return (row_layout(from_prompt) + from_past + from_own).reshape(rows, query_heads, head_width)

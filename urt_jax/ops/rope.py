@@ -1,0 +1,41 @@
+"""Rotary position embeddings: the multimodal form of the decoder and the 2-D form of the vision tower."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+
+def inverse_frequencies(width: int, theta: float) -> Float[Array, " half"]:
+    """Return ``theta ** (-2i / width)`` for ``i < width / 2``, float32 (RoFormer, arXiv 2104.09864, eq. 15)."""
+    return 1.0 / (theta ** (jnp.arange(0, width, 2, dtype=jnp.float32) / width))
+
+
+def mrope_angles(
+    positions_3BT: Int[Array, "3 B T"], *, head_width: int, theta: float, section: tuple[int, ...]
+) -> Float[Array, "B T half"]:
+    """Return the rotation angles of M-RoPE, ``half = head_width / 2`` (Qwen2-VL, arXiv 2409.12191, section 2.1).
+
+    The half-width is cut into ``section`` pieces (temporal, height, width); each piece turns by its own position row::
+
+        frequencies  0 1 2 | 3 4 5 6 | 7 8 9 10        section = (3, 4, 4)
+        position row   t        h         w
+    """
+    frequencies = inverse_frequencies(head_width, theta)
+    row_of_frequency = jnp.repeat(jnp.arange(len(section)) % 3, jnp.array(section), total_repeat_length=head_width // 2)
+    positions = jnp.moveaxis(positions_3BT, 0, -1).astype(jnp.float32)  # [B, T, 3]
+    return positions[..., row_of_frequency] * frequencies[None, None]
+
+
+def grid_angles(positions_IP2: Int[Array, "I P 2"], *, head_width: int, theta: float) -> Float[Array, "I P half"]:
+    """Return the angles of the vision tower: the first half turns by the row, the second by the column."""
+    frequencies = inverse_frequencies(head_width // 2, theta)
+    angles = positions_IP2[..., None].astype(jnp.float32) * frequencies[None, None, None]
+    return angles.reshape(*positions_IP2.shape[:2], -1)
+
+
+def rotate(x_BTNH: Float[Array, "B T N H"], angles: Float[Array, "B T half"]) -> Float[Array, "B T N H"]:
+    """Turn each pair ``(x[i], x[i + H/2])`` by its angle; computed in float32, returned in the dtype of ``x``."""
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BTNH.dtype)

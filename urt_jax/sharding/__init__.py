@@ -1,0 +1,1 @@
+"""Which device holds what: meshes and the rules that place arrays on them."""

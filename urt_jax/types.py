@@ -1,0 +1,86 @@
+"""Axis key and the batch records that cross room borders.
+
+Axis key, used in annotations, name suffixes and einsum strings alike::
+
+    B rows            T sequence         S cache slots      U generated tokens
+    D width           F feed-forward     V vocabulary       L layers
+    H head width      N query heads      K key/value heads  G query heads per key head
+    C patch features  I images (frames)  P patches of one   Q questions
+    R responses per question             M merged patches of one frame (P = M * merge**2)
+
+A *frame* is what the vision tower sees at once: a picture, or one temporal patch of a video.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Array = jax.Array | np.ndarray
+
+
+class FramePatches(NamedTuple):
+    """One frame laid out for the vision tower, on the host (numpy).
+
+    Patches come in the tower's own order (window by window, each window padded to its full number of slots),
+    so window attention is a reshape and no permutation is ever a static shape.
+    """
+
+    patches_PC: Float[np.ndarray, "P C"]
+    positions_P2: Int[np.ndarray, "P 2"]  # (row, column) of each patch in the frame, 0 where padded
+    mask_P: Bool[np.ndarray, " P"]  # True = real patch
+
+
+class EncodedChat(NamedTuple):
+    """One chat turned into token ids, positions and frames, on the host (numpy); not padded."""
+
+    tokens_T: Int[np.ndarray, " T"]
+    positions_3T: Int[np.ndarray, "3 T"]  # temporal, height, width positions of M-RoPE
+    vision_T2: Int[np.ndarray, "T 2"]  # (frame, merged patch slot) shown at a placeholder, (-1, -1) for text
+    frames: tuple[FramePatches, ...]
+
+    @property
+    def next_position(self) -> int:
+        """Position of the first token after this chat, the same in all three rows."""
+        return int(self.positions_3T.max()) + 1 if self.positions_3T.size else 0
+
+
+class VisionInput(NamedTuple):
+    """All frames of a batch, padded to one number of slots; an all-False ``mask_IP`` row is no frame."""
+
+    patches_IPC: Float[Array, "I P C"]
+    positions_IP2: Int[Array, "I P 2"]
+    mask_IP: Bool[Array, "I P"]
+
+
+class Batch(NamedTuple):
+    """Padded rows of text with the frames they show.
+
+    ``segments_BT`` is 0 on padding and counts the packed sequences of a row from 1; attention never crosses it::
+
+        tokens     <|im_start|> user ... <pad> answer ...   |  next packed sequence
+        segments    1            1        1     1            |  2 2 2 ... 0 0
+    """
+
+    tokens_BT: Int[Array, "B T"]
+    positions_3BT: Int[Array, "3 B T"]
+    segments_BT: Int[Array, "B T"]
+    vision_index_BT: Int[Array, "B T"]  # row of the flattened merged patches [I*M] shown here, -1 = text
+    loss_mask_BT: Bool[Array, "B T"]  # True = this token is predicted in the loss
+    vision: VisionInput
+
+
+class Rollout(NamedTuple):
+    """A group of sampled responses to Q questions, question-major rows ``B = Q * R``.
+
+    Carries everything a later (even off-policy) update needs, so a rollout one step late has the same format.
+    """
+
+    policy_step: int  # optimizer step of the parameters that sampled
+    prompt_ids: tuple[str, ...]  # Q record ids
+    completions_BU: Int[np.ndarray, "B U"]  # sampled token ids, padding after the end token
+    completion_mask_BU: Bool[np.ndarray, "B U"]  # True up to and with the end token
+    sampler_logp_BU: Float[np.ndarray, "B U"]  # log-probability under the full tempered distribution
+    rewards: dict[str, np.ndarray]  # reward parts by name, each float [Q, R], NaN = not given
+    texts: tuple[str, ...]  # B decoded responses
