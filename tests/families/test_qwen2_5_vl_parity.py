@@ -93,7 +93,7 @@ def test_greedy_continuation_equals_transformers(trait: Trait, tmp_path):
         jnp.zeros(rows), jnp.zeros(rows, jnp.int32), jnp.ones(rows), jnp.zeros(rows), jnp.int32(new)
     )
     vocabulary = Vocabulary(jnp.array([EOS]), jnp.zeros(trait.vocab, bool), jnp.int32(PAD))
-    keys = row_keys(jax.random.key(0), jnp.int32(0), jnp.arange(rows), 1)
+    keys = row_keys(jax.random.key(0), jnp.int32(0), jnp.arange(rows), jnp.arange(rows))
     positions = jnp.array([chat.next_position for chat in chats])
     sample = jax.jit(partial(sample_responses, model, slots=new))
     out = sample(params, prompts, positions, keys, settings, vocabulary)

@@ -1,6 +1,7 @@
 """Encoded chats in, padded batches out, in a small fixed set of shapes.
 
-A *need* is the smallest shape that holds a batch (tokens, frames, patches a frame); a bucket is a shape that is used.
+A *need* is the smallest shape that holds a batch (rows, tokens, frames, patches a frame); a bucket is a shape that is
+used. Training rows are packed: several short records share a row, each a segment of its own.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,15 @@ from urt_jax.types import Batch, EncodedChat, FramePatches, VisionInput
 class Need(NamedTuple):
     """Shape of a batch along the axes that vary."""
 
+    rows: int
+    tokens: int
+    frames: int
+    patches: int
+
+
+class Length(NamedTuple):
+    """Size of one encoded record: prompt and response tokens, frames, patch slots of its largest frame."""
+
     tokens: int
     frames: int
     patches: int
@@ -24,6 +34,7 @@ class Need(NamedTuple):
 class Buckets:
     """Allowed sizes along each axis, ascending; every batch is padded to the smallest that holds it."""
 
+    rows: tuple[int, ...]
     tokens: tuple[int, ...]
     frames: tuple[int, ...]
     patches: tuple[int, ...]
@@ -31,7 +42,7 @@ class Buckets:
     @property
     def count(self) -> int:
         """Number of shapes, hence of compiled programs of one kind, at most."""
-        return len(self.tokens) * len(self.frames) * len(self.patches)
+        return len(self.rows) * len(self.tokens) * len(self.frames) * len(self.patches)
 
     def fit(self, need: Need) -> Need:
         """Return the bucket for a need.
@@ -49,11 +60,12 @@ class Buckets:
         raise ValueError(f"a batch needs {size} {axis}, the largest bucket holds {sizes[-1]}; plan buckets over all data")
 
 
-def plan_buckets(needs: Sequence[Need], *, window_slots: int, token_step: int = 16) -> Buckets:
-    """Choose at most two sizes per axis (at most 8 shapes): the largest need, and the median where it saves a quarter.
+def plan_buckets(needs: Sequence[Need], *, window_slots: int, token_step: int = 8, row_step: int = 1) -> Buckets:
+    """Choose the largest need on each axis, and where it saves a quarter, the median too: at most 8 shapes in all.
 
     ``window_slots`` is the number of patch slots of a full vision window: frames larger than one window take whole
-    windows.
+    windows. Rows are a multiple of ``row_step`` (the devices they are split over). Where rows and tokens both vary, rows
+    keep one size.
     """
 
     def sizes(values: list[int], step: int) -> tuple[int, ...]:
@@ -62,23 +74,52 @@ def plan_buckets(needs: Sequence[Need], *, window_slots: int, token_step: int = 
         return (middle, top) if 0 < middle <= 0.75 * top else (top,)
 
     patches = [need.patches for need in needs]
-    patch_step = window_slots if max(patches) > window_slots else 4
+    tokens = sizes([need.tokens for need in needs], token_step)
+    rows = sizes([need.rows for need in needs], row_step)
     return Buckets(
-        tokens=sizes([need.tokens for need in needs], token_step),
-        frames=sizes([need.frames for need in needs], 4) if max(need.frames for need in needs) else (0,),
-        patches=sizes(patches, patch_step) if max(patches) else (0,),
+        rows=rows if len(tokens) == 1 else rows[-1:],
+        tokens=tokens,
+        frames=sizes([need.frames for need in needs], 4),
+        patches=sizes(patches, window_slots if max(patches) > window_slots else 4),
     )
 
 
-def need_of(chats: Sequence[EncodedChat], extra_tokens: Sequence[int] | None = None) -> Need:
-    """Return the smallest shape that holds these rows, each with its number of response tokens."""
-    extra = extra_tokens if extra_tokens is not None else [0] * len(chats)
-    frames = [frame for chat in chats for frame in chat.frames]
+def length_of(chat: EncodedChat, response_tokens: int = 0) -> Length:
+    """Return the size of one record."""
+    slots = max((len(frame.mask_P) for frame in chat.frames), default=0)
+    return Length(len(chat.tokens_T) + response_tokens, len(chat.frames), slots)
+
+
+def need_of(lengths: Sequence[Length], *, rows: int, tokens: int | None = None) -> Need:
+    """Return the smallest shape that holds these records in ``rows`` rows (of ``tokens``, by default the longest)."""
     return Need(
-        tokens=max(len(chat.tokens_T) + more for chat, more in zip(chats, extra)),
-        frames=len(frames),
-        patches=max((len(frame.mask_P) for frame in frames), default=0),
+        rows=rows,
+        tokens=max(length.tokens for length in lengths) if tokens is None else tokens,
+        frames=sum(length.frames for length in lengths),
+        patches=max(length.patches for length in lengths),
     )
+
+
+def pack(tokens: Sequence[int], *, width: int) -> list[list[int]]:
+    """Share rows of ``width`` tokens between records: longest first, each into the first row it fits (first-fit decreasing).
+
+    Raises:
+        ValueError: a record is longer than a row.
+    """
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for record in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
+        if tokens[record] > width:
+            raise ValueError(f"record {record} has {tokens[record]} tokens, a row holds {width}")
+        for row, left in enumerate(free):
+            if tokens[record] <= left:
+                rows[row].append(record)
+                free[row] -= tokens[record]
+                break
+        else:
+            rows.append([record])
+            free.append(width - tokens[record])
+    return rows
 
 
 def collate(
@@ -89,27 +130,35 @@ def collate(
     pad_id: int,
     patch_features: int,
     merge: int,
+    packed: Sequence[Sequence[int]] | None = None,
 ) -> Batch:
     """Pad prompts followed by responses to the right; only response tokens are trained.
 
-    ``merge`` is the number of patches in one merged patch. A row::
+    ``merge`` is the number of patches in one merged patch. ``packed`` lists the records of each row (by default one
+    each); packed records have segments of their own and never see each other::
 
-        tokens      p p p p r r r . .        segments   1 1 1 1 1 1 1 0 0
-        loss_mask   0 0 0 0 1 1 1 0 0
+        tokens      p p r r r | p p p r . .      segments   1 1 1 1 1 2 2 2 2 0 0
+        loss_mask   0 0 1 1 1   0 0 0 1 0 0
     """
-    rows, width = len(chats), bucket.tokens
-    batch = _empty(rows, width, pad_id)
-    first_frame = 0
-    for row, (chat, response) in enumerate(zip(chats, responses)):
-        prompt, end = len(chat.tokens_T), len(chat.tokens_T) + len(response)
-        after = chat.next_position + np.arange(len(response), dtype=np.int32)
-        batch.tokens_BT[row, :end] = np.concatenate([chat.tokens_T, response])
-        batch.positions_3BT[:, row, :end] = np.concatenate([chat.positions_3T, np.tile(after, (3, 1))], axis=1)
-        batch.segments_BT[row, :end] = 1
-        batch.vision_index_BT[row, :prompt] = _flat_index(chat, first_frame, bucket.patches // merge)
-        batch.loss_mask_BT[row, prompt:end] = True
-        first_frame += len(chat.frames)
-    return batch._replace(vision=_pad_frames([f for chat in chats for f in chat.frames], bucket, patch_features))
+    batch = _empty(bucket.rows, bucket.tokens, pad_id)
+    frames: list[FramePatches] = []
+    for row, records in enumerate(packed if packed is not None else [[i] for i in range(len(chats))]):
+        start = 0
+        for segment, record in enumerate(records, 1):
+            chat, response = chats[record], responses[record]
+            middle = start + len(chat.tokens_T)
+            end = middle + len(response)
+            after = chat.next_position + np.arange(len(response), dtype=np.int32)
+            batch.tokens_BT[row, start:middle] = chat.tokens_T
+            batch.tokens_BT[row, middle:end] = response
+            batch.positions_3BT[:, row, start:middle] = chat.positions_3T
+            batch.positions_3BT[:, row, middle:end] = after
+            batch.segments_BT[row, start:end] = segment
+            batch.vision_index_BT[row, start:middle] = _flat_index(chat, len(frames), bucket.patches // merge)
+            batch.loss_mask_BT[row, middle:end] = True
+            frames.extend(chat.frames)
+            start = end
+    return batch._replace(vision=_pad_frames(frames, bucket, patch_features))
 
 
 def collate_prompts(
@@ -119,7 +168,7 @@ def collate_prompts(
 
         tokens      . . p p p p      segments   0 0 1 1 1 1
     """
-    batch = _empty(len(chats), bucket.tokens, pad_id)
+    batch = _empty(bucket.rows, bucket.tokens, pad_id)
     first_frame = 0
     for row, chat in enumerate(chats):
         start = bucket.tokens - len(chat.tokens_T)

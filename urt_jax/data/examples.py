@@ -71,7 +71,9 @@ class Example:
                 f"record {self.id}: its own prompt text already holds the answers in one order; give question and "
                 "answers instead of problem to have both orders judged"
             )
-        meta = dict(self.meta)
+        meta = {**self.meta, "swapped": not self.meta.get("swapped", False)}
+        if "candidates" in meta:
+            meta["candidates"] = meta["candidates"][::-1]
         if "scores" in meta:
             meta["scores"] = {name: [pair[1], pair[0]] for name, pair in meta["scores"].items()}
         return replace(

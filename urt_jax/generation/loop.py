@@ -20,19 +20,15 @@ from urt_jax.types import Batch
 
 
 def row_keys(
-    rng: Key[Array, ""], step: Int[Array, ""], question_Q: Int[Array, " Q"], responses: int
+    rng: Key[Array, ""], step: Int[Array, ""], question_B: Int[Array, " B"], response_B: Int[Array, " B"]
 ) -> Key[Array, " B"]:
     """Return one key per row from (seed, step, question id, response index) and nothing else.
 
     A row therefore draws the same numbers whatever stands beside it in the batch.
     """
     per_step = jax.random.fold_in(rng, step)
-
-    def question(question_id: Array) -> Array:
-        key = jax.random.fold_in(per_step, question_id)
-        return jax.vmap(lambda response: jax.random.fold_in(key, response))(jnp.arange(responses))
-
-    return jax.vmap(question)(question_Q).reshape(-1)
+    fold = jax.vmap(jax.random.fold_in)
+    return fold(jax.vmap(lambda question: jax.random.fold_in(per_step, question))(question_B), response_B)
 
 
 def sample_responses(

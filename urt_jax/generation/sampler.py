@@ -1,7 +1,7 @@
 """The host side of sampling: encoded chats in, token ids out, in a bounded number of compiled programs."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,14 +51,14 @@ class Sampler:
         self.model, self.processor = model, processor
         self.place = place or jnp_tree
         self.vocabulary = make_vocabulary(processor)
-        self.shapes: set[tuple[Need, int, int, int]] = set()
-        self._program = jax.jit(self._run, static_argnames=("responses", "slots"))
+        self.shapes: set[tuple[Need, int, int]] = set()
+        self._program = jax.jit(self._run, static_argnames="slots")
 
     def _run(
-        self, params: Any, prompts: Batch, positions: Any, rng: Any, step: Any, ids: Any, settings: Any, vocabulary: Any,
-        *, responses: int, slots: int,
+        self, params: Any, prompts: Batch, positions: Any, rng: Any, step: Any, rows: Any, settings: Any,
+        vocabulary: Any, *, slots: int,
     ) -> Completions:  # fmt: skip
-        keys = row_keys(rng, step, ids, responses)
+        keys = row_keys(rng, step, *rows)
         return sample_responses(self.model, params, prompts, positions, keys, settings, vocabulary, slots=slots)
 
     def sample(
@@ -68,13 +68,16 @@ class Sampler:
         ids: Sequence[str],
         *,
         bucket: Need,
-        responses: int,
+        responses: int = 1,
+        response_index: Sequence[int] | None = None,
         sampling: Sampling,
         slots: int,
         seed: int,
         step: int = 0,
     ) -> Samples:
         """Sample ``responses`` answers to each chat; the ids name the questions in the random streams.
+
+        ``response_index`` numbers the rows' responses (by default 0 .. responses - 1 within each question).
 
         Raises:
             ValueError: more new tokens asked for than the cache has slots.
@@ -83,17 +86,19 @@ class Sampler:
             raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}, the response cache has {slots} slots")
         prompts = collate_prompts(chats, bucket=bucket, **self.padding)
         positions = np.array([chat.next_position for chat in chats], np.int32)
-        self.shapes.add((bucket, len(chats), responses, slots))
+        rows = len(chats) * responses
+        question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
+        index = np.tile(np.arange(responses), len(chats)) if response_index is None else np.array(response_index)
+        self.shapes.add((bucket, responses, slots))
         out = self._program(
             params,
             self.place(prompts),
             self.place(positions),
             jax.random.key(seed),
             jnp.int32(step),
-            self.place(np.array([question_number(i) for i in ids], np.uint32)),
-            self.place(_rows(sampling, len(chats) * responses)),
+            self.place((question_B, index.astype(np.uint32))),
+            self.place(_rows(sampling, rows)),
             self.vocabulary,
-            responses=responses,
             slots=slots,
         )
         tokens, mask, logp = (np.asarray(x) for x in out)
@@ -131,13 +136,6 @@ def decode_texts(processor: Processor, tokens_BU: np.ndarray, mask_BU: np.ndarra
     """Decode each row up to its end token, special tokens left out."""
     rows = [row[mask].tolist() for row, mask in zip(tokens_BU, mask_BU)]
     return tuple(processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
-
-
-def in_batches(count: int, size: int) -> Iterator[tuple[list[int], int]]:
-    """Yield index lists of exactly ``size``, the last filled up with its first index, and how many of them are real."""
-    for start in range(0, count, size):
-        real = list(range(start, min(start + size, count)))
-        yield real + [real[0]] * (size - len(real)), len(real)
 
 
 def jnp_tree(tree: Any) -> Any:

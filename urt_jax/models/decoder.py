@@ -101,7 +101,7 @@ class Decoder(nn.Module):
     dtype: DType = jnp.float32
     param_dtype: DType = jnp.float32
     remat: str = "none"
-    decode_unroll: int = 1
+    unroll: int = 1
 
     def setup(self) -> None:
         """Stack the layers of each kind in the pattern."""
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
             x, cache = self.layer.apply({"params": params}, x, angles, mask_BTT)  # type: ignore[misc]
             return x, cache if keep_cache else None
 
-        x_BTD, caches = scan_layers(body, x_BTD, self.layers, remat=self.remat)
+        x_BTD, caches = scan_layers(body, x_BTD, self.layers, remat=self.remat, unroll=self.unroll)
         return self.norm(x_BTD), PromptCache(*caches) if keep_cache else None
 
     def decode(
@@ -159,6 +159,6 @@ class Decoder(nn.Module):
             )
 
         x, new = scan_layers(
-            body, x_BD[:, None], self.layers, (tuple(prompt), tuple(past)), unroll=self.decode_unroll
+            body, x_BD[:, None], self.layers, (tuple(prompt), tuple(past)), unroll=self.unroll
         )
         return self.norm(x)[:, 0], ResponseCache(*new)

@@ -24,7 +24,7 @@ class VisionLanguageModel(nn.Module):
     dtype: DType = jnp.float32
     param_dtype: DType = jnp.float32
     remat: str = "none"
-    decode_unroll: int = 1
+    unroll: int = 1
 
     def setup(self) -> None:
         """Make the tower, the embedding, the decoder, and a head where it is not tied to the embedding."""
@@ -32,7 +32,7 @@ class VisionLanguageModel(nn.Module):
         self.vision = Qwen25VisionTower(self.config.vision, *kinds, self.remat)
         shape, param_dtype = (cfg.vocab_size, cfg.width), jnp.dtype(self.param_dtype)
         self.embedding = self.param("embedding", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
-        self.decoder = Decoder(cfg, *kinds, self.remat, self.decode_unroll)
+        self.decoder = Decoder(cfg, *kinds, self.remat, self.unroll)
         if not cfg.tied_head:
             self.head = self.param("head", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
 

@@ -1,0 +1,27 @@
+"""Train the base of ``urt-tiny`` from nothing: it sees, compares and adds up, but does not reason in writing yet.
+
+    python -m urt_jax.main --config configs/base.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Return the only preset."""
+    if preset:
+        raise ValueError(f"unknown preset {preset!r}; this config has none")
+    config = ConfigDict()
+    config.stage = "base"
+    config.steps = 1700
+    config.batch_size = 64
+    everything = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
+    config.data = [
+        {"path": "drills", "weight": 3.0, "count": 27_000},
+        {"path": "scenes", "weight": 1.0, "count": 14_000, "tasks": everything},
+    ]
+    config.model = {"trainable": [".*"]}
+    config.optimizer = {"learning_rate": 1e-3, "warmup_steps": 50, "schedule": "cosine", "b2": 0.98}
+    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 96}
+    config.save_every = 100
+    config.log_every = 10
+    return config

@@ -1,0 +1,23 @@
+"""Distil: ask the built-in teacher for reasonings about pairs of the built-in task, keep those with the right answer.
+
+    python -m urt_jax.main --config configs/distill.py
+
+Another teacher: --config.data.path=pairs.jsonl --config.teacher.base_url=https://host/v1 --config.teacher.model=NAME
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Return the only preset."""
+    if preset:
+        raise ValueError(f"unknown preset {preset!r}; this config has none")
+    config = ConfigDict()
+    config.stage = "distill"
+    config.data = {
+        "count": 1200,
+        "seed": 11,
+        "tasks": {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0},
+    }
+    config.teacher = {"error_rate": 0.03}
+    return config

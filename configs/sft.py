@@ -1,0 +1,22 @@
+"""Cold start: teach the base judge the form of written reasoning from a distilled file.
+
+    python -m urt_jax.main --config configs/sft.py --config.data.0.path=runs/distill/records/cold_start.jsonl
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Return the only preset."""
+    if preset:
+        raise ValueError(f"unknown preset {preset!r}; this config has none")
+    config = ConfigDict()
+    config.stage = "sft"
+    config.data = [{"path": "runs/distill/records/cold_start.jsonl"}]
+    config.model = {"path": "urt-tiny"}
+    config.steps = 150
+    config.batch_size = 32
+    config.optimizer = {"learning_rate": 4e-4, "warmup_steps": 10}
+    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 112}
+    config.save_every = 50
+    return config

@@ -1,0 +1,55 @@
+"""A run folder belongs to one set of settings, and its files are whole or absent."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
+from urt_jax.data.examples import BadInputError
+
+CONFIG = {"stage": "sft", "steps": 5, "data": [{"path": "a"}], "workdir": "w", "mesh": {"data": -1}}
+
+
+def test_the_same_settings_go_on(tmp_path: Path) -> None:
+    folder = open_run(tmp_path / "run", CONFIG)
+    assert json.loads((folder / "config.json").read_text()) == CONFIG
+    assert open_run(folder, {**CONFIG, "data": ({"path": "a"},)}) == folder
+
+
+def test_where_and_how_split_may_change(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG)
+    open_run(tmp_path, {**CONFIG, "workdir": "elsewhere", "mesh": {"data": 4}})
+
+
+def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG)
+    with pytest.raises(BadInputError) as caught:
+        open_run(tmp_path, {"stage": "sft", "steps": 6, "data": [{"path": "b"}], "seed": 1})
+    text = str(caught.value)
+    assert f"{tmp_path} holds a run of another config" in text
+    assert "steps: 5 there, 6 here" in text
+    assert 'data: [{"path": "a"}] there, [{"path": "b"}] here' in text
+    assert "seed: null there, 1 here" in text
+    assert "another --workdir" in text
+    assert "mesh" not in text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(BadInputError, match="is no run folder"):
+        open_run(tmp_path, CONFIG)
+    with pytest.raises(BadInputError, match="is no run folder"):
+        open_run(tmp_path / "thesis.tex", CONFIG)
+
+
+def test_a_folder_killed_before_its_config_was_whole_is_started_anew(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.tmp").write_text('{"sta')
+    open_run(tmp_path, CONFIG)
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+
+
+def test_result_marks_the_end(tmp_path: Path) -> None:
+    assert read_result(tmp_path) is None
+    write_result(tmp_path, "a table", accuracy=0.5)
+    assert read_result(tmp_path) == {"table": "a table", "accuracy": 0.5}

@@ -1,0 +1,44 @@
+"""What every test runs under: eight virtual CPU devices, strict ranks, checked annotations, a compile cache."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before jax is imported anywhere.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("urt_jax", "annotation_check.checked")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set what must hold for every computation; the compile cache serves the processes of one day, not clones."""
+    cache = os.environ.get("URT_TEST_CACHE") or str(Path(tempfile.gettempdir()) / f"urt-jax-test-cache-{os.getuid()}")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Return the folder of real files beside the checkout (environment variable ``URT_TEST_DATA``)."""
+    folder = os.environ.get("URT_TEST_DATA", "")
+    if not folder:
+        pytest.skip("URT_TEST_DATA is not set: give the folder with qwen-tokenizer, avt-ai-images, ...")
+    if not Path(folder).is_dir():
+        pytest.fail(f"URT_TEST_DATA={folder} is no folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run the test inside an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

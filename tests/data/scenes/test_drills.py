@@ -1,0 +1,87 @@
+import re
+
+import numpy as np
+import pytest
+
+from urt_jax.data.examples import BadInputError
+from urt_jax.data.scenes import DRILLS, PHRASES, make_drill
+from urt_jax.data.scenes.scales import SCALES
+from urt_jax.rewards.parse import parse
+
+LONGEST_FIRST = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
+PIECE = re.compile(rf"{LONGEST_FIRST}| ?[a-z]+|\d+|[;+=\n]")
+
+
+def drills(kind, split="train", count=30):
+    return [make_drill(kind, split=split, seed=2, index=index) for index in range(count)]
+
+
+@pytest.mark.parametrize("kind", DRILLS)
+def test_placeholders_match_the_media_and_the_response_is_made_of_known_pieces(kind):
+    for drill in drills(kind):
+        assert re.findall(r"<(image|video)>", drill.text) == [medium.kind for medium in drill.context]
+        assert not drill.candidates
+        assert "".join(PIECE.findall(drill.response)) == drill.response
+
+
+@pytest.mark.parametrize("kind", DRILLS)
+def test_the_same_arguments_give_the_same_drill(kind):
+    first, second = (make_drill(kind, split="train", seed=2, index=4) for _ in range(2))
+    assert (first.text, first.response) == (second.text, second.response)
+    assert all(np.array_equal(a.source, b.source) for a, b in zip(first.context, second.context))
+
+
+@pytest.mark.parametrize("kind", ["describe", "check", "check_text", "check_answer", "conclude"])
+def test_training_drills_never_name_a_held_out_pair(kind):
+    text = " ".join(f"{drill.text} {drill.response}" for drill in drills(kind, count=100))
+    assert not re.search(r"(purple( \(..\))? triangle|green( \(..\))? circle|yellow( \(..\))? square)", text)
+    assert any(drill.meta["unseen"] for drill in drills(kind, split="heldout"))
+
+
+@pytest.mark.parametrize("kind", ["check", "check_clip", "check_answer"])
+def test_checks_score_their_own_marks_and_add_up(kind):
+    for drill in drills(kind):
+        marks, scores = drill.response.rsplit(" | ", 1)
+        parts = marks.split("\n")[-1].split(";")
+        terms, total = scores.split("=")
+        assert sum(map(int, terms.split("+"))) == int(total)
+        first = SCALES["image_gen"][0].score(parts[0].count("(no)"))
+        assert int(terms.split("+")[0]) == first
+
+
+def test_a_text_check_compares_caption_and_description():
+    for drill in drills("check_text"):
+        described = re.match(r"(?:Image|Video):(.*)", drill.text).group(1)
+        marked = re.sub(r" \((ok|no)\)", "", drill.response.split(" | ")[0].split(":")[1])
+        assert marked == described
+        assert int(drill.response.split(" | ")[1]) == SCALES["image_gen"][0].score(drill.response.count("(no)"))
+
+
+def test_sums_and_comparisons_are_right():
+    seen = set()
+    for drill in drills("sums", count=100):
+        if "+" in drill.text:
+            seen.add("sum")
+            assert drill.response == f"={sum(map(int, drill.text.split('+')))}"
+        else:
+            seen.add("compare")
+            first, second = map(int, drill.text.split(" or "))
+            assert drill.response == f"<answer>Image {1 if first > second else 2} is better</answer>"
+    assert seen == {"sum", "compare"}
+
+
+def test_a_conclusion_completes_its_observation_to_a_whole_reasoning():
+    for drill in drills("conclude"):
+        verdict = parse(f"<think>\n{drill.text.removesuffix(chr(10) + 'Conclude.')}{drill.response}")
+        assert verdict.failure is None
+        assert verdict.winner == (1 if verdict.margin > 0 else 2)
+
+
+def test_a_described_pair_has_a_line_for_each_picture():
+    drill = drills("describe_pair", count=1)[0]
+    assert re.fullmatch(r"Image 1: .+;.+;.+\nImage 2: .+;.+;.+", drill.response)
+
+
+def test_an_unknown_drill_is_refused():
+    with pytest.raises(BadInputError, match=r"no drill 'describ'; known: describe, .*Did you mean 'describe'\?"):
+        make_drill("describ", split="train", seed=0, index=0)

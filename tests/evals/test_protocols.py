@@ -1,0 +1,30 @@
+"""The named protocols."""
+
+import pytest
+
+from urt_jax.data.examples import BadInputError
+from urt_jax.evals.protocols import PROTOCOLS, find_protocol
+
+
+def test_ours_judges_both_orders_and_counts_unparsed_as_wrong() -> None:
+    ours = find_protocol("urt")
+    assert (ours.orders, ours.unparsed, ours.votes) == ("both", "wrong", 1)
+    assert PROTOCOLS["urt"] is ours
+
+
+def test_modes_change_temperature_and_thinking_only() -> None:
+    ours = find_protocol("urt")
+    assert ours.in_mode("greedy") == ours
+    assert (ours.in_mode("sampled").temperature, ours.in_mode("sampled").think) == (1.0, True)
+    assert (ours.in_mode("direct").temperature, ours.in_mode("direct").think) == (0.0, False)
+    assert ours.in_mode("direct").orders == "both"
+
+
+def test_one_line_names_everything_that_matters() -> None:
+    line = find_protocol("urt").in_mode("sampled").describe()
+    assert line == "urt: each pair in both orders, temperature 1, one response, with reasoning, unparsed = wrong"
+
+
+def test_unknown_name_lists_the_known_and_the_nearest() -> None:
+    with pytest.raises(BadInputError, match=r"no evaluation protocol 'utr'; known: urt; did you mean 'urt'\?"):
+        find_protocol("utr")

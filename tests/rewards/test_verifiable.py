@@ -1,0 +1,100 @@
+"""Format, accuracy and consistency by hand, and their weighted sum."""
+
+import numpy as np
+import pytest
+
+from urt_jax.rewards import accuracy_reward, combine, consistency_reward, format_reward, parse, score_agreement
+
+GOOD = """<think>
+1. Clarity: Answer 1 (9/10) - a; Answer 2 (6/10) - b
+2. Correctness: Answer 1 (7.1/10) - a; Answer 2 (7.2/10) - b
+Total score:
+Answer 1: 9+7.1=16.1
+Answer 2: 6+7.2=13.2
+</think>
+<answer>Answer 1 is better</answer>"""
+NAN = float("nan")
+
+
+def test_format_reward_is_the_strict_form():
+    assert format_reward(GOOD) == 1.0
+    assert format_reward("\n" + GOOD + "<|im_end|>") == 1.0
+    assert format_reward(GOOD + " indeed") == 0.0
+    assert format_reward("<answer>Answer 1 is better</answer>") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        (GOOD, 1.0),
+        ("no form at all <answer>\nAnswer 1 is better </answer> and more", 1.0),
+        ("<answer>Answer 2 is better</answer><answer>Answer 1 is better</answer>", 1.0),
+        ("<answer>Answer 1 is better</answer><answer>Answer 2 is better</answer>", 0.0),
+        ("<answer>Answer 1 is better.</answer>", 0.0),
+        ("<answer>answer 1 is better</answer>", 0.0),
+        ("Answer 1 is better", 0.0),
+        ("<answer>Answer 1 is better", 0.0),
+        ("</answer>Answer 1 is better<answer>", 0.0),
+        ("Answer 1 is better</answer>", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_accuracy_is_the_exact_label_of_the_last_answer(text, reward):
+    assert accuracy_reward(text, " Answer 1 is better\n") == reward
+
+
+def test_accuracy_needs_a_solution():
+    with pytest.raises(ValueError, match=r"solution is empty; accuracy needs the exact answer text"):
+        accuracy_reward(GOOD, " ")
+
+
+def test_a_consistent_judgement():
+    assert consistency_reward(GOOD) == 1.0
+    assert score_agreement(parse(GOOD)) is True
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "agrees"),
+    [
+        ("9+7.1=16.1", "9+7.1=17.1", False),  # a wrong sum
+        ("<answer>Answer 1", "<answer>Answer 2", False),  # the answer does not follow
+        ("9+7.1=16.1", "8+8.1=16.1", True),  # addends are not the scores; the total is still their sum
+        ("9+7.1=16.1", "7.1+9=16.1", True),  # addends in another order than the lines
+        ("9+7.1=16.1", "=16.1", True),  # no addends
+        ("Answer 2: 6+7.2=13.2\n", "", False),  # a total is missing
+        ("1. Clarity", "Clarity", False),  # a line that is not numbered does not count
+        ("</answer>", "</answer> done", False),  # the form is broken
+    ],
+)
+def test_every_way_to_be_inconsistent(old, new, agrees):
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    assert consistency_reward(text) == 0.0
+    assert score_agreement(parse(text)) is agrees
+
+
+def test_equal_totals_support_no_answer():
+    text = GOOD.replace("Answer 2 (6/10)", "Answer 2 (8.9/10)").replace("6+7.2=13.2", "8.9+7.2=16.1")
+    assert parse(text).margin == 0.0
+    assert consistency_reward(text) == 0.0
+    assert consistency_reward(text.replace("Answer 1 is better", "Both answers are equally good")) == 0.0
+
+
+def test_no_scores_agree_with_nothing():
+    assert score_agreement(parse("<think>x</think><answer>Image 1 is better</answer>")) is False
+    assert score_agreement(parse("<answer>Image 1 is better</answer>", think=False)) is False
+
+
+def test_combine_weighs_parts_and_leaves_the_missing_out():
+    parts = {"format": np.array([[1.0, 0.0], [NAN, NAN]]), "accuracy": np.array([[1.0, NAN], [0.5, NAN]])}
+    total = combine(parts, {"format": 0.5, "accuracy": 2.0})
+    assert total.dtype == np.float32
+    np.testing.assert_array_equal(total, [[2.5, 0.0], [1.0, NAN]])
+
+
+def test_combine_errors_name_what_differs():
+    one = np.zeros((1, 2))
+    with pytest.raises(ValueError, match=r"parts are \['format'\], weights are for \['accuracy'\]"):
+        combine({"format": one}, {"accuracy": 1.0})
+    with pytest.raises(ValueError, match=r"differ in shape: \{'format': \(1, 2\), 'accuracy': \(2, 2\)\}"):
+        combine({"format": one, "accuracy": np.zeros((2, 2))}, {"format": 1.0, "accuracy": 1.0})

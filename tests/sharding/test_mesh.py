@@ -1,0 +1,28 @@
+"""The mesh has the asked sizes or says why not."""
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from urt_jax.sharding.mesh import make_mesh
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [((-1, 1, 1), (8, 1, 1)), ((1, -1, 2), (1, 4, 2)), ((2, 2, 2), (2, 2, 2)), ((8, 1, 1), (8, 1, 1))],
+)
+def test_sizes(given: tuple[int, int, int], sizes: tuple[int, int, int]) -> None:
+    mesh = make_mesh(*given)
+    assert tuple(mesh.shape.values()) == sizes
+    assert mesh.axis_names == ("data", "fsdp", "tensor")
+    assert set(mesh.axis_types) == {AxisType.Auto}
+
+
+def test_some_devices_only() -> None:
+    assert make_mesh(devices=jax.devices()[:2]).size == 2
+
+
+@pytest.mark.parametrize("given", [(3, 1, 1), (-1, 3, 1), (-1, 16, 1), (2, 2, 1)])
+def test_sizes_that_do_not_fit(given: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"data=.* does not fit 8 devices; their product must be"):
+        make_mesh(*given)

@@ -1,0 +1,69 @@
+"""Rules: the intended axes, dropped where they do not divide, the same for moments as for parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from urt_jax.sharding.mesh import make_mesh
+from urt_jax.sharding.rules import batch_sharding, shardings_for, spec_for
+
+
+@pytest.fixture(scope="module")
+def mesh() -> jax.sharding.Mesh:
+    return make_mesh(data=1, fsdp=4, tensor=2)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "spec"),
+    [
+        ("decoder/layers/attention/q/kernel", (2, 8, 16), P(None, "fsdp", "tensor")),
+        ("decoder/layers/attention/o/kernel", (2, 16, 8), P(None, "tensor", "fsdp")),
+        ("decoder/layers/mlp/down/kernel", (2, 16, 8), P(None, "tensor", "fsdp")),
+        ("decoder/layers/attention/k/bias", (2, 16), P(None, "tensor")),
+        ("decoder/layers/attention/o/bias", (2, 16), P()),
+        ("decoder/layers/norm1/scale", (2, 16), P()),
+        ("vision/blocks/qkv/kernel", (2, 8, 24), P(None, "fsdp", "tensor")),
+        ("vision/merger_out/kernel", (16, 8), P("tensor", "fsdp")),
+        ("embedding", (12, 8), P("tensor", "fsdp")),
+        ("head", (12, 8), P("tensor", "fsdp")),
+        ("decoder/layers/attention/q/kernel", (2, 6, 16), P(None, None, "tensor")),
+        ("embedding", (13, 8), P(None, "fsdp")),
+        ("step", (), P()),
+        ("overhead", (8, 8), P()),
+    ],
+)
+def test_spec(mesh: jax.sharding.Mesh, path: str, shape: tuple[int, ...], spec: P) -> None:
+    found = spec_for(path, shape, mesh)
+    assert tuple(found) == tuple(spec) + (None,) * (len(found) - len(spec))
+
+
+def test_moments_lie_with_their_parameters(mesh: jax.sharding.Mesh) -> None:
+    params = {"decoder": {"q": {"kernel": jnp.zeros((8, 16))}}, "embedding": jnp.zeros((4, 8))}
+    state = jax.eval_shape(optax.adamw(1e-3).init, params)
+    shardings = shardings_for({"params": params, "opt": state}, mesh)
+    assert shardings["opt"][0].mu == shardings["params"]
+    assert shardings["params"]["embedding"].spec == P("tensor", "fsdp")
+
+
+def test_a_sharded_product_equals_the_plain_one(mesh: jax.sharding.Mesh) -> None:
+    rng = np.random.default_rng(0)
+    params = {"up": {"kernel": rng.normal(size=(8, 16))}, "down": {"kernel": rng.normal(size=(16, 8))}}
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    x = rng.normal(size=(4, 8)).astype(np.float32)
+
+    def block(params: dict, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ params["up"]["kernel"]) @ params["down"]["kernel"]
+
+    shardings = shardings_for(params, mesh)
+    step = jax.jit(block, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=batch_sharding(mesh))
+    placed = jax.device_put(params, shardings)
+    assert placed["up"]["kernel"].addressable_shards[0].data.shape == (2, 8)
+    np.testing.assert_allclose(step(placed, x), block(params, x), rtol=1e-5)
+
+
+def test_batch_rows_lie_on_data_and_fsdp(mesh: jax.sharding.Mesh) -> None:
+    assert batch_sharding(mesh).spec == P(("data", "fsdp"))
+    assert batch_sharding(mesh, axis=1).spec == P(None, ("data", "fsdp"))

@@ -1,0 +1,173 @@
+"""Settings: defaults hold, every problem is reported at once, messages name what to do."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from urt_jax.config import (
+    STAGES,
+    DataConfig,
+    GrpoConfig,
+    PipelineConfig,
+    SftConfig,
+    as_json,
+    resolve,
+    with_defaults,
+)
+from urt_jax.data.examples import BadInputError
+from urt_jax.losses.grpo import OBJECTIVES, SCALES
+
+
+def problems_of(**values: object) -> str:
+    with pytest.raises(BadInputError) as caught:
+        resolve(ConfigDict(values))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_defaults_of_every_stage_are_sound(stage: str) -> None:
+    resolved = resolve(ConfigDict({"stage": stage}))
+    assert type(resolved) is STAGES[stage]
+    assert resolved.workdir == f"runs/{stage}"
+    assert resolve(with_defaults(ConfigDict({"stage": stage}))) == resolved
+
+
+def test_values_reach_the_record() -> None:
+    config = ConfigDict({"stage": "grpo", "steps": 7, "optimizer": {"learning_rate": 1, "warmup_steps": 2}})
+    resolved = resolve(config)
+    assert isinstance(resolved, GrpoConfig)
+    assert resolved.steps == 7
+    assert resolved.optimizer.learning_rate == 1.0
+    assert type(resolved.optimizer.learning_rate) is float
+    assert resolved.optimizer.b2 == GrpoConfig().optimizer.b2
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    text = problems_of(
+        stage="grpo",
+        stepz=5,
+        seed="one",
+        optimizer={"learning_rate": -1.0, "schedule": "cosin"},
+        loss="gpro",
+        responses_per_question=1,
+    )
+    assert text.startswith("6 problems in the config of stage 'grpo':")
+    assert "config.stepz: 'stepz' is unknown; did you mean 'steps'? known: workdir, seed, model, steps" in text
+    assert "config.seed: got 'one' (str), needs a whole number" in text
+    assert "config.optimizer.learning_rate: got -1.0, must be above 0" in text
+    assert "config.optimizer.schedule: 'cosin' is unknown; did you mean 'cosine'? known: cosine, linear" in text
+    assert "config.loss: 'gpro' is unknown; did you mean 'grpo'?" in text
+    assert "config.responses_per_question: got 1, must be at least 2" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": True}, "config.steps: got True (bool), needs a whole number"),
+        ({"steps": 2.0}, "config.steps: got 2.0 (float), needs a whole number"),
+        ({"optimizer": {"clip_norm": float("nan")}}, "config.optimizer.clip_norm: got nan (float), needs a number"),
+        ({"optimizer": 3}, "config.optimizer: got 3 (int), needs a group of knobs"),
+        ({"model": {"trainable": "decoder"}}, "config.model.trainable: got 'decoder' (str), needs a tuple"),
+        ({"model": {"trainable": ()}}, "config.model.trainable: is empty, needs at least one entry"),
+        ({"model": {"path": None}}, "config.model.path: got None (NoneType), needs a text"),
+    ],
+)
+def test_wrong_values(values: dict[str, object], message: str) -> None:
+    assert message in problems_of(stage="sft", **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stage": "sft", "steps": 5}, "config.optimizer.warmup_steps: 10 is not below steps 5"),
+        ({"stage": "sft", "mesh": {"data": 3}}, "config.batch_size: 32 rows cannot be split over data x fsdp = 3 x 1"),
+        ({"stage": "sft", "mesh": {"fsdp": -1}}, "config.mesh.data: only one axis can be -1"),
+        ({"stage": "sft", "mesh": {"data": 0}}, "config.mesh.data: 0 is no number of devices"),
+        ({"stage": "sft", "pixels": {"min_pixels": 9, "max_pixels": 4}}, "config.pixels.min_pixels: 9 is above"),
+        ({"stage": "sft", "data": {"tasks": {"image_gen": 0.0}}}, "config.data[0].tasks.image_gen: every task has"),
+        ({"stage": "grpo", "sampling": {"top_p": 0.9}}, "config.sampling.top_p: 0.9 cuts the distribution"),
+        ({"stage": "grpo", "sampling": {"top_k": 50}}, "config.sampling.top_k: 50 cuts the distribution"),
+        ({"stage": "grpo", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy"),
+        ({"stage": "grpo", "rewards": {"format": 0.0, "accuracy": 0.0}}, "config.rewards.format: every reward has"),
+        ({"stage": "reject", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy: all 4"),
+        ({"stage": "evaluate", "data": {"count": None}}, "config.data.count: 'scenes' has no end"),
+        ({"stage": "evaluate", "models": {}}, "config.models: is empty"),
+        ({"stage": "evaluate", "models": {"a": 3}}, "config.models.a: got 3 (int), needs a text"),
+        ({"stage": "evaluate", "modes": ("greedy", "sample")}, "config.modes[1]: 'sample' is unknown; did you mean"),
+        ({"stage": "distill", "teacher": {"base_url": "api.x"}}, "config.teacher.base_url: 'api.x' is neither"),
+        ({"stage": "distill", "data": {"path": __file__}}, "config.teacher.base_url: the built-in teacher knows"),
+        ({"stage": "base", "shape": {"heads": 3}}, "config.shape.kv_heads: 2 does not divide heads 3"),
+        ({"stage": "base", "shape": {"width": 100}}, "config.shape.width: 100 is no multiple of 4 x 4 heads"),
+        ({"stage": "pipeline", "sft": {"seed": 1}}, "config.sft.seed: is set by the enclosing stage"),
+        ({"stage": "pipeline", "sft": {"stage": "grpo"}}, "config.sft.stage: is 'grpo', this place takes"),
+        ({"stage": "pipeline", "grpo": {"sampling": {"min_p": 0.1}}}, "config.grpo.sampling.min_p: 0.1 cuts"),
+    ],
+)
+def test_clashes_between_knobs(values: dict[str, object], message: str) -> None:
+    assert message in problems_of(**values)
+
+
+def test_unknown_stage_names_the_nearest() -> None:
+    assert "config.stage: 'grop' is unknown; did you mean 'grpo'? known: base, distill" in problems_of(stage="grop")
+    assert "config.stage: None is unknown; known: base" in problems_of(steps=1)
+
+
+def test_missing_files_are_reported_together(tmp_path: Path) -> None:
+    data = {"path": str(tmp_path / "a.jsonl"), "media_root": str(tmp_path / "m"), "template": str(tmp_path / "t.txt")}
+    text = problems_of(stage="grpo", data=data)
+    assert text.startswith("3 problems")
+    assert f"config.data.path: there is no '{tmp_path / 'a.jsonl'}'; give a .json, .jsonl or mixture .yaml" in text
+    assert "config.data.template: there is no" in text
+
+
+def test_a_pipeline_wires_files_itself_so_they_need_not_exist_yet() -> None:
+    resolved = resolve(ConfigDict({"stage": "pipeline", "sft": {"data": {"path": "later.jsonl"}}}))
+    assert resolved.sft.data[0].path == "later.jsonl"
+
+
+def test_several_sources_are_bound_one_by_one() -> None:
+    config = ConfigDict({"stage": "sft"})
+    config.data = (ConfigDict({"count": 5}), ConfigDict({"weight": 2.0, "swap": False}))
+    resolved = resolve(with_defaults(config))
+    assert isinstance(resolved, SftConfig)
+    assert resolved.data == (DataConfig(count=5), DataConfig(weight=2.0, swap=False))
+
+
+def test_a_stage_inside_a_pipeline_keeps_its_own_defaults() -> None:
+    filled = with_defaults(ConfigDict({"stage": "pipeline", "evaluate": {"batch_size": 8}}))
+    assert filled.evaluate.data.split == "heldout"
+    assert filled.evaluate.batch_size == 8
+    assert "seed" not in filled.evaluate
+    assert "workdir" not in filled.grpo
+
+
+def test_pipeline_stages_get_numbered_folders_and_the_seed() -> None:
+    resolved = resolve(ConfigDict({"stage": "pipeline", "workdir": "w", "seed": 3}))
+    assert isinstance(resolved, PipelineConfig)
+    assert [part.workdir for part in resolved.stages()] == [
+        "w/1-distill", "w/2-sft", "w/3-reject", "w/4-grpo", "w/5-evaluate",
+    ]  # fmt: skip
+    assert {part.seed for part in resolved.stages()} == {3}
+
+
+def test_unknown_keys_survive_the_defaults_and_are_reported() -> None:
+    filled = with_defaults(ConfigDict({"stage": "sft", "optimizer": {"lr": 1.0}}))
+    with pytest.raises(BadInputError, match=r"config.optimizer.lr: 'lr' is unknown"):
+        resolve(filled)
+
+
+def test_choices_of_the_loss_are_those_the_losses_know() -> None:
+    hints = typing.get_type_hints(GrpoConfig)
+    assert set(typing.get_args(hints["loss"])) == set(OBJECTIVES)
+    assert typing.get_args(hints["advantage_scale"]) == SCALES
+
+
+def test_as_json_is_plain_and_complete() -> None:
+    values = as_json(SftConfig())
+    assert json.loads(json.dumps(values)) == values
+    assert values["stage"] == "sft"
+    assert values.keys() - {"stage"} == {item.name for item in dataclasses.fields(SftConfig)}

@@ -1,0 +1,71 @@
+"""The run folder's own files: the settings it belongs to and the result it ended with."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from urt_jax.data.examples import BadInputError
+
+# Settings that may change between two calls of one run: where it lies, how it is split, how often it reports, and how
+# patiently a teacher is asked.
+_FREE = ("workdir", "mesh", "keep", "log_every", "token_budget", "concurrency", "retries", "timeout_s", "api_key_env")
+
+
+def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
+    """Make the run folder, or go on in it, and return its path.
+
+    ``config`` is plain JSON (``config.as_json``). A new folder gets it as ``config.json``.
+
+    Raises:
+        BadInputError: the folder holds a run of other settings (named one by one), or something that is no run.
+    """
+    folder = Path(workdir)
+    path = folder / "config.json"
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differing = list(_differences(there, json.loads(json.dumps(config)), ""))
+        if differing:
+            raise BadInputError(
+                f"{folder} holds a run of another config:\n  " + "\n  ".join(differing) + "\n"
+                "give the same settings to go on with it, another --workdir to start a new run, or delete the folder"
+            )
+        return folder
+    if folder.is_file() or (folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())):
+        raise BadInputError(f"{folder} exists and is no run folder (no config.json); give another --workdir")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, config)
+    return folder
+
+
+def read_result(workdir: str | Path) -> dict[str, Any] | None:
+    """Return the result of a finished run (its printed table is under "table"), None while it is not finished."""
+    path = Path(workdir) / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_result(workdir: str | Path, table: str, **figures: Any) -> None:
+    """Mark the run as finished: write ``result.json`` with the table to print and the figures behind it."""
+    write_json(Path(workdir) / "result.json", {"table": table, **figures})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file that is either whole or not there, whenever the process is killed."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _differences(there: Any, here: Any, where: str) -> Any:
+    """Yield one line for each setting that differs, skipping the free ones."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            if key not in _FREE:
+                yield from _differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
+    elif there != here:
+        yield f"{where}: {json.dumps(there)} there, {json.dumps(here)} here"

@@ -1,0 +1,132 @@
+"""Checkpoints on orbax: arrays and the data position saved together, whole or not at all."""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from urt_jax.data.examples import BadInputError
+
+PyTree = Any
+_log = logging.getLogger(__name__)
+
+
+class CheckpointStore:
+    """Checkpoints ``<folder>/<step>/`` of one run; the newest ``keep`` stay.
+
+    The state's leaves are stored under their paths ("params.decoder.layers..."), so what a leaf is called in an error
+    message is what it is called on disk. Saving copies the arrays off the devices before it returns and writes them in
+    the background; a folder gets its final name only when it is complete. Close the store (or use it in a ``with``) to
+    wait for the last one.
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
+        self.folder = Path(folder).resolve()
+        self._keep = keep
+        self._manager = self._open()
+
+    def save(self, step: int, tree: PyTree, extra: dict[str, Any]) -> None:
+        """Save the state and what JSON can hold beside it (data position, counters) as one checkpoint."""
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_by_path(tree)), extra=ocp.args.JsonSave(extra))
+        self._manager.save(int(step), args=items)
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def restore_latest(self, abstract_tree: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
+        """Return (step, state, extra) of the newest readable checkpoint, None where there is none at all.
+
+        ``abstract_tree`` holds arrays or ``jax.ShapeDtypeStruct``; leaves come back in its shapes, dtypes and, where
+        they name one, shardings. A damaged checkpoint is set aside as ``damaged-<step>`` and the one before is taken.
+
+        Raises:
+            BadInputError: the checkpoint is of another model, or none of the checkpoints can be read.
+        """
+        self._manager.wait_until_finished()
+        damage: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                stored = self._stored_leaves(step)
+                self._check_leaves(step, stored, _by_path(abstract_tree))
+                found = self._restore(step, abstract_tree)
+            except BadInputError:
+                raise
+            except Exception as error:  # orbax, tensorstore and json each raise their own kinds for a torn file
+                damage.append(f"step {step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+                _log.warning("checkpoint %s/%d cannot be read, going back to the one before", self.folder, step)
+                continue
+            if damage:
+                self._set_aside([later for later in self.steps() if later > step])
+            return step, *found
+        if damage:
+            raise BadInputError(
+                f"no checkpoint in {self.folder} can be read ({'; '.join(damage)}); delete the folder to start anew"
+            )
+        return None
+
+    def close(self) -> None:
+        """Wait for the checkpoint being written, then let go of the folder."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True, cleanup_tmp_directories=True)
+        return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "extra"))
+
+    def _restore(self, step: int, abstract_tree: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        wanted = {path: _as_struct(leaf) for path, leaf in _by_path(abstract_tree).items()}
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), extra=ocp.args.JsonRestore())
+        found = self._manager.restore(step, args=items)
+        leaves = [found["state"][path] for path in wanted]
+        return jax.tree.unflatten(jax.tree.structure(abstract_tree), leaves), dict(found["extra"])
+
+    def _stored_leaves(self, step: int) -> dict[str, Any]:
+        metadata = ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / "state")
+        return dict(metadata.tree if hasattr(metadata, "tree") else metadata)
+
+    def _check_leaves(self, step: int, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+        where = f"checkpoint {self.folder}/{step}"
+        remedy = "give the model this run was started with, or another --workdir"
+        for path, leaf in wanted.items():
+            if path not in stored:
+                raise BadInputError(f"{where} has no leaf {path!r} that the model needs; {remedy}")
+            there = (tuple(stored[path].shape), np.dtype(stored[path].dtype))
+            here = (tuple(np.shape(leaf)), np.dtype(leaf.dtype))
+            if there != here:
+                raise BadInputError(
+                    f"{where}: leaf {path!r} is {there[1]}{list(there[0])} there, "
+                    f"{here[1]}{list(here[0])} in the model; {remedy}"
+                )
+        surplus = sorted(stored.keys() - wanted.keys())
+        if surplus:
+            raise BadInputError(f"{where} has a leaf {surplus[0]!r} that the model does not know; {remedy}")
+
+    def _set_aside(self, steps: list[int]) -> None:
+        self._manager.close()
+        if jax.process_index() == 0:
+            for step in steps:
+                (self.folder / str(step)).rename(self.folder / f"damaged-{step}")
+        self._manager = self._open()
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves under dotted names; a flat dict means the same on disk whatever made the tree."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _as_struct(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=getattr(leaf, "sharding", None))

@@ -1,0 +1,175 @@
+"""Bind a user's ``ConfigDict`` to frozen records, collecting every problem instead of stopping at the first."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, Union
+
+from ml_collections import ConfigDict, config_dict
+
+_BAD = object()  # a value that could not be converted; its problem has been noted
+_SET_BY_PARENT = ("workdir", "seed")  # of a stage inside another stage
+_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def knob(
+    default: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    nonempty: bool = False,
+) -> Any:
+    """Declare a record's field with its bounds; a value of None is outside all bounds' reach."""
+    metadata = {"at_least": at_least, "above": above, "at_most": at_most, "nonempty": nonempty}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def unknown_choice(given: Any, known: list[str]) -> str:
+    """Say that a name is unknown, with the nearest known spelling and the list of all."""
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{given!r} is unknown{hint} known: {', '.join(known)}"
+
+
+def plain(value: Any) -> Any:
+    """Return a ``ConfigDict`` as plain dicts, tuples and lists, all the way down."""
+    if isinstance(value, (ConfigDict, Mapping)):
+        return {str(key): plain(value[key]) for key in value}
+    if isinstance(value, (tuple, list)):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> Any:
+    """Make a record of type ``cls`` from plain values; note every problem as ``<where>.<key>: ...``.
+
+    A record with a method ``problems()`` is asked for clashes between its knobs once all its values are sound.
+    """
+    noted = len(problems)
+    hints = typing.get_type_hints(cls)
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    for key in values.keys() - fields.keys():
+        problems.append(f"{where}.{key}: " + unknown_choice(key, list(fields)))
+    given: dict[str, Any] = {}
+    for name, item in fields.items():
+        if name not in values:
+            continue
+        value = _convert(values[name], hints[name], f"{where}.{name}", problems)
+        if value is not _BAD and _within_bounds(value, item.metadata, f"{where}.{name}", problems):
+            given[name] = value
+    record = cls(**given)
+    if len(problems) == noted and hasattr(record, "problems"):
+        problems.extend(f"{where}.{key}: {message}" for key, message in record.problems())
+    return record
+
+
+def defaults_merged(cls: type, values: dict[str, Any], default: Any = None) -> ConfigDict:
+    """Return ``values`` with every knob of ``cls`` they leave out; unknown keys stay for ``bind`` to report.
+
+    ``default`` is the record whose values fill the gaps (fresh defaults of ``cls`` when None).
+    """
+    default = cls() if default is None else default
+    hints = typing.get_type_hints(cls)
+    merged = ConfigDict()
+    for item in dataclasses.fields(cls):
+        value = values.get(item.name, getattr(default, item.name))
+        merged[item.name] = _merge_value(value, hints[item.name], getattr(default, item.name))
+        if dataclasses.is_dataclass(hints[item.name]) and hasattr(hints[item.name], "stage"):
+            for key in _SET_BY_PARENT:
+                if key not in values.get(item.name, {}):
+                    del merged[item.name][key]
+    for key in values.keys() - merged.keys():
+        merged[key] = values[key]
+    return merged
+
+
+def _merge_value(value: Any, hint: Any, default: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return defaults_merged(hint, value, default) if isinstance(value, dict) else defaults_merged(hint, {}, default)
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(inner[0]):
+        if isinstance(value, dict):
+            return _merge_value(value, inner[0], default[0])
+        parts = tuple(_merge_value(part, inner[0], None if isinstance(part, dict) else part) for part in value)
+        return parts[0] if len(parts) == 1 else parts
+    if value is None and _optional(hint):
+        return config_dict.placeholder(next(kind for kind in inner if kind is not type(None)))
+    if hint is float and type(value) is int:
+        return float(value)
+    return tuple(value) if isinstance(value, list) and typing.get_origin(hint) is tuple else value
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, Union) and type(None) in typing.get_args(hint)
+
+
+def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
+    """Return the value in the annotated type, or ``_BAD`` after noting why not."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _convert_record(value, hint, where, problems)
+    if _optional(hint):
+        kind = next(kind for kind in inner if kind is not type(None))
+        return None if value is None else _convert(value, kind, where, problems)
+    if origin is Literal:
+        if value in inner:
+            return value
+        problems.append(f"{where}: " + unknown_choice(value, [str(choice) for choice in inner]))
+        return _BAD
+    if origin is tuple:
+        parts = (value,) if isinstance(value, dict) and dataclasses.is_dataclass(inner[0]) else value
+        if not isinstance(parts, (tuple, list)):
+            return _wrong_type(value, "a tuple, e.g. ('...',)", where, problems)
+        items = [_convert(part, inner[0], f"{where}[{n}]", problems) for n, part in enumerate(parts)]
+        return _BAD if any(item is _BAD for item in items) else tuple(items)
+    if origin is dict:
+        if not isinstance(value, dict):
+            return _wrong_type(value, "a dict", where, problems)
+        entries = {key: _convert(part, inner[1], f"{where}.{key}", problems) for key, part in value.items()}
+        return _BAD if any(part is _BAD for part in entries.values()) else entries
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    return value if type(value) is hint and hint is not float else _wrong_type(value, _NAMES[hint], where, problems)
+
+
+def _convert_record(value: Any, cls: type, where: str, problems: list[str]) -> Any:
+    if not isinstance(value, dict):
+        return _wrong_type(value, "a group of knobs", where, problems)
+    value = dict(value)
+    if hasattr(cls, "stage"):
+        stage = value.pop("stage", cls.stage)
+        if stage != cls.stage:
+            problems.append(f"{where}.stage: is {stage!r}, this place takes the settings of stage {cls.stage!r}")
+        for key in _SET_BY_PARENT:
+            if value.pop(key, None) is not None:
+                problems.append(f"{where}.{key}: is set by the enclosing stage; give config.{key} instead")
+    return bind(cls, value, where, problems)
+
+
+def _wrong_type(value: Any, needed: str, where: str, problems: list[str]) -> Any:
+    problems.append(f"{where}: got {value!r} ({type(value).__name__}), needs {needed}")
+    return _BAD
+
+
+def _within_bounds(value: Any, bounds: Mapping[str, Any], where: str, problems: list[str]) -> bool:
+    if bounds.get("nonempty") and not value:
+        problems.append(f"{where}: is empty, needs at least one entry")
+        return False
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return True
+    for name, holds in (
+        ("at_least", lambda bound: value >= bound),
+        ("above", lambda bound: value > bound),
+        ("at_most", lambda bound: value <= bound),
+    ):
+        bound = bounds.get(name)
+        if bound is not None and not holds(bound):
+            problems.append(f"{where}: got {value}, must be {name.replace('_', ' ')} {bound}")
+            return False
+    return True

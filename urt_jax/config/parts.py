@@ -1,0 +1,186 @@
+"""Groups of knobs that several stages share."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from urt_jax.config.binding import knob
+
+BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
+Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The weights a stage starts from, and what of them it trains."""
+
+    path: str = "urt-tiny"  # a shipped model, a run folder, a Hugging Face folder or hub name
+    init: Literal["load", "random"] = "load"  # random: layout and tokenizer of `path`, fresh weights
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
+    trainable: tuple[str, ...] = knob((r"^decoder/", r"^embedding$", r"^head$"), nonempty=True)  # parameter paths
+    remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """Bounds of one picture (or video frame) in pixels; None = the checkpoint's own."""
+
+    min_pixels: int | None = knob(None, at_least=1)
+    max_pixels: int | None = knob(None, at_least=1)
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            yield "min_pixels", f"{self.min_pixels} is above max_pixels {self.max_pixels}"
+
+
+@dataclass(frozen=True)
+class LengthConfig:
+    """Bounds in tokens."""
+
+    max_prompt_tokens: int = knob(512, at_least=16)  # a longer prompt has its pictures shrunk first, then is an error
+    max_new_tokens: int = knob(160, at_least=1)  # of a response, written or sampled
+
+
+@dataclass(frozen=True)
+class TaskWeights:
+    """How often each task of ``scenes`` is drawn, relative to the others; 0 = never."""
+
+    image_gen: float = knob(1.0, at_least=0)
+    video_gen: float = knob(0.0, at_least=0)
+    image_und: float = knob(0.0, at_least=0)
+    video_und: float = knob(0.0, at_least=0)
+
+    def positive(self) -> dict[str, float]:
+        """Return the drawn tasks with their weights."""
+        return {name: weight for name, weight in dataclasses.asdict(self).items() if weight > 0}
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if not self.positive():
+            yield "image_gen", "every task has weight 0; give one of them a positive weight"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One source of records; ``tasks``, ``split``, ``seed`` and ``difficulty`` shape the built-in ``scenes`` only."""
+
+    path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
+    media_root: str | None = None  # where relative media paths start; None = the file's own folder
+    count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
+    tasks: TaskWeights = TaskWeights()
+    split: Literal["train", "heldout"] = "train"
+    seed: int = knob(0, at_least=0)
+    difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2
+    template: str | None = None  # prompt file to use in place of the shipped one
+    swap: bool = True  # training shows every pair in both orders, so position carries no information
+    weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources
+
+    def file_problems(self) -> Problems:
+        """Yield the files that are named but not there."""
+        for key, name in (("path", self.path), ("media_root", self.media_root), ("template", self.template)):
+            if name is not None and name not in BUILT_IN and not Path(name).exists():
+                hint = "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'" if key == "path" else ""
+                yield key, f"there is no {name!r}{hint}"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a warm-up and a schedule over all steps of the stage."""
+
+    learning_rate: float = knob(3e-4, above=0)  # at its peak
+    warmup_steps: int = knob(10, at_least=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = knob(0.0, at_least=0)  # on matrices only
+    b1: float = knob(0.9, at_least=0, at_most=1)
+    b2: float = knob(0.98, at_least=0, at_most=1)
+    clip_norm: float = knob(1.0, above=0)  # global norm of the gradient
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1 (one axis at most) takes what the others leave."""
+
+    data: int = -1  # whole copies of the state
+    fsdp: int = 1  # parameters and optimizer split, gathered layer by layer
+    tensor: int = 1  # matrix products split
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        sizes = dataclasses.asdict(self)
+        for name, size in sizes.items():
+            if size < 1 and size != -1:
+                yield name, f"{size} is no number of devices; give 1 or more, or -1 for the rest"
+        if list(sizes.values()).count(-1) > 1:
+            yield "data", f"only one axis can be -1, got {sizes}"
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How tokens are drawn; filters off by default."""
+
+    temperature: float = knob(1.0, at_least=0)  # 0 = greedy
+    top_k: int = knob(0, at_least=0)  # 0 = off
+    top_p: float = knob(1.0, above=0, at_most=1)  # 1 = off
+    min_p: float = knob(0.0, at_least=0, at_most=1)  # 0 = off
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Where reasonings come from: the built-in teacher of ``scenes`` or any OpenAI-compatible endpoint."""
+
+    base_url: str = "builtin"  # or https://.../v1
+    model: str = "scenes-oracle"
+    api_key_env: str | None = "OPENAI_API_KEY"  # variable that holds the key, None = needs none ("builtin" never does)
+    concurrency: int = knob(8, at_least=1)  # requests in flight
+    retries: int = knob(5, at_least=0)  # after 429, 5xx and time-outs, with back-off
+    timeout_s: float = knob(120.0, above=0)
+    temperature: float | None = knob(1.0, at_least=0)  # None = the endpoint's own (some models take no other)
+    max_tokens: int = knob(2048, at_least=1)  # of one reply
+    token_budget: int | None = knob(None, at_least=1)  # prompt and reply tokens of the whole stage, then stop
+    error_rate: float = knob(0.05, at_least=0, at_most=1)  # built-in only: chance to misread one attribute
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.base_url != "builtin" and not self.base_url.startswith(("http://", "https://")):
+            yield "base_url", f"{self.base_url!r} is neither 'builtin' nor an http(s) address such as https://host/v1"
+
+
+@dataclass(frozen=True)
+class ShapeConfig:
+    """Sizes of a base model made from nothing, in the Qwen2.5-VL layout."""
+
+    vocab_size: int = knob(768, at_least=300)  # of the tokenizer built with it
+    width: int = knob(128, at_least=8)
+    layers: int = knob(4, at_least=1)
+    heads: int = knob(4, at_least=1)
+    kv_heads: int = knob(2, at_least=1)
+    feed_forward: int = knob(352, at_least=8)
+    vision_width: int = knob(96, at_least=8)
+    vision_layers: int = knob(2, at_least=1)
+    vision_heads: int = knob(4, at_least=1)
+    vision_feed_forward: int = knob(256, at_least=8)
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.heads % self.kv_heads:
+            yield "kv_heads", f"{self.kv_heads} does not divide heads {self.heads}"
+        for width, heads in (("width", self.heads), ("vision_width", self.vision_heads)):
+            if getattr(self, width) % (4 * heads):
+                yield width, f"{getattr(self, width)} is no multiple of 4 x {heads} heads, which rotary positions need"
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """Weights of the reward parts in the sum; 0 = logged only."""
+
+    format: float = knob(1.0, at_least=0)  # strict form of reasoning and answer
+    accuracy: float = knob(1.0, at_least=0)  # answer equals the label
+    consistency: float = knob(0.0, at_least=0)  # totals are the sums of the scores, the answer follows from them
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if not any(dataclasses.asdict(self).values()):
+            yield "format", "every reward has weight 0; nothing would be learnt"

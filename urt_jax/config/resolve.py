@@ -1,0 +1,69 @@
+"""Turn a user's ``ConfigDict`` into the record of its stage, all problems reported at once."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from urt_jax.config.binding import bind, defaults_merged, plain, unknown_choice
+from urt_jax.config.parts import DataConfig
+from urt_jax.config.stages import STAGES, PipelineConfig, StageConfig
+from urt_jax.data.examples import BadInputError
+
+
+def resolve(config: ConfigDict, stage: str | None = None) -> Any:
+    """Check a config whole and return the record of its stage (``SftConfig``, ``GrpoConfig``, ...).
+
+    ``stage`` is only for callers whose config names none.
+
+    Raises:
+        BadInputError: with every unknown key, wrong type, value out of range, clash between knobs and missing file.
+    """
+    values = plain(config)
+    cls = _stage_class(values.pop("stage", stage))
+    problems: list[str] = []
+    resolved = bind(cls, values, "config", problems)
+    if not problems and not isinstance(resolved, PipelineConfig):
+        problems += [f"{where}: {message}" for where, message in _file_problems(resolved)]
+    if not problems and not resolved.workdir:
+        resolved = replace(resolved, workdir=f"runs/{cls.stage}")
+    if problems:
+        heading = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise BadInputError(f"{heading} in the config of stage {cls.stage!r}:\n  " + "\n  ".join(problems))
+    return resolved
+
+
+def with_defaults(config: ConfigDict) -> ConfigDict:
+    """Return the config with every knob of its stage present, so that each can be overridden by name."""
+    values = plain(config)
+    stage = values.get("stage")
+    filled = defaults_merged(_stage_class(stage), {key: value for key, value in values.items() if key != "stage"})
+    filled.stage = stage
+    return filled
+
+
+def as_json(config: StageConfig) -> dict[str, Any]:
+    """Return the settings as plain JSON values, stage name included (what a run folder's ``config.json`` holds)."""
+    return {"stage": config.stage, **_jsonable(dataclasses.asdict(config))}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    return [_jsonable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _stage_class(name: Any) -> type[StageConfig]:
+    if not isinstance(name, str) or name not in STAGES:
+        raise BadInputError("config.stage: " + unknown_choice(name, list(STAGES)))
+    return STAGES[name]
+
+
+def _file_problems(config: StageConfig) -> Iterator[tuple[str, str]]:
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        for source in value if isinstance(value, tuple) else (value,):
+            if isinstance(source, DataConfig):
+                yield from ((f"config.{item.name}.{key}", message) for key, message in source.file_problems())

@@ -1,0 +1,210 @@
+"""The settings of each stage."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from urt_jax.config.binding import knob
+from urt_jax.config.parts import (
+    DataConfig,
+    LengthConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PixelsConfig,
+    Problems,
+    RewardWeights,
+    SamplingConfig,
+    ShapeConfig,
+    TeacherConfig,
+)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What every stage has: a run folder and a seed."""
+
+    stage: ClassVar[str]
+
+    workdir: str = ""  # run folder; the command line's default is runs/<config file>
+    seed: int = knob(0, at_least=0)
+
+
+@dataclass(frozen=True)
+class DistillConfig(StageConfig):
+    """Ask a teacher for reasonings and keep those whose answer equals the label."""
+
+    stage: ClassVar[str] = "distill"
+
+    data: DataConfig = DataConfig(count=512)
+    teacher: TeacherConfig = TeacherConfig()
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        yield from _needs_count(self.data)
+        if self.teacher.base_url == "builtin" and self.data.path != "scenes":
+            message = "the built-in teacher knows 'scenes' only; give the address of an OpenAI-compatible endpoint"
+            yield "teacher.base_url", message
+
+
+@dataclass(frozen=True)
+class TrainingConfig(StageConfig):
+    """What every stage with an optimizer has."""
+
+    model: ModelConfig = ModelConfig()
+    steps: int = knob(100, at_least=1)  # optimizer steps
+    optimizer: OptimizerConfig = OptimizerConfig()
+    pixels: PixelsConfig = PixelsConfig()
+    lengths: LengthConfig = LengthConfig()
+    mesh: MeshConfig = MeshConfig()
+    save_every: int = knob(50, at_least=1)  # steps between checkpoints
+    keep: int = knob(2, at_least=1)  # newest checkpoints kept
+    log_every: int = knob(1, at_least=1)  # steps between metric lines
+    sample_every: int = knob(50, at_least=1)  # steps between written samples
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.optimizer.warmup_steps >= self.steps:
+            yield "optimizer.warmup_steps", f"{self.optimizer.warmup_steps} is not below steps {self.steps}"
+
+
+@dataclass(frozen=True)
+class SftConfig(TrainingConfig):
+    """Learn written responses by next-token cross-entropy."""
+
+    stage: ClassVar[str] = "sft"
+
+    data: tuple[DataConfig, ...] = knob((DataConfig(),), nonempty=True)  # one source, or several mixed by weight
+    batch_size: int = knob(32, at_least=1)  # records in one optimizer step
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        yield from super().problems()
+        yield from _splits_rows("batch_size", self.batch_size, self.mesh)
+
+
+@dataclass(frozen=True)
+class BaseConfig(SftConfig):
+    """Build a tokenizer and a small model and train it to describe and compare: the judge before any reasoning."""
+
+    stage: ClassVar[str] = "base"
+
+    shape: ShapeConfig = ShapeConfig()
+
+
+@dataclass(frozen=True)
+class RejectConfig(TrainingConfig):
+    """Judge a pool several times; learn the correct reasonings (a short SFT), pass the hard items on."""
+
+    stage: ClassVar[str] = "reject"
+
+    data: DataConfig = DataConfig(count=512)
+    samples_per_item: int = knob(4, at_least=1)
+    batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
+    sampling: SamplingConfig = SamplingConfig()
+    batch_size: int = knob(32, at_least=1)  # kept records in one optimizer step
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        yield from super().problems()
+        yield from _needs_count(self.data)
+        yield from _splits_rows("batch_size", self.batch_size, self.mesh)
+        if self.sampling.temperature == 0 and self.samples_per_item > 1:
+            yield "sampling.temperature", f"0 is greedy: all {self.samples_per_item} samples of an item would be equal"
+
+
+@dataclass(frozen=True)
+class GrpoConfig(TrainingConfig):
+    """Sample groups of reasonings, reward form and correctness, improve the policy (arXiv 2402.03300)."""
+
+    stage: ClassVar[str] = "grpo"
+
+    data: DataConfig = DataConfig()
+    eval_data: DataConfig = DataConfig(split="heldout", count=128)  # judged before and after
+    questions_per_step: int = knob(16, at_least=1)
+    responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
+    updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
+    sampling: SamplingConfig = SamplingConfig()  # temperature only: filtered samples have no matching log-probability
+    loss: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "grpo"
+    clip_low: float = knob(0.2, above=0, at_most=1)
+    clip_high: float = knob(0.2, above=0)
+    kl_coef: float = knob(0.04, at_least=0)  # weight of the k3 KL to the frozen start; 0 = no reference kept
+    advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
+    rewards: RewardWeights = RewardWeights()
+    agreement_band: float = knob(0.05, above=0)  # largest mean |sampler - trainer log-probability| a token
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        yield from super().problems()
+        yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh)
+        neutral = replace(SamplingConfig(), temperature=self.sampling.temperature)
+        for key in ("top_k", "top_p", "min_p"):
+            if getattr(self.sampling, key) != getattr(neutral, key):
+                yield (
+                    f"sampling.{key}",
+                    f"{getattr(self.sampling, key)} cuts the distribution that GRPO's ratios are taken under; "
+                    f"leave it at {getattr(neutral, key)} (off) and use temperature",
+                )
+        if self.sampling.temperature == 0:
+            yield "sampling.temperature", "0 is greedy: a group of equal responses teaches nothing; give e.g. 1.0"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(StageConfig):
+    """Judge held-out pairs with one or several models and write the table and the report."""
+
+    stage: ClassVar[str] = "evaluate"
+
+    models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelConfig.path
+    data: DataConfig = DataConfig(split="heldout", count=512)
+    modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
+    orders: Literal["both", "given"] = "both"  # both: every pair is judged twice, candidates swapped
+    batch_size: int = knob(64, at_least=1)  # questions sampled in one program call
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    pixels: PixelsConfig = PixelsConfig()
+    lengths: LengthConfig = LengthConfig()
+    mesh: MeshConfig = MeshConfig()
+    report_samples: int = knob(16, at_least=0)  # pairs shown with pictures and reasoning
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        yield from _needs_count(self.data)
+
+
+@dataclass(frozen=True)
+class PipelineConfig(StageConfig):
+    """Run the whole recipe from a base model; models and files between the stages are wired by the pipeline."""
+
+    stage: ClassVar[str] = "pipeline"
+
+    base: str = "urt-tiny"  # model the recipe starts from, as ModelConfig.path
+    distill: DistillConfig = DistillConfig()
+    sft: SftConfig = SftConfig()
+    reject: RejectConfig = RejectConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def stages(self) -> tuple[StageConfig, ...]:
+        """Return the stages in order, each with its own folder ``<workdir>/<n>-<stage>`` and the pipeline's seed."""
+        parts = (self.distill, self.sft, self.reject, self.grpo, self.evaluate)
+        return tuple(
+            replace(part, workdir=str(Path(self.workdir) / f"{n}-{part.stage}"), seed=self.seed)
+            for n, part in enumerate(parts, 1)
+        )
+
+
+STAGES: dict[str, type[StageConfig]] = {
+    cls.stage: cls
+    for cls in (BaseConfig, DistillConfig, SftConfig, RejectConfig, GrpoConfig, EvaluateConfig, PipelineConfig)
+}
+
+
+def _needs_count(data: DataConfig) -> Problems:
+    if data.path == "scenes" and data.count is None:
+        yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
+
+
+def _splits_rows(key: str, rows: int, mesh: MeshConfig) -> Problems:
+    parts = mesh.data * mesh.fsdp
+    if parts > 0 and rows % parts:
+        yield key, f"{rows} rows cannot be split over data x fsdp = {mesh.data} x {mesh.fsdp} devices"

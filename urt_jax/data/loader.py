@@ -1,0 +1,88 @@
+"""Which record a training row shows, as a pure function of seed and row number, and batches made one step ahead."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from urt_jax.data.examples import BadInputError, Example
+
+T = TypeVar("T")
+
+
+class Source(NamedTuple):
+    """A stream of records: ``get(n)`` is the n-th one drawn, without end; ``weight`` is its share of the rows."""
+
+    weight: float
+    get: Callable[[int], Example]
+
+
+def mix(sources: Sequence[Source], *, seed: int, rows: int) -> Callable[[int], Example]:
+    """Return ``row number -> record`` for ``rows`` rows, each source drawn by its weight and read in its own order.
+
+    The assignment depends on (seed, rows) only, so a resumed run sees what an uninterrupted one sees.
+    """
+    weights = np.array([source.weight for source in sources], np.float64)
+    which = np.random.default_rng([seed, 1]).choice(len(sources), size=rows, p=weights / weights.sum())
+    place = np.empty(rows, np.int64)
+    for index in range(len(sources)):
+        mine = which == index
+        place[mine] = np.arange(mine.sum())
+    return lambda row: sources[which[row]].get(int(place[row]))
+
+
+def shuffled_epochs(examples: Sequence[Example], *, seed: int) -> Callable[[int], Example]:
+    """Return ``n -> record`` that runs through all records in a new random order each epoch.
+
+    Raises:
+        BadInputError: there are no records.
+    """
+    if not examples:
+        raise BadInputError("there are no records to train on; the file is empty or everything was filtered out")
+    orders: dict[int, np.ndarray] = {}
+
+    def get(place: int) -> Example:
+        epoch, offset = divmod(place, len(examples))
+        if epoch not in orders:
+            orders[epoch] = np.random.default_rng([seed, 2, epoch]).permutation(len(examples))
+        return examples[orders[epoch][offset]]
+
+    return get
+
+
+def in_random_order(example: Example, *, seed: int, place: int) -> Example:
+    """Show a pair in one of its two orders by a coin that (seed, place) decides; what cannot be swapped stays."""
+    if len(example.candidates) != 2 or example.response is not None or example.text is not None:
+        return example
+    return example.swapped() if np.random.default_rng([seed, 3, place]).random() < 0.5 else example
+
+
+class Prefetcher(Generic[T]):
+    """Makes ``make(n)``, ``make(n + 1)``, ... in a thread, ``depth`` items ahead of their use."""
+
+    def __init__(self, make: Callable[[int], T], *, start: int, stop: int, depth: int = 2) -> None:
+        self._make, self._stop = make, stop
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._next = start
+        self._ready: dict[int, Future[T]] = {}
+        self._depth = depth
+
+    def __getitem__(self, n: int) -> T:
+        """Return item n, waiting for it if it is not ready; an error of ``make`` is raised here."""
+        self._next = max(self._next, n)
+        while self._next < min(n + 1 + self._depth, self._stop):
+            self._ready[self._next] = self._pool.submit(self._make, self._next)
+            self._next += 1
+        return self._ready.pop(n).result()
+
+    def close(self) -> None:
+        """Stop the thread; items not asked for are dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batches(count: int, size: int) -> Iterator[tuple[list[int], int]]:
+    """Yield index lists of exactly ``size``, the last filled up with its first index, and how many of each are real."""
+    for start in range(0, count, size):
+        real = list(range(start, min(start + size, count)))
+        yield real + [real[0]] * (size - len(real)), len(real)

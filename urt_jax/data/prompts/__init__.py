@@ -1,0 +1,222 @@
+"""The judge's question as a chat: wording from a template file per task, or the record's own prompt unchanged."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import string
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from urt_jax.data.examples import NOUNS, TASKS, BadInputError, Chat, Example, Media
+
+PROMPT_VERSION = "1"  # raise it when the wording of a shipped template changes; records carry it as provenance
+
+_MEDIA_TAG = re.compile(r"(<image>|<video>)")
+# Text that the tokenizers of the Qwen line read as control tokens wherever it stands.
+_CONTROL_TEXT = re.compile(
+    r"<\|(?:endoftext|im_start|im_end|(?:vision|image|video)_pad|(?:vision|object_ref|box|quad)_(?:start|end))\|>"
+)
+
+
+def render(example: Example, *, think: bool = True, template: str | None = None) -> Chat:
+    """Write the user message that asks for a verdict, with its media in order of appearance.
+
+    Without a prompt of the record's own the media come first (context, then candidates), then the filled template. The
+    record's own ``text`` is used as it is: its ``<image>`` / ``<video>`` tags become the media, and media that it has
+    no tags for stand in front. Earlier turns (``meta["history"]``) come before it as messages of their own.
+
+    Args:
+        think: ask for reasoning before the answer; False takes the template that asks for the answer alone.
+        template: path of a template file to use instead of the shipped one; slots ``{caption}``, ``{question}``,
+            ``{answer_1}``, ``{answer_2}``, ...; a literal brace is doubled.
+
+    Raises:
+        BadInputError: no prompt to write, an unknown slot, tags that do not match the media, or control-token text.
+    """
+    check_control_text(example)
+    media = all_media(example)
+    if example.text is not None:
+        return _own_chat(example, media)
+    content: list[dict[str, Any]] = [{"type": item.kind} for item in media]
+    content.append({"type": "text", "text": prompt_text(example, think=think, template=template)})
+    return _chat([{"role": "user", "content": content}], media)
+
+
+def prompt_text(example: Example, *, think: bool = True, template: str | None = None) -> str:
+    """Return the text of the user message without its media (the record's own text keeps its tags)."""
+    if example.text is not None:
+        return example.text
+    if example.task is None:
+        raise BadInputError(
+            f"record {example.id}: it has neither a prompt of its own nor a task to take a template for; "
+            f"give text, or task as one of {', '.join(TASKS)}"
+        )
+    if template is not None:
+        wording, name = _read_template(template), template
+    else:
+        name = example.task + ("" if think else "_direct")
+        wording = _shipped_template(name)
+    return _fill(wording, _slots(example), name=name)
+
+
+def all_media(example: Example) -> tuple[Media, ...]:
+    """Return the record's media in the order in which a prompt shows them: context, then candidates."""
+    return (*example.context, *(item for item in example.candidates if isinstance(item, Media)))
+
+
+def own_text_media(example: Example, media: Sequence[Media]) -> tuple[Media, ...]:
+    """Return the media that the tags of the record's own text stand for; those of one kind fill its tags in order.
+
+    A clip given as a list of frames is shown as that many pictures where the text has one ``<image>`` a frame.
+
+    Raises:
+        BadInputError: tags and media differ in number.
+    """
+    tags = media_tags(example)
+    if not tags:
+        return tuple(media)
+    if "<video>" not in tags and any(item.kind == "video" for item in media):
+        media = [frame for item in media for frame in _frames(item)]
+    for kind in ("image", "video"):
+        given, count = sum(item.kind == kind for item in media), tags.count(f"<{kind}>")
+        if count != given:
+            excess = f"more {kind}s than placeholders" if given > count else f"more placeholders than {kind}s"
+            raise BadInputError(
+                f"record {example.id}: {excess}: {given} {kind}(s) for {count} <{kind}> tag(s); "
+                f"write one <{kind}> in the prompt for each {kind}"
+            )
+    return tuple(media)
+
+
+def media_tags(example: Example) -> list[str]:
+    """Return the ``<image>`` / ``<video>`` tags of the record's own user turns, in order."""
+    texts = [turn["content"] for turn in example.meta.get("history", []) if turn["role"] == "user"]
+    return [tag for text in (*texts, example.text or "") for tag in _MEDIA_TAG.findall(text)]
+
+
+def check_control_text(example: Example) -> None:
+    """Refuse a record whose words would be read as control tokens, such as a picture placeholder that is none.
+
+    Raises:
+        BadInputError: naming the record and the text found.
+    """
+    written = [example.prompt, example.text or "", *(c for c in example.candidates if isinstance(c, str))]
+    written += [turn["content"] for turn in example.meta.get("history", [])]
+    for text in written:
+        found = _CONTROL_TEXT.search(text)
+        if found:
+            raise BadInputError(
+                f"record {example.id}: its text holds {found.group()!r}, which the tokenizer reads as a control token; "
+                "take it out of the caption, question, answers or prompt"
+            )
+
+
+def template_phrases() -> tuple[str, ...]:
+    """Return the fixed pieces between the slots of all shipped templates, for a tokenizer that holds each as one token.
+
+    The space before a slot is not part of a piece: it belongs to the slot's first word.
+    """
+    pieces: dict[str, None] = {}
+    for task in TASKS:
+        for name in (task, f"{task}_direct"):
+            for literal, slot in _pieces(_shipped_template(name), name=name):
+                piece = literal.removesuffix(" ") if slot is not None else literal
+                if piece:
+                    pieces[piece] = None
+    return tuple(pieces)
+
+
+def _own_chat(example: Example, media: Sequence[Media]) -> Chat:
+    """Turn the record's own turns into messages, media in place of their tags or else all in front."""
+    ordered = own_text_media(example, media)
+    in_front = [] if media_tags(example) else [{"type": item.kind} for item in ordered]
+    messages: list[dict[str, Any]] = []
+    for turn in (*example.meta.get("history", []), {"role": "user", "content": example.text or ""}):
+        is_user = turn["role"] == "user"
+        pieces = _MEDIA_TAG.split(turn["content"]) if is_user else [turn["content"]]
+        content = [_part(piece) if is_user else {"type": "text", "text": piece} for piece in pieces if piece]
+        if is_user and in_front:
+            content, in_front = in_front + content, []
+        messages.append({"role": turn["role"], "content": content})
+    return _chat(messages, ordered)
+
+
+def _part(piece: str) -> dict[str, Any]:
+    if _MEDIA_TAG.fullmatch(piece):
+        return {"type": piece[1:-1]}
+    return {"type": "text", "text": piece}
+
+
+def _chat(messages: list[dict[str, Any]], media: Sequence[Media]) -> Chat:
+    return Chat(
+        messages=messages,
+        images=tuple(item for item in media if item.kind == "image"),
+        videos=tuple(item for item in media if item.kind == "video"),
+    )
+
+
+def _frames(item: Media) -> list[Media]:
+    """Split a clip that is a list of frames into pictures; anything else stays whole."""
+    if item.kind == "video" and isinstance(item.source, list | tuple):
+        return [Media("image", frame) for frame in item.source]
+    return [item]
+
+
+def _slots(example: Example) -> dict[str, str]:
+    """Return what the slots of a template may be filled with for this record."""
+    if not example.prompt.strip():
+        word = "question" if example.task in ("image_und", "video_und") else "caption"
+        raise BadInputError(f"record {example.id}: a prompt for {example.task} needs a {word} and the record has none")
+    if NOUNS[str(example.task)] != "Answer":
+        return {"caption": example.prompt}
+    answers = [item for item in example.candidates if isinstance(item, str)]
+    if len(answers) < 2:
+        raise BadInputError(
+            f"record {example.id}: comparing answers needs two or more written answers, the record has {len(answers)}"
+        )
+    return {"question": example.prompt, **{f"answer_{n}": answer for n, answer in enumerate(answers, start=1)}}
+
+
+def _fill(wording: str, slots: dict[str, str], *, name: str) -> str:
+    """Put the slots' values into the wording; values are not searched for slots."""
+    text = ""
+    for literal, slot in _pieces(wording, name=name):
+        if slot is not None and slot not in slots:
+            nearest = difflib.get_close_matches(slot, slots, n=1)
+            known = ", ".join(f"{{{known_slot}}}" for known_slot in slots)
+            raise BadInputError(
+                f"template {name}: unknown slot {{{slot}}}; known here: {known}"
+                + (f"; did you mean {{{nearest[0]}}}?" if nearest else "; double a brace that is meant as text")
+            )
+        text += literal + ("" if slot is None else slots[slot])
+    return text
+
+
+def _pieces(wording: str, *, name: str) -> Iterator[tuple[str, str | None]]:
+    """Yield (fixed text, name of the slot after it or None)."""
+    try:
+        parsed = list(string.Formatter().parse(wording))
+    except ValueError as error:
+        raise BadInputError(f"template {name}: {error}; double a brace that is meant as text") from error
+    for literal, field, spec, conversion in parsed:
+        if field is None:
+            yield literal, None
+        else:
+            yield literal, field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+
+
+@cache
+def _shipped_template(name: str) -> str:
+    return (resources.files(__name__) / f"{name}.txt").read_text(encoding="utf-8").removesuffix("\n")
+
+
+def _read_template(path: str) -> str:
+    """Read a user's template; the newline that ends the file is not part of the wording."""
+    file = Path(path)
+    if not file.is_file():
+        raise BadInputError(f"prompt template {path}: no such file; give the path of a text file with the wording")
+    return file.read_text(encoding="utf-8").removesuffix("\n")

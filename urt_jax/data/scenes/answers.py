@@ -1,0 +1,188 @@
+"""Comparisons of two written answers to a question about one picture or clip."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from urt_jax.data.examples import DIMENSIONS, Example, Media, Task
+from urt_jax.data.scenes.pairs import comparison_meta, draw_faults, draw_order
+from urt_jax.data.scenes.render import FPS, draw_clip, draw_picture
+from urt_jax.data.scenes.scales import SCALES, draw_meeting
+from urt_jax.data.scenes.world import draw_words, make_generator, spoil
+
+
+class Question(NamedTuple):
+    """A form of question: its text and its answer's, over the scene's words, and which words it names or asks for."""
+
+    kind: str
+    text: str
+    answer: str
+    named: tuple[int, ...]
+    asked: tuple[int, ...]
+
+
+QUESTIONS: dict[str, tuple[Question, ...]] = {
+    "image_und": (
+        Question("relation", "where is the {0} {1}?", "the {0} {1} is {2} the {3} {4}", (0, 1), (2, 3, 4)),
+        Question("relation", "what is {2} the {3} {4}?", "a {0} {1} is {2} the {3} {4}", (2, 3, 4), (0, 1)),
+        Question(
+            "relation",
+            "what colour is the {1} {2} the {3} {4}?",
+            "the {1} {2} the {3} {4} is {0}",
+            (1, 2, 3, 4),
+            (0,),
+        ),
+        Question("relation", "what shape is {2} the {3} {4}?", "a {1} is {2} the {3} {4}", (2, 3, 4), (1,)),
+        Question("count", "how many {1} {2} are there?", "there are {0} {1} {2}", (1, 2), (0,)),
+    ),
+    "video_und": (
+        Question("sized_moving", "which way does the {0} {1} {2} move?", "the {0} {1} {2} {3}", (0, 1, 2), (3,)),
+        Question("sized_moving", "what {3}?", "a {0} {1} {2} {3}", (3,), (0, 1, 2)),
+        Question(
+            "sized_moving", "what colour is the {0} {2} that {3}?", "the {0} {2} that {3} is {1}", (0, 2, 3), (1,)
+        ),
+        Question(
+            "sized_moving",
+            "how large is the {1} {2} and how does it move?",
+            "the {1} {2} is {0} and {3}",
+            (1, 2),
+            (0, 3),
+        ),
+    ),
+}
+
+# What an answer may be padded with by its number of words: (before it, after it). The padding says nothing.
+FILLERS: dict[int, tuple[tuple[str, str], ...]] = {
+    2: (("i think", ""), ("it seems", ""), ("", "i think"), ("", "it seems")),
+    3: (("", "in the picture"), ("as shown here", ""), ("", "as shown here"), ("in the picture", "")),
+    4: (("i think that now", ""), ("as one can see", ""), ("", "as one can see"), ("it seems that now", "")),
+    5: (("i think", "in the picture"), ("it seems", "in the picture"), ("i think", "as shown here")),
+}
+# What replaces a padding word of so many letters in a stammering answer: lengths in words and letters stay as drawn.
+STAMMERS = {letters: "u" + "m" * (letters - 1) for letters in range(1, 8)}
+
+
+class Draft(NamedTuple):
+    """A written answer and what is known of it."""
+
+    text: str
+    words: list[str]  # the scene's words as the answer gives them
+    clarity: list[str]  # its faults of clarity
+
+
+def _scramble(rng: np.random.Generator, parts: list[str], scene_words: list[str]) -> list[str]:
+    """Strew the small words anew among the scene's words, which keep their order and so their meaning.
+
+    The sentence then ends on a small word, which no well-formed answer without padding does.
+    """
+    content = [part for part in parts if part in scene_words]
+    small = [part for part in parts if part not in scene_words]
+    small = [small[place] for place in rng.permutation(len(small))]
+    places = [*sorted(rng.integers(0, len(content) + 1, len(small) - 1).tolist()), len(content)]
+    scrambled: list[str] = []
+    for at in range(len(content) + 1):
+        scrambled += [word for word, place in zip(small, places) if place == at]
+        scrambled += content[at : at + 1]
+    return scrambled
+
+
+def write_answer(rng: np.random.Generator, question: Question, words: list[str], clarity: list[str]) -> str:
+    """Write an answer that says ``words``; its length is drawn without regard to its faults."""
+    parts = question.answer.split()
+    parts = [words[int(part[1:-1])] if part.startswith("{") else part for part in parts]
+    padding = int(rng.integers(2, 6))
+    before, after = FILLERS[padding][int(rng.integers(len(FILLERS[padding])))]
+    if "scrambled" in clarity:
+        parts = _scramble(rng, parts, words)
+    if "stammering" in clarity:
+        for word in f"{before} {after}".split():
+            parts.insert(int(rng.integers(len(parts) + 1)), STAMMERS[len(word)])
+        before = after = ""
+    return " ".join(part for part in (before, *parts, after) if part)
+
+
+def draw_draft(
+    rng: np.random.Generator,
+    task: str,
+    question: Question,
+    words: list[str],
+    *,
+    misnamed: int,
+    mistaken: int,
+    blemishes: int,
+    unseen: bool,
+) -> Draft:
+    """Draw an answer with so many wrong names, wrong values and faults of clarity, at most all there are."""
+    slots = (*rng.permutation(question.named)[:misnamed].tolist(), *rng.permutation(question.asked)[:mistaken].tolist())
+    said = spoil(rng, question.kind, words, len(slots), slots=slots, unseen=unseen)
+    clarity = draw_faults(rng, task, DIMENSIONS[task][2], blemishes)
+    return Draft(write_answer(rng, question, said, clarity), said, clarity)
+
+
+def describe_draft(task: str, question: Question, words: list[str], draft: Draft) -> dict[str, Any]:
+    """Write down a draft's parts by dimension, as ``meta["candidates"]`` holds them."""
+    names, values, clarity = DIMENSIONS[task]
+    return {
+        names: [[draft.words[slot], words[slot]] for slot in question.named],
+        values: [[draft.words[slot], words[slot]] for slot in question.asked],
+        clarity: draft.clarity,
+    }
+
+
+def levels_of(task: str, question: Question) -> tuple[tuple[int, ...], ...]:
+    """Return the scores each dimension can reach: a question that names two things has no third wrong name."""
+    names, values, clarity = SCALES[task]
+    return names.scores[: len(question.named) + 1], values.scores[: len(question.asked) + 1], clarity.scores
+
+
+def draw_question(rng: np.random.Generator, task: str, *, unseen: bool) -> tuple[Question, list[str]]:
+    """Draw a form of question and the words of the scene it asks about."""
+    question = QUESTIONS[task][int(rng.integers(len(QUESTIONS[task])))]
+    return question, draw_words(rng, question.kind, unseen=unseen)
+
+
+def draw_context(rng: np.random.Generator, task: str, kind: str, words: list[str]) -> Media:
+    """Draw the picture or clip that the question is about."""
+    if task == "image_und":
+        return Media("image", draw_picture(rng, kind, words))
+    return Media("video", draw_clip(rng, kind, words), fps=FPS)
+
+
+def make_answer_pair(task: Task, *, split: str, seed: int, index: int, difficulty: float) -> Example:
+    """Make one comparison of ``image_und`` or ``video_und``; arguments as in ``make_example``."""
+    rng = make_generator(split, seed=seed, index=index, stream=task)
+    unseen = split == "heldout" and rng.random() < 0.5
+    question, words = draw_question(rng, task, unseen=unseen)
+    context = draw_context(rng, task, question.kind, words)
+    meeting = draw_meeting(rng, levels_of(task, question), hard=bool(rng.random() < difficulty), drawn=False)
+    scores = meeting if draw_order(split, seed=seed, index=index, task=task) else meeting[::-1]
+    drafts = []
+    for triple in scores:
+        counts = [scale.scores.index(score) for scale, score in zip(SCALES[task], triple)]
+        drafts.append(
+            draw_draft(
+                rng, task, question, words, misnamed=counts[0], mistaken=counts[1], blemishes=counts[2], unseen=unseen
+            )
+        )
+    meta = comparison_meta(
+        task,
+        (scores[0], scores[1]),
+        [describe_draft(task, question, words, draft) for draft in drafts],
+        unseen=unseen,
+        kind=question.kind,
+        split=split,
+        seed=seed,
+        index=index,
+        seen=words,
+        name_slots=list(question.named),
+        value_slots=list(question.asked),
+    )
+    return Example(
+        id=f"{task}-{split}-{seed}-{index}",
+        task=task,
+        prompt=question.text.format(*words),
+        context=(context,),
+        candidates=tuple(draft.text for draft in drafts),
+        label=1 if sum(scores[0]) > sum(scores[1]) else 2,
+        meta=meta,
+    )

@@ -1,0 +1,235 @@
+"""Single skills of a judge as short chats: see, compare, count, add up, conclude; to train a base model on.
+
+Words and marks are those of the full reasoning, so that each drill is a piece of it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from urt_jax.data.examples import DIMENSIONS, TASKS, Example, Media, Task
+from urt_jax.data.scenes.answers import (
+    Draft,
+    Question,
+    describe_draft,
+    draw_context,
+    draw_draft,
+    draw_question,
+)
+from urt_jax.data.scenes.pairs import (
+    CAPTION_KINDS,
+    draw_faults,
+    draw_medium,
+    draw_shown,
+)
+from urt_jax.data.scenes.reasoning import (
+    PART,
+    SCORES_FOLLOW,
+    Judgement,
+    Reading,
+    answer_text,
+    candidate_text,
+    conclusion_text,
+    context_noun,
+    faults_text,
+    marks_text,
+    observation_text,
+    scores_of,
+    spaced,
+    sum_text,
+)
+from urt_jax.data.scenes.scales import scale_of
+from urt_jax.data.scenes.world import caption_of, choose, draw_words, make_generator, pick
+
+Drilled = tuple[str, str, tuple[Media, ...]]  # prompt with placeholders, response, media
+PLACEHOLDER = {"image": "<image>", "video": "<video>"}
+WRONG_SHARES = (0.35, 0.3, 0.2, 0.15)  # how often 0, 1, 2, 3 words are wrong
+FAULT_SHARES = (0.4, 0.4, 0.2)
+
+
+def _count(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
+    return int(rng.choice(len(shares), p=shares))
+
+
+def _faults(rng: np.random.Generator, task: str) -> tuple[list[str], list[str]]:
+    """Draw the faults of a picture or clip in its two dimensions without words."""
+    _, quality, authenticity = DIMENSIONS[task]
+    first = draw_faults(rng, task, quality, _count(rng, FAULT_SHARES))
+    return first, draw_faults(rng, task, authenticity, _count(rng, FAULT_SHARES))
+
+
+def _told_words(rng: np.random.Generator, kind: str, *, unseen: bool) -> list[str]:
+    """Draw words in the order in which a picture is told without a caption: from its left or upper thing on."""
+    words = draw_words(rng, kind, unseen=unseen)
+    if kind == "relation":
+        words[2] = pick(rng, ("left of", "above"))
+    return words
+
+
+def _described(rng: np.random.Generator, task: Task, *, unseen: bool) -> tuple[Media, str]:
+    """Draw a medium and its description, "red circle left of blue square; clean; whole"."""
+    kind = pick(rng, CAPTION_KINDS[task]) if task == "image_gen" else "sized_moving"
+    words = _told_words(rng, kind, unseen=unseen)
+    quality, breaks = _faults(rng, task)
+    names = DIMENSIONS[task]
+    text = PART.join(
+        [spaced(words), faults_text(scale_of(task, names[1]), quality), faults_text(scale_of(task, names[2]), breaks)]
+    )
+    return draw_medium(rng, task, kind, words, quality + breaks), text
+
+
+def _describe(rng: np.random.Generator, unseen: bool) -> Drilled:
+    medium, text = _described(rng, "image_gen", unseen=unseen)
+    return "<image>\nDescribe.", f"Image:{text}", (medium,)
+
+
+def _describe_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
+    medium, text = _described(rng, "video_gen", unseen=unseen)
+    return "<video>\nDescribe.", f"Video:{text}", (medium,)
+
+
+def _describe_pair(rng: np.random.Generator, unseen: bool) -> Drilled:
+    first, first_text = _described(rng, "image_gen", unseen=unseen)
+    second, second_text = _described(rng, "image_gen", unseen=unseen)
+    return "<image>\n<image>\nDescribe.", f"Image 1:{first_text}\nImage 2:{second_text}", (first, second)
+
+
+def _shown(
+    rng: np.random.Generator, task: Task, kind: str, words: list[str], *, unseen: bool
+) -> tuple[list[str], Reading]:
+    """Draw what a candidate picture or clip shows instead of the caption's words, and how it reads."""
+    shown = draw_shown(rng, kind, words, _count(rng, WRONG_SHARES), unseen=unseen)
+    quality, breaks = _faults(rng, task)
+    names = DIMENSIONS[task]
+    return shown, {names[0]: [list(pair) for pair in zip(shown, words)], names[1]: quality, names[2]: breaks}
+
+
+def _drafted(
+    rng: np.random.Generator, task: Task, question: Question, words: list[str], *, unseen: bool
+) -> tuple[Draft, Reading]:
+    """Draw a candidate answer, and how it reads."""
+    draft = draw_draft(
+        rng,
+        task,
+        question,
+        words,
+        misnamed=_count(rng, WRONG_SHARES),
+        mistaken=_count(rng, WRONG_SHARES),
+        blemishes=_count(rng, FAULT_SHARES),
+        unseen=unseen,
+    )
+    return draft, describe_draft(task, question, words, draft)
+
+
+def _scored(task: Task, reading: Reading) -> str:
+    """Write a candidate's parts and its scores, "red (ok) circle (no); clean; cracked | 6+9+5=20"."""
+    return f"{candidate_text(task, reading)}{SCORES_FOLLOW}{sum_text(scores_of(task, reading))}"
+
+
+def _checked(rng: np.random.Generator, task: Task, *, unseen: bool) -> Drilled:
+    kind = pick(rng, CAPTION_KINDS[task])
+    words = draw_words(rng, kind, unseen=unseen)
+    shown, reading = _shown(rng, task, kind, words, unseen=unseen)
+    _, quality, authenticity = DIMENSIONS[task]
+    medium = draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
+    prompt = f"{PLACEHOLDER[medium.kind]}\nCaption: {caption_of(kind, words)}\nCheck."
+    return prompt, f"{context_noun(task)}:{_scored(task, reading)}", (medium,)
+
+
+def _check(rng: np.random.Generator, unseen: bool) -> Drilled:
+    return _checked(rng, "image_gen", unseen=unseen)
+
+
+def _check_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
+    return _checked(rng, "video_gen", unseen=unseen)
+
+
+def _check_text(rng: np.random.Generator, unseen: bool) -> Drilled:
+    """Compare a caption with a description in words: marks, and the score of their number."""
+    task: Task = "image_gen" if rng.random() < 0.7 else "video_gen"
+    kind = pick(rng, CAPTION_KINDS[task])
+    words = draw_words(rng, kind, unseen=unseen)
+    shown, reading = _shown(rng, task, kind, words, unseen=unseen)
+    noun = context_noun(task)
+    prompt = f"{noun}:{spaced(shown)}\nCaption: {caption_of(kind, words)}\nCheck."
+    marks = marks_text(reading[DIMENSIONS[task][0]])
+    return prompt, f"{noun}:{marks}{SCORES_FOLLOW}{scores_of(task, reading)[0]}", ()
+
+
+def _check_answer(rng: np.random.Generator, unseen: bool) -> Drilled:
+    task: Task = "image_und" if rng.random() < 0.7 else "video_und"
+    question, words = draw_question(rng, task, unseen=unseen)
+    draft, reading = _drafted(rng, task, question, words, unseen=unseen)
+    medium = draw_context(rng, task, question.kind, words)
+    asked = question.text.format(*words)
+    prompt = f"{PLACEHOLDER[medium.kind]}\nQuestion: {asked}\nAnswer: {draft.text}\nCheck."
+    return prompt, f"{context_noun(task)}:{spaced(words)}\nAnswer:{_scored(task, reading)}", (medium,)
+
+
+def _sums(rng: np.random.Generator, unseen: bool) -> Drilled:
+    """Add three scores up, or say which of two totals is larger; all triples, not only those the scales give."""
+    if rng.random() < 0.5:
+        first, second = rng.choice(np.arange(5, 29), 2, replace=False).tolist()
+        if rng.random() < 0.5:  # near totals are the difficult ones
+            second = first + int(rng.choice([-2, -1, 1, 2]))
+        return f"{first} or {second}", answer_text("Image", 1 if first > second else 2), ()
+    text = sum_text([int(score) for score in rng.integers(1, 11, 3)])
+    total = text.index("=")
+    return text[:total], text[total:], ()
+
+
+def _readings(rng: np.random.Generator, task: Task, *, unseen: bool) -> Judgement:
+    """Draw what a judge of two candidates would have seen, without drawing any picture."""
+    if task in ("image_gen", "video_gen"):
+        kind = pick(rng, CAPTION_KINDS[task])
+        words = draw_words(rng, kind, unseen=unseen)
+        first, second = (_shown(rng, task, kind, words, unseen=unseen)[1] for _ in range(2))
+        return Judgement(task, [], (first, second))
+    question, words = draw_question(rng, task, unseen=unseen)
+    first, second = (_drafted(rng, task, question, words, unseen=unseen)[1] for _ in range(2))
+    return Judgement(task, words, (first, second))
+
+
+def _conclude(rng: np.random.Generator, unseen: bool) -> Drilled:
+    """Go on from the observation of two candidates to scores, totals and answer, without a look at the media."""
+    task = TASKS[int(rng.integers(len(TASKS)))]
+    while True:
+        judgement = _readings(rng, task, unseen=unseen)
+        first, second = (sum(scores_of(task, reading)) for reading in judgement.candidates)
+        if first != second:
+            return f"{observation_text(judgement)}\nConclude.", conclusion_text(judgement, rng), ()
+
+
+_MAKERS: dict[str, Callable[[np.random.Generator, bool], Drilled]] = {
+    "describe": _describe,
+    "describe_clip": _describe_clip,
+    "describe_pair": _describe_pair,
+    "check": _check,
+    "check_clip": _check_clip,
+    "check_text": _check_text,
+    "check_answer": _check_answer,
+    "sums": _sums,
+    "conclude": _conclude,
+}
+DRILLS: tuple[str, ...] = tuple(_MAKERS)
+
+
+def make_drill(kind: str, *, split: str, seed: int, index: int) -> Example:
+    """Make one chat of a single skill: ``text`` with media placeholders, ``context`` media, ``response`` to learn.
+
+    Half of the held-out drills with words hold a colour-shape pair that training never shows (``meta["unseen"]``).
+
+    Raises:
+        BadInputError: unknown drill or split, a negative seed or index.
+    """
+    choose(kind, DRILLS, "drill")
+    rng = make_generator(split, seed=seed, index=index, stream=f"drill {kind}")
+    unseen = split == "heldout" and kind != "sums" and bool(rng.random() < 0.5)
+    prompt, response, media = _MAKERS[kind](rng, unseen)
+    return Example(
+        id=f"drill-{kind}-{split}-{seed}-{index}",
+        text=prompt,
+        context=media,
+        response=response,
+        meta={"drill": kind, "unseen": unseen, "split": split, "seed": seed, "index": index},
+    )

@@ -1,0 +1,192 @@
+"""Writes what a judge of scenes says: what it sees, three scored lines, the totals, the answer.
+
+The observation comes first and every attribute carries a mark, so that each score is a count of what stands before it::
+
+    Image 1: large (ok) blue (no) circle (ok); noisy; whole
+    1. Semantic consistency: Image 1 (6/10) - 1 wrong; Image 2 ...
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, BadInputError, Example
+from urt_jax.data.scenes.scales import SCALES, Scale, scale_of
+from urt_jax.data.scenes.world import CATEGORIES, CATEGORY_OF, pick
+
+OPEN, CLOSE_TO_ANSWER, ANSWER_END = "<think>\n", "\n</think>\n<answer>", " is better</answer>"
+RIGHT, WRONG, PART, COUNTED = " (ok)", " (no)", ";", " wrong"
+SCORE_END, TOTALS, SCORES_FOLLOW = "/10) -", "\nTotal score:\n", " | "
+
+# One candidate as a judge reads it: {dimension: [[seen word, wanted word], ...] or [fault word, ...]}.
+Reading = dict[str, list[Any]]
+
+
+class Judgement(NamedTuple):
+    """What a judge read, before it scores; ``seen`` describes the shared picture of an understanding task."""
+
+    task: str
+    seen: list[str]
+    candidates: tuple[Reading, Reading]
+
+
+def spaced(words: list[str]) -> str:
+    """Join words so that every one of them, the first too, stands after a space."""
+    return "".join(f" {word}" for word in words)
+
+
+def marks_text(pairs: list[list[str]]) -> str:
+    """Write each seen word with its mark."""
+    return "".join(f" {seen}{RIGHT if seen == wanted else WRONG}" for seen, wanted in pairs)
+
+
+def faults_text(scale: Scale, faults: list[str]) -> str:
+    """Write the fault words in their fixed order, or the word for none."""
+    return spaced([fault for fault in scale.faults if fault in faults] or [scale.good])
+
+
+def candidate_text(task: str, reading: Reading) -> str:
+    """Write one candidate's observation: its three parts in the order of the dimensions."""
+    parts = []
+    for dimension in DIMENSIONS[task]:
+        scale = scale_of(task, dimension)
+        parts.append(faults_text(scale, reading[dimension]) if scale.faults else marks_text(reading[dimension]))
+    return PART.join(parts)
+
+
+def count_faults(scale: Scale, part: list[Any]) -> int:
+    """Count the faults of one dimension: wrong words, or fault words."""
+    return len(part) if scale.faults else sum(seen != wanted for seen, wanted in part)
+
+
+def scores_of(task: str, reading: Reading) -> list[int]:
+    """Score one candidate, a score a dimension."""
+    return [scale.score(count_faults(scale, reading[name])) for name, scale in zip(DIMENSIONS[task], SCALES[task])]
+
+
+def sum_text(scores: list[int]) -> str:
+    """Write scores as a sum, "9+7+5=21"."""
+    return "+".join(str(score) for score in scores) + f"={sum(scores)}"
+
+
+def _read_candidate(rng: np.random.Generator, error_rate: float, task: str, candidate: Reading) -> Reading:
+    reading: Reading = {}
+    for dimension in DIMENSIONS[task]:
+        scale, part = scale_of(task, dimension), candidate[dimension]
+        if scale.faults:
+            flipped = [fault for fault in scale.faults if (fault in part) != (rng.random() < error_rate)]
+            reading[dimension] = flipped[: len(scale.scores) - 1]
+        else:
+            reading[dimension] = [[_misread(rng, error_rate, seen), wanted] for seen, wanted in part]
+    return reading
+
+
+def _misread(rng: np.random.Generator, error_rate: float, word: str) -> str:
+    if rng.random() >= error_rate:
+        return word
+    return pick(rng, tuple(other for other in CATEGORIES[CATEGORY_OF[word]] if other != word))
+
+
+def read_example(example: Example, rng: np.random.Generator, error_rate: float = 0.0) -> Judgement:
+    """Read a comparison as a judge would who takes each attribute and each fault for another at ``error_rate``.
+
+    Raises:
+        BadInputError: the record is no comparison of this task, so nothing is known of what it shows.
+    """
+    if example.task not in TASKS or "candidates" not in example.meta:
+        raise BadInputError(
+            f"record {example.id}: only comparisons made by scenes.make_example carry what their media show "
+            f'(meta["candidates"]); this one has {sorted(example.meta)}; ask a teacher for it instead'
+        )
+    task = str(example.task)
+    seen = [_misread(rng, error_rate, word) for word in example.meta.get("seen", [])]
+    first, second = (_read_candidate(rng, error_rate, task, candidate) for candidate in example.meta["candidates"])
+    if seen:  # a picture misread changes what the right values are
+        values = DIMENSIONS[task][1]
+        for reading in (first, second):
+            reading[values] = [
+                [said, seen[slot]] for (said, _), slot in zip(reading[values], example.meta["value_slots"])
+            ]
+    return Judgement(task, seen, (first, second))
+
+
+def observation_text(judgement: Judgement) -> str:
+    """Write what was seen, one line a candidate, before it a line on the shared picture if there is one."""
+    noun = NOUNS[judgement.task]
+    first, second = (candidate_text(judgement.task, reading) for reading in judgement.candidates)
+    context = f"{context_noun(judgement.task)}:{spaced(judgement.seen)}\n" if judgement.seen else ""
+    return f"{context}{noun} 1:{first}\n{noun} 2:{second}"
+
+
+def context_noun(task: str) -> str:
+    """What the shared medium of an understanding task, or the candidate of a generation task, is called."""
+    return "Video" if task.startswith("video") else "Image"
+
+
+def conclusion_text(judgement: Judgement, rng: np.random.Generator) -> str:
+    """Write the scored lines, totals and answer that follow from what was seen; equal totals are decided by chance."""
+    task, noun = judgement.task, NOUNS[judgement.task]
+    lines = []
+    for number, (dimension, scale) in enumerate(zip(DIMENSIONS[task], SCALES[task]), start=1):
+        verdicts = []
+        for reading in judgement.candidates:
+            count = count_faults(scale, reading[dimension])
+            reason = faults_text(scale, reading[dimension]) if scale.faults else f" {count}{COUNTED}"
+            verdicts.append(f"{scale.score(count)}{SCORE_END}{reason}")
+        lines.append(f"\n{number}. {dimension}: {noun} 1 ({verdicts[0]}; {noun} 2 ({verdicts[1]}")
+    first, second = (scores_of(task, reading) for reading in judgement.candidates)
+    better = 1 if sum(first) > sum(second) else 2 if sum(second) > sum(first) else int(rng.integers(1, 3))
+    totals = f"{TOTALS}{noun} 1: {sum_text(first)}\n{noun} 2: {sum_text(second)}"
+    return f"{''.join(lines)}{totals}{CLOSE_TO_ANSWER}{noun} {better}{ANSWER_END}"
+
+
+def write_reasoning(example: Example, rng: np.random.Generator, error_rate: float = 0.0) -> str:
+    """Write the full text of a judge, ``<think>..</think>`` and ``<answer>..</answer>``; perfect at an error rate of 0.
+
+    An erring judge misreads; its scores, totals and answer then follow honestly from what it misread.
+
+    Raises:
+        BadInputError: the record was not made by ``make_example``.
+    """
+    judgement = read_example(example, rng, error_rate)
+    return OPEN + observation_text(judgement) + conclusion_text(judgement, rng)
+
+
+def direct_answer(example: Example) -> str:
+    """Write the answer alone, as a judge does that is asked not to reason.
+
+    Raises:
+        BadInputError: the record has no decided label.
+    """
+    if example.solution is None:
+        raise BadInputError(
+            f"record {example.id} has no decided label (label={example.label!r}); a direct answer needs one"
+        )
+    return f"<answer>{example.solution}</answer>"
+
+
+def answer_text(noun: str, better: int) -> str:
+    """Write an answer alone."""
+    return f"<answer>{noun} {better}{ANSWER_END}"
+
+
+def _task_phrases(task: str) -> list[str]:
+    noun = NOUNS[task]
+    heads = [f"{OPEN}{noun} 1:", f"\n{noun} 1:", f"{noun} 1:", f"\n{noun} 2:", f"\n{noun}:", f"{context_noun(task)}:"]
+    heads += [f"{OPEN}{context_noun(task)}:"] if noun == "Answer" else []
+    scored = [f"\n{number}. {name}: {noun} 1 (" for number, name in enumerate(DIMENSIONS[task], start=1)]
+    totals = [f"{TOTALS}{noun} 1: ", f"\n{noun} 2: "]
+    return [*heads, *scored, f"; {noun} 2 (", *totals, f"{CLOSE_TO_ANSWER}{noun} ", f"<answer>{noun} "]
+
+
+# Every fixed piece of the written judgements and drills, so that a tokenizer can hold each as one token.
+PHRASES: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        [
+            *(phrase for task in TASKS for phrase in _task_phrases(task)),
+            *(SCORE_END, ANSWER_END, RIGHT, WRONG, SCORES_FOLLOW),
+            *(f" {count}{COUNTED}" for count in range(6)),
+            *(f" {word}" for words in CATEGORIES.values() for word in words if " " in word),
+        ]
+    )
+)

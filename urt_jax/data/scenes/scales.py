@@ -1,0 +1,97 @@
+"""How faults become scores, and which two scores meet in a comparison so that one of them alone tells little."""
+
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from urt_jax.data.examples import DIMENSIONS
+
+DIFFICULTY = 0.45  # the default share of hard comparisons
+HARD_MARGIN = 2  # a comparison is hard at a difference of totals of 1 or 2
+WIDEST_MARGIN = 5
+NARROWING = 0.4  # a margin is so much as likely as the next narrower one of its difficulty
+# What pixel statistics can betray decides less often: pairs that the last two dimensions decide alone have this weight,
+# and the second one, whose faults fill the picture, points to the winner in this share of the pairs where it differs.
+LAST_TWO_WEIGHT, SECOND_SHARE = 0.45, 0.57
+
+
+class Scale(NamedTuple):
+    """The score of a dimension by its number of faults; ``faults`` names them, none named = wrong words are counted."""
+
+    scores: tuple[int, ...]
+    good: str = ""
+    faults: tuple[str, ...] = ()
+
+    def score(self, count: int) -> int:
+        """Return the score of so many faults; more than the scale knows count as its last."""
+        return self.scores[min(count, len(self.scores) - 1)]
+
+
+WORDS_RIGHT = Scale((9, 6, 4, 2))
+AUTHENTICITY = Scale((8, 5, 2), "whole", ("cracked", "cut"))
+CLARITY = Scale((8, 5, 2), "clear", ("scrambled", "stammering"))
+SCALES: dict[str, tuple[Scale, Scale, Scale]] = {
+    "image_gen": (WORDS_RIGHT, Scale((9, 7, 5), "clean", ("cluttered", "noisy", "dull")), AUTHENTICITY),
+    "video_gen": (WORDS_RIGHT, Scale((9, 7, 5), "smooth", ("flicker", "jump")), AUTHENTICITY),
+    "image_und": (WORDS_RIGHT, WORDS_RIGHT, CLARITY),
+    "video_und": (WORDS_RIGHT, WORDS_RIGHT, CLARITY),
+}
+
+
+def scale_of(task: str, dimension: str) -> Scale:
+    """Return the scale of one of the task's three dimensions."""
+    return SCALES[task][DIMENSIONS[task].index(dimension)]
+
+
+@cache
+def meeting_table(
+    levels: tuple[tuple[int, ...], ...], hard: bool, drawn: bool
+) -> tuple[tuple[tuple[int, ...], ...], Float[np.ndarray, " pairs"]]:
+    """Weigh every (winner, loser) of a difficulty; returns the score triples and the cumulated chance of their pairs.
+
+    ``drawn`` says that the last two dimensions show in a picture; pairs that they decide alone are then rarer. The
+    weights are scaled by ``exp(p_loser - p_winner)``, p a potential of each triple, until every triple but the best and
+    the worst wins as often as it loses: what sets winners and losers apart is pushed to the two ends, which is nearly
+    the least that a mean margin leaves.
+    """
+    triples = tuple(product(*levels))
+    totals = np.array([sum(triple) for triple in triples])
+    margins = totals[:, None] - totals[None, :]
+    alike = (totals[:, None] == totals[None, :]).sum(1)
+    bands = (margins >= 1) & (margins <= HARD_MARGIN), (margins > HARD_MARGIN) & (margins <= WIDEST_MARGIN)
+    start = NARROWING ** np.where(bands[0], margins, margins - HARD_MARGIN).astype(float)
+    start = start / (alike[:, None] * alike[None, :])
+    gains = np.array([triple[1] for triple in triples])
+    gains = gains[:, None] - gains[None, :]
+    if drawn:
+        rest = np.array([triple[1] + triple[2] for triple in triples])
+        start = start * np.where(rest[:, None] > rest[None, :], LAST_TWO_WEIGHT, 1.0)
+    ends = (totals == totals.max()) | (totals == totals.min())
+    potential = np.zeros(len(triples))
+    weights = start
+    for _ in range(300):
+        weights = start * np.exp(potential[None, :] - potential[:, None])
+        # Balanced at the default mix; another difficulty is a little less so.
+        shares = (DIFFICULTY, 1 - DIFFICULTY)
+        weights = sum(share * weights * band / (weights * band).sum() for share, band in zip(shares, bands))
+        for gain in range(1, int(gains.max()) + 1) if drawn else ():
+            right, wrong = (float(weights[gains == sign * gain].sum()) + 1e-9 for sign in (1, -1))
+            step = (SECOND_SHARE / (1 - SECOND_SHARE) * wrong / right) ** 0.1
+            start = start * np.where(gains == gain, step, 1.0) / np.where(gains == -gain, step, 1.0)
+        won, lost = weights.sum(1) + 1e-9, weights.sum(0) + 1e-9
+        potential = np.where(ends, 0.0, np.clip(potential + 0.3 * np.log(won / lost), -12, 12))
+    chosen = (weights * bands[0 if hard else 1]).ravel()
+    return triples, np.cumsum(chosen / chosen.sum())
+
+
+def draw_meeting(
+    rng: np.random.Generator, levels: tuple[tuple[int, ...], ...], *, hard: bool, drawn: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Draw the scores of a winner and a loser, one score a dimension, out of what each dimension can reach."""
+    triples, chances = meeting_table(levels, hard, drawn)
+    pair = min(int(np.searchsorted(chances, rng.random(), side="right")), len(chances) - 1)
+    winner, loser = divmod(pair, len(triples))
+    return triples[winner], triples[loser]

@@ -1,0 +1,136 @@
+"""What a scene can hold: its words, its kinds of caption, and what may be shown instead of a word."""
+
+import difflib
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from urt_jax.data.examples import TASKS, BadInputError, Task
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "size": ("small", "large"),
+    "count": ("two", "three"),
+    "colour": ("red", "green", "blue", "yellow", "purple"),
+    "shape": ("circle", "square", "triangle"),
+    "shapes": ("circles", "squares", "triangles"),
+    "relation": ("left of", "right of", "above", "below"),
+    "direction": ("moves left", "moves right", "moves up", "moves down"),
+}
+CATEGORY_OF: dict[str, str] = {word: name for name, words in CATEGORIES.items() for word in words}
+INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+# Colour-shape pairs that no training record shows, names or asks about.
+UNSEEN = frozenset({("purple", "triangle"), ("green", "circle"), ("yellow", "square")})
+
+SPLITS = ("train", "heldout")
+
+
+class Kind(NamedTuple):
+    """A kind of scene: the categories of its words, in caption order, and the caption they fill."""
+
+    slots: tuple[str, ...]
+    caption: str
+
+
+KINDS: dict[str, Kind] = {
+    "sized": Kind(("size", "colour", "shape"), "a {0} {1} {2}"),
+    "relation": Kind(("colour", "shape", "relation", "colour", "shape"), "a {0} {1} {2} a {3} {4}"),
+    "count": Kind(("count", "colour", "shapes"), "{0} {1} {2}"),
+    "moving": Kind(("colour", "shape", "direction"), "a {0} {1} {2}"),
+    "sized_moving": Kind(("size", "colour", "shape", "direction"), "a {0} {1} {2} {3}"),
+}
+
+
+def choose(given: str, known: tuple[str, ...], what: str) -> str:
+    """Return ``given`` when it is one of ``known``.
+
+    Raises:
+        BadInputError: it is not; the message lists what is known and the nearest spelling.
+    """
+    if given in known:
+        return given
+    near = difflib.get_close_matches(given, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise BadInputError(f"scenes know no {what} {given!r}; known: {', '.join(known)}.{hint}")
+
+
+def make_generator(split: str, *, seed: int, index: int, stream: str) -> np.random.Generator:
+    """Make the random stream of one record; split, seed, stream (a task or a drill) and index all separate it.
+
+    Raises:
+        BadInputError: unknown split, or a negative seed or index.
+    """
+    choose(split, SPLITS, "split")
+    if seed < 0 or index < 0:
+        raise BadInputError(f"scenes need a seed and an index of 0 or more, got seed={seed}, index={index}")
+    entropy = [seed, SPLITS.index(split), index, *stream.encode()]
+    return np.random.default_rng(np.random.SeedSequence(entropy))
+
+
+def check_task(task: str) -> Task:
+    """Return the task of this name, or raise a BadInputError that lists the known ones."""
+    return TASKS[TASKS.index(cast(Task, choose(task, TASKS, "task")))]
+
+
+def pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    """Draw one of the options, all equally likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def colour_shapes(words: list[str]) -> list[tuple[str, str]]:
+    """Return the (colour, shape) of every thing named, shapes in the singular."""
+    colours = [word for word in words if CATEGORY_OF[word] == "colour"]
+    shapes = [word.removesuffix("s") for word in words if CATEGORY_OF[word] in ("shape", "shapes")]
+    return list(zip(colours, shapes))
+
+
+def has_unseen(words: list[str]) -> bool:
+    """Whether a colour-shape pair that training never shows is among the things."""
+    return any(pair in UNSEEN for pair in colour_shapes(words))
+
+
+def caption_of(kind: str, words: list[str]) -> str:
+    """Write the caption of a scene."""
+    return KINDS[kind].caption.format(*words)
+
+
+def draw_words(rng: np.random.Generator, kind: str, *, unseen: bool) -> list[str]:
+    """Draw the words of a scene, with at least one unseen colour-shape pair if ``unseen``, else with none.
+
+    The two things of a relation differ in colour and in shape, so that each is known by either.
+    """
+    while True:
+        words = [pick(rng, CATEGORIES[slot]) for slot in KINDS[kind].slots]
+        if kind == "relation" and (words[0] == words[3] or words[1] == words[4]):
+            continue
+        if has_unseen(words) == unseen:
+            return words
+
+
+def spoil(
+    rng: np.random.Generator, kind: str, words: list[str], wrong: int, *, slots: tuple[int, ...], unseen: bool
+) -> list[str]:
+    """Replace ``wrong`` of the words at ``slots`` by others of their category.
+
+    Without ``unseen`` no unseen colour-shape pair comes up. Two things never become alike.
+    """
+    while True:
+        spoiled = list(words)
+        for slot in rng.permutation(slots)[:wrong]:
+            others = tuple(word for word in CATEGORIES[KINDS[kind].slots[slot]] if word != words[slot])
+            spoiled[slot] = pick(rng, others)
+        alike = kind == "relation" and spoiled[:2] == spoiled[3:]
+        if not alike and (unseen or not has_unseen(spoiled)):
+            return spoiled
+
+
+def reads_one_way(words: list[str], shown: list[str]) -> bool:
+    """Whether ``shown`` matches the caption's words better than the same picture told from its other thing.
+
+    "red circle left of blue square" and "blue square right of red circle" are one picture; the number of wrong words is
+    well defined only where ``shown`` is the nearer telling.
+    """
+    if len(words) != 5:
+        return True
+    told = [shown[3], shown[4], INVERSE[shown[2]], shown[0], shown[1]]
+    return sum(a != b for a, b in zip(words, shown)) < sum(a != b for a, b in zip(words, told))

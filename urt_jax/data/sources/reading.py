@@ -1,0 +1,74 @@
+"""Read a file of records as examples, stopping at the first bad record or counting the bad ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from urt_jax.data.examples import Example
+from urt_jax.data.sources.files import Record, RecordError, list_records
+from urt_jax.data.sources.schemas import to_example
+
+
+class Pool(NamedTuple):
+    """The good records of a pool that is being filtered, and what was left out."""
+
+    examples: list[Example]
+    skipped: dict[str, int]  # reason -> number of records
+    messages: dict[str, str]  # reason -> full message of its first record
+
+
+def read_examples(
+    path: str | Path, *, media_root: str | Path | None = None, require_label: bool = False, seed: int = 0
+) -> list[Example]:
+    """Read every record of a file; media are located, not decoded.
+
+    Reads a ``.json`` list, a ``.jsonl`` file, or a mixture ``.yaml`` (``datasets: [{json_path, image_folder,
+    sampling_strategy}]``, strategy ``all``, ``first:N``, ``end:N`` or ``random:N``, N a number or a percentage). Known
+    records: SFT ``conversations`` / ``messages``, GRPO ``problem`` + ``solution``, DPO ``chosen`` + ``rejected``, and
+    our own ``caption`` or ``question`` + ``answers``. Of a conversation with several replies the last is the response,
+    the turns before it go to ``meta["history"]``. A DPO record has its winner first: swap it before showing it.
+
+    Args:
+        media_root: folder that relative media paths start from; the file's own folder when None.
+        require_label: refuse a record without a winner or a declared tie.
+        seed: decides what ``random:N`` takes.
+
+    Raises:
+        BadInputError: file and record number of the first bad record, and what is wrong with it.
+    """
+    return list(_examples(list_records(path, media_root=media_root, seed=seed), require_label=require_label, bad=None))
+
+
+def read_pool(
+    path: str | Path, *, media_root: str | Path | None = None, require_label: bool = False, seed: int = 0
+) -> Pool:
+    """Read the good records of a file and count the bad ones by reason; arguments as in ``read_examples``.
+
+    Raises:
+        BadInputError: the file itself cannot be read (its bad records are counted, not raised).
+    """
+    bad: list[RecordError] = []
+    records = list_records(path, media_root=media_root, seed=seed)
+    examples = list(_examples(records, require_label=require_label, bad=bad))
+    first = {error.reason: str(error) for error in reversed(bad)}
+    return Pool(examples, skipped=dict(Counter(error.reason for error in bad)), messages=first)
+
+
+def _examples(records: list[Record], *, require_label: bool, bad: list[RecordError] | None) -> Iterator[Example]:
+    """Yield the examples; errors go to ``bad`` where given. An id that comes again gets ``#2``, ``#3``, ..."""
+    seen: Counter[str] = Counter()
+    for record in records:
+        try:
+            example = to_example(record, require_label=require_label)
+        except RecordError as error:
+            if bad is None:
+                raise
+            bad.append(error)
+            continue
+        seen[example.id] += 1
+        count = seen[example.id]
+        yield example if count == 1 else replace(example, id=f"{example.id}#{count}")

@@ -1,0 +1,88 @@
+"""Examples written as JSONL in the original's schemas plus our own fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from urt_jax.data import prompts
+from urt_jax.data.examples import Example, Media
+from urt_jax.data.sources.media import store_media, write_whole
+
+_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
+_TOP_LEVEL_META = ("scores", "difficulty", "split", "provenance")
+
+
+def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
+    """Write examples as JSONL that ``read_examples`` reads back, whole or not at all.
+
+    An example with a response becomes an SFT record (``conversations``), one without a GRPO record (``problem``,
+    ``solution``); both also carry our own fields. Media that are no files yet are written under ``media/`` beside it.
+
+    Raises:
+        BadInputError: an example that no prompt can be written for.
+    """
+    path = Path(path)
+    lines = [json.dumps(_record(example, path.parent), ensure_ascii=False, default=_plain) for example in examples]
+    write_whole(path, "".join(line + "\n" for line in lines).encode())
+
+
+def _record(example: Example, folder: Path) -> dict[str, Any]:
+    media = prompts.all_media(example)
+    record: dict[str, Any] = {"id": example.id, "task": example.task}
+    asked = prompts.prompt_text(example)
+    history = example.meta.get("history", [])
+    if example.response is not None or history:
+        if media and not prompts.media_tags(example):
+            asked = "".join(f"<{item.kind}>" for item in media) + asked
+        turns = [*history, {"role": "user", "content": asked}]
+        if example.response is not None:
+            turns.append({"role": "assistant", "content": example.response})
+        record["conversations"] = [{"from": _ROLES[turn["role"]], "value": turn["content"]} for turn in turns]
+    else:
+        record["problem"] = asked
+    if example.solution is not None:
+        record["solution"] = example.solution
+    elif example.label is not None:
+        record["label"] = example.label
+    if example.text is not None and (example.prompt or asked != example.text):
+        record["text"] = example.text
+    if example.prompt:
+        record["caption" if example.task in ("image_gen", "video_gen") else "question"] = example.prompt
+    answers = [item for item in example.candidates if isinstance(item, str)]
+    if answers:
+        record["answers"] = answers
+    record |= _media_fields(example, media, folder)
+    if example.votes is not None:
+        record["votes"] = list(example.votes)
+    record |= {key: example.meta[key] for key in _TOP_LEVEL_META if key in example.meta}
+    rest = {key: value for key, value in example.meta.items() if key not in (*_TOP_LEVEL_META, "history")}
+    return record | ({"meta": rest} if rest else {})
+
+
+def _media_fields(example: Example, media: tuple[Media, ...], folder: Path) -> dict[str, Any]:
+    """Return ``images``, ``videos``, ``fps`` and, where the task does not imply it, how many of them are context."""
+    fields: dict[str, Any] = {}
+    for kind in ("image", "video"):
+        items = [item for item in media if item.kind == kind]
+        if not items:
+            continue
+        fields[f"{kind}s"] = [store_media(item, folder) for item in items]
+        shared = sum(item.kind == kind for item in example.context)
+        if shared != (0 if example.task in ("image_gen", "video_gen") else len(items)):
+            fields[f"context_{kind}s"] = shared
+    rates = [item.fps for item in media if item.kind == "video"]
+    if any(rate is not None for rate in rates):
+        fields["fps"] = rates[0] if len(set(rates)) == 1 else rates
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy values of ``meta`` into JSON's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} in an example's meta cannot be written as JSON")

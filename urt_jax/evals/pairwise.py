@@ -1,0 +1,247 @@
+"""Judge pairs under a protocol.
+
+1. every pair becomes one request a presentation order and vote (a pair that cannot be swapped: the given order only);
+2. ``generate`` turns requests into texts, in whatever batches suit it;
+3. texts are parsed strictly, votes of one order merged, and each (pair, order) becomes one judgement.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from urt_jax.data.examples import BadInputError, Chat, Example, Media
+from urt_jax.data.prompts import render
+from urt_jax.evals.protocols import Protocol
+from urt_jax.rewards.parse import Verdict, parse
+from urt_jax.rewards.verifiable import score_agreement
+
+Order = Literal["given", "swapped"]
+MediaName = str | tuple[str, ...]  # a path as given (a clip: its frames), or a word on what was in memory
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to write: ``response`` counts the votes of one (record, order) and, with the id, makes its key.
+
+    ``id`` is the record's own, with ``#swapped`` behind it for the other order.
+    """
+
+    id: str
+    chat: Chat
+    response: int
+
+
+Generate = Callable[[Sequence[Request]], list[str]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One verdict on one pair in one order; everything that names a candidate is in the order shown to the judge.
+
+    ``agreement``: the written totals are the sums of the written scores and the answer follows from them (None: nothing
+    was parsed, or a direct answer has no scores). ``gold_match``: share of the gold dimension scores that the judge
+    wrote exactly (None: the record has none, or the judge gave none). ``vote_counts``: votes for 1, for 2, for
+    neither. ``group``: what items that share a prompt have in common.
+    """
+
+    id: str
+    order: Order
+    label: int | str
+    verdict: Verdict
+    correct: bool
+    agreement: bool | None = None
+    gold_match: float | None = None
+    task: str | None = None
+    difficulty: str | None = None
+    group: str | None = None
+    gold_scores: dict[str, tuple[float, float]] | None = None
+    vote_counts: tuple[int, int, int] | None = None
+    prompt: str = ""
+    answers: tuple[str, ...] = ()
+    media: tuple[MediaName, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The judge's own words."""
+        return self.verdict.text
+
+
+def judge_pairs(
+    examples: Sequence[Example],
+    generate: Generate,
+    *,
+    protocol: Protocol,
+    template: str | None = None,
+    requests_per_call: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Judgement]:
+    """Judge labelled pairs and return the judgements, a pair's orders next to each other.
+
+    ``generate`` is asked for at most ``requests_per_call`` texts at a time and must draw at the protocol's temperature;
+    ``progress(done, total)`` is told after each call.
+
+    Raises:
+        BadInputError: a record is no pair or has no label.
+        ValueError: ``generate`` gave another number of texts than it was asked for.
+    """
+    shown = [pair for example in examples for pair in _presentations(example, protocol)]
+    requests = [
+        Request(_request_id(example, order), chat, vote)
+        for example, order in shown
+        for chat in [render(example, think=protocol.think, template=template)]
+        for vote in range(protocol.votes)
+    ]
+    texts: list[str] = []
+    for start in range(0, len(requests), requests_per_call):
+        asked = requests[start : start + requests_per_call]
+        given = generate(asked)
+        if len(given) != len(asked):
+            raise ValueError(f"generate was asked for {len(asked)} responses and gave {len(given)}; give one a request")
+        texts.extend(given)
+        if progress is not None:
+            progress(len(texts), len(requests))
+    k = protocol.votes
+    return [
+        judge_texts(example, texts[n * k : n * k + k], order=order, think=protocol.think)
+        for n, (example, order) in enumerate(shown)
+    ]
+
+
+def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given", think: bool = True) -> Judgement:
+    """Return the judgement that ``texts`` (the votes) make on an example as it was shown, i.e. already swapped or not.
+
+    A draw of the votes is no verdict; the text kept is the first that voted with the majority.
+    """
+    verdict, counts = _majority([parse(text, think=think) for text in texts])
+    label = _label(shown)
+    gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}
+    difficulty, group = shown.meta.get("difficulty"), shown.meta.get("prompt_group")
+    return Judgement(
+        id=shown.id,
+        order=order,
+        label=label,
+        verdict=verdict,
+        correct=verdict.winner == label,
+        agreement=bool(score_agreement(verdict)) if think and verdict.winner is not None else None,
+        gold_match=_gold_match(verdict, gold),
+        task=shown.task,
+        difficulty=None if difficulty is None else str(difficulty),
+        group=None if group is None else str(group),
+        gold_scores=gold or None,
+        vote_counts=counts if len(texts) > 1 else None,
+        prompt=shown.prompt,
+        answers=tuple(item for item in shown.candidates if isinstance(item, str)),
+        media=tuple(_media_name(item) for item in (*shown.context, *shown.candidates) if isinstance(item, Media)),
+    )
+
+
+def write_judgements(path: str | Path, judgements: Sequence[Judgement]) -> None:
+    """Write judgements as JSON lines; the file is either whole or not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n" for item in judgements)
+    unfinished.write_text("".join(lines), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read_judgements(path: str | Path) -> list[Judgement]:
+    """Read what ``write_judgements`` wrote.
+
+    Raises:
+        BadInputError: the file is missing, or a line is no judgement (file and line number are named).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInputError(f"{path}: no such file; give the JSON lines that an evaluation wrote under records/")
+    judgements = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line.strip():
+            try:
+                judgements.append(_from_json(json.loads(line)))
+            except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+                raise BadInputError(
+                    f"{path}, line {number}: not a judgement ({error}); cut the line out or run the evaluation again"
+                ) from error
+    return judgements
+
+
+def _presentations(example: Example, protocol: Protocol) -> Iterator[tuple[Example, Order]]:
+    if len(example.candidates) != 2 or example.task is None:
+        raise BadInputError(
+            f"record {example.id}: a judgement needs a task and two candidates, this one has task {example.task} and "
+            f"{len(example.candidates)} candidates; leave it out of the evaluation"
+        )
+    _label(example)
+    yield example, "given"
+    if protocol.orders == "both":
+        try:
+            yield example.swapped(), "swapped"
+        except BadInputError:  # its own prompt text fixes the order; the summary counts such items
+            return
+
+
+def _request_id(example: Example, order: Order) -> str:
+    return example.id if order == "given" else f"{example.id}#swapped"
+
+
+def _label(example: Example) -> int | str:
+    if example.label is None:
+        raise BadInputError(
+            f"record {example.id} has no label, so no verdict on it can be right or wrong; "
+            "give it one (solution: 'Image 1 is better') or leave it out of the evaluation"
+        )
+    return example.label
+
+
+def _majority(verdicts: Sequence[Verdict]) -> tuple[Verdict, tuple[int, int, int]]:
+    """Return the first verdict of the winning side and the votes for 1, 2 and neither; a tie verdict is a side too."""
+    winners = [verdict.winner for verdict in verdicts]
+    counts = (winners.count(1), winners.count(2), len(winners) - winners.count(1) - winners.count(2))
+    sides = {side: winners.count(side) for side in dict.fromkeys(winners) if side is not None}
+    if not sides or len(verdicts) == 1:
+        return verdicts[0], counts
+    most = max(sides.values())
+    leading = [side for side, votes in sides.items() if votes == most]
+    first = verdicts[winners.index(leading[0])]
+    if len(leading) > 1:
+        drawn = ", ".join(f"{most} for {side}" for side in leading)
+        return dataclasses.replace(first, winner=None, failure=f"the votes are drawn: {drawn}"), counts
+    return first, counts
+
+
+def _gold_match(verdict: Verdict, gold: dict[str, tuple[float, float]]) -> float | None:
+    if not gold or not verdict.scores:
+        return None
+    pairs = [(verdict.scores.get(name), scores) for name, scores in gold.items()]
+    hits = sum(given[side] == scores[side] for given, scores in pairs if given is not None for side in (0, 1))
+    return hits / (2 * len(pairs))
+
+
+def _media_name(media: Media) -> MediaName:
+    source = media.source
+    if isinstance(source, (list, tuple)):
+        return tuple(_media_name(Media("image", frame)) for frame in source)  # type: ignore[misc]
+    if isinstance(source, Path) or (isinstance(source, str) and not source.startswith("data:")):
+        return str(source)
+    shape = getattr(source, "shape", None)
+    return f"<{media.kind} in memory{'' if shape is None else ' ' + 'x'.join(map(str, shape))}>"
+
+
+def _from_json(fields: dict[str, Any]) -> Judgement:
+    verdict = fields["verdict"]
+    verdict["scores"] = _pairs(verdict["scores"])
+    verdict["totals"] = None if verdict["totals"] is None else tuple(verdict["totals"])
+    fields["verdict"] = Verdict(**verdict)
+    fields["gold_scores"] = None if fields["gold_scores"] is None else _pairs(fields["gold_scores"])
+    fields["vote_counts"] = None if fields["vote_counts"] is None else tuple(fields["vote_counts"])
+    fields["answers"] = tuple(fields["answers"])
+    fields["media"] = tuple(name if isinstance(name, str) else tuple(name) for name in fields["media"])
+    return Judgement(**fields)
+
+
+def _pairs(scores: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    return {name: (pair[0], pair[1]) for name, pair in scores.items()}

@@ -1,0 +1,278 @@
+"""One self-contained HTML file of an evaluation: figures, learning curves, and reasonings beside their pictures.
+
+1. figures become table cells with their intervals drawn below them;
+2. curves become small charts (inline SVG, no script);
+3. every sample becomes its pictures (as data URLs), the gold scores and what each model wrote on it;
+4. a template lays all of it out, escaping whatever was written by a model or a record.
+"""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from urt_jax.data.examples import DIMENSIONS, NOUNS, BadInputError, Example, Media
+from urt_jax.data.images import encode_data_url, load_image
+from urt_jax.data.video import load_frames
+from urt_jax.evals.charts import make_chart
+from urt_jax.evals.pairwise import Judgement
+from urt_jax.evals.statistics import Estimate, Summary
+
+_LARGEST_SIDE = 448  # pixels of an embedded picture
+_LOSSLESS_SIDE = 160  # up to this a picture is kept as it is
+_MOST_FRAMES = 6  # shown of a clip
+
+Curve = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair of the gallery: the record in its given order and what each model (by label) said about it.
+
+    All judgements of a sample are of one order; pictures and gold scores are shown in that order.
+    """
+
+    example: Example
+    judgements: Mapping[str, Judgement]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A figure of the tables in percent; the marks are positions on a track from 0 to 100."""
+
+    text: str
+    interval: str = ""
+    note: str = ""
+    marks: tuple[float, float, float] | None = None  # low, value, high
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    summaries: Mapping[str, Mapping[str, Summary]],
+    curves: Mapping[str, Curve] | None = None,
+    samples: Sequence[Sample] = (),
+    baselines: Mapping[str, float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> None:
+    """Write the report of ``summaries[model][mode]`` to ``path`` (``.html``); the file is either whole or not there.
+
+    ``curves`` are named ``stage/figure``; ``baselines`` are accuracies of judges that cannot see the pair; ``settings``
+    is any nest of plain values; ``note`` is a line below the title (the protocol). The caller picks the samples:
+    every one of them is embedded.
+
+    Raises:
+        BadInputError: there is nothing to report, a picture cannot be read, or a sample mixes presentation orders.
+    """
+    if not any(summaries.values()):
+        raise BadInputError("a report needs at least one summary: give summaries={model: {mode: Summary}}")
+    charts = [make_chart(name, curve) for name, curve in (curves or {}).items()]
+    page = _template().render(
+        title=title,
+        note=note,
+        models={model: [(mode, _result(s)) for mode, s in modes.items()] for model, modes in summaries.items()},
+        baselines=[
+            (name, _cell(Estimate(value, value, value, 1), bare=True)) for name, value in (baselines or {}).items()
+        ],
+        parts=_parts(summaries),
+        treatments=_treatments(summaries),
+        charts=_by_stage([chart for chart in charts if chart is not None]),
+        samples=[_sample(sample) for sample in samples],
+        settings=_flat(settings or {}),
+        counts=_counts([s for modes in summaries.values() for s in modes.values()]),
+        has_direct_note=any(s.score_agreement.n == 0 for modes in summaries.values() for s in modes.values()),
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(page, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def picture_url(picture: np.ndarray) -> str:
+    """Return a ``uint8 [H, W, 3]`` picture as a data URL: small ones as they are, large ones scaled down as JPEG."""
+    if max(picture.shape[:2]) <= _LOSSLESS_SIDE:
+        return encode_data_url(picture)
+    image = Image.fromarray(picture)
+    image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+def _cell(estimate: Estimate, *, bare: bool = False, with_count: bool = False) -> _Cell:
+    if estimate.n == 0:
+        return _Cell("–")
+    value, low, high = (100 * figure for figure in estimate[:3])
+    return _Cell(
+        text=f"{value:.1f}",
+        interval="" if bare else f"{low:.1f}–{high:.1f}",
+        note=f"of {estimate.n:,}" if with_count else "",
+        marks=(round(low, 2), round(value, 2), round(high, 2)),
+    )
+
+
+def _result(summary: Summary) -> list[_Cell]:
+    return [
+        _cell(summary.accuracy),
+        _cell(summary.position_consistency),
+        _cell(summary.parse_failure),
+        _cell(summary.score_agreement, with_count=True),
+        _cell(summary.first_position),
+        _cell(summary.gold_match),
+    ]
+
+
+def _counts(summaries: Sequence[Summary]) -> str:
+    """Say what a row was taken over, once where all rows have the same counts."""
+    lines = []
+    for s in summaries:
+        line = f"{s.judgements:,} judgements of {s.items:,} pairs"
+        lines.append(f"{line}, {s.one_order:,} of them in one order only" if s.one_order else line)
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _parts(summaries: Mapping[str, Mapping[str, Summary]]) -> dict[str, Any]:
+    """Return accuracy per task and difficulty: column names, and a row a model and mode."""
+    every = [s for modes in summaries.values() for s in modes.values()]
+    names = list(dict.fromkeys(name for s in every for name in (*s.by_task, *s.by_difficulty)))
+    rows = {
+        model: [
+            (mode, [_cell(parts[name].accuracy) if name in parts else _Cell("–") for name in names])
+            for mode, parts in ((mode, s.by_task | s.by_difficulty) for mode, s in modes.items())
+        ]
+        for model, modes in summaries.items()
+    }
+    return {"names": [name.replace("_", " ") for name in names], "rows": rows}
+
+
+def _treatments(summaries: Mapping[str, Mapping[str, Summary]]) -> dict[str, list[tuple[str, list[_Cell]]]]:
+    return {
+        model: [
+            (mode, [_cell(s.accuracy), _cell(s.accuracy_dropped), _cell(s.accuracy_random)])
+            for mode, s in modes.items()
+        ]
+        for model, modes in summaries.items()
+    }
+
+
+def _by_stage(charts: Sequence[Any]) -> dict[str, list[tuple[str, Any]]]:
+    """Group charts by what stands before the first slash of their names."""
+    groups: dict[str, list[tuple[str, Any]]] = {}
+    for chart in charts:
+        stage, slash, figure = chart.name.partition("/")
+        groups.setdefault(stage if slash else "", []).append((figure if slash else stage, chart))
+    return groups
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    orders = {judgement.order for judgement in sample.judgements.values()}
+    if len(orders) > 1:
+        raise BadInputError(
+            f"sample {sample.example.id}: its judgements are of different orders; give those of one order a sample"
+        )
+    swapped = orders == {"swapped"}
+    shown = sample.example.swapped() if swapped else sample.example
+    noun = NOUNS.get(shown.task or "", "Candidate")
+    label = shown.label
+    gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}
+    return {
+        "id": shown.id,
+        "prompt": shown.prompt or shown.text or "",
+        "task": (shown.task or "").replace("_", " "),
+        "difficulty": shown.meta.get("difficulty", ""),
+        "swapped": swapped,
+        "noun": noun,
+        "label": f"{noun} {label} is better" if isinstance(label, int) else "a tie" if label == "tie" else "no label",
+        "context": [_pictures(media, f"record {shown.id}") for media in shown.context],
+        "candidates": [
+            {"better": label == n, "name": f"{noun} {n}", **_candidate(item, f"record {shown.id}, candidate {n}")}
+            for n, item in enumerate(shown.candidates, 1)
+        ],
+        "judgements": [
+            _judged(name, judgement, gold, DIMENSIONS.get(shown.task or "", ()))
+            for name, judgement in sample.judgements.items()
+        ],
+    }
+
+
+def _candidate(item: Media | str, name: str) -> dict[str, Any]:
+    return {"text": item, "frames": []} if isinstance(item, str) else {"text": "", "frames": _pictures(item, name)}
+
+
+def _pictures(media: Media, name: str) -> list[tuple[str, bool]]:
+    """Return (data URL, whether it is so small that its pixels should stay sharp) of a picture or a clip's frames."""
+    if media.kind == "image":
+        frames = [load_image(media, name=name)]
+    else:
+        frames = list(load_frames(media, name=name, max_frames=_MOST_FRAMES))
+    return [(picture_url(frame), max(frame.shape[:2]) <= _LOSSLESS_SIDE) for frame in frames]
+
+
+def _judged(
+    model: str, judgement: Judgement, gold: Mapping[str, tuple[float, float]], dimensions: Sequence[str]
+) -> dict[str, Any]:
+    verdict = judgement.verdict
+    names = list(dict.fromkeys([*dimensions, *gold, *verdict.scores])) if gold or verdict.scores else []
+    return {
+        "model": model,
+        "state": "none" if verdict.winner is None else "right" if judgement.correct else "wrong",
+        "failure": verdict.failure or "",
+        "text": verdict.text,
+        "votes": judgement.vote_counts,
+        "scores": [(name, _score_pairs(gold.get(name), verdict.scores.get(name))) for name in names],
+        "totals": None if verdict.totals is None else [_short(total) for total in verdict.totals],
+        "gold_totals": [_short(sum(pair[n] for pair in gold.values())) for n in (0, 1)] if gold else None,
+        "adds_up": judgement.agreement,
+    }
+
+
+def _score_pairs(
+    gold: tuple[float, float] | None, given: tuple[float, float] | None
+) -> list[tuple[str, str, bool | None]]:
+    """Return (gold, given, equal or unknown) for each of the two candidates."""
+    return [
+        (
+            "–" if gold is None else _short(gold[n]),
+            "–" if given is None else _short(given[n]),
+            None if gold is None or given is None else gold[n] == given[n],
+        )
+        for n in (0, 1)
+    ]
+
+
+def _short(figure: float) -> str:
+    return f"{figure:g}" if math.isfinite(figure) else "–"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as (dotted name, value) lines."""
+    lines: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            lines += _flat(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+            lines.append((f"{prefix}{name}", text))
+    return lines

@@ -1,0 +1,149 @@
+"""The command line of all stages.
+
+``python -m urt_jax.main --config configs/<stage>.py[:preset] [--workdir DIR] [--config.key=value]``:
+
+1. Load the config file and fill in every default, so that any knob can be overridden by name.
+2. Apply the overrides, check everything, open the run folder: no device is touched and jax is not imported before this.
+3. A finished run prints its table again; otherwise the stage runs.
+
+Exit codes: 0 done, 2 bad input, 75 saved after a preemption notice (call again to go on), 1 anything else.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from urt_jax.checkpoints.preemption import Preempted
+from urt_jax.checkpoints.run_folder import open_run, read_result
+from urt_jax.config import StageConfig, as_json, resolve, with_defaults
+from urt_jax.config.binding import unknown_choice
+from urt_jax.data.examples import BadInputError
+
+EXIT_BAD_INPUT = 2
+EXIT_PREEMPTED = 75
+
+# Third-party advice that a user of this program cannot act on.
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInputError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage from its command-line arguments and return the exit code."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        config = read_arguments(sys.argv[1:] if argv is None else argv)
+        result = read_result(open_run(config.workdir, as_json(config)))
+        if result is not None:
+            print(f"{result['table']}\n{config.workdir} is finished; give another --workdir to run again")
+            return 0
+        importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
+    except BadInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Preempted as notice:
+        print(f"preempted: {notice}; call again with the same arguments to go on", file=sys.stderr)
+        return EXIT_PREEMPTED
+    return 0
+
+
+def read_arguments(argv: Sequence[str]) -> StageConfig:
+    """Return the checked settings that the command line asks for.
+
+    Raises:
+        BadInputError: a missing or broken config file, an unknown preset or knob, a value that does not fit.
+    """
+    parser = _Parser(prog="python -m urt_jax.main", allow_abbrev=False, epilog="any knob: --config.<knob>=<value>")
+    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="e.g. configs/grpo.py")
+    parser.add_argument("--workdir", help="run folder, default runs/<config>; called again, the run in it goes on")
+    known, overrides = parser.parse_known_args(list(argv))
+    path, _, preset = known.config.partition(":")
+    config = with_defaults(load_config(Path(path), preset))
+    if not config.workdir:
+        config.workdir = f"runs/{Path(path).stem}" + (f"-{preset}" if preset else "")
+    if known.workdir:
+        config.workdir = known.workdir
+    return resolve(_override(config, overrides))
+
+
+def load_config(path: Path, preset: str = "") -> ConfigDict:
+    """Return what ``get_config(preset)`` of a config file gives.
+
+    Raises:
+        BadInputError: there is no such file, it does not run, or it does not know the preset.
+    """
+    if not path.is_file():
+        beside = sorted(str(item) for item in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        hint = unknown_choice(str(path), beside) if beside else f"{path.parent} holds no config files"
+        raise BadInputError(f"there is no config file {path}: {hint}")
+    spec = importlib.util.spec_from_file_location(f"urt_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise BadInputError(f"config file {path} is no Python file; give one with a get_config(preset) function")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(preset)
+    except Exception as error:
+        asked = f"preset {preset!r} of config file {path}" if preset else f"config file {path}"
+        raise BadInputError(f"{asked} cannot be used: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise BadInputError(f"config file {path}: get_config gave a {type(config).__name__}, needs a ConfigDict")
+    return config
+
+
+def _override(config: ConfigDict, arguments: Sequence[str]) -> ConfigDict:
+    """Return the config with ``--config.key=value`` arguments applied, typed by the values they replace."""
+    known = _knob_names(config, "config")
+    for argument in arguments:
+        name = argument.split("=", 1)[0].lstrip("-")
+        if not argument.startswith("--"):
+            raise BadInputError(f"argument {argument!r} is not understood; knobs are given as --config.<knob>=<value>")
+        if name not in known:
+            group = name.rpartition(".")[0]
+            beside = [knob for knob in known if knob.rpartition(".")[0] == group]
+            raise BadInputError(f"argument {argument!r}: " + unknown_choice(name, beside or known))
+        if "=" not in argument:
+            raise BadInputError(f"argument {argument!r} has no value; write {argument}=<value>")
+    flag_values, command = flags.FlagValues(), ["urt_jax", *arguments]
+    try:
+        holder = config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=command)
+        flag_values(command)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise BadInputError(f"{' '.join(arguments)}: {error}") from error
+    return holder.value
+
+
+def _knob_names(config: ConfigDict, where: str) -> list[str]:
+    """Return all dotted names below ``where``; the entries of a tuple of groups are counted ``name[0].knob``."""
+    names: list[str] = []
+    for key in config:
+        name = f"{where}.{key}"
+        value = config[key]
+        names.append(name)
+        for part, item in enumerate(value) if isinstance(value, tuple) else ():
+            names += _knob_names(item, f"{name}[{part}]") if isinstance(item, ConfigDict) else []
+        if isinstance(value, ConfigDict):
+            names.remove(name)
+            names += _knob_names(value, name)
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Choosing the next token of every row: temperature, top-k, top-p and min-p as arrays, then one draw per row."""
+
+import difflib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key, Num
+
+from urt_jax.ops.logprobs import temper_logits
+from urt_jax.types import Array
+
+# One filter: ascending logits [B, V] and the setting of each row [B, 1] -> logits with the removed at -inf.
+SortedFilter = Callable[[Array, Array], Array]
+
+
+def keep_top_k(ascending_BV: Float[Array, "B V"], top_k_B1: Int[Array, "B 1"]) -> Float[Array, "B V"]:
+    """Keep the k largest logits and all ties with the k-th; 0, or more than there are, keeps all."""
+    width = ascending_BV.shape[-1]
+    threshold = jnp.take_along_axis(ascending_BV, jnp.clip(width - top_k_B1, 0, width - 1), axis=-1)
+    return jnp.where((top_k_B1 > 0) & (ascending_BV < threshold), -jnp.inf, ascending_BV)
+
+
+def keep_top_p(ascending_BV: Float[Array, "B V"], top_p_B1: Float[Array, "B 1"]) -> Float[Array, "B V"]:
+    """Keep the smallest set of likeliest tokens with mass p, at least one (arXiv 1904.09751); 1 keeps all.
+
+    A token goes when it and all less likely ones hold at most ``1 - p`` together. Two float32 roundings are allowed,
+    so that probabilities .5 .3 .2 with p = .8 keep two tokens as real numbers do.
+    """
+    mass = jnp.cumsum(jax.nn.softmax(ascending_BV, axis=-1), axis=-1)
+    removed = mass <= 1.0 - top_p_B1 + 2 * jnp.finfo(jnp.float32).eps
+    return jnp.where((top_p_B1 < 1.0) & removed.at[:, -1].set(False), -jnp.inf, ascending_BV)
+
+
+def keep_min_p(logits_BV: Float[Array, "B V"], min_p_B1: Float[Array, "B 1"]) -> Float[Array, "B V"]:
+    """Keep tokens at least ``min_p`` times as likely as the likeliest (arXiv 2407.01082), in any order; 0 keeps all."""
+    probs = jax.nn.softmax(logits_BV, axis=-1)
+    return jnp.where(probs < min_p_B1 * jnp.max(probs, axis=-1, keepdims=True), -jnp.inf, logits_BV)
+
+
+# Both orders exist in the field and differ as soon as two filters are on (each sees what the one before it left).
+FILTER_ORDERS: dict[str, tuple[str, ...]] = {"hf": ("top_k", "top_p", "min_p"), "vllm": ("min_p", "top_k", "top_p")}
+_FILTERS: dict[str, SortedFilter] = {"top_k": keep_top_k, "top_p": keep_top_p, "min_p": keep_min_p}
+
+
+def filter_logits(
+    logits_BV: Float[Array, "B V"],
+    *,
+    temperature_B: Num[Array, " B"],
+    top_k_B: Int[Array, " B"],
+    top_p_B: Float[Array, " B"],
+    min_p_B: Float[Array, " B"],
+    order: str = "hf",
+    suppress_V: Bool[Array, " V"] | None = None,
+) -> Float[Array, "B V"]:
+    """Return tempered float32 logits with every token that may not be drawn at -inf.
+
+    Every setting is a traced array, one program serves them all. Neutral values: top_k 0, top_p 1, min_p 0. A row of
+    temperature 0 is greedy: only its argmax (the first of equals) stays. ``order`` is a key of ``FILTER_ORDERS``
+    (transformers 5.23 or vLLM). The vocabulary is sorted only when some sampled row uses top-k or top-p.
+
+    Raises:
+        ValueError: unknown ``order``.
+    """
+    if order not in FILTER_ORDERS:
+        near = difflib.get_close_matches(order, FILTER_ORDERS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"order is {order!r}; known orders are {sorted(FILTER_ORDERS)}, did you mean {near!r}?")
+    greedy_B1 = (jnp.asarray(temperature_B) <= 0)[:, None]
+    settings = {"top_k": top_k_B, "top_p": top_p_B, "min_p": min_p_B}
+    columns = {name: jnp.asarray(setting)[:, None] for name, setting in settings.items()}
+    tempered_BV = temper_logits(logits_BV, temperature_B)
+    if suppress_V is not None:
+        tempered_BV = jnp.where(jnp.asarray(suppress_V)[None], -jnp.inf, tempered_BV)
+
+    def with_sort(logits: jax.Array) -> Array:
+        places = jnp.argsort(logits, axis=-1, stable=True)
+        kept: Array = jnp.take_along_axis(logits, places, axis=-1)
+        for name in FILTER_ORDERS[order]:  # each removes the lowest, so the order of the rest never changes
+            kept = _FILTERS[name](kept, columns[name])
+        return jnp.put_along_axis(jnp.zeros_like(logits), places, kept, axis=-1, inplace=False)
+
+    needs_sort = ~greedy_B1 & ((columns["top_k"] > 0) | (columns["top_p"] < 1.0))
+    filtered = jax.lax.cond(
+        jnp.any(needs_sort), with_sort, lambda logits: keep_min_p(logits, columns["min_p"]), tempered_BV
+    )
+    best = jnp.argmax(tempered_BV, axis=-1)[:, None]
+    others = jax.lax.broadcasted_iota(best.dtype, tempered_BV.shape, 1) != best
+    return jnp.where(greedy_B1, jnp.where(others, -jnp.inf, tempered_BV), filtered)
+
+
+def choose_token(
+    keys_B: Key[jax.Array, " B"], filtered_BV: Float[Array, "B V"], tempered_BV: Float[Array, "B V"]
+) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
+    """Draw one token per row with the row's own key; return ids and their log-probabilities.
+
+    ``filtered_BV`` comes from ``filter_logits``; a row with one token left (greedy) ignores its key. The
+    log-probability is that of ``tempered_BV`` from ``temper_logits``: after temperature and suppression, *before*
+    top-k, top-p and min-p, which is what ``chosen_logps`` gives the trainer. Filters thus make the sampler
+    off-policy, and the agreement metrics show by how much.
+    """
+    ids_B = jax.vmap(jax.random.categorical)(keys_B, filtered_BV)
+    logp_BV = jax.nn.log_softmax(tempered_BV.astype(jnp.float32), axis=-1)
+    return ids_B, jnp.take_along_axis(logp_BV, ids_B[:, None], axis=-1)[:, 0]

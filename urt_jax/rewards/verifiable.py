@@ -1,0 +1,76 @@
+"""Rewards that a rule can check: the form, the answer, and whether the answer follows from the written scores."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from urt_jax.rewards.parse import Verdict, parse, read_totals
+
+_TOLERANCE = 1e-6  # decimal scores such as 7.5 add up with rounding
+
+
+def format_reward(text: str) -> float:
+    """Return 1 when the text parses in the strict form with a decided or tied answer, else 0.
+
+    Stricter than the published code, which leaves text after the answer free and fails on leading whitespace.
+    """
+    return float(parse(text).winner is not None)
+
+
+def accuracy_reward(text: str, solution: str) -> float:
+    """Return 1 when the content of the last ``<answer>`` is exactly ``solution`` after stripping both, else 0.
+
+    Without a closed ``<answer>`` it is 0: a bare label earns nothing (the published code rewards it).
+
+    Raises:
+        ValueError: the solution is empty, so that nothing could be right.
+    """
+    wanted = solution.strip()
+    if not wanted:
+        raise ValueError("solution is empty; accuracy needs the exact answer text, such as 'Image 1 is better'")
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    return float(start >= 0 and text[start + len("<answer>") : end].strip() == wanted)
+
+
+def consistency_reward(text: str) -> float:
+    """Return 1 when addends, totals and answer all follow from the dimension scores, else 0 (also without scores)."""
+    verdict = parse(text)
+    if not score_agreement(verdict):
+        return 0.0
+    written = read_totals(verdict.reasoning)
+    columns = zip(*verdict.scores.values())
+    return float(all(written[place].addends == column for place, column in enumerate(columns, start=1)))
+
+
+def score_agreement(verdict: Verdict) -> bool:
+    """Return whether each total is the sum of its scores and the answer names the strictly larger total.
+
+    False where scores, totals or a decided winner are missing, and for ties.
+    """
+    if verdict.winner not in (1, 2) or verdict.totals is None or not verdict.scores:
+        return False
+    columns = zip(*verdict.scores.values())
+    summed = all(abs(sum(column) - total) < _TOLERANCE for column, total in zip(columns, verdict.totals))
+    higher = verdict.totals[0] - verdict.totals[1]
+    return summed and (higher > 0 if verdict.winner == 1 else higher < 0)
+
+
+def combine(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Return the weighted sum of reward parts of one shape (``[Q, R]``), float32.
+
+    NaN in a part means not given and adds nothing; where no part is given the sum is NaN (as in TRL).
+
+    Raises:
+        ValueError: parts and weights do not have the same names, or parts differ in shape.
+    """
+    if not parts or set(parts) != set(weights):
+        raise ValueError(
+            f"reward parts are {sorted(parts)}, weights are for {sorted(weights)}: name the same, at least one"
+        )
+    shapes = {name: np.shape(part) for name, part in parts.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"reward parts differ in shape: {shapes}; each needs one value per response")
+    stacked = np.stack([weights[name] * np.asarray(part, np.float32) for name, part in parts.items()])
+    missing = np.isnan(stacked).all(axis=0)
+    return np.where(missing, np.nan, np.nansum(stacked, axis=0)).astype(np.float32)

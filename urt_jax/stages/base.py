@@ -1,0 +1,90 @@
+"""Make the base judge: a tokenizer and a small model of the Qwen2.5-VL layout, trained to see, compare and add up.
+
+1. write the tokenizer, the settings and an empty model folder (``seed/``) from the shape in the config;
+2. train fresh weights on single-skill drills and direct answers, all parameters, as any other SFT.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from urt_jax.checkpoints.model_folder import load_processor, random_model, write_geometry
+from urt_jax.config import BaseConfig, ShapeConfig
+from urt_jax.data.examples import TASKS
+from urt_jax.data.prompts import prompt_text, template_phrases
+from urt_jax.data.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
+from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
+from urt_jax.families.qwen2_5_vl import FAMILY
+from urt_jax.models.config import DecoderConfig, ModelConfig, VisionConfig
+from urt_jax.stages.records import training_source
+from urt_jax.stages.sft import finish, train_on
+
+PICTURE_PIXELS = 56 * 56  # what the built-in task draws; larger pictures are brought down to four times that
+CORPUS_RECORDS = 300  # of each task and drill, enough to meet every word of the built-in task
+
+
+def run(config: BaseConfig) -> None:
+    """Build the empty judge where it is not there yet, and train it."""
+    folder = Path(config.workdir)
+    seed_folder = folder / "seed"
+    if not (seed_folder / "config.json").is_file():
+        write_empty_model(seed_folder, config.shape)
+    loaded = random_model(str(seed_folder), seed=config.seed)
+    sources = [training_source(data, seed=config.seed) for data in config.data]
+    train_on(config, folder, loaded, sources, batch_size=config.batch_size, title="base")
+    finish(folder, "base")
+
+
+def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
+    """Write tokenizer, picture settings and config.json of a small judge; its weights do not exist yet."""
+    rng = np.random.default_rng(0)
+    examples = [
+        make_example(task, split="train", seed=0, index=index) for task in TASKS for index in range(CORPUS_RECORDS)
+    ]
+    drills = [make_drill(kind, split="train", seed=0, index=index) for kind in DRILLS for index in range(CORPUS_RECORDS)]
+    corpus = [text for e in examples for text in (prompt_text(e), write_reasoning(e, rng))]
+    corpus += [text for drill in drills for text in (drill.text or "", drill.response or "")]
+    # A phrase leaves its last space to the word that follows, so that " red" is one token wherever it stands.
+    phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases())]
+    build_tokenizer(corpus, phrases, vocab_size=shape.vocab_size, folder=folder)
+    small = {"min_pixels": PICTURE_PIXELS, "max_pixels": 4 * PICTURE_PIXELS}
+    write_geometry(
+        folder, replace(FAMILY.default_geometry, **small, **{f"video_{name}": size for name, size in small.items()})
+    )
+    tokenizer = load_tokenizer(folder)
+    ids = {name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>")) for name in
+           ("image_pad", "video_pad", "vision_start", "vision_end", "endoftext", "im_end")}
+    head_width = shape.width // shape.heads
+    third = head_width // 2 // 3
+    model = ModelConfig(
+        decoder=DecoderConfig(
+            vocab_size=len(tokenizer),
+            width=shape.width,
+            layers=shape.layers,
+            query_heads=shape.heads,
+            kv_heads=shape.kv_heads,
+            head_width=head_width,
+            feed_forward=shape.feed_forward,
+            mrope_section=(head_width // 2 - 2 * third, third, third),
+            rope_theta=10_000.0,
+            tied_head=True,
+        ),
+        vision=VisionConfig(
+            depth=shape.vision_layers,
+            width=shape.vision_width,
+            heads=shape.vision_heads,
+            feed_forward=shape.vision_feed_forward,
+            out_width=shape.width,
+            window_size=112,
+            full_attention_layers=(shape.vision_layers - 1,),
+        ),
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+    )
+    token_ids = {"pad_token_id": ids["endoftext"], "eos_token_id": ids["im_end"], "bos_token_id": ids["endoftext"]}
+    (folder / "config.json").write_text(json.dumps(FAMILY.write_config(model, token_ids), indent=2) + "\n")
+    load_processor(str(folder))

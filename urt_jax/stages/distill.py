@@ -1,0 +1,231 @@
+"""Distil a teacher: ask for written comparisons and keep those whose answer equals the label.
+
+1. Examples with a known label, from ``scenes`` or from a file.
+2. Each becomes a request to the teacher; replies are kept in ``records/replies.jsonl`` as they arrive.
+3. A reply is kept when it parses and its answer is the label's (UnifiedReward-Think, stage 1).
+4. The kept ones, in the order of the examples, are ``records/cold_start.jsonl``, which ``sft`` learns from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
+from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
+from urt_jax.config import DataConfig, DistillConfig, as_json
+from urt_jax.data.examples import TASKS, BadInputError, Example, Task
+from urt_jax.data.prompts import PROMPT_VERSION, render
+from urt_jax.data.scenes import make_example
+from urt_jax.data.sources import Pool, read_pool, write_examples
+from urt_jax.rewards.parse import parse
+from urt_jax.rewards.verifiable import accuracy_reward
+from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
+from urt_jax.teacher.oracle_process import running_oracle
+from urt_jax.teacher.replies import Reply, Usage, read_replies
+from urt_jax.teacher.scene_pool import OracleSettings
+
+OUTCOMES = ("kept", "wrong", "unparsable", "failed")
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What the filter made of the replies: records to learn from, and per task how many replies had which outcome."""
+
+    records: list[Example]
+    counts: dict[str, Counter[str]]  # task -> outcome -> replies
+    reasons: Counter[str]  # why replies were unparsable or requests failed
+
+
+def run(config: DistillConfig) -> None:
+    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table; a finished run only prints.
+
+    Raises:
+        BadInputError: data, key, endpoint or budget (see ``ask_teacher``), or not one request was answered.
+    """
+    folder = open_run(config.workdir, as_json(config))
+    if (result := read_result(folder)) is not None:
+        print(result["table"])
+        return
+    pool = labelled_pool(config.data, seed=config.seed)
+    replies_path = folder / "records" / "replies.jsonl"
+    with _teacher(config) as teacher:
+        usage = _ask(pool.examples, teacher, config.data.template, replies_path)
+    replies = read_replies(replies_path)
+    filtered = filter_replies(pool.examples, replies, seed=config.seed)
+    if usage.answered == 0:
+        raise BadInputError(f"the teacher answered none of {len(pool.examples)} requests: {_most(filtered.reasons)}")
+    records_path = folder / "records" / "cold_start.jsonl"
+    write_examples(records_path, filtered.records)
+    table = format_counts(filtered, usage) + f"\nrecords: {records_path}"
+    if pool.skipped:
+        table += f"\nskipped records of {config.data.path}: {_most(Counter(pool.skipped))}"
+    if usage.failed:
+        table += f"\nto ask the {usage.failed} failed requests again: delete {folder / 'result.json'} and start again"
+    write_result(folder, table, **_figures(filtered, usage), skipped=pool.skipped)
+    print(table)
+
+
+def labelled_pool(data: DataConfig, *, seed: int) -> Pool:
+    """Return the labelled examples that the teacher is asked about, and what was left out of a file.
+
+    Scenes come task by task, by index. Pairs of a file are shown in an order drawn from (``seed``, record id) when
+    ``data.swap`` allows it: many files name the winner first.
+
+    Raises:
+        BadInputError: the file cannot be read, or holds no record that could be asked about.
+    """
+    if data.path == "scenes":
+        counts = scene_counts(data).items()
+        return Pool([_scene(data, task, index) for task, count in counts for index in range(count)], {}, {})
+    pool = read_pool(data.path, media_root=data.media_root, require_label=True)
+    if not pool.examples:
+        told = "; ".join(pool.messages.values()) or "the file is empty"
+        raise BadInputError(f"{data.path} holds no record with a label to compare a teacher's answer with: {told}")
+    examples = pool.examples[: data.count]
+    return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
+
+
+def _scene(data: DataConfig, task: Task, index: int) -> Example:
+    return make_example(task, split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
+
+
+def shuffled_order(example: Example, seed: int) -> Example:
+    """Return a pair as it is or swapped, drawn from (``seed``, record id); what cannot be swapped stays as it is."""
+    own_answers = example.text is not None and any(isinstance(item, str) for item in example.candidates)
+    if len(example.candidates) != 2 or own_answers:
+        return example
+    return example.swapped() if hashlib.sha256(f"{seed}:{example.id}".encode()).digest()[0] % 2 else example
+
+
+def scene_counts(data: DataConfig) -> dict[Task, int]:
+    """Share ``count`` among the tasks by weight; what rounding leaves goes to the largest remainders."""
+    given, total = data.tasks.positive(), data.count or 0
+    shares = {task: total * given[task] / sum(given.values()) for task in TASKS if task in given}
+    counts = {task: int(share) for task, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda task: counts[task] - shares[task])
+    for task in by_remainder[: total - sum(counts.values())]:
+        counts[task] += 1
+    return counts
+
+
+@contextmanager
+def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
+    """Yield how to reach the teacher, with the built-in one running when it is asked for."""
+    asked, data = config.teacher, config.data
+    settings = TeacherSettings(
+        base_url=asked.base_url,
+        model=asked.model,
+        api_key_env=asked.api_key_env or None,
+        concurrency=asked.concurrency,
+        retries=asked.retries,
+        timeout_s=asked.timeout_s,
+        temperature=asked.temperature,
+        max_tokens=asked.max_tokens,
+        token_budget=asked.token_budget,
+    )
+    if asked.base_url != "builtin":
+        yield settings
+        return
+    pool = OracleSettings(
+        counts=scene_counts(data),
+        seed=data.seed,
+        error_seed=config.seed,
+        split=data.split,
+        difficulty=data.difficulty,
+        error_rate=asked.error_rate,
+    )
+    with running_oracle(pool) as base_url:
+        yield replace(settings, base_url=base_url, api_key_env=None)
+
+
+def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str | None, path: Path) -> Usage:
+    # All prompts are written before the first is paid for; pictures are read one by one as they are sent.
+    requests = [TeacherRequest(example.id, render(example, think=True, template=template)) for example in examples]
+    with tqdm(total=len(examples), desc="distill", unit="reply", mininterval=1.0) as bar, PreemptionNotice() as notice:
+
+        def show(usage: Usage) -> None:
+            told = f"{usage.total_tokens:,} tokens, {usage.retries} retries, {usage.failed} failed"
+            bar.set_postfix_str(told, refresh=False)
+            bar.update(usage.answered + usage.failed - bar.n)
+            if notice.arrived:
+                raise Preempted(f"{usage.answered} replies are kept in {path}")
+
+        return ask_teacher(requests, teacher, replies_path=path, progress=show)
+
+
+def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *, seed: int) -> Filtered:
+    """Keep the replies whose answer equals the label, in the order of ``examples``, with their provenance."""
+    records: list[Example] = []
+    counts: dict[str, Counter[str]] = {}
+    reasons: Counter[str] = Counter()
+    for example in examples:
+        reply = replies[example.id]
+        outcome, reason = judge_reply(example, reply)
+        counts.setdefault(str(example.task), Counter())[outcome] += 1
+        if reason is not None:
+            reasons[reason] += 1
+        if outcome == "kept":
+            assert reply.text is not None
+            provenance = {
+                "teacher": reply.model,
+                "prompt_version": PROMPT_VERSION,
+                "seed": seed,
+                "raw_reply": reply.text,
+            }
+            records.append(replace(example, response=reply.text, meta={**example.meta, "provenance": provenance}))
+    return Filtered(records, counts, reasons)
+
+
+def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
+    """Return one of ``OUTCOMES``, and the reason when there is no verdict to compare with the label."""
+    if reply.text is None:
+        return "failed", reply.error
+    verdict = parse(reply.text)
+    if verdict.winner is None:
+        cut = "cut off at max_tokens" if reply.finish_reason == "length" else None
+        return "unparsable", cut or verdict.failure
+    right = example.solution is not None and accuracy_reward(reply.text, example.solution) == 1
+    return ("kept" if right else "wrong"), None
+
+
+def format_counts(filtered: Filtered, usage: Usage) -> str:
+    """Return the table that is printed: outcomes per task, their sum, tokens, and the commonest reasons of loss."""
+    rows = list(filtered.counts.items())
+    if len(rows) > 1:
+        rows.append(("all", sum(filtered.counts.values(), Counter())))
+    lines = [f"{'task':<12}{'asked':>8}" + "".join(f"{outcome:>12}" for outcome in OUTCOMES) + f"{'kept %':>9}"]
+    for task, counts in rows:
+        asked = sum(counts.values())
+        shown = "".join(f"{counts[outcome]:>12}" for outcome in OUTCOMES)
+        lines.append(f"{task:<12}{asked:>8}{shown}{100 * counts['kept'] / max(asked, 1):>9.1f}")
+    labels = Counter(example.label for example in filtered.records)
+    lines.append("kept by answer: " + ", ".join(f"{label}: {labels[label]}" for label in sorted(labels, key=str)))
+    lines.append(
+        f"tokens: {usage.prompt_tokens:,} read, {usage.completion_tokens:,} written; "
+        f"{usage.retries:,} retries; {usage.failed:,} requests failed"
+    )
+    if filtered.reasons:
+        lines.append(f"lost: {_most(filtered.reasons)}")
+    return "\n".join(lines)
+
+
+def _most(reasons: Counter[str]) -> str:
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+
+
+def _figures(filtered: Filtered, usage: Usage) -> dict[str, Any]:
+    return {
+        "counts": {task: {name: counts[name] for name in OUTCOMES} for task, counts in filtered.counts.items()},
+        "reasons": dict(filtered.reasons),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "retries": usage.retries,
+    }

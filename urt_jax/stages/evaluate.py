@@ -1,0 +1,154 @@
+"""Judge held-out pairs with one or several models; write every judgement, the table and the HTML report.
+
+1. load the pairs once and measure the blind baselines on them;
+2. for each model and mode, judge each pair (both orders), one JSONL a mode, so that a stopped run goes on;
+3. summarise with intervals, print the table, draw the report.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from urt_jax.checkpoints.model_folder import find_model, load_model
+from urt_jax.checkpoints.run_folder import write_result
+from urt_jax.config import DataConfig, EvaluateConfig, as_json
+from urt_jax.data.examples import Example
+from urt_jax.evals.baselines import blind_baselines
+from urt_jax.evals.pairwise import Judgement
+from urt_jax.evals.protocols import PROTOCOLS, Protocol
+from urt_jax.evals.report import Sample, write_report
+from urt_jax.evals.statistics import Summary, summarize
+from urt_jax.evals.tables import format_table, part_rows, result_rows
+from urt_jax.reward_model import RewardModel
+from urt_jax.stages.judging import judge
+from urt_jax.stages.records import load_examples
+from urt_jax.stages.sft import compute_dtype
+from urt_jax.training.metrics import read_metrics
+
+BASELINE_PAIRS = 1000  # training pairs that the blind baselines are fitted on
+CURVES = ("loss", "reward", "rewards/format/mean", "rewards/accuracy/mean", "rewards/consistency/mean", "entropy", "kl",
+          "completions/mean_length")  # fmt: skip
+
+Judged = dict[str, dict[str, list[Judgement]]]  # model -> mode -> judgements
+
+
+def run(config: EvaluateConfig) -> None:
+    """Judge, summarise, report; see ``evaluate``."""
+    evaluate(config, curves={})
+
+
+def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
+    """Judge with every model, write ``result.json`` and ``report.html``, print and return the table.
+
+    ``curves`` names run folders whose metrics the report draws.
+    """
+    folder = Path(config.workdir)
+    for path in config.models.values():
+        find_model(path)  # a misspelt third model is told before the first is run
+    examples = load_examples(config.data, require_label=True)
+    judged = {label: _judge_model(config, folder, label, path, examples) for label, path in config.models.items()}
+    summaries = {
+        label: {mode: summarize(judgements, seed=config.seed) for mode, judgements in modes.items()}
+        for label, modes in judged.items()
+    }
+    baselines = measure_baselines(config.data, examples)
+    table = "\n\n".join(
+        [
+            f"{len(examples)} held-out pairs; {_protocol(config).describe()}; 95 % intervals over pairs",
+            format_table(result_rows(summaries)),
+            format_table(part_rows(summaries)),
+            format_table([{"blind baseline": name, **values} for name, values in baselines.items()]),
+        ]
+    )
+    report = folder / "report.html"
+    _report(config, report, summaries, judged, examples, baselines, curves)
+    table += f"\n\nreport: {report}"
+    print(table)
+    figures = {label: {mode: s.as_json() for mode, s in modes.items()} for label, modes in summaries.items()}
+    write_result(folder, table, summaries=figures, baselines=baselines)
+    return table
+
+
+def measure_baselines(data: DataConfig, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+    """Return the accuracy of each blind baseline on each task, fitted on other pairs of the same kind.
+
+    Pairs of a file are fitted on the first half and measured on the second.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for task in sorted({str(example.task) for example in examples}):
+        mine = [example for example in examples if example.task == task]
+        if data.path == "scenes":
+            weights = dataclasses.replace(
+                type(data.tasks)(image_gen=0), **{task: 1.0}
+            )
+            fit = load_examples(dataclasses.replace(data, split="train", count=BASELINE_PAIRS, tasks=weights))
+        else:
+            fit, mine = mine[: len(mine) // 2], mine[len(mine) // 2 :]
+        if len(fit) < 2 or len(mine) < 2:
+            continue
+        for name, accuracy in blind_baselines(fit, mine).items():
+            found.setdefault(name, {})[task] = accuracy
+    return found
+
+
+def _judge_model(
+    config: EvaluateConfig, folder: Path, label: str, path: str, examples: Sequence[Example]
+) -> dict[str, list[Judgement]]:
+    bounds = (config.pixels.min_pixels, config.pixels.max_pixels)
+    model = RewardModel(
+        load_model(path, pixels=bounds),
+        dtype=compute_dtype(config.dtype),
+        max_prompt_tokens=config.lengths.max_prompt_tokens,
+    )
+    return {
+        mode: judge(
+            model,
+            examples,
+            folder / "records" / f"{label.replace('/', '_').replace(' ', '_')}-{mode}.jsonl",
+            protocol=_protocol(config).in_mode(mode),
+            title=f"{label}, {mode}",
+            seed=config.seed,
+            max_new_tokens=config.lengths.max_new_tokens,
+            batch_size=config.batch_size,
+            template=config.data.template,
+        )
+        for mode in config.modes
+    }
+
+
+def _protocol(config: EvaluateConfig) -> Protocol:
+    return dataclasses.replace(PROTOCOLS["urt"], orders=config.orders)
+
+
+def _report(
+    config: EvaluateConfig,
+    path: Path,
+    summaries: Mapping[str, Mapping[str, Summary]],
+    judged: Judged,
+    examples: Sequence[Example],
+    baselines: Mapping[str, Mapping[str, float]],
+    curves: Mapping[str, Path],
+) -> None:
+    """Draw the report: the first mode of every model stands in the gallery."""
+    mode = config.modes[0]
+    given = {
+        label: {j.id: j for j in modes[mode] if j.order == "given"} for label, modes in judged.items() if mode in modes
+    }
+    step = max(len(examples) // max(config.report_samples, 1), 1)
+    shown = [e for e in examples[::step] if all(e.id in judgements for judgements in given.values())]
+    samples = [
+        Sample(example, {label: judgements[example.id] for label, judgements in given.items()})
+        for example in shown[: config.report_samples]
+    ]
+    lines = {f"{stage}/{name}": [(line["step"], line[name]) for line in read_metrics(folder) if name in line]
+             for stage, folder in curves.items() for name in CURVES}  # fmt: skip
+    write_report(
+        path,
+        title="urt_jax: held-out judgements",
+        summaries=summaries,
+        curves={name: points for name, points in lines.items() if len(points) > 1},
+        samples=samples,
+        baselines={f"{name}, {task}": value for name, tasks in baselines.items() for task, value in tasks.items()},
+        settings=as_json(config),
+        note=_protocol(config).describe(),
+    )

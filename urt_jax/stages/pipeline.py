@@ -1,0 +1,56 @@
+"""The whole recipe from a base judge: distil, cold start, rejection sampling, GRPO, evaluation of all four.
+
+Every stage runs in its own folder ``<n>-<stage>`` under the pipeline's and hands over files only, so a stopped pipeline
+goes on where it was, and any stage can be run alone on the same files.
+"""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
+from urt_jax.config import DataConfig, PipelineConfig, StageConfig, as_json
+from urt_jax.stages.evaluate import evaluate
+
+
+def run(config: PipelineConfig) -> None:
+    """Run the stages in order and print the table of the last."""
+    distill, sft, reject, grpo, final = (_folder_of(part) for part in config.stages())
+    stages: dict[str, StageConfig] = {part.stage: part for part in config.stages()}
+    _run(stages["distill"])
+    records = str(distill / "records" / "cold_start.jsonl")
+    data = tuple(_file(part, records) for part in config.sft.data)
+    _run(replace(stages["sft"], data=data, model=replace(config.sft.model, path=config.base)))  # type: ignore[call-arg]
+    _run(replace(stages["reject"], model=replace(config.reject.model, path=str(sft))))  # type: ignore[call-arg]
+    hard = _file(config.grpo.data, str(reject / "records" / "hard.jsonl"))
+    _run(replace(stages["grpo"], data=hard, model=replace(config.grpo.model, path=str(reject))))  # type: ignore[call-arg]
+    models = {"base": config.base, "cold start": str(sft), "rejection sampling": str(reject), "GRPO": str(grpo)}
+    last: Any = replace(stages["evaluate"], models=models)  # type: ignore[call-arg]
+    open_run(last.workdir, as_json(last))
+    found = read_result(last.workdir)
+    curves = {"cold start": sft, "rejection sampling": reject, "GRPO": grpo}
+    table = found["table"] if found else evaluate(last, curves=curves)
+    if found:
+        print(table)
+    write_result(config.workdir, table, report=str(final / "report.html"))
+
+
+def _run(config: StageConfig) -> None:
+    """Run one stage in its own folder, or print what it ended with."""
+    print(f"\n== {config.stage} ({config.workdir})")
+    open_run(config.workdir, as_json(config))
+    result = read_result(config.workdir)
+    if result is None:
+        importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
+    else:
+        print(result["table"])
+
+
+def _file(data: DataConfig, path: str) -> DataConfig:
+    """Return a source that reads all records of a file an earlier stage wrote."""
+    return replace(data, path=path, count=None)
+
+
+def _folder_of(config: StageConfig) -> Path:
+    return Path(config.workdir)

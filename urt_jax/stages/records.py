@@ -1,0 +1,125 @@
+"""From the data settings of a stage to records, and from records to encoded chats."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from urt_jax.config import DataConfig
+from urt_jax.data.examples import BadInputError, Example, Task
+from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
+from urt_jax.data.prompts import render
+from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
+from urt_jax.data.sources import read_examples
+from urt_jax.families.processor import Processor, encode_chat
+from urt_jax.types import EncodedChat
+
+KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoch
+CACHED_BYTES = 3 << 30  # encoded pictures kept between epochs
+
+
+def load_examples(data: DataConfig, *, require_label: bool = False) -> list[Example]:
+    """Return the records of a bounded source, in order.
+
+    Raises:
+        BadInputError: as ``read_examples``.
+    """
+    if data.path == "scenes":
+        return [_scene(data, index) for index in range(data.count or 0)]
+    examples = read_examples(data.path, media_root=data.media_root, require_label=require_label)
+    return examples[: data.count]
+
+
+def training_source(data: DataConfig, *, seed: int) -> Source:
+    """Return an endless stream of records with a response to learn.
+
+    ``scenes`` pairs are learnt as direct answers and ``drills`` as they are, both made on the fly.
+    """
+    if data.path == "scenes":
+
+        @lru_cache(KEPT_RECORDS)
+        def scene(index: int) -> Example:
+            example = _scene(data, index)
+            return replace(example, response=direct_answer(example))
+
+        return Source(data.weight, lambda place: scene(place % data.count if data.count else place))
+    if data.path == "drills":
+        kinds = np.array(DRILLS)
+
+        @lru_cache(KEPT_RECORDS)
+        def drill(index: int) -> Example:
+            return make_drill(str(kinds[index % len(kinds)]), split=data.split, seed=data.seed, index=index)
+
+        return Source(data.weight, lambda place: drill(place % data.count if data.count else place))
+    return Source(data.weight, shuffled_epochs(load_examples(data), seed=seed))
+
+
+def question_source(data: DataConfig, *, seed: int) -> Source:
+    """Return an endless stream of labelled questions, each shown in a random order where ``data.swap`` asks for it."""
+    if data.path == "scenes" and data.count is None:
+        get = lambda place: _scene(data, place)  # noqa: E731
+    else:
+        labelled = [e for e in load_examples(data, require_label=True) if isinstance(e.label, int)]
+        get = shuffled_epochs(labelled, seed=seed)
+    if not data.swap:
+        return Source(data.weight, get)
+    return Source(data.weight, lambda place: in_random_order(get(place), seed=seed, place=place))
+
+
+class Encoder:
+    """Encodes records for one checkpoint and keeps small ones, so that an epoch decodes each picture once."""
+
+    def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, template: str | None = None):
+        self.processor = processor
+        self._max_prompt, self._max_new, self._template = max_prompt_tokens, max_new_tokens, template
+        self._cache: dict[Any, EncodedChat] = {}
+        self._cached_bytes = 0
+
+    def prompt(self, example: Example, *, think: bool = True) -> EncodedChat:
+        """Encode the question of a record.
+
+        Raises:
+            BadInputError: as ``encode_chat``.
+        """
+        key = (example.id, bool(example.meta.get("swapped")), think)
+        if key in self._cache:
+            return self._cache[key]
+        chat = render(example, think=think, template=self._template)
+        encoded = encode_chat(self.processor, chat, name=f"record {example.id}", max_tokens=self._max_prompt)
+        size = sum(frame.patches_PC.nbytes for frame in encoded.frames)
+        if self._cached_bytes + size <= CACHED_BYTES:
+            self._cache[key] = encoded
+            self._cached_bytes += size
+        return encoded
+
+    def response(self, example: Example) -> np.ndarray:
+        """Tokenise the response to learn, with its end token.
+
+        Raises:
+            BadInputError: there is none, or it is longer than ``max_new_tokens``.
+        """
+        if example.response is None:
+            raise BadInputError(f"record {example.id} has no response to learn; SFT records need a gpt / assistant turn")
+        ids = self.processor.tokenizer(example.response, add_special_tokens=False)["input_ids"]
+        ids = np.array([*ids, self.processor.end_ids[0]], np.int32)
+        if len(ids) > self._max_new:
+            raise BadInputError(
+                f"record {example.id}: its response has {len(ids)} tokens, lengths.max_new_tokens is {self._max_new}; "
+                "raise it or shorten the record"
+            )
+        return ids
+
+    def trained(self, example: Example) -> tuple[EncodedChat, np.ndarray]:
+        """Encode a record with its response; a response without reasoning goes with the direct prompt."""
+        response = self.response(example)
+        return self.prompt(example, think="<think>" in (example.response or "")), response
+
+
+def _scene(data: DataConfig, index: int) -> Example:
+    """Return scene ``index``; its task is drawn by weight from (seed, index)."""
+    weights = data.tasks.positive()
+    names: list[Task] = list(weights)  # type: ignore[arg-type]
+    shares = np.array(list(weights.values()))
+    draw = np.random.default_rng([data.seed, 4, index]).choice(len(names), p=shares / shares.sum())
+    return make_example(names[draw], split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)

@@ -1,0 +1,178 @@
+"""Rejection sampling: judge a pool several times, learn the correct reasonings, pass the hard questions on.
+
+1. sample k reasonings for every pair of the pool, batch by batch, each batch written as it is done;
+2. a reasoning is correct when its form is strict, its answer the label, and its totals are the sums it says;
+3. right every time: the pair is dropped; sometimes: one correct reasoning is learnt and the pair goes to GRPO;
+   never: the pair goes to GRPO. Correct reasonings are deduplicated and balanced by answer;
+4. a short SFT on them gives the model GRPO starts from.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from urt_jax.checkpoints.model_folder import LoadedModel
+from urt_jax.checkpoints.run_folder import write_result
+from urt_jax.config import RejectConfig
+from urt_jax.data.collate import length_of, need_of, plan_buckets
+from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.loader import Source, batches, shuffled_epochs
+from urt_jax.data.sources import write_examples
+from urt_jax.evals.tables import format_table
+from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
+from urt_jax.stages.records import Encoder, labelled_pool
+from urt_jax.stages.sft import compute_dtype, open_model, train_on
+
+
+@dataclasses.dataclass(frozen=True)
+class Sorted:
+    """The pool after sampling: what is learnt, what GRPO sees, and how many pairs were of which kind."""
+
+    accepted: list[Example]
+    hard: list[Example]
+    counts: dict[str, Counter[str]]  # task -> always / sometimes / never right
+
+
+def run(config: RejectConfig) -> None:
+    """Sample, sort, write both record files, train on the accepted reasonings."""
+    folder = Path(config.workdir)
+    loaded = open_model(config.model, config.pixels, seed=config.seed)
+    pool = labelled_pool(config.data, seed=config.seed)
+    texts = sample_pool(config, loaded, pool.examples, folder / "records" / "samples.jsonl")
+    found = sort_pool(pool.examples, texts, seed=config.seed)
+    accepted, hard = folder / "records" / "accepted.jsonl", folder / "records" / "hard.jsonl"
+    write_examples(accepted, found.accepted)
+    write_examples(hard, found.hard)
+    if not found.accepted:
+        raise BadInputError(
+            f"not one of {len(texts)} questions was answered correctly in {config.samples_per_item} samples, so there is "
+            "nothing to learn from; start from a model that went through sft, or look at records/samples.jsonl"
+        )
+    source = Source(1.0, shuffled_epochs(found.accepted, seed=config.seed))
+    train_on(config, folder, loaded, [source], batch_size=config.batch_size, title="reject")
+    table = format_counts(found) + f"\nmodel in {folder / 'model'}; questions for GRPO in {hard}"
+    if pool.skipped:
+        table += f"\nskipped records: {dict(pool.skipped)}"
+    print(table)
+    counts = {task: dict(count) for task, count in found.counts.items()}
+    write_result(folder, table, counts=counts, accepted=len(found.accepted), hard=len(found.hard))
+
+
+def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Example], path: Path) -> list[list[str]]:
+    """Return k texts for every pair, reading from ``path`` what an earlier call has already sampled."""
+    done = _whole_batches(path)
+    encoder = Encoder(
+        loaded.processor,
+        max_prompt_tokens=config.lengths.max_prompt_tokens,
+        max_new_tokens=config.lengths.max_new_tokens,
+        template=config.data.template,
+    )
+    chats = [encoder.prompt(example) for example in tqdm(pool, desc="encoding", unit="pair", dynamic_ncols=True)]
+    groups = list(batches(len(pool), min(config.batch_questions, len(pool))))
+    needs = [need_of([length_of(chats[i]) for i in group], rows=len(group)) for group, _ in groups]
+    buckets = plan_buckets(needs, window_slots=loaded.processor.config.vision.window_slots)
+    sampler = Sampler(loaded.module(dtype=compute_dtype(config.model.dtype)), loaded.processor)
+    params = {key: _on_device(value) for key, value in loaded.params.items()}
+    k, slots = config.samples_per_item, config.lengths.max_new_tokens
+    chosen = config.sampling
+    sampling = Sampling(slots, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file, tqdm(total=len(pool), desc="sampling", unit="pair") as bar:
+        for number, (group, real) in enumerate(groups):
+            if number >= len(done):
+                samples = sampler.sample(
+                    params,
+                    [chats[i] for i in group],
+                    [pool[i].id for i in group],
+                    bucket=buckets.fit(needs[number]),
+                    responses=k,
+                    sampling=sampling,
+                    slots=slots,
+                    seed=config.seed,
+                )
+                rows = [list(samples.texts[q * k : q * k + k]) for q in range(real)]
+                file.write(json.dumps(rows, ensure_ascii=False) + "\n")
+                file.flush()
+                done.append(rows)
+            bar.update(real)
+    return [texts for rows in done for texts in rows]
+
+
+def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: int) -> Sorted:
+    """Sort pairs by how often they were judged correctly; of a pair, one distinct correct reasoning is learnt."""
+    rng = np.random.default_rng([seed, 5])
+    accepted: list[Example] = []
+    hard: list[Example] = []
+    counts: dict[str, Counter[str]] = {}
+    for example, samples in zip(pool, texts):
+        right = [text for text in samples if is_correct(text, str(example.solution))]
+        kind = "always right" if len(right) == len(samples) else "sometimes right" if right else "never right"
+        counts.setdefault(str(example.task), Counter())[kind] += 1
+        meta = {**example.meta, "correct_of": [len(right), len(samples)]}
+        if kind != "always right":
+            hard.append(dataclasses.replace(example, meta=meta))
+        if right:
+            distinct = sorted(set(right))
+            response = distinct[int(rng.integers(len(distinct)))]
+            provenance = {"stage": "reject", "seed": seed, "correct": len(right), "samples": len(samples)}
+            accepted.append(
+                dataclasses.replace(example, response=response, meta={**meta, "provenance": provenance})
+            )
+    return Sorted(balanced(accepted, rng), hard, counts)
+
+
+def is_correct(text: str, solution: str) -> bool:
+    """Whether a reasoning may be learnt: strict form, right answer, and an answer that follows from true sums.
+
+    A reasoning without readable scores cannot contradict itself and counts by form and answer alone.
+    """
+    from urt_jax.rewards.parse import parse
+
+    if not (format_reward(text) and accuracy_reward(text, solution)):
+        return False
+    return bool(consistency_reward(text)) or not parse(text).scores
+
+
+def balanced(records: Sequence[Example], rng: np.random.Generator) -> list[Example]:
+    """Drop records at random until no answer of a task is more frequent than the other."""
+    groups: dict[tuple[str, Any], list[int]] = {}
+    for index, record in enumerate(records):
+        groups.setdefault((str(record.task), record.label), []).append(index)
+    kept: list[int] = []
+    for task in sorted({task for task, _ in groups}):
+        sides = [groups.get((task, label), []) for label in (1, 2)]
+        size = min(map(len, sides)) or max(map(len, sides))
+        for side in sides:
+            kept += rng.permutation(side)[:size].tolist() if side else []
+    return [records[index] for index in sorted(kept)]
+
+
+def format_counts(found: Sorted) -> str:
+    """Return the table of how often pairs were judged correctly."""
+    kinds = ("always right", "sometimes right", "never right")
+    rows = [{"task": task, **{kind: count[kind] for kind in kinds}} for task, count in sorted(found.counts.items())]
+    told = f"learnt: {len(found.accepted)} reasonings; to GRPO: {len(found.hard)} pairs; dropped: always right"
+    return f"{format_table(rows)}\n{told}"
+
+
+def _whole_batches(path: Path) -> list[list[list[str]]]:
+    """Read the batches an earlier call finished, and cut off a half-written last line."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _on_device(tree: Any) -> Any:
+    return {key: _on_device(value) for key, value in tree.items()} if isinstance(tree, dict) else jnp.asarray(tree)

@@ -1,0 +1,149 @@
+"""Supervised fine-tuning: learn written responses (cold start, accepted reasonings, the drills of a base model).
+
+1. load the model, split it into trained and frozen parts, place it on the mesh;
+2. draw records, encode prompt and response, pad them to one of at most eight shapes;
+3. take optimizer steps, saving state and position together; write the model in the published layout.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model, save_model
+from urt_jax.checkpoints.run_folder import write_result
+from urt_jax.config import ModelConfig, PixelsConfig, SftConfig, TrainingConfig
+from urt_jax.data.collate import Buckets, collate, length_of, need_of, pack, plan_buckets
+from urt_jax.data.loader import Prefetcher, Source, mix
+from urt_jax.generation.sampler import padding_of
+from urt_jax.sharding.mesh import make_mesh
+from urt_jax.stages.records import Encoder, training_source
+from urt_jax.training.compile import compile_sft_step, place_rows, place_state
+from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.metrics import read_metrics
+from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.state import TrainState, init_state
+from urt_jax.types import Batch, EncodedChat
+
+PROBED_RECORDS = 2048  # records looked at to plan the shapes of an endless stream
+HEADROOM = 1.1  # how much longer than any probed row the largest shape is, where the stream is endless
+
+
+def run(config: SftConfig) -> None:
+    """Train on the configured sources and write ``model/`` and the result."""
+    folder = Path(config.workdir)
+    loaded = open_model(config.model, config.pixels, seed=config.seed)
+    sources = [training_source(data, seed=config.seed) for data in config.data]
+    train_on(config, folder, loaded, sources, batch_size=config.batch_size, title=config.stage)
+    finish(folder, config.stage)
+
+
+def open_model(model: ModelConfig, pixels: PixelsConfig, *, seed: int) -> LoadedModel:
+    """Load the model a stage starts from, or draw fresh weights in its layout."""
+    bounds = (pixels.min_pixels, pixels.max_pixels)
+    if model.init == "random":
+        return random_model(model.path, seed=seed, pixels=bounds)
+    return load_model(model.path, pixels=bounds)
+
+
+def compute_dtype(name: str) -> Any:
+    """Return the dtype of the computation: bfloat16 where the device has it, float32 on a CPU and on older GPUs."""
+    if name != "auto":
+        return np.dtype(name)
+    device = jax.devices()[0]
+    fast_bfloat16 = device.platform == "tpu" or float(getattr(device, "compute_capability", 0) or 0) >= 8
+    return np.dtype("bfloat16" if fast_bfloat16 else "float32")
+
+
+def train_on(
+    config: TrainingConfig,
+    folder: Path,
+    loaded: LoadedModel,
+    sources: Sequence[Source],
+    *,
+    batch_size: int,
+    title: str,
+) -> LoadedModel:
+    """Train on a mix of sources in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
+    chosen = config.optimizer
+    schedule = make_schedule(
+        chosen.schedule, peak=chosen.learning_rate, steps=config.steps, warmup_steps=chosen.warmup_steps
+    )
+    optimizer = make_optimizer(
+        schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, clip_norm=chosen.clip_norm
+    )
+    state = place_state(mesh, init_state(loaded.params, optimizer, config.model.trainable))
+    step_fn = compile_sft_step(model, optimizer, state, mesh)
+    row_step = mesh.shape["data"] * mesh.shape["fsdp"]
+    feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step)
+    ahead = Prefetcher(feed.batch, start=0, stop=config.steps)
+
+    def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+        state, figures = step_fn(state, place_rows(mesh, ahead[step]))
+        return state, {**figures, "learning_rate": schedule(step)}
+
+    settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every)
+    try:
+        state = train(folder, state, advance, settings, title=title)
+    finally:
+        ahead.close()
+    params = jax.tree.map(np.asarray, state.params)
+    save_model(folder / "model", params, loaded.processor, loaded.folder)
+    return LoadedModel(loaded.processor, params, folder / "model")
+
+
+class SftFeed:
+    """Makes the batch of any step from the seed alone; short records share rows, in shapes planned once."""
+
+    def __init__(
+        self, config: TrainingConfig, loaded: LoadedModel, sources: Sequence[Source], *, batch_size: int, row_step: int
+    ) -> None:
+        lengths = config.lengths
+        self._encoder = Encoder(
+            loaded.processor, max_prompt_tokens=lengths.max_prompt_tokens, max_new_tokens=lengths.max_new_tokens
+        )
+        self._record = mix(sources, seed=config.seed, rows=config.steps * batch_size)
+        self._size = batch_size
+        self._padding = padding_of(loaded.processor)
+        self.buckets = self._plan(config.steps, loaded.processor.config.vision.window_slots, row_step)
+
+    def _plan(self, steps: int, window_slots: int, row_step: int) -> Buckets:
+        """Plan over all records of a short run; over a sample, with headroom, of a long one."""
+        probed = min(steps, -(-PROBED_RECORDS // self._size))
+        room = 1.0 if probed == steps else HEADROOM
+        lengths = [[length_of(c, len(r)) for c, r in self._records(step)] for step in range(probed)]
+        width = -(-int(max(record.tokens for batch in lengths for record in batch) * room) // 8) * 8
+        needs = []
+        for batch in lengths:
+            rows = len(pack([record.tokens for record in batch], width=width))
+            need = need_of(batch, rows=int(rows * room), tokens=width)
+            needs.append(need._replace(frames=int(need.frames * room)))
+        return plan_buckets(needs, window_slots=window_slots, row_step=row_step)
+
+    def _records(self, step: int) -> list[tuple[EncodedChat, np.ndarray]]:
+        return [self._encoder.trained(self._record(step * self._size + i)) for i in range(self._size)]
+
+    def batch(self, step: int) -> Batch:
+        """Return the padded batch of one step."""
+        records = self._records(step)
+        lengths = [length_of(chat, len(response)) for chat, response in records]
+        packed = pack([length.tokens for length in lengths], width=self.buckets.tokens[-1])
+        bucket = self.buckets.fit(need_of(lengths, rows=len(packed), tokens=self.buckets.tokens[-1]))
+        chats, responses = zip(*records)
+        return collate(chats, responses, bucket=bucket, packed=packed, **self._padding)
+
+
+def finish(folder: Path, stage: str) -> None:
+    """Print what training did and mark the run as finished."""
+    lines = read_metrics(folder)
+    first, last = lines[0], lines[-1]
+    table = (
+        f"{stage}: {int(last['step'])} steps, loss {first['loss']:.3f} -> {last['loss']:.3f}; "
+        f"model in {folder / 'model'}"
+    )
+    print(table)
+    write_result(folder, table, loss_first=first["loss"], loss_last=last["loss"], steps=last["step"])

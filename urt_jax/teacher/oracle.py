@@ -1,0 +1,211 @@
+"""The built-in teacher of ``scenes``: an OpenAI-protocol server in a process of its own.
+
+1. It is told which pool of scenes exists (tasks, counts, seed), regenerates it and remembers the pictures' hashes.
+2. A request shows it what any teacher would see: a prompt and data-URL pictures. Their hashes lead back to the scene.
+3. It writes the reasoning of a judge that misreads at a set rate. The label is taken off the scene before it writes.
+
+    python -m urt_jax.teacher.oracle --seed 0 --task image_gen=64 --error-rate 0.05 --port 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+from urt_jax.data.examples import TASKS, BadInputError, Example, Media
+from urt_jax.data.images import load_image
+from urt_jax.data.scenes import make_example, write_reasoning
+from urt_jax.teacher.scene_pool import OracleSettings, RefusalError, ScenePool, pixel_hash
+
+MODEL_NAME = "scenes-oracle"
+TOKENS_PER_PICTURE = 16  # what a picture counts in the reported usage; words count one each
+
+
+class Oracle:
+    """Answers chat requests about one pool of scenes; safe to call from several threads."""
+
+    def __init__(
+        self,
+        settings: OracleSettings,
+        *,
+        make: Callable[..., Example] = make_example,
+        write: Callable[..., str] = write_reasoning,
+    ) -> None:
+        self.settings = settings
+        self.pool = ScenePool(settings, make)
+        self.write = write
+        self._attempts: dict[tuple[str, ...], int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the chat completion for one request body of ``/v1/chat/completions``.
+
+        Raises:
+            RefusalError: with the HTTP status to answer.
+        """
+        if request.get("model") != MODEL_NAME:
+            raise RefusalError(
+                404, f"the model {request.get('model')!r} does not exist; this server has {MODEL_NAME!r}"
+            )
+        prompt, pictures = read_request(request)
+        self._misbehave(pictures)
+        scene = self.pool.find(pictures, prompt)
+        # Seeded by what is shown, so a reply depends on no other request.
+        text = self.write(replace(scene, label=None), self._rng("reading", *pictures, prompt), self.settings.error_rate)
+        prompt_tokens = len(prompt.split()) + TOKENS_PER_PICTURE * len(pictures)
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(text.split())}
+        return {
+            "id": f"chatcmpl-{hashlib.sha256(prompt.encode()).hexdigest()[:12]}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": MODEL_NAME,
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "usage": {**usage, "total_tokens": sum(usage.values())},
+        }
+
+    def _misbehave(self, pictures: tuple[str, ...]) -> None:
+        time.sleep(self.settings.latency_s)
+        with self._lock:
+            self._attempts[pictures] += 1
+            attempt = self._attempts[pictures]
+        draw = self._rng("attempt", str(attempt), *pictures).random()
+        if draw < self.settings.busy_rate:
+            raise RefusalError(429, "too many requests, come back later")
+        if draw < self.settings.busy_rate + self.settings.broken_rate:
+            raise RefusalError(500, "the server stumbled")
+
+    def _rng(self, *parts: str) -> np.random.Generator:
+        digest = hashlib.sha256("\n".join((str(self.settings.error_seed), *parts)).encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def read_request(request: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the prompt's text and the hashes of its pictures, in order.
+
+    Raises:
+        RefusalError: 400 when the body is no chat request or a picture is no readable data URL.
+    """
+    texts: list[str] = []
+    pictures: list[str] = []
+    try:
+        for message in request["messages"]:
+            content = message["content"]
+            parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            for part in parts:
+                if part["type"] == "text":
+                    texts.append(part["text"])
+                else:
+                    url = part["image_url"]["url"]
+                    if not url.startswith("data:"):
+                        raise RefusalError(400, "pictures must be data URLs; this server fetches nothing")
+                    picture = load_image(Media("image", url), name=f"picture {len(pictures) + 1}")
+                    pictures.append(pixel_hash(picture))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RefusalError(400, f"not a chat request: {error!r}") from error
+    except BadInputError as error:
+        raise RefusalError(400, str(error)) from error
+    return "\n".join(texts), tuple(pictures)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, oracle: Oracle) -> None:
+        super().__init__(("127.0.0.1", port), _Session)
+        self.oracle = oracle
+
+
+class _Session(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # keeps connections open between requests
+    server: _Server
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            self._send(200, {"object": "list", "data": [{"id": MODEL_NAME, "object": "model", "owned_by": "urt_jax"}]})
+        else:
+            self._refuse(RefusalError(404, f"no such address: {self.path}"))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            if self.path != "/v1/chat/completions":
+                raise RefusalError(404, f"no such address: {self.path}")
+            try:
+                request = json.loads(body)
+            except ValueError as error:
+                raise RefusalError(400, f"the body is no JSON: {error}") from error
+            self._send(200, self.server.oracle.complete(request))
+        except RefusalError as refusal:
+            self._refuse(refusal)
+
+    def _refuse(self, refusal: RefusalError) -> None:
+        self._send(refusal.status, {"error": {"message": str(refusal), "type": "oracle", "code": None}})
+
+    def _send(self, status: int, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if status == 429:
+            self.send_header("Retry-After", "0.05")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write no access log: standard output carries the port only."""
+
+
+def _task_count(text: str) -> tuple[str, int]:
+    task, _, count = text.partition("=")
+    if task not in TASKS or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=COUNT with one of {', '.join(TASKS)}")
+    return task, int(count)
+
+
+def _exit_with_parent() -> None:
+    sys.stdin.buffer.read()  # ends when the parent's end of the pipe closes, however the parent ended
+    os._exit(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until stopped; the first line on standard output is the port."""
+    parser = argparse.ArgumentParser(prog="python -m urt_jax.teacher.oracle", description="the built-in teacher")
+    parser.add_argument("--task", type=_task_count, action="append", required=True, metavar="TASK=COUNT")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes")
+    parser.add_argument("--error-seed", type=int, default=0, help="of the misreadings")
+    parser.add_argument("--split", default="train", choices=("train", "heldout"))
+    for name, default, meaning in (
+        ("difficulty", 0.45, "share of close pairs"),
+        ("error-rate", 0.0, "chance to misread one attribute"),
+        ("busy-rate", 0.0, "share of attempts answered 429"),
+        ("broken-rate", 0.0, "share of attempts answered 500"),
+        ("latency-s", 0.0, "seconds before an answer"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=default, help=meaning)
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started this one")
+    given = vars(parser.parse_args(arguments))
+    port, watch = given.pop("port"), given.pop("until_stdin_closes")
+    settings = OracleSettings(counts=dict(given.pop("task")), **given)
+    server = _Server(port, Oracle(settings))
+    if watch:
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

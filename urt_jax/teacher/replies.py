@@ -1,0 +1,96 @@
+"""The teacher's replies on disk: one JSON line each, written as they arrive, read back by a run that goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from urt_jax.data.examples import BadInputError
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for one request: ``text`` when the teacher answered, ``error`` when it did not after all retries.
+
+    ``request`` is the fingerprint of what was asked (prompt and sampling settings). Token counts are None where the
+    endpoint reports none. ``latency_s`` is the seconds of the last attempt.
+    """
+
+    id: str
+    request: str
+    text: str | None
+    error: str | None
+    model: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    latency_s: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Count over all replies on disk, those of earlier runs included; ``retries`` is attempts past the first."""
+
+    answered: int = 0
+    failed: int = 0
+    retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens read and written by the teacher."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def plus(self, reply: Reply) -> Usage:
+        """Return the count with one more reply in it."""
+        return Usage(
+            answered=self.answered + (reply.text is not None),
+            failed=self.failed + (reply.text is None),
+            retries=self.retries + max(reply.attempts - 1, 0),
+            prompt_tokens=self.prompt_tokens + (reply.prompt_tokens or 0),
+            completion_tokens=self.completion_tokens + (reply.completion_tokens or 0),
+        )
+
+
+def read_replies(path: Path) -> dict[str, Reply]:
+    """Read the replies by record id; a failed request that was asked again is given by its last line.
+
+    A last line without its line end is what a killed run left half written: it is not read.
+
+    Raises:
+        BadInputError: a complete line that is no reply; the message names file and line.
+    """
+    if not path.exists():
+        return {}
+    replies: dict[str, Reply] = {}
+    complete = path.read_bytes().split(b"\n")[:-1]
+    for number, line in enumerate(complete, start=1):
+        try:
+            reply = Reply(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise BadInputError(
+                f"{path}, line {number}: not a teacher's reply ({error}); mend or delete this line, "
+                "its record is then asked again"
+            ) from error
+        replies[reply.id] = reply
+    return replies
+
+
+def open_replies(path: Path) -> BinaryIO:
+    """Open the file for appending, after cutting off a half-written last line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab+")
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+    file.seek(0, 2)
+    return file
+
+
+def append_reply(file: BinaryIO, reply: Reply) -> None:
+    """Write one reply as one line and hand it to the operating system at once, so that ``kill -9`` cannot lose it."""
+    file.write(json.dumps(asdict(reply), ensure_ascii=False).encode() + b"\n")
+    file.flush()

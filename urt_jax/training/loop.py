@@ -1,0 +1,102 @@
+"""The loop every training stage runs: advance, log one step late, checkpoint, leave when asked to.
+
+1. restore the newest checkpoint, if there is one, and cut the metrics after it;
+2. dispatch step n, then read and log the figures of step n-1, so that the host never waits for the device;
+3. save the state on schedule, at the end, and when a preemption notice came.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
+from urt_jax.checkpoints.store import CheckpointStore
+from urt_jax.training.metrics import MetricsWriter
+from urt_jax.training.state import TrainState
+
+# state, step -> the next state and its figures (device scalars are fine)
+Advance = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long a stage trains and how often it reports, in optimizer steps."""
+
+    steps: int
+    save_every: int
+    keep: int
+    log_every: int
+    shown: tuple[str, ...] = ("loss",)  # figures on the progress bar
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training diverged: a loss was NaN or infinite."""
+
+
+def train(
+    folder: Path,
+    state: TrainState,
+    advance: Advance,
+    settings: LoopSettings,
+    *,
+    title: str,
+    after_step: Callable[[int], None] | None = None,
+) -> TrainState:
+    """Advance ``state`` to ``settings.steps``, resuming from ``folder/checkpoints``, and return it.
+
+    A run killed at any time and called again ends with the same parameters, bit for bit: ``advance`` must depend on
+    the state and the step number alone. Frozen parameters are not saved; they come from the model the run started with.
+
+    Raises:
+        Preempted: after a SIGTERM, once the state is saved.
+        NonFiniteLossError: the loss of a step was not finite; the checkpoint before it is kept.
+    """
+    with CheckpointStore(folder / "checkpoints", keep=settings.keep) as store, PreemptionNotice() as notice:
+        found = store.restore_latest(_saved(state))
+        if found is not None:
+            step, kept, _ = found
+            state = state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"])
+        start = int(state.step)
+        bar = tqdm(total=settings.steps, initial=start, desc=title, unit="step", dynamic_ncols=True, smoothing=0.1)
+        with MetricsWriter(folder, resume_step=start) as writer, bar:
+            waiting: tuple[int, Mapping[str, Any]] | None = None
+            then = time.perf_counter()
+            for step in range(start, settings.steps):
+                state, figures = advance(state, step)
+                if waiting:
+                    _log(writer, bar, *waiting, settings)
+                now = time.perf_counter()
+                waiting, then = (step + 1, {**figures, "step_time": now - then}), now
+                if after_step is not None:
+                    after_step(step + 1)
+                last = step + 1 == settings.steps
+                if last or notice.arrived or (step + 1) % settings.save_every == 0:
+                    _log(writer, bar, *waiting, settings)
+                    waiting = None
+                    store.save(step + 1, _saved(state), {"step": step + 1})
+                if notice.arrived and not last:
+                    raise Preempted(f"saved after step {step + 1} of {settings.steps} in {folder}")
+    return state
+
+
+def _saved(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+
+
+def _log(writer: MetricsWriter, bar: Any, step: int, figures: Mapping[str, Any], settings: LoopSettings) -> None:
+    values = {name: float(value) for name, value in figures.items()}
+    loss = values.get("loss", 0.0)
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"the loss of step {step} is {loss}; lower optimizer.learning_rate or look at the records of that step. "
+            "The last checkpoint before it is kept; calling again repeats the steps after it"
+        )
+    if step % settings.log_every == 0 or step == settings.steps:
+        writer.write(step, values)
+    bar.update(step - bar.n)
+    bar.set_postfix({name: f"{values[name]:.3g}" for name in settings.shown if name in values}, refresh=False)

@@ -1,0 +1,75 @@
+"""Metrics of a run: one JSON line a step and the same figures for TensorBoard."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import SupportsFloat
+
+from tensorboardX import SummaryWriter
+
+
+class MetricsWriter:
+    """Append figures to ``<folder>/metrics.jsonl`` and ``<folder>/tb``, going on where a stopped run left off.
+
+    Lines after ``resume_step`` (and a half-written last one) belong to steps that will be run again, so they are cut
+    off; -1 starts anew. Figures of a checkpoint's own step must be written before that checkpoint is saved.
+    ``active=False`` writes nothing: give it on every process but the first.
+    """
+
+    def __init__(self, folder: str | Path, *, resume_step: int = -1, active: bool = True) -> None:
+        self.active = active
+        if not active:
+            return
+        path = Path(folder) / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_after(path, resume_step)
+        self._lines = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(path.parent / "tb"), purge_step=resume_step + 1, write_to_disk=True)
+
+    def write(self, step: int, figures: Mapping[str, SupportsFloat]) -> None:
+        """Write the figures of one step; numbers of any kind that ``float()`` takes (a device array is fetched)."""
+        if not self.active:
+            return
+        values = {name: float(value) for name, value in figures.items()}
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": int(step), **finite}) + "\n")
+        self._lines.flush()
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds."""
+        if self.active:
+            self._lines.close()
+            self._board.close()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, float]]:
+    """Read the lines of a run's metrics; a figure that was not finite comes back as NaN, no file as no lines."""
+    path = Path(folder) / "metrics.jsonl"
+    lines = [] if not path.exists() else _whole_lines(path)
+    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
+
+
+def _cut_after(path: Path, step: int) -> None:
+    if path.exists():
+        kept = [line for line in _whole_lines(path) if int(line["step"] or 0) <= step]
+        rewritten = path.with_name(".metrics.jsonl.tmp")
+        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        rewritten.replace(path)
+
+
+def _whole_lines(path: Path) -> list[dict[str, float | None]]:
+    """Parse all lines that end; a kill leaves at most the last one without its end."""
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -1,0 +1,56 @@
+"""The train state: what is trained and what is frozen are two trees, so nothing frozen has gradients or moments."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+from jaxtyping import Int
+
+Params = dict[str, Any]
+
+
+class TrainState(NamedTuple):
+    """Everything a training step changes, and the weights it only reads."""
+
+    step: Int[Array, ""]
+    trainable: Params
+    frozen: Params
+    opt_state: Any
+
+    @property
+    def params(self) -> Params:
+        """The whole parameter tree."""
+        return merge_params(self.trainable, self.frozen)
+
+
+def split_params(params: Params, patterns: Sequence[str]) -> tuple[Params, Params]:
+    """Split a tree into (trainable, frozen): a leaf is trained when any pattern matches its ``a/b/c`` path.
+
+    Raises:
+        ValueError: a pattern matches nothing, so that a misspelt one cannot silently train less.
+    """
+    flat = flatten_dict(params, sep="/")
+    idle = [pattern for pattern in patterns if not any(re.search(pattern, path) for path in flat)]
+    if idle:
+        roots = sorted({path.split("/")[0] for path in flat})
+        raise ValueError(f"trainable patterns {idle} match no parameter; the paths start with {', '.join(roots)}")
+    chosen = {path for path in flat if any(re.search(pattern, path) for pattern in patterns)}
+    return (
+        unflatten_dict({path: leaf for path, leaf in flat.items() if path in chosen}, sep="/"),
+        unflatten_dict({path: leaf for path, leaf in flat.items() if path not in chosen}, sep="/"),
+    )
+
+
+def merge_params(trainable: Params, frozen: Params) -> Params:
+    """Put the two trees of ``split_params`` together again."""
+    return unflatten_dict({**flatten_dict(trainable), **flatten_dict(frozen)})
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation, patterns: Sequence[str]) -> TrainState:
+    """Build the state of step 0; moments are allocated for the trainable tree only."""
+    trainable, frozen = split_params(params, patterns)
+    return TrainState(jnp.int32(0), trainable, frozen, optimizer.init(trainable))

@@ -1,0 +1,164 @@
+"""The pure training steps: ``(state, batch) -> (state, metrics)``; everything here is jitted by ``compile``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Bool, Float
+
+from urt_jax.losses.grpo import policy_loss
+from urt_jax.losses.sft import sft_loss
+from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.ops.logprobs import chosen_logps
+from urt_jax.training.state import Params, TrainState, merge_params
+from urt_jax.types import Batch
+
+Metrics = dict[str, Array]
+
+
+class CompletionScores(NamedTuple):
+    """Log-probability and entropy (nats) of each completion token under the full tempered distribution."""
+
+    logp_BU: Float[Array, "B U"]
+    entropy_BU: Float[Array, "B U"]
+
+
+class GrpoBatch(NamedTuple):
+    """A rollout made ready for the update; rows are question-major, completions start at column ``S``."""
+
+    rows: Batch  # tokens [B, S + U]
+    advantage_B: Float[Array, " B"]
+    old_logp_BU: Float[Array, "B U"]
+    ref_logp_BU: Float[Array, "B U"]
+    sampler_logp_BU: Float[Array, "B U"]
+    temperature: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """Which policy loss and its constants, fixed for a run; see ``losses.grpo.policy_loss``."""
+
+    kind: str
+    clip_low: float
+    clip_high: float
+    kl_coef: float
+
+
+def score_completions(
+    model: VisionLanguageModel,
+    params: Params,
+    rows: Batch,
+    temperature: Float[Array, ""],
+    suppressed_V: Bool[Array, " V"],
+    *,
+    width: int,
+) -> CompletionScores:
+    """Score the last ``width`` columns of each row, each from the hidden state of the column before it.
+
+    The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists.
+    """
+    hidden, _ = model.apply({"params": params}, rows, method="hidden")  # type: ignore[misc]
+    before = hidden[:, -width - 1 : -1]
+    head = model.apply({"params": params}, method="head_weight")
+    logp, entropy = chosen_logps(
+        before.reshape(-1, before.shape[-1]),
+        head,  # type: ignore[arg-type]
+        jnp.asarray(rows.tokens_BT)[:, -width:].reshape(-1),
+        temperature=temperature,
+        suppress_V=suppressed_V,
+    )
+    shape = before.shape[:2]
+    return CompletionScores(logp.reshape(shape), entropy.reshape(shape))
+
+
+def sft_train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: VisionLanguageModel,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:
+    """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch."""
+
+    def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
+        hidden, _ = model.apply({"params": merge_params(trainable, state.frozen)}, batch, method="hidden")  # type: ignore[misc]
+        head = model.apply({"params": merge_params(trainable, state.frozen)}, method="head_weight")
+        tokens, mask = jnp.asarray(batch.tokens_BT)[:, 1:], jnp.asarray(batch.loss_mask_BT)[:, 1:]
+        logp, _ = chosen_logps(
+            hidden[:, :-1].reshape(-1, hidden.shape[-1]),
+            head,  # type: ignore[arg-type]
+            tokens.reshape(-1),
+        )
+        total, denominator, metrics = sft_loss(logp.reshape(tokens.shape), mask)
+        return total, (denominator, metrics)
+
+    return _update(state, loss_fn, optimizer)
+
+
+def grpo_train_step(
+    state: TrainState,
+    batch: GrpoBatch,
+    suppressed_V: Bool[Array, " V"],
+    *,
+    model: VisionLanguageModel,
+    optimizer: optax.GradientTransformation,
+    loss: PolicyLoss,
+    first_update: bool,
+) -> tuple[TrainState, Metrics]:
+    """Take one policy-gradient step on a scored rollout.
+
+    In the ``first_update`` of a rollout the old policy is the current one: the ratio is 1 and its gradient is that of the
+    log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with a KL term.
+    """
+    width = batch.old_logp_BU.shape[1]
+    mask = jnp.asarray(batch.rows.loss_mask_BT)[:, -width:]
+
+    def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
+        params = merge_params(trainable, state.frozen)
+        scores = score_completions(model, params, batch.rows, batch.temperature, suppressed_V, width=width)
+        total, denominator, metrics = policy_loss(
+            loss.kind,
+            logp_BT=scores.logp_BU,
+            old_logp_BT=None if first_update else batch.old_logp_BU,
+            ref_logp_BT=batch.ref_logp_BU if loss.kl_coef else None,
+            sampler_logp_BT=batch.sampler_logp_BU,
+            advantage_B=batch.advantage_B,
+            mask_BT=mask,
+            clip_low=loss.clip_low,
+            clip_high=loss.clip_high,
+            kl_coef=loss.kl_coef,
+            max_tokens=width,
+        )
+        entropy = (jnp.where(mask, jax.lax.stop_gradient(scores.entropy_BU), 0.0).sum(), mask.sum())
+        gap = jnp.where(mask, jnp.abs(jax.lax.stop_gradient(scores.logp_BU) - batch.sampler_logp_BU), 0.0)
+        extra = {"entropy": entropy, "sampling/sampling_logp_difference/max": gap.max()}
+        return total, (denominator, {**metrics, **extra})
+
+    return _update(state, loss_fn, optimizer)
+
+
+def _update(
+    state: TrainState,
+    loss_fn: Callable[[Params], tuple[Array, tuple[Array, Any]]],
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:
+    """Differentiate the sum, divide once by the denominator, apply; pairs (sum, count) become means."""
+    (total, (denominator, metrics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.trainable)
+    scale = 1.0 / jnp.maximum(denominator, 1.0)
+    gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    flat = {name: _mean(value) for name, value in metrics.items()}
+    flat |= {"loss": total * scale, "grad_norm": optax.global_norm(gradients)}
+    return TrainState(state.step + 1, trainable, state.frozen, opt_state), flat  # type: ignore[arg-type]
+
+
+def _mean(value: Any) -> Array:
+    if isinstance(value, tuple):
+        total, count = value
+        return total / jnp.maximum(count, 1)
+    return value
