@@ -1,6 +1,6 @@
 """Train the base of ``urt-tiny`` from nothing: it sees, compares and adds up, but does not reason in writing yet.
 
-    python -m urt_jax.main --config configs/base.py
+python -m urt_jax.main --config configs/base.py
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ def get_config(preset: str = "") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; this config has none")
     config = ConfigDict()
     config.stage = "base"
-    config.steps = 1700
+    config.steps = 1300
     config.batch_size = 64
     everything = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
     config.data = [

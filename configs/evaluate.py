@@ -1,6 +1,6 @@
 """Judge held-out pairs of the built-in task with the shipped models: both orders, with and without reasoning.
 
-    python -m urt_jax.main --config configs/evaluate.py
+python -m urt_jax.main --config configs/evaluate.py
 """
 
 from ml_collections import ConfigDict

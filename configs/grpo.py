@@ -1,6 +1,6 @@
 """GRPO from the shipped cold start on the built-in task, with the held-out table before and after.
 
-    python -m urt_jax.main --config configs/grpo.py
+python -m urt_jax.main --config configs/grpo.py
 """
 
 from ml_collections import ConfigDict

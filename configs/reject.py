@@ -1,6 +1,6 @@
 """Rejection sampling: judge a pool several times, learn correct reasonings, pass the hard pairs on to GRPO.
 
-    python -m urt_jax.main --config configs/reject.py
+python -m urt_jax.main --config configs/reject.py
 """
 
 from ml_collections import ConfigDict

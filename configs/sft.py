@@ -1,6 +1,6 @@
 """Cold start: teach the base judge the form of written reasoning from a distilled file.
 
-    python -m urt_jax.main --config configs/sft.py --config.data.0.path=runs/distill/records/cold_start.jsonl
+python -m urt_jax.main --config configs/sft.py --config.data.0.path=runs/distill/records/cold_start.jsonl
 """
 
 from ml_collections import ConfigDict

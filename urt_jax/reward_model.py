@@ -74,12 +74,12 @@ class RewardModel:
     ) -> np.ndarray:
         """Return float32 logits ``[T, V]`` of one chat with generation prompt; V counts embedding rows.
 
-        Media are consumed in order of appearance; a video is ``uint8 [frames, H, W, 3]`` (or ``Media`` with its fps) and
-        is not resampled in time.
+        Media are consumed in order of appearance; a video is ``uint8 [frames, H, W, 3]`` (or ``Media`` with its fps)
+        and is not resampled in time.
         """
         chat = self._encode(_chat(messages, images, videos), name="messages")
         bucket = self._bucket([chat])
-        batch = collate([chat], [np.zeros(0, np.int32)], bucket=bucket, **padding_of(self.processor))
+        batch = collate([chat], [np.zeros(0, np.int32)], bucket=bucket, packed=None, **padding_of(self.processor))
         return np.asarray(self._logits({"params": self.params}, batch))[0, : len(chat.tokens_T)]
 
     def generate(
@@ -186,7 +186,9 @@ class RewardModel:
     ) -> list[Verdict]:
         """Judge many pairs; see ``compare``. Verdicts are in the order in which each pair was given."""
         if votes < 1 or (votes > 1 and temperature == 0):
-            raise BadInputError(f"votes={votes} at temperature {temperature}: give votes >= 1, and a temperature to vote")
+            raise BadInputError(
+                f"votes={votes} at temperature {temperature}: give votes >= 1, and a temperature to vote"
+            )
         shown = [(e, False) for e in examples] + ([(e.swapped(), True) for e in examples] if order == "both" else [])
         queries = [
             Query(f"{example.id}#swapped" if swapped else example.id, render(example, think=think), vote)
@@ -279,8 +281,12 @@ def make_pair(
     Raises:
         BadInputError: arguments that name no task, or another number of candidates than two.
     """
-    given = {name: value for name, value in (("images", images), ("videos", videos), ("answers", answers)) if value is not None}
-    needed = "give caption= with images= or videos= (two each), or question= with answers= (two) and context= (a picture or clip)"
+    given = {
+        name: value
+        for name, value in (("images", images), ("videos", videos), ("answers", answers))
+        if value is not None
+    }
+    needed = "give caption= with two images= or videos=, or question= with two answers= and context= (picture or clip)"
     if len(given) != 1:
         raise BadInputError(f"candidates were given as {', '.join(given) or 'nothing'}; {needed}")
     kind, candidates = next(iter(given.items()))
@@ -288,7 +294,9 @@ def make_pair(
         raise BadInputError(f"{kind} holds {len(candidates)} candidates; compare takes 2, rank takes any number")
     text = question if kind == "answers" else caption
     if text is None or (kind == "answers") != (context is not None):
-        raise BadInputError(f"{kind} came with caption={caption!r}, question={question!r}, context={context!r}; {needed}")
+        raise BadInputError(
+            f"{kind} came with caption={caption!r}, question={question!r}, context={context!r}; {needed}"
+        )
     return _pair_of(candidates[0], candidates[1], caption, question, context, "pair", video=kind == "videos")
 
 
@@ -318,7 +326,9 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
     if votes[1] == votes[2]:
         first = verdicts[0]
         reason = first.failure if votes[1] == 0 else f"split vote: {votes[1]} for each side"
-        return Verdict(None, first.scores, first.totals, margin, first.reasoning, first.text, reason or "no vote parsed")
+        return Verdict(
+            None, first.scores, first.totals, margin, first.reasoning, first.text, reason or "no vote parsed"
+        )
     winner = 1 if votes[1] > votes[2] else 2
     leading = next(v for v in verdicts if v.winner == winner)
     return Verdict(winner, leading.scores, leading.totals, margin, leading.reasoning, leading.text, None)

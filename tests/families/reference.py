@@ -136,7 +136,10 @@ def hf_inputs(chats: list[EncodedChat], media: list[list[Medium]], *, left: bool
         "attention_mask": torch.tensor(mask),
         "mm_token_type_ids": torch.tensor((ids == IMAGE) * 1 + (ids == VIDEO) * 2),
     }
-    for video, values, grid in ((False, "pixel_values", "image_grid_thw"), (True, "pixel_values_videos", "video_grid_thw")):
+    for video, values, grid in (
+        (False, "pixel_values", "image_grid_thw"),
+        (True, "pixel_values_videos", "video_grid_thw"),
+    ):
         chosen = [m for row in media for m in row if m.video == video]
         if chosen:
             inputs[values] = torch.tensor(np.concatenate([m.patches for m in chosen]))

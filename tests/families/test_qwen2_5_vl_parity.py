@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="parity with transformers needs torch 2.13.0 (CPU build)")
 
-from tests.families.reference import (  # noqa: E402
+from tests.families.reference import (
     EOS,
     PAD,
     TRAITS,
@@ -19,12 +19,12 @@ from tests.families.reference import (  # noqa: E402
     random_chat,
     random_medium,
 )
-from urt_jax.checkpoints.hf_weights import check_shapes, load_weights, save_weights  # noqa: E402
-from urt_jax.data.collate import collate, collate_prompts, need_of, plan_buckets  # noqa: E402
-from urt_jax.families.qwen2_5_vl import FAMILY, read_config  # noqa: E402
-from urt_jax.generation.loop import row_keys, sample_responses  # noqa: E402
-from urt_jax.generation.state import SamplingSettings, Vocabulary  # noqa: E402
-from urt_jax.models.vlm import VisionLanguageModel  # noqa: E402
+from urt_jax.checkpoints.hf_weights import check_shapes, load_weights, save_weights
+from urt_jax.data.collate import collate, collate_prompts, need_of, plan_buckets
+from urt_jax.families.qwen2_5_vl import FAMILY, read_config
+from urt_jax.generation.loop import row_keys, sample_responses
+from urt_jax.generation.state import SamplingSettings, Vocabulary
+from urt_jax.models.vlm import VisionLanguageModel
 
 pytestmark = pytest.mark.parity
 NO_ANSWER = np.zeros(0, np.int32)

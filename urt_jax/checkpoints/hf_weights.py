@@ -19,9 +19,7 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 
 
-def load_weights(
-    folder: str | Path, family: Family, config: ModelConfig, *, dtype: Any = None
-) -> dict[str, Any]:
+def load_weights(folder: str | Path, family: Family, config: ModelConfig, *, dtype: Any = None) -> dict[str, Any]:
     """Read all tensors of a checkpoint folder into our parameter tree (numpy arrays, layers stacked on axis 0).
 
     ``dtype`` casts; ``None`` keeps what is stored.
@@ -132,12 +130,14 @@ def _locate(folder: Path) -> dict[str, Path]:
         weight_map = json.loads(index.read_text())["weight_map"]
         missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
         if missing:
-            raise BadInputError(f"{folder}: {INDEX_NAME} names shards that are not there: {', '.join(missing)}; copy them")
+            raise BadInputError(
+                f"{folder}: {INDEX_NAME} names shards that are not there: {', '.join(missing)}; copy them"
+            )
         return {name: folder / file_name for name, file_name in weight_map.items()}
     single = folder / SINGLE_NAME
     if not single.is_file():
         raise BadInputError(f"{folder}: neither {SINGLE_NAME} nor {INDEX_NAME} is there; only safetensors are read")
-    return {name: single for name in _open(single).keys()}  # noqa: SIM118 (not a dict)
+    return dict.fromkeys(_open(single).keys(), single)
 
 
 def _open(path: Path) -> Any:
@@ -164,8 +164,11 @@ def _check_names(folder: Path, wanted: Any, found: Any, *, tied: bool) -> None:
     missing, extra = sorted(wanted - found), sorted(found - wanted)
     if tied:  # some writers store the tied head a second time; it is the embedding
         extra = [name for name in extra if name != "lm_head.weight"]
-    problems = [f"{label} {', '.join(names[:5])}{_more(names, 5)}" for label, names in
-                (("missing", missing), ("unexpected", extra)) if names]
+    problems = [
+        f"{label} {', '.join(names[:5])}{_more(names, 5)}"
+        for label, names in (("missing", missing), ("unexpected", extra))
+        if names
+    ]
     if problems:
         raise BadInputError(f"{folder}: tensor names do not fit config.json: " + "; ".join(problems))
 

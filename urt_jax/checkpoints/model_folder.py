@@ -62,7 +62,9 @@ def find_model(name: str) -> Path:
     )
 
 
-def load_model(name: str, *, dtype: Any = np.float32, pixels: tuple[int | None, int | None] = (None, None)) -> LoadedModel:
+def load_model(
+    name: str, *, dtype: Any = np.float32, pixels: tuple[int | None, int | None] = (None, None)
+) -> LoadedModel:
     """Read a model; weights are cast to ``dtype`` (``None`` keeps the stored one).
 
     ``pixels`` are (min, max) pixels of a picture that replace the checkpoint's own where given.
@@ -151,7 +153,11 @@ def write_geometry(folder: Path, geometry: PictureGeometry) -> None:
         "image_std": list(geometry.std),
         "processor_class": "Qwen2_5_VLProcessor",
     }
-    image = {"image_processor_type": "Qwen2VLImageProcessor", **_edges(geometry.min_pixels, geometry.max_pixels), **shared}
+    image = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        **_edges(geometry.min_pixels, geometry.max_pixels),
+        **shared,
+    }
     video = {
         "video_processor_type": "Qwen2VLVideoProcessor",
         **_edges(geometry.video_min_pixels, geometry.video_max_pixels),

@@ -4,7 +4,7 @@ import signal
 from types import FrameType, TracebackType
 
 
-class Preempted(Exception):  # noqa: N818 - not an error: the run is saved and goes on when it is called again
+class Preempted(Exception):
     """The run was saved after a preemption notice; the command line ends with exit code 75."""
 
 

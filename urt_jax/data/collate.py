@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from urt_jax.types import Batch, EncodedChat, FramePatches, VisionInput
+from urt_jax.types import Array, Batch, EncodedChat, FramePatches, VisionInput
 
 
 class Need(NamedTuple):
@@ -57,15 +57,17 @@ class Buckets:
         for allowed in sizes:
             if size <= allowed:
                 return allowed
-        raise ValueError(f"a batch needs {size} {axis}, the largest bucket holds {sizes[-1]}; plan buckets over all data")
+        raise ValueError(
+            f"a batch needs {size} {axis}, the largest bucket holds {sizes[-1]}; plan buckets over all data"
+        )
 
 
 def plan_buckets(needs: Sequence[Need], *, window_slots: int, token_step: int = 8, row_step: int = 1) -> Buckets:
     """Choose the largest need on each axis, and where it saves a quarter, the median too: at most 8 shapes in all.
 
     ``window_slots`` is the number of patch slots of a full vision window: frames larger than one window take whole
-    windows. Rows are a multiple of ``row_step`` (the devices they are split over). Where rows and tokens both vary, rows
-    keep one size.
+    windows. Rows are a multiple of ``row_step`` (the devices they are split over). Where rows and tokens both vary,
+    rows keep one size.
     """
 
     def sizes(values: list[int], step: int) -> tuple[int, ...]:
@@ -101,7 +103,7 @@ def need_of(lengths: Sequence[Length], *, rows: int, tokens: int | None = None) 
 
 
 def pack(tokens: Sequence[int], *, width: int) -> list[list[int]]:
-    """Share rows of ``width`` tokens between records: longest first, each into the first row it fits (first-fit decreasing).
+    """Share rows of ``width`` tokens between records: first-fit decreasing, the longest first.
 
     Raises:
         ValueError: a record is longer than a row.
@@ -166,7 +168,7 @@ def collate_prompts(
 ) -> Batch:
     """Pad prompts to the LEFT, so that the last prompt token stands in the last column of every row::
 
-        tokens      . . p p p p      segments   0 0 1 1 1 1
+    tokens      . . p p p p      segments   0 0 1 1 1 1
     """
     batch = _empty(bucket.rows, bucket.tokens, pad_id)
     first_frame = 0
@@ -192,7 +194,7 @@ def join_completions(
     questions, responses = len(prompts.tokens_BT), len(completions_BU) // len(prompts.tokens_BT)
     width = completions_BU.shape[1]
 
-    def rows(x: np.ndarray, axis: int = 0) -> np.ndarray:
+    def rows(x: Array, axis: int = 0) -> np.ndarray:
         return np.repeat(np.asarray(x), responses, axis=axis)
 
     after = rows(next_position_Q)[:, None] + np.arange(width, dtype=np.int32)

@@ -65,7 +65,9 @@ class Example:
             BadInputError: the record has no two candidates, or its own prompt text names their content.
         """
         if len(self.candidates) != 2:
-            raise BadInputError(f"record {self.id}: only a pair can be swapped, this one has {len(self.candidates)} candidates")
+            raise BadInputError(
+                f"record {self.id}: only a pair can be swapped, this one has {len(self.candidates)} candidates"
+            )
         if self.text is not None and isinstance(self.candidates[0], str):
             raise BadInputError(
                 f"record {self.id}: its own prompt text already holds the answers in one order; give question and "
@@ -97,7 +99,8 @@ class Example:
 class Chat:
     """What a model sees and should say: Hugging Face style messages with their media in order of appearance.
 
-    ``messages`` is ``[{"role": ..., "content": [{"type": "text", "text": ...} | {"type": "image"} | {"type": "video"}]}]``.
+    ``messages`` is ``[{"role": ..., "content": [part, ...]}]`` with parts ``{"type": "text", "text": ...}``,
+    ``{"type": "image"}`` or ``{"type": "video"}``.
     """
 
     messages: list[dict[str, Any]]

@@ -16,7 +16,7 @@ from urt_jax.data.tokenizer import chat_text
 from urt_jax.data.video import load_frames, video_patches
 from urt_jax.families.family import Family, MediaLayout
 from urt_jax.models.config import ModelConfig
-from urt_jax.types import EncodedChat
+from urt_jax.types import EncodedChat, FramePatches
 
 SHRINK = 0.8  # each retry of a too long prompt keeps this share of the pixels
 
@@ -71,8 +71,8 @@ def encode_chat(
     geometry = processor.geometry
     while True:
         layouts = (
-            [_lay_out_image(processor, geometry, image) for image in images],
-            [_lay_out_video(processor, geometry, frames, fps) for frames, fps in videos],
+            [_lay_out_image(processor, geometry, image, name) for image in images],
+            [_lay_out_video(processor, geometry, frames, fps, name) for frames, fps in videos],
         )
         encoded = expand_placeholders(processor.config, ids, *layouts, name=name)
         if max_tokens is None or len(encoded.tokens_T) <= max_tokens:
@@ -101,15 +101,15 @@ def _shrunk(geometry: PictureGeometry, images: list, videos: list) -> PictureGeo
     )
 
 
-def _lay_out_image(processor: Processor, geometry: PictureGeometry, image: np.ndarray) -> MediaLayout:
-    patches, grid = image_patches(image, geometry=geometry)
+def _lay_out_image(processor: Processor, geometry: PictureGeometry, image: np.ndarray, name: str) -> MediaLayout:
+    patches, grid = image_patches(image, geometry=geometry, name=name)
     return processor.family.lay_out(patches, grid, processor.config, None)
 
 
 def _lay_out_video(
-    processor: Processor, geometry: PictureGeometry, frames: np.ndarray, fps: float | None
+    processor: Processor, geometry: PictureGeometry, frames: np.ndarray, fps: float | None, name: str
 ) -> MediaLayout:
-    patches, grid = video_patches(frames, geometry=geometry)
+    patches, grid = video_patches(frames, geometry=geometry, name=name)
     seconds = geometry.temporal_patch_size / fps if fps else 1.0
     return processor.family.lay_out(patches, grid, processor.config, seconds)
 
@@ -125,7 +125,10 @@ def expand_placeholders(
                 f"{name}: {len(media)} {kind}s for {count} {kind} placeholders in the prompt; give one for each"
             )
     queues = {config.image_token_id: iter(images), config.video_token_id: iter(videos)}
-    tokens, positions, shown, frames = [], [], [], []
+    tokens: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    shown: list[np.ndarray] = []
+    frames: list[FramePatches] = []
     here = 0
     for token in ids.tolist():
         if token not in queues:

@@ -24,7 +24,9 @@ def read_config(config: dict[str, Any]) -> ModelConfig:
         if text.get("use_sliding_window"):
             raise BadInputError("config.json sets use_sliding_window; only full attention is published for Qwen2.5-VL")
         if rope.get("rope_type", rope.get("type", "default")) not in ("default", "mrope"):
-            raise BadInputError(f"config.json asks for rope type {rope}; Qwen2.5-VL checkpoints use 'mrope' / 'default'")
+            raise BadInputError(
+                f"config.json asks for rope type {rope}; Qwen2.5-VL checkpoints use 'mrope' / 'default'"
+            )
         width, heads = text["hidden_size"], text["num_attention_heads"]
         decoder = DecoderConfig(
             vocab_size=text["vocab_size"],
@@ -58,7 +60,8 @@ def read_config(config: dict[str, Any]) -> ModelConfig:
         raise BadInputError(f"config.json lacks {missing}, which Qwen2.5-VL needs; is the folder complete?") from None
     if 2 * sum(decoder.mrope_section) != decoder.head_width:
         raise BadInputError(
-            f"config.json: mrope_section {decoder.mrope_section} must sum to half the head width, {decoder.head_width // 2}"
+            f"config.json: mrope_section {decoder.mrope_section} must sum to half the head width, "
+            f"{decoder.head_width // 2}"
         )
     return ModelConfig(
         decoder=decoder,
@@ -159,8 +162,8 @@ def lay_out(
 ) -> MediaLayout:
     """Lay a picture or clip out for the tower and the prompt.
 
-    ``patches`` float32 [t*h*w, C] come in Hugging Face order (2x2 groups contiguous, raster over groups) and ``grid`` is
-    (t, h, w) in patches. ``seconds_per_grid`` is the time one temporal patch covers, ``None`` for a picture, whose
+    ``patches`` float32 [t*h*w, C] come in Hugging Face order (2x2 groups contiguous, raster over groups); ``grid``
+    is (t, h, w) in patches. ``seconds_per_grid`` is the time one temporal patch covers, ``None`` for a picture, whose
     temporal positions are not spaced. Positions follow transformers 5 (``get_rope_index``): a medium advances the text
     by its larger side in merged patches.
     """

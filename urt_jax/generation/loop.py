@@ -8,20 +8,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float, Int, Key
 
 from urt_jax.generation.state import Completions, DecodeState, SamplingSettings, Vocabulary
 from urt_jax.models.kv_cache import PromptCache, init_response_cache, write_token
-from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import temper_logits
 from urt_jax.ops.token_choice import choose_token, filter_logits
-from urt_jax.types import Batch
+from urt_jax.types import Array, Batch
 
 
 def row_keys(
-    rng: Key[Array, ""], step: Int[Array, ""], question_B: Int[Array, " B"], response_B: Int[Array, " B"]
-) -> Key[Array, " B"]:
+    rng: Key[jax.Array, ""], step: Int[Array, ""], question_B: Int[Array, " B"], response_B: Int[Array, " B"]
+) -> Key[jax.Array, " B"]:
     """Return one key per row from (seed, step, question id, response index) and nothing else.
 
     A row therefore draws the same numbers whatever stands beside it in the batch.
@@ -36,14 +35,14 @@ def sample_responses(
     params: Any,
     prompts: Batch,
     next_position_Q: Int[Array, " Q"],
-    keys_B: Key[Array, " B"],
+    keys_B: Key[jax.Array, " B"],
     settings: SamplingSettings,
     vocabulary: Vocabulary,
     *,
     slots: int,
 ) -> Completions:
     """Sample ``B / Q`` responses to each of Q left-padded prompts, at most ``slots`` tokens each."""
-    hidden, prompt_cache = model.apply({"params": params}, prompts, keep_cache=True, method="hidden")  # type: ignore[misc]
+    hidden, prompt_cache = run(model, params, prompts, keep_cache=True, method="hidden")
     responses = keys_B.shape[0] // hidden.shape[0]
     last_BD = jnp.repeat(hidden[:, -1], responses, axis=0)
     return _decode(
@@ -67,7 +66,7 @@ def _decode(
     prompt_mask_QS: Array,
     next_position_B: Int[Array, " B"],
     hidden_BD: Float[Array, "B D"],
-    keys_B: Key[Array, " B"],
+    keys_B: Key[jax.Array, " B"],
     settings: SamplingSettings,
     vocabulary: Vocabulary,
     *,
@@ -92,12 +91,13 @@ def _decode(
         return (state.step < settings.max_new_tokens) & ~state.done_B.all()
 
     def one_token(state: DecodeState) -> DecodeState:
-        logits_BV = model.apply({"params": params}, state.hidden_BD, method="logits")
-        token_B, logp_B = _choose(logits_BV, state, settings, vocabulary)  # type: ignore[arg-type]
+        logits_BV = run(model, params, state.hidden_BD, method="logits")
+        token_B, logp_B = _choose(logits_BV, state, settings, vocabulary)
         live_B = ~state.done_B
         token_B = jnp.where(live_B, token_B, vocabulary.pad_id)
-        hidden_BD, new = model.apply(  # type: ignore[misc]
-            {"params": params},
+        hidden_BD, new = run(
+            model,
+            params,
             token_B,
             jnp.broadcast_to((next_position_B + state.step)[None], (3, rows)),
             prompt,
@@ -111,12 +111,10 @@ def _decode(
             step=state.step + 1,
             hidden_BD=hidden_BD,
             done_B=state.done_B | ended_B,
-            cache=write_token(state.cache, new, state.step),
+            cache=write_token(state.cache, new, jnp.asarray(state.step)),
             tokens_BU=jax.lax.dynamic_update_index_in_dim(state.tokens_BU, token_B, state.step, 1),
             mask_BU=jax.lax.dynamic_update_index_in_dim(state.mask_BU, live_B, state.step, 1),
-            logp_BU=jax.lax.dynamic_update_index_in_dim(
-                state.logp_BU, jnp.where(live_B, logp_B, 0.0), state.step, 1
-            ),
+            logp_BU=jax.lax.dynamic_update_index_in_dim(state.logp_BU, jnp.where(live_B, logp_B, 0.0), state.step, 1),
             keys_B=state.keys_B,
         )
 

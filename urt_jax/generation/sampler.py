@@ -149,5 +149,5 @@ def _rows(sampling: Sampling, rows: int) -> SamplingSettings:
         top_k_B=np.full(rows, sampling.top_k, np.int32),
         top_p_B=np.full(rows, sampling.top_p, np.float32),
         min_p_B=np.full(rows, sampling.min_p, np.float32),
-        max_new_tokens=np.int32(sampling.max_new_tokens),
+        max_new_tokens=np.array(sampling.max_new_tokens, np.int32),
     )

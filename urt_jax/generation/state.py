@@ -2,17 +2,18 @@
 
 from typing import NamedTuple
 
-from jax import Array
+import jax
 from jaxtyping import Bool, Float, Int, Key
 
 from urt_jax.models.kv_cache import ResponseCache
+from urt_jax.types import Array
 
 
 class SamplingSettings(NamedTuple):
     """Sampling settings of each row, all traced: a change compiles nothing.
 
-    Neutral values are temperature 1, top_k 0, top_p 1, min_p 0; temperature 0 takes the most likely token. A checkpoint's
-    generation config is never read.
+    Neutral values are temperature 1, top_k 0, top_p 1, min_p 0; temperature 0 takes the most likely token.
+    A checkpoint's generation config is never read.
     """
 
     temperature_B: Float[Array, " B"]
@@ -40,7 +41,7 @@ class DecodeState(NamedTuple):
     tokens_BU: Int[Array, "B U"]
     mask_BU: Bool[Array, "B U"]
     logp_BU: Float[Array, "B U"]
-    keys_B: Key[Array, " B"]
+    keys_B: Key[jax.Array, " B"]
 
 
 class Completions(NamedTuple):

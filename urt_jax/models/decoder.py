@@ -93,8 +93,8 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """All layers and the last norm; embeddings in, hidden states out.
 
-    The layers repeat ``config.layer_pattern`` and one scan runs over its periods. The one kind published for this family
-    is "attention"; another kind brings its own layer and its own cache record.
+    The layers repeat ``config.layer_pattern`` and one scan runs over its periods. The one kind published for this
+    family is "attention"; another kind brings its own layer and its own cache record.
     """
 
     config: DecoderConfig
@@ -119,9 +119,7 @@ class Decoder(nn.Module):
 
     def _angles(self, positions_3BT: Int[Array, "3 B T"]) -> Float[Array, "B T half"]:
         cfg = self.config
-        return mrope_angles(
-            positions_3BT, head_width=cfg.head_width, theta=cfg.rope_theta, section=cfg.mrope_section
-        )
+        return mrope_angles(positions_3BT, head_width=cfg.head_width, theta=cfg.rope_theta, section=cfg.mrope_section)
 
     def __call__(
         self,
@@ -134,8 +132,8 @@ class Decoder(nn.Module):
         """Return normed hidden states, and with ``keep_cache`` the keys and values of every position."""
         angles = self._angles(positions_3BT)
 
-        def body(x: Array, params: Any, _: None) -> tuple[Array, tuple[Array, Array] | None]:
-            x, cache = self.layer.apply({"params": params}, x, angles, mask_BTT)  # type: ignore[misc]
+        def body(x: Array, params: Any, _: None) -> tuple[Array, Any]:
+            x, cache = self.layer.apply({"params": params}, x, angles, mask_BTT)
             return x, cache if keep_cache else None
 
         x_BTD, caches = scan_layers(body, x_BTD, self.layers, remat=self.remat, unroll=self.unroll)
@@ -158,7 +156,5 @@ class Decoder(nn.Module):
                 {"params": params}, x, angles, *caches, prompt_mask_QS, past_mask_U, method=DecoderLayer.decode
             )
 
-        x, new = scan_layers(
-            body, x_BD[:, None], self.layers, (tuple(prompt), tuple(past)), unroll=self.unroll
-        )
+        x, new = scan_layers(body, x_BD[:, None], self.layers, (tuple(prompt), tuple(past)), unroll=self.unroll)
         return self.norm(x)[:, 0], ResponseCache(*new)

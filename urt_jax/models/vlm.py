@@ -1,5 +1,7 @@
 """A vision-language model: tower, token embedding, decoder and head behind five pure methods."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -12,6 +14,11 @@ from urt_jax.models.layers import DType
 from urt_jax.models.towers.qwen2_5_vit import Qwen25VisionTower
 from urt_jax.ops.masking import segment_mask
 from urt_jax.types import Batch, VisionInput
+
+
+def run(model: "VisionLanguageModel", params: Any, *inputs: Any, method: str, **settings: Any) -> Any:
+    """Run one method of the model on a parameter tree; pure, and the one spelling of ``apply`` in this project."""
+    return model.apply({"params": params}, *inputs, method=method, **settings)
 
 
 class VisionLanguageModel(nn.Module):
@@ -51,9 +58,7 @@ class VisionLanguageModel(nn.Module):
         shown = features_ED[jnp.maximum(vision_index_BT, 0)].astype(self.dtype)
         return jnp.where((vision_index_BT >= 0)[..., None], shown, x_BTD)
 
-    def hidden(
-        self, batch: Batch, *, keep_cache: bool = False
-    ) -> tuple[Float[Array, "B T D"], PromptCache | None]:
+    def hidden(self, batch: Batch, *, keep_cache: bool = False) -> tuple[Float[Array, "B T D"], PromptCache | None]:
         """Run the whole batch, causal within segments; return normed hidden states and, if wanted, the cache."""
         has_frames = batch.vision.mask_IP.shape[0] > 0
         features = self.features(batch.vision) if has_frames else None
@@ -61,7 +66,7 @@ class VisionLanguageModel(nn.Module):
         x_BTD = self.embed(tokens, jnp.asarray(batch.vision_index_BT), features)
         index_T = jnp.arange(tokens.shape[1])
         mask = segment_mask(segments, segments, index_T, index_T)
-        return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), mask, keep_cache=keep_cache)
+        return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), jnp.asarray(mask), keep_cache=keep_cache)
 
     def decode(
         self,

@@ -43,19 +43,24 @@ def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
     examples = [
         make_example(task, split="train", seed=0, index=index) for task in TASKS for index in range(CORPUS_RECORDS)
     ]
-    drills = [make_drill(kind, split="train", seed=0, index=index) for kind in DRILLS for index in range(CORPUS_RECORDS)]
+    drills = [
+        make_drill(kind, split="train", seed=0, index=index) for kind in DRILLS for index in range(CORPUS_RECORDS)
+    ]
     corpus = [text for e in examples for text in (prompt_text(e), write_reasoning(e, rng))]
     corpus += [text for drill in drills for text in (drill.text or "", drill.response or "")]
     # A phrase leaves its last space to the word that follows, so that " red" is one token wherever it stands.
     phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases())]
     build_tokenizer(corpus, phrases, vocab_size=shape.vocab_size, folder=folder)
-    small = {"min_pixels": PICTURE_PIXELS, "max_pixels": 4 * PICTURE_PIXELS}
-    write_geometry(
-        folder, replace(FAMILY.default_geometry, **small, **{f"video_{name}": size for name, size in small.items()})
+    low, high = PICTURE_PIXELS, 4 * PICTURE_PIXELS
+    geometry = replace(
+        FAMILY.default_geometry, min_pixels=low, max_pixels=high, video_min_pixels=low, video_max_pixels=high
     )
+    write_geometry(folder, geometry)
     tokenizer = load_tokenizer(folder)
-    ids = {name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>")) for name in
-           ("image_pad", "video_pad", "vision_start", "vision_end", "endoftext", "im_end")}
+    ids = {
+        name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>"))
+        for name in ("image_pad", "video_pad", "vision_start", "vision_end", "endoftext", "im_end")
+    }
     head_width = shape.width // shape.heads
     third = head_width // 2 // 3
     model = ModelConfig(

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +19,13 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
-from urt_jax.config import DataConfig, DistillConfig, as_json
-from urt_jax.data.examples import TASKS, BadInputError, Example, Task
+from urt_jax.config import DistillConfig, as_json
+from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.prompts import PROMPT_VERSION, render
-from urt_jax.data.scenes import make_example
-from urt_jax.data.sources import Pool, read_pool, write_examples
+from urt_jax.data.sources import write_examples
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
+from urt_jax.stages.records import labelled_pool, scene_counts
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
 from urt_jax.teacher.oracle_process import running_oracle
 from urt_jax.teacher.replies import Reply, Usage, read_replies
@@ -71,49 +70,6 @@ def run(config: DistillConfig) -> None:
         table += f"\nto ask the {usage.failed} failed requests again: delete {folder / 'result.json'} and start again"
     write_result(folder, table, **_figures(filtered, usage), skipped=pool.skipped)
     print(table)
-
-
-def labelled_pool(data: DataConfig, *, seed: int) -> Pool:
-    """Return the labelled examples that the teacher is asked about, and what was left out of a file.
-
-    Scenes come task by task, by index. Pairs of a file are shown in an order drawn from (``seed``, record id) when
-    ``data.swap`` allows it: many files name the winner first.
-
-    Raises:
-        BadInputError: the file cannot be read, or holds no record that could be asked about.
-    """
-    if data.path == "scenes":
-        counts = scene_counts(data).items()
-        return Pool([_scene(data, task, index) for task, count in counts for index in range(count)], {}, {})
-    pool = read_pool(data.path, media_root=data.media_root, require_label=True)
-    if not pool.examples:
-        told = "; ".join(pool.messages.values()) or "the file is empty"
-        raise BadInputError(f"{data.path} holds no record with a label to compare a teacher's answer with: {told}")
-    examples = pool.examples[: data.count]
-    return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
-
-
-def _scene(data: DataConfig, task: Task, index: int) -> Example:
-    return make_example(task, split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
-
-
-def shuffled_order(example: Example, seed: int) -> Example:
-    """Return a pair as it is or swapped, drawn from (``seed``, record id); what cannot be swapped stays as it is."""
-    own_answers = example.text is not None and any(isinstance(item, str) for item in example.candidates)
-    if len(example.candidates) != 2 or own_answers:
-        return example
-    return example.swapped() if hashlib.sha256(f"{seed}:{example.id}".encode()).digest()[0] % 2 else example
-
-
-def scene_counts(data: DataConfig) -> dict[Task, int]:
-    """Share ``count`` among the tasks by weight; what rounding leaves goes to the largest remainders."""
-    given, total = data.tasks.positive(), data.count or 0
-    shares = {task: total * given[task] / sum(given.values()) for task in TASKS if task in given}
-    counts = {task: int(share) for task, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda task: counts[task] - shares[task])
-    for task in by_remainder[: total - sum(counts.values())]:
-        counts[task] += 1
-    return counts
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.reward_model import RewardModel
 from urt_jax.stages.judging import judge
-from urt_jax.stages.records import load_examples
+from urt_jax.stages.records import labelled_pool
 from urt_jax.stages.sft import compute_dtype
 from urt_jax.training.metrics import read_metrics
 
@@ -45,7 +45,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     folder = Path(config.workdir)
     for path in config.models.values():
         find_model(path)  # a misspelt third model is told before the first is run
-    examples = load_examples(config.data, require_label=True)
+    examples = labelled_pool(config.data, seed=config.seed).examples
     judged = {label: _judge_model(config, folder, label, path, examples) for label, path in config.models.items()}
     summaries = {
         label: {mode: summarize(judgements, seed=config.seed) for mode, judgements in modes.items()}
@@ -78,10 +78,10 @@ def measure_baselines(data: DataConfig, examples: Sequence[Example]) -> dict[str
     for task in sorted({str(example.task) for example in examples}):
         mine = [example for example in examples if example.task == task]
         if data.path == "scenes":
-            weights = dataclasses.replace(
-                type(data.tasks)(image_gen=0), **{task: 1.0}
-            )
-            fit = load_examples(dataclasses.replace(data, split="train", count=BASELINE_PAIRS, tasks=weights))
+            weights = dataclasses.replace(type(data.tasks)(image_gen=0), **{task: 1.0})
+            fit = labelled_pool(
+                dataclasses.replace(data, split="train", count=BASELINE_PAIRS, tasks=weights), seed=0
+            ).examples
         else:
             fit, mine = mine[: len(mine) // 2], mine[len(mine) // 2 :]
         if len(fit) < 2 or len(mine) < 2:

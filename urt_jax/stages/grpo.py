@@ -71,9 +71,10 @@ class GrpoTrainer:
         self.processor = loaded.processor
         self.mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
-        optimizer, self.schedule = _optimizer(config)
+        optimizer, schedule = _optimizer(config)
         self.start = place_state(self.mesh, init_state(loaded.params, optimizer, config.model.trainable))
         self.reference = place_state(self.mesh, loaded.params) if config.kl_coef else None
+        self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
         self.weights = dataclasses.asdict(config.rewards)
         loss = PolicyLoss(config.loss, config.clip_low, config.clip_high, config.kl_coef)
         self.first, self.later = (
@@ -136,7 +137,7 @@ class GrpoTrainer:
         return state, {
             **rollout_figures(rollout, self.weights, self.processor.end_ids),
             **figures,
-            "learning_rate": self.schedule(step * config.updates_per_rollout),
+            "learning_rate": self.rates[step],
             "num_tokens": float(samples.mask_BU.sum()),
             "timing_s/rollout": sampled - started,
             "timing_s/update": time.perf_counter() - sampled,
@@ -145,9 +146,9 @@ class GrpoTrainer:
     def _check_agreement(self, step: int, difference: float) -> None:
         if not difference <= self.config.agreement_band:
             raise DisagreementError(
-                f"step {step + 1}: sampler and trainer log-probabilities differ by {difference:.4f} a token on average, "
-                f"agreement_band is {self.config.agreement_band}. The update would follow another distribution than was "
-                "sampled: check dtype and kernels (model.dtype=float32 should agree to 1e-4), or widen the band knowingly"
+                f"step {step + 1}: sampler and trainer log-probabilities differ by {difference:.4f} a token on "
+                f"average, agreement_band is {self.config.agreement_band}. The update would follow another distribution than "
+                "was sampled: check dtype and kernels (float32 agrees to 1e-4), or widen the band knowingly"
             )
 
     def _write_samples(

@@ -15,7 +15,7 @@ from urt_jax.evals.protocols import PROTOCOLS, Protocol
 from urt_jax.evals.statistics import summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.reward_model import Query, RewardModel
-from urt_jax.stages.records import load_examples
+from urt_jax.stages.records import labelled_pool
 from urt_jax.stages.sft import compute_dtype
 
 DIRECT_TOKENS = 24  # "<answer>Image 1 is better</answer>" in any tokenizer
@@ -77,14 +77,14 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         dtype=compute_dtype(config.model.dtype),
         max_prompt_tokens=config.lengths.max_prompt_tokens,
     )
-    examples = load_examples(config.eval_data, require_label=True)
+    examples = labelled_pool(config.eval_data, seed=config.seed).examples
     summaries = {}
     for mode in ("greedy", "sampled"):
         judgements = judge(
             judge_model,
             examples,
             folder / "records" / f"{when}-{mode}.jsonl",
-            protocol=PROTOCOLS["urt"].in_mode(mode),  # type: ignore[arg-type]
+            protocol=PROTOCOLS["urt"].in_mode(mode),
             title=f"judging {when}, {mode}",
             seed=config.seed,
             max_new_tokens=config.lengths.max_new_tokens,

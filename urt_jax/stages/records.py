@@ -1,17 +1,19 @@
 """From the data settings of a stage to records, and from records to encoded chats."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from urt_jax.config import DataConfig
-from urt_jax.data.examples import BadInputError, Example, Task
+from urt_jax.data.examples import TASKS, BadInputError, Example, Task
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
 from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
-from urt_jax.data.sources import read_examples
+from urt_jax.data.sources import Pool, read_examples, read_pool
 from urt_jax.families.processor import Processor, encode_chat
 from urt_jax.types import EncodedChat
 
@@ -19,16 +21,48 @@ KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoc
 CACHED_BYTES = 3 << 30  # encoded pictures kept between epochs
 
 
-def load_examples(data: DataConfig, *, require_label: bool = False) -> list[Example]:
-    """Return the records of a bounded source, in order.
+def labelled_pool(data: DataConfig, *, seed: int) -> Pool:
+    """Return the labelled pairs of a bounded source, and what was left out of a file and why.
+
+    Scenes come task by task, by index. Pairs of a file are shown in an order drawn from (``seed``, record id) when
+    ``data.swap`` allows it: many files name the winner first.
 
     Raises:
-        BadInputError: as ``read_examples``.
+        BadInputError: the file cannot be read, or holds no labelled record.
     """
     if data.path == "scenes":
-        return [_scene(data, index) for index in range(data.count or 0)]
-    examples = read_examples(data.path, media_root=data.media_root, require_label=require_label)
-    return examples[: data.count]
+        counts = scene_counts(data).items()
+        return Pool([scene(data, task, index) for task, count in counts for index in range(count)], {}, {})
+    pool = read_pool(data.path, media_root=data.media_root, require_label=True)
+    if not pool.examples:
+        told = "; ".join(pool.messages.values()) or "the file is empty"
+        raise BadInputError(f"{data.path} holds no record with a label to compare an answer with: {told}")
+    examples = pool.examples[: data.count]
+    return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
+
+
+def scene(data: DataConfig, task: Task, index: int) -> Example:
+    """Return one pair of the built-in task."""
+    return make_example(task, split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
+
+
+def shuffled_order(example: Example, seed: int) -> Example:
+    """Return a pair as it is or swapped, drawn from (``seed``, record id); what cannot be swapped stays as it is."""
+    own_answers = example.text is not None and any(isinstance(item, str) for item in example.candidates)
+    if len(example.candidates) != 2 or own_answers:
+        return example
+    return example.swapped() if hashlib.sha256(f"{seed}:{example.id}".encode()).digest()[0] % 2 else example
+
+
+def scene_counts(data: DataConfig) -> dict[Task, int]:
+    """Share ``count`` among the tasks by weight; what rounding leaves goes to the largest remainders."""
+    given, total = data.tasks.positive(), data.count or 0
+    shares = {task: total * given[task] / sum(given.values()) for task in TASKS if task in given}
+    counts = {task: int(share) for task, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda task: counts[task] - shares[task])
+    for task in by_remainder[: total - sum(counts.values())]:
+        counts[task] += 1
+    return counts
 
 
 def training_source(data: DataConfig, *, seed: int) -> Source:
@@ -39,11 +73,11 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
     if data.path == "scenes":
 
         @lru_cache(KEPT_RECORDS)
-        def scene(index: int) -> Example:
-            example = _scene(data, index)
+        def answered(index: int) -> Example:
+            example = drawn_scene(data, index)
             return replace(example, response=direct_answer(example))
 
-        return Source(data.weight, lambda place: scene(place % data.count if data.count else place))
+        return Source(data.weight, lambda place: answered(place % data.count if data.count else place))
     if data.path == "drills":
         kinds = np.array(DRILLS)
 
@@ -52,15 +86,18 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
             return make_drill(str(kinds[index % len(kinds)]), split=data.split, seed=data.seed, index=index)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place))
-    return Source(data.weight, shuffled_epochs(load_examples(data), seed=seed))
+    return Source(
+        data.weight, shuffled_epochs(read_examples(data.path, media_root=data.media_root)[: data.count], seed=seed)
+    )
 
 
 def question_source(data: DataConfig, *, seed: int) -> Source:
     """Return an endless stream of labelled questions, each shown in a random order where ``data.swap`` asks for it."""
+    get: Callable[[int], Example]
     if data.path == "scenes" and data.count is None:
-        get = lambda place: _scene(data, place)  # noqa: E731
+        get = partial(drawn_scene, data)
     else:
-        labelled = [e for e in load_examples(data, require_label=True) if isinstance(e.label, int)]
+        labelled = [e for e in labelled_pool(data, seed=seed).examples if isinstance(e.label, int)]
         get = shuffled_epochs(labelled, seed=seed)
     if not data.swap:
         return Source(data.weight, get)
@@ -70,7 +107,9 @@ def question_source(data: DataConfig, *, seed: int) -> Source:
 class Encoder:
     """Encodes records for one checkpoint and keeps small ones, so that an epoch decodes each picture once."""
 
-    def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, template: str | None = None):
+    def __init__(
+        self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, template: str | None = None
+    ):
         self.processor = processor
         self._max_prompt, self._max_new, self._template = max_prompt_tokens, max_new_tokens, template
         self._cache: dict[Any, EncodedChat] = {}
@@ -100,7 +139,9 @@ class Encoder:
             BadInputError: there is none, or it is longer than ``max_new_tokens``.
         """
         if example.response is None:
-            raise BadInputError(f"record {example.id} has no response to learn; SFT records need a gpt / assistant turn")
+            raise BadInputError(
+                f"record {example.id} has no response to learn; SFT records need a gpt / assistant turn"
+            )
         ids = self.processor.tokenizer(example.response, add_special_tokens=False)["input_ids"]
         ids = np.array([*ids, self.processor.end_ids[0]], np.int32)
         if len(ids) > self._max_new:
@@ -116,10 +157,9 @@ class Encoder:
         return self.prompt(example, think="<think>" in (example.response or "")), response
 
 
-def _scene(data: DataConfig, index: int) -> Example:
-    """Return scene ``index``; its task is drawn by weight from (seed, index)."""
+def drawn_scene(data: DataConfig, index: int) -> Example:
+    """Return the index-th pair of an endless mix of tasks; its task is drawn by weight from (seed, index)."""
     weights = data.tasks.positive()
-    names: list[Task] = list(weights)  # type: ignore[arg-type]
-    shares = np.array(list(weights.values()))
-    draw = np.random.default_rng([data.seed, 4, index]).choice(len(names), p=shares / shares.sum())
-    return make_example(names[draw], split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
+    names, shares = [task for task in TASKS if task in weights], np.array([weights[t] for t in TASKS if t in weights])
+    draw = int(np.random.default_rng([data.seed, 4, index]).choice(len(names), p=shares / shares.sum()))
+    return scene(data, names[draw], index)

@@ -25,8 +25,9 @@ from urt_jax.data.collate import length_of, need_of, plan_buckets
 from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
-from urt_jax.evals.tables import format_table
+from urt_jax.evals.tables import Cell, format_table
 from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.stages.records import Encoder, labelled_pool
 from urt_jax.stages.sft import compute_dtype, open_model, train_on
@@ -53,8 +54,8 @@ def run(config: RejectConfig) -> None:
     write_examples(hard, found.hard)
     if not found.accepted:
         raise BadInputError(
-            f"not one of {len(texts)} questions was answered correctly in {config.samples_per_item} samples, so there is "
-            "nothing to learn from; start from a model that went through sft, or look at records/samples.jsonl"
+            f"not one of {len(texts)} questions was answered correctly in {config.samples_per_item} samples: there "
+            "is nothing to learn from; start from a model that went through sft, or look at records/samples.jsonl"
         )
     source = Source(1.0, shuffled_epochs(found.accepted, seed=config.seed))
     train_on(config, folder, loaded, [source], batch_size=config.batch_size, title="reject")
@@ -123,9 +124,7 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
             distinct = sorted(set(right))
             response = distinct[int(rng.integers(len(distinct)))]
             provenance = {"stage": "reject", "seed": seed, "correct": len(right), "samples": len(samples)}
-            accepted.append(
-                dataclasses.replace(example, response=response, meta={**meta, "provenance": provenance})
-            )
+            accepted.append(dataclasses.replace(example, response=response, meta={**meta, "provenance": provenance}))
     return Sorted(balanced(accepted, rng), hard, counts)
 
 
@@ -134,8 +133,6 @@ def is_correct(text: str, solution: str) -> bool:
 
     A reasoning without readable scores cannot contradict itself and counts by form and answer alone.
     """
-    from urt_jax.rewards.parse import parse
-
     if not (format_reward(text) and accuracy_reward(text, solution)):
         return False
     return bool(consistency_reward(text)) or not parse(text).scores
@@ -158,7 +155,9 @@ def balanced(records: Sequence[Example], rng: np.random.Generator) -> list[Examp
 def format_counts(found: Sorted) -> str:
     """Return the table of how often pairs were judged correctly."""
     kinds = ("always right", "sometimes right", "never right")
-    rows = [{"task": task, **{kind: count[kind] for kind in kinds}} for task, count in sorted(found.counts.items())]
+    rows: list[dict[str, Cell]] = [
+        {"task": task, **{kind: count[kind] for kind in kinds}} for task, count in sorted(found.counts.items())
+    ]
     told = f"learnt: {len(found.accepted)} reasonings; to GRPO: {len(found.hard)} pairs; dropped: always right"
     return f"{format_table(rows)}\n{told}"
 

@@ -77,6 +77,7 @@ def train_on(
         schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, clip_norm=chosen.clip_norm
     )
     state = place_state(mesh, init_state(loaded.params, optimizer, config.model.trainable))
+    rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
     step_fn = compile_sft_step(model, optimizer, state, mesh)
     row_step = mesh.shape["data"] * mesh.shape["fsdp"]
     feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step)
@@ -84,7 +85,7 @@ def train_on(
 
     def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         state, figures = step_fn(state, place_rows(mesh, ahead[step]))
-        return state, {**figures, "learning_rate": schedule(step)}
+        return state, {**figures, "learning_rate": rates[step]}
 
     settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every)
     try:

@@ -62,7 +62,7 @@ def compile_grpo_step(
 
 
 def compile_score_step(model: VisionLanguageModel, *, width: int) -> Step:
-    """Return ``(params, rows, temperature, suppressed_V) -> CompletionScores``, for reference and old policies alike."""
+    """Return ``(params, rows, temperature, suppressed_V) -> CompletionScores``, for reference and old policies."""
 
     def score(params: Any, rows: Batch, temperature: Any, suppressed_V: Any) -> Any:
         return score_completions(model, params, rows, temperature, suppressed_V, width=width)

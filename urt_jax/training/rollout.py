@@ -58,7 +58,7 @@ def make_grpo_batch(samples: Samples, advantage_B: np.ndarray, *, temperature: f
         old_logp_BU=zeros,
         ref_logp_BU=zeros,
         sampler_logp_BU=samples.logp_BU,
-        temperature=np.float32(temperature),
+        temperature=np.array(temperature, np.float32),
     )
 
 

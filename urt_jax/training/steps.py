@@ -7,17 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 from jaxtyping import Bool, Float
 
 from urt_jax.losses.grpo import policy_loss
 from urt_jax.losses.sft import sft_loss
-from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps
 from urt_jax.training.state import Params, TrainState, merge_params
-from urt_jax.types import Batch
+from urt_jax.types import Array, Batch
 
-Metrics = dict[str, Array]
+Metrics = dict[str, Any]  # scalars, or (sum, count) pairs before the step divides
 
 
 class CompletionScores(NamedTuple):
@@ -61,12 +60,12 @@ def score_completions(
 
     The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists.
     """
-    hidden, _ = model.apply({"params": params}, rows, method="hidden")  # type: ignore[misc]
+    hidden, _ = run(model, params, rows, method="hidden")
     before = hidden[:, -width - 1 : -1]
-    head = model.apply({"params": params}, method="head_weight")
+    head = run(model, params, method="head_weight")
     logp, entropy = chosen_logps(
         before.reshape(-1, before.shape[-1]),
-        head,  # type: ignore[arg-type]
+        head,
         jnp.asarray(rows.tokens_BT)[:, -width:].reshape(-1),
         temperature=temperature,
         suppress_V=suppressed_V,
@@ -85,12 +84,13 @@ def sft_train_step(
     """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch."""
 
     def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
-        hidden, _ = model.apply({"params": merge_params(trainable, state.frozen)}, batch, method="hidden")  # type: ignore[misc]
-        head = model.apply({"params": merge_params(trainable, state.frozen)}, method="head_weight")
+        params = merge_params(trainable, state.frozen)
+        hidden, _ = run(model, params, batch, method="hidden")
+        head = run(model, params, method="head_weight")
         tokens, mask = jnp.asarray(batch.tokens_BT)[:, 1:], jnp.asarray(batch.loss_mask_BT)[:, 1:]
         logp, _ = chosen_logps(
             hidden[:, :-1].reshape(-1, hidden.shape[-1]),
-            head,  # type: ignore[arg-type]
+            head,
             tokens.reshape(-1),
         )
         total, denominator, metrics = sft_loss(logp.reshape(tokens.shape), mask)
@@ -111,8 +111,9 @@ def grpo_train_step(
 ) -> tuple[TrainState, Metrics]:
     """Take one policy-gradient step on a scored rollout.
 
-    In the ``first_update`` of a rollout the old policy is the current one: the ratio is 1 and its gradient is that of the
-    log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with a KL term.
+    In the ``first_update`` of a rollout the old policy is the current one: the ratio is 1 and its gradient is that of
+    the log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with
+    a KL term.
     """
     width = batch.old_logp_BU.shape[1]
     mask = jnp.asarray(batch.rows.loss_mask_BT)[:, -width:]
@@ -154,7 +155,7 @@ def _update(
     trainable = optax.apply_updates(state.trainable, updates)
     flat = {name: _mean(value) for name, value in metrics.items()}
     flat |= {"loss": total * scale, "grad_norm": optax.global_norm(gradients)}
-    return TrainState(state.step + 1, trainable, state.frozen, opt_state), flat  # type: ignore[arg-type]
+    return TrainState(state.step + 1, trainable, state.frozen, opt_state), flat
 
 
 def _mean(value: Any) -> Array:

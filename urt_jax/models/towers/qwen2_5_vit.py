@@ -43,8 +43,8 @@ class VisionBlock(nn.Module):
             # Patches arrive window by window in full-sized windows, so a window is a slice of the slots.
             slots = min(cfg.window_slots, patches)
             split = (frames * patches // slots, slots)
-            cut = [t.reshape(*split, *t.shape[2:]) for t in (query, key, value)]
-            return attend(*cut, mask_IP.reshape(split)[:, None]).reshape(query.shape)
+            cut_query, cut_key, cut_value = (t.reshape(*split, *t.shape[2:]) for t in (query, key, value))
+            return attend(cut_query, cut_key, cut_value, mask_IP.reshape(split)[:, None]).reshape(query.shape)
 
         seen = jax.lax.cond(full, whole_frame, windows).reshape(frames, patches, width)
         x_IPD = x_IPD + Linear(width, True, *kinds, name="proj")(seen)
@@ -69,9 +69,7 @@ class Qwen25VisionTower(nn.Module):
         patches = jnp.asarray(vision.patches_IPC)
         frames, slots, _ = patches.shape
         x = Linear(cfg.width, False, *kinds, name="patch_embed")(patches)
-        angles = grid_angles(
-            jnp.asarray(vision.positions_IP2), head_width=cfg.width // cfg.heads, theta=cfg.rope_theta
-        )
+        angles = grid_angles(jnp.asarray(vision.positions_IP2), head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
         mask = jnp.asarray(vision.mask_IP)
         block = VisionBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
