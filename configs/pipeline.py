@@ -23,7 +23,7 @@ def get_config(preset: str = "") -> ConfigDict:
         part = _beside(name)
         del part["stage"]
         config[name] = part
-    config.sft.data = [{}]  # the pipeline puts its own files in
+    config.sft.data = {}  # the pipeline puts its own files in
     config.grpo.data = {}
     config.evaluate.data.count = 896
     return config

@@ -1,6 +1,6 @@
 """Cold start: teach the base judge the form of written reasoning from a distilled file.
 
-python -m urt_jax.main --config configs/sft.py --config.data.0.path=runs/distill/records/cold_start.jsonl
+python -m urt_jax.main --config configs/sft.py --config.data.path=runs/distill/records/cold_start.jsonl
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ def get_config(preset: str = "") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; this config has none")
     config = ConfigDict()
     config.stage = "sft"
-    config.data = [{"path": "runs/distill/records/cold_start.jsonl"}]
+    config.data = {"path": "runs/distill/records/cold_start.jsonl"}
     config.model = {"path": "urt-tiny"}
     config.steps = 150
     config.batch_size = 32

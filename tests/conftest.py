@@ -42,3 +42,11 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run the test inside an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder ``.../tiny-judge`` of a very small model with random weights; not to be changed."""
+    from tests.tiny import write_judge
+
+    return write_judge(tmp_path_factory.mktemp("models") / "tiny-judge")

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from urt_jax.data.collate import Need, collate, collate_prompts, length_of
 from urt_jax.families.processor import Processor, expand_placeholders
@@ -21,7 +23,7 @@ WORDS = range(7, 38)  # the vocabulary has 40 rows, the last two unused
 CONFIG = ModelConfig(
     decoder=DecoderConfig(
         vocab_size=40,
-        width=16,
+        width=32,
         layers=2,
         query_heads=4,
         kv_heads=2,
@@ -35,7 +37,7 @@ CONFIG = ModelConfig(
         width=16,
         heads=2,
         feed_forward=24,
-        out_width=16,
+        out_width=32,
         patch_size=2,
         temporal_patch_size=1,
         window_size=8,  # windows of 2 x 2 merged patches = 16 patch slots
@@ -75,9 +77,19 @@ PROCESSOR = Processor(FAMILY, CONFIG, FAMILY.default_geometry, WordTokenizer())
 @cache
 def tiny_params(seed: int = 0) -> dict[str, Any]:
     """Return random weights as numpy arrays, norms and biases included; not to be changed in place."""
-    params = jax.jit(MODEL.init)(jax.random.key(seed), batch_of([make_chat(0, pictures=[(1, 1)])]))["params"]
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(seed), batch_of([make_chat(0, pictures=[(1, 1)])]))["params"]
+    return random_leaves(shapes, seed)
+
+
+def random_leaves(shapes: Any, seed: int) -> Any:
+    """Draw numpy arrays of these shapes, norms around 1 and everything else around 0."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: np.asarray(x) + 0.1 * rng.standard_normal(x.shape).astype(np.float32), params)
+
+    def draw(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        return (centre + 0.25 * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @cache
@@ -140,3 +152,20 @@ def batch_of(
 def as_jnp(tree: Any) -> Any:
     """Copy a tree to the default device."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+
+
+def write_judge(folder: Path) -> Path:
+    """Write a small model folder with a real tokenizer and random weights, and return it."""
+    from urt_jax.checkpoints.hf_weights import save_weights
+    from urt_jax.checkpoints.model_folder import abstract_params, load_processor
+    from urt_jax.config import ShapeConfig
+    from urt_jax.stages import base
+
+    small = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "feed_forward": 48}
+    vision = {"vision_width": 32, "vision_layers": 2, "vision_heads": 2, "vision_feed_forward": 48}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "CORPUS_RECORDS", 8)
+        base.write_empty_model(folder, ShapeConfig(**small, **vision))
+    processor, _ = load_processor(str(folder))
+    save_weights(folder, random_leaves(abstract_params(processor), 0), processor.family, processor.config)
+    return folder

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -316,13 +316,16 @@ def mirrored(verdict: Verdict) -> Verdict:
 def majority(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the first verdict of the winning side with the mean margin of all; an even split decides nothing.
 
-    Verdicts that did not parse have no vote.
+    Verdicts that did not parse have no vote; ties decide only where no verdict names a side.
     """
     if len(verdicts) == 1:
         return verdicts[0]
     votes = {winner: sum(v.winner == winner for v in verdicts) for winner in (1, 2)}
     margins = [v.margin for v in verdicts if v.margin is not None]
     margin = float(np.mean(margins)) if margins else None
+    tied = next((v for v in verdicts if v.winner == "tie"), None)
+    if not votes[1] and not votes[2] and tied is not None:
+        return replace(tied, margin=margin)
     if votes[1] == votes[2]:
         first = verdicts[0]
         reason = first.failure if votes[1] == 0 else f"split vote: {votes[1]} for each side"

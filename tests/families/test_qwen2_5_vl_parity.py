@@ -20,7 +20,7 @@ from tests.families.reference import (
     random_medium,
 )
 from urt_jax.checkpoints.hf_weights import check_shapes, load_weights, save_weights
-from urt_jax.data.collate import collate, collate_prompts, need_of, plan_buckets
+from urt_jax.data.collate import collate, collate_prompts, length_of, need_of, plan_buckets
 from urt_jax.families.qwen2_5_vl import FAMILY, read_config
 from urt_jax.generation.loop import row_keys, sample_responses
 from urt_jax.generation.state import SamplingSettings, Vocabulary
@@ -51,7 +51,7 @@ def mixed_rows(rng):
 
 
 def shapes(config, chats, token_step=8):
-    need = need_of(chats)
+    need = need_of([length_of(chat) for chat in chats], rows=len(chats))
     buckets = plan_buckets([need], window_slots=config.vision.window_slots, token_step=token_step)
     return {"bucket": buckets.fit(need), "pad_id": PAD, "patch_features": 1176, "merge": 4}
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import CONFIG, FEATURES, MODEL, batch_of, jitted, make_chat, tiny_params
+from tests.tiny import CONFIG, FEATURES, MODEL, as_jnp, batch_of, jitted, make_chat, tiny_params
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.types import Batch
 
@@ -39,7 +39,7 @@ def alone(chats: list[Any]) -> list[np.ndarray]:
 
 
 def test_a_logit_depends_on_its_own_past_and_segment_only() -> None:
-    params = tiny_params()
+    params = as_jnp(tiny_params())
 
     def scores(x_BTD: jax.Array) -> jax.Array:
         mask = jnp.asarray((PACKED[:, :, None] == PACKED[:, None]) & np.tri(8, dtype=bool)[None])
@@ -51,7 +51,7 @@ def test_a_logit_depends_on_its_own_past_and_segment_only() -> None:
         logits = MODEL.apply({"params": params}, x_BTD, method=forward)
         return logits[0] @ jnp.linspace(-1.0, 1.0, 40)
 
-    x = jax.random.normal(jax.random.key(0), (1, 8, 16))
+    x = jax.random.normal(jax.random.key(0), (1, 8, 32))
     influence = np.abs(np.asarray(jax.jit(jax.jacrev(scores))(x))[:, 0]).max(axis=-1)
     may = np.tri(8, dtype=bool) & (PACKED[0][:, None] == PACKED[0])
     np.testing.assert_array_equal(influence[:7] > 0, may[:7])
@@ -74,11 +74,7 @@ def test_the_whole_model_masks_by_segment_and_order() -> None:
     "changes",
     [
         {},
-        {"left": True},
-        {"tokens": 40},
         {"tokens": 40, "left": True},
-        {"frames": 8},
-        {"patches": 128},
         {"frames": 9, "patches": 112, "tokens": 36},
     ],
     ids=str,
@@ -107,7 +103,7 @@ def test_packed_records_compute_what_they_compute_alone(chats: list[Any], alone:
 def test_one_program_serves_all_picture_sizes() -> None:
     program = jax.jit(lambda params, batch: MODEL.apply({"params": params}, batch, method="hidden")[0])
     shape = {"tokens": 32, "frames": 2, "patches": 96}
-    for seed, size in enumerate([(1, 1), (2, 2), (1, 5), (3, 4), (3, 5)]):
+    for seed, size in enumerate([(1, 1), (1, 5), (3, 5)]):
         chat = make_chat(seed, pictures=[size])
         found = np.asarray(program(tiny_params(), batch_of([chat], **shape)))
         np.testing.assert_allclose(found[0, : len(chat.tokens_T)], hidden_of(batch_of([chat]))[0], **TOLERANCE)
@@ -144,7 +140,7 @@ def test_remat_and_unroll_change_no_value_and_no_gradient(changes: dict[str, Any
 def test_an_unknown_remat_policy_is_refused_by_name() -> None:
     model = VisionLanguageModel(CONFIG, remat="dotz")
     with pytest.raises(ValueError, match=r"remat is 'dotz'; known policies are none, full, dots"):
-        jax.eval_shape(partial(model.apply, {"params": tiny_params()}), batch_of([make_chat(1)]))
+        jax.eval_shape(model.init, jax.random.key(0), batch_of([make_chat(1)]))
 
 
 def test_an_unknown_layer_pattern_is_refused_by_name() -> None:

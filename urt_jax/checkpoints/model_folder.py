@@ -118,8 +118,8 @@ def save_model(folder: str | Path, params: Any, processor: Processor, source: Pa
             shutil.copyfile(path, folder / path.name)
     save_weights(folder, params, processor.family, processor.config, dtype=dtype)
     stored_dtype = np.dtype(dtype if dtype is not None else jax.tree.leaves(params)[0].dtype).name
-    ids = {"pad_token_id": processor.pad_id, "eos_token_id": processor.end_ids[0], "dtype": stored_dtype}
-    written = processor.family.write_config(processor.config, ids) | {"dtype": stored_dtype}
+    ids = {"bos_token_id": processor.pad_id, "pad_token_id": processor.pad_id, "eos_token_id": processor.end_ids[0]}
+    written = processor.family.write_config(processor.config, ids | {"dtype": stored_dtype}) | {"dtype": stored_dtype}
     (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n")
 
 

@@ -29,6 +29,7 @@ from urt_jax.config.stages import (
     RejectConfig,
     SftConfig,
     StageConfig,
+    StudyConfig,
     TrainingConfig,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
     "SftConfig",
     "ShapeConfig",
     "StageConfig",
+    "StudyConfig",
     "TaskWeights",
     "TeacherConfig",
     "TrainingConfig",

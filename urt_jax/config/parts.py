@@ -19,7 +19,7 @@ class ModelConfig:
     path: str = "urt-tiny"  # a shipped model, a run folder, a Hugging Face folder or hub name
     init: Literal["load", "random"] = "load"  # random: layout and tokenizer of `path`, fresh weights
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
-    trainable: tuple[str, ...] = knob((r"^decoder/", r"^embedding$", r"^head$"), nonempty=True)  # parameter paths
+    trainable: tuple[str, ...] = knob((r"^(decoder/|embedding$|head$)",), nonempty=True)  # parameter paths
     remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
 
 

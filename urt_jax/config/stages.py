@@ -1,6 +1,6 @@
 """The settings of each stage."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -193,9 +193,35 @@ class PipelineConfig(StageConfig):
         )
 
 
+@dataclass(frozen=True)
+class StudyConfig(PipelineConfig):
+    """Run the whole recipe once a seed and judge all runs on the same held-out pairs."""
+
+    stage: ClassVar[str] = "study"
+
+    seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)
+
+    def runs(self) -> tuple[PipelineConfig, ...]:
+        """Return one pipeline a seed, each in its own folder ``<workdir>/seed-<n>``."""
+        shared = {part.name: getattr(self, part.name) for part in fields(PipelineConfig)}
+        return tuple(
+            PipelineConfig(**{**shared, "workdir": str(Path(self.workdir) / f"seed-{seed}"), "seed": seed})
+            for seed in self.seeds
+        )
+
+
 STAGES: dict[str, type[StageConfig]] = {
     cls.stage: cls
-    for cls in (BaseConfig, DistillConfig, SftConfig, RejectConfig, GrpoConfig, EvaluateConfig, PipelineConfig)
+    for cls in (
+        BaseConfig,
+        DistillConfig,
+        SftConfig,
+        RejectConfig,
+        GrpoConfig,
+        EvaluateConfig,
+        PipelineConfig,
+        StudyConfig,
+    )
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Int, Integer, Key
 
 from urt_jax.generation.state import Completions, DecodeState, SamplingSettings, Vocabulary
 from urt_jax.models.kv_cache import PromptCache, init_response_cache, write_token
@@ -19,7 +19,7 @@ from urt_jax.types import Array, Batch
 
 
 def row_keys(
-    rng: Key[jax.Array, ""], step: Int[Array, ""], question_B: Int[Array, " B"], response_B: Int[Array, " B"]
+    rng: Key[jax.Array, ""], step: Int[Array, ""], question_B: Integer[Array, " B"], response_B: Integer[Array, " B"]
 ) -> Key[jax.Array, " B"]:
     """Return one key per row from (seed, step, question id, response index) and nothing else.
 

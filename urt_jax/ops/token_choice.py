@@ -93,11 +93,16 @@ def choose_token(
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
     """Draw one token per row with the row's own key; return ids and their log-probabilities.
 
+    One uniform number a row is looked up in the cumulative distribution: as random as a Gumbel draw per token and far
+    cheaper, and two programs whose rounding differs choose differently only where the draw lies at a boundary.
+
     ``filtered_BV`` comes from ``filter_logits``; a row with one token left (greedy) ignores its key. The
     log-probability is that of ``tempered_BV`` from ``temper_logits``: after temperature and suppression, *before*
     top-k, top-p and min-p, which is what ``chosen_logps`` gives the trainer. Filters thus make the sampler
     off-policy, and the agreement metrics show by how much.
     """
-    ids_B = jax.vmap(jax.random.categorical)(keys_B, filtered_BV)
+    mass_BV = jnp.cumsum(jax.nn.softmax(filtered_BV, axis=-1), axis=-1)
+    draw_B = jax.vmap(jax.random.uniform)(keys_B)
+    ids_B = jnp.argmax(mass_BV > (draw_B * mass_BV[:, -1])[:, None], axis=-1)
     logp_BV = jax.nn.log_softmax(tempered_BV.astype(jnp.float32), axis=-1)
     return ids_B, jnp.take_along_axis(logp_BV, ids_B[:, None], axis=-1)[:, 0]

@@ -6,13 +6,13 @@
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from urt_jax.checkpoints.model_folder import find_model, load_model
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import DataConfig, EvaluateConfig, as_json
-from urt_jax.data.examples import Example
+from urt_jax.data.examples import BadInputError, Example
 from urt_jax.evals.baselines import blind_baselines
 from urt_jax.evals.pairwise import Judgement
 from urt_jax.evals.protocols import PROTOCOLS, Protocol
@@ -45,6 +45,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     folder = Path(config.workdir)
     for path in config.models.values():
         find_model(path)  # a misspelt third model is told before the first is run
+    _check_labels(config.models)
     examples = labelled_pool(config.data, seed=config.seed).examples
     judged = {label: _judge_model(config, folder, label, path, examples) for label, path in config.models.items()}
     summaries = {
@@ -91,6 +92,23 @@ def measure_baselines(data: DataConfig, examples: Sequence[Example]) -> dict[str
     return found
 
 
+def judgement_path(folder: Path, label: str, mode: str) -> Path:
+    """Return where an evaluation keeps the judgements of one model in one mode."""
+    return folder / "records" / f"{label.replace('/', '_').replace(' ', '_')}-{mode}.jsonl"
+
+
+def _check_labels(labels: Iterable[str]) -> None:
+    """Refuse two labels whose judgements would lie in one file, where the second model would get the first's."""
+    taken: dict[Path, str] = {}
+    for label in labels:
+        first = taken.setdefault(judgement_path(Path(), label, ""), label)
+        if first != label:
+            raise BadInputError(
+                f"models {first!r} and {label!r} would share a file of judgements; name them apart by more than "
+                "spaces, slashes and underscores"
+            )
+
+
 def _judge_model(
     config: EvaluateConfig, folder: Path, label: str, path: str, examples: Sequence[Example]
 ) -> dict[str, list[Judgement]]:
@@ -104,7 +122,7 @@ def _judge_model(
         mode: judge(
             model,
             examples,
-            folder / "records" / f"{label.replace('/', '_').replace(' ', '_')}-{mode}.jsonl",
+            judgement_path(folder, label, mode),
             protocol=_protocol(config).in_mode(mode),
             title=f"{label}, {mode}",
             seed=config.seed,

@@ -14,6 +14,9 @@ from urt_jax.config import DataConfig, PipelineConfig, StageConfig, as_json
 from urt_jax.stages.evaluate import evaluate
 
 
+MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table
+
+
 def run(config: PipelineConfig) -> None:
     """Run the stages in order and print the table of the last."""
     distill, sft, reject, grpo, final = (_folder_of(part) for part in config.stages())
@@ -25,7 +28,7 @@ def run(config: PipelineConfig) -> None:
     _run(replace(stages["reject"], model=replace(config.reject.model, path=str(sft))))  # type: ignore[call-arg]
     hard = _file(config.grpo.data, str(reject / "records" / "hard.jsonl"))
     _run(replace(stages["grpo"], data=hard, model=replace(config.grpo.model, path=str(reject))))  # type: ignore[call-arg]
-    models = {"base": config.base, "cold start": str(sft), "rejection sampling": str(reject), "GRPO": str(grpo)}
+    models = dict(zip(MODELS, (config.base, str(sft), str(reject), str(grpo)), strict=True))
     last: Any = replace(stages["evaluate"], models=models)  # type: ignore[call-arg]
     open_run(last.workdir, as_json(last))
     found = read_result(last.workdir)

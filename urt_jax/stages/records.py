@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from urt_jax.config import DataConfig
-from urt_jax.data.examples import TASKS, BadInputError, Example, Task
+from urt_jax.data.examples import TASKS, BadInputError, Example, Media, Task
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
 from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
@@ -121,7 +121,9 @@ class Encoder:
         Raises:
             BadInputError: as ``encode_chat``.
         """
-        key = (example.id, bool(example.meta.get("swapped")), think)
+        # Two files may give one id to different records, so the pictures and words are part of the key.
+        shown = tuple(_mark_of(item) for item in (*example.context, *example.candidates))
+        key = (example.id, bool(example.meta.get("swapped")), think, example.prompt, example.text, shown)
         if key in self._cache:
             return self._cache[key]
         chat = render(example, think=think, template=self._template)
@@ -155,6 +157,14 @@ class Encoder:
         """Encode a record with its response; a response without reasoning goes with the direct prompt."""
         response = self.response(example)
         return self.prompt(example, think="<think>" in (example.response or "")), response
+
+
+def _mark_of(item: Media | str) -> Any:
+    """Return what tells a picture, clip or answer from another of the same record id: its path, or its content."""
+    source = item.source if isinstance(item, Media) else item
+    if isinstance(source, np.ndarray):
+        return source.shape, hash(source.tobytes())
+    return tuple(map(str, source)) if isinstance(source, (list, tuple)) else source
 
 
 def drawn_scene(data: DataConfig, index: int) -> Example:

@@ -28,7 +28,7 @@ from urt_jax.training.state import TrainState, init_state
 from urt_jax.types import Batch, EncodedChat
 
 PROBED_RECORDS = 2048  # records looked at to plan the shapes of an endless stream
-HEADROOM = 1.1  # how much longer than any probed row the largest shape is, where the stream is endless
+HEADROOM = 1.35  # how much larger than any probed batch the largest shape is, where the stream is endless
 
 
 def run(config: SftConfig) -> None:

@@ -26,7 +26,7 @@ def place_rows(mesh: Mesh, tree: Any) -> Any:
     """
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        axis = 1 if getattr(path[-1], "name", "") == "positions_3BT" else 0
+        axis = 1 if path and getattr(path[-1], "name", "") == "positions_3BT" else 0
         parts = mesh.shape["data"] * mesh.shape["fsdp"]
         divides = np.ndim(leaf) > axis and np.shape(leaf)[axis] % parts == 0 and np.shape(leaf)[axis] > 0
         return jax.device_put(leaf, batch_sharding(mesh, axis) if divides else NamedSharding(mesh, P()))

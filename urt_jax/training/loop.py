@@ -58,10 +58,11 @@ def train(
     """
     with CheckpointStore(folder / "checkpoints", keep=settings.keep) as store, PreemptionNotice() as notice:
         found = store.restore_latest(_saved(state))
+        start = 0
         if found is not None:
-            step, kept, _ = found
+            # Not state.step: that counts updates, of which a step of this loop may take several.
+            start, kept, _ = found
             state = state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"])
-        start = int(state.step)
         bar = tqdm(total=settings.steps, initial=start, desc=title, unit="step", dynamic_ncols=True, smoothing=0.1)
         with MetricsWriter(folder, resume_step=start) as writer, bar:
             waiting: tuple[int, Mapping[str, Any]] | None = None

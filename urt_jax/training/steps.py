@@ -154,7 +154,7 @@ def _update(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
     flat = {name: _mean(value) for name, value in metrics.items()}
-    flat |= {"loss": total * scale, "grad_norm": optax.global_norm(gradients)}
+    flat |= {"loss": total * scale, "grad_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, trainable, state.frozen, opt_state), flat
 
 

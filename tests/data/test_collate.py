@@ -1,0 +1,145 @@
+"""Padding, packing and shapes: where every token and frame of a record goes."""
+
+import numpy as np
+import pytest
+
+from tests.tiny import FEATURES, MERGE, PAD, batch_of, make_chat, need
+from urt_jax.data.collate import (
+    Buckets,
+    Length,
+    Need,
+    collate_prompts,
+    join_completions,
+    length_of,
+    need_of,
+    pack,
+    plan_buckets,
+)
+
+
+def test_pack_puts_the_longest_first_into_the_first_row_that_has_room() -> None:
+    assert pack([3, 7, 5, 2, 3], width=10) == [[1, 0], [2, 4, 3]]
+    assert pack([4, 4, 4], width=4) == [[0], [1], [2]]
+    assert pack([], width=4) == []
+
+
+def test_pack_holds_every_record_once_within_the_width() -> None:
+    tokens = [int(n) for n in np.random.default_rng(0).integers(1, 60, 200)]
+    rows = pack(tokens, width=64)
+    assert sorted(record for row in rows for record in row) == list(range(200))
+    assert max(sum(tokens[record] for record in row) for row in rows) <= 64
+    assert len(rows) <= 1.25 * sum(tokens) / 64
+
+
+def test_pack_refuses_a_record_longer_than_a_row() -> None:
+    with pytest.raises(ValueError, match="record 1 has 11 tokens, a row holds 10"):
+        pack([3, 11], width=10)
+
+
+def test_buckets_hold_every_need_in_at_most_8_shapes() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        needs = [Need(*(int(n) for n in rng.integers(1, (9, 300, 20, 200)))) for _ in range(12)]
+        buckets = plan_buckets(needs, window_slots=16, row_step=2)
+        assert buckets.count <= 8
+        for one in needs:
+            shape = buckets.fit(one)
+            assert all(have >= want for have, want in zip(shape, one))
+            assert shape in {
+                Need(r, t, f, p)
+                for r in buckets.rows
+                for t in buckets.tokens
+                for f in buckets.frames
+                for p in buckets.patches
+            }
+            assert shape.rows % 2 == 0
+            assert shape.tokens % 8 == 0
+            assert shape.patches % 16 == 0
+
+
+def test_buckets_take_a_second_size_where_it_saves_a_quarter() -> None:
+    needs = [Need(4, 30, 4, 16), Need(4, 30, 4, 16), Need(4, 100, 4, 16)]
+    assert plan_buckets(needs, window_slots=16) == Buckets((4,), (32, 104), (4,), (16,))
+    assert plan_buckets([Need(4, 90, 4, 16), *needs[1:2], needs[2]], window_slots=16).tokens == (104,)
+
+
+def test_frames_of_one_window_take_no_whole_windows() -> None:
+    assert plan_buckets([Need(1, 8, 1, 12)], window_slots=64).patches == (12,)
+    assert plan_buckets([Need(1, 8, 1, 68)], window_slots=64).patches == (128,)
+
+
+def test_text_alone_needs_no_frames() -> None:
+    assert plan_buckets([Need(2, 8, 0, 0)], window_slots=64).fit(Need(2, 5, 0, 0)) == Need(2, 8, 0, 0)
+
+
+def test_a_need_beyond_the_largest_bucket_is_refused() -> None:
+    buckets = Buckets((4,), (32, 64), (4,), (16,))
+    assert buckets.fit(Need(4, 33, 1, 4)) == Need(4, 64, 4, 16)
+    with pytest.raises(ValueError, match="a batch needs 65 tokens, the largest bucket holds 64; plan buckets over all"):
+        buckets.fit(Need(4, 65, 4, 16))
+
+
+def test_lengths_and_needs_by_hand() -> None:
+    chat = make_chat(1, text=5, pictures=[(2, 2), (1, 1)])  # 5 words, 3 + 4 and 3 + 1 tokens around and in pictures
+    assert length_of(chat, 6) == Length(tokens=5 + 7 + 4 + 6, frames=2, patches=16)
+    assert length_of(make_chat(2, text=3)) == Length(3, 0, 0)
+    lengths = [Length(22, 2, 16), Length(3, 0, 0), Length(9, 1, 4)]
+    assert need_of(lengths, rows=2) == Need(2, 22, 3, 16)
+    assert need_of(lengths, rows=2, tokens=40) == Need(2, 40, 3, 16)
+
+
+def test_training_rows_are_padded_to_the_right() -> None:
+    chat = make_chat(1, text=2, pictures=[(1, 2)])
+    batch = batch_of([chat], [[20, 21, 2]], tokens=12)
+    length = len(chat.tokens_T)
+    np.testing.assert_array_equal(batch.tokens_BT[0], [*chat.tokens_T, 20, 21, 2, *[PAD] * (9 - length)])
+    np.testing.assert_array_equal(batch.segments_BT[0], [1] * (length + 3) + [0] * (9 - length))
+    np.testing.assert_array_equal(batch.loss_mask_BT[0], [0] * length + [1] * 3 + [0] * (9 - length))
+    after = chat.next_position
+    np.testing.assert_array_equal(batch.positions_3BT[:, 0, length : length + 3], [[after, after + 1, after + 2]] * 3)
+
+
+def test_packed_records_keep_their_own_segments_positions_and_frames() -> None:
+    chats = [make_chat(1, text=2, pictures=[(1, 2)]), make_chat(2, text=3), make_chat(3, text=1, pictures=[(1, 1)])]
+    batch = batch_of(chats, [[20, 2], [21, 2], [22, 2]], packed=[[0, 2], [1]], rows=2, tokens=18, patches=16)
+    first, third = len(chats[0].tokens_T), len(chats[2].tokens_T)
+    np.testing.assert_array_equal(
+        batch.segments_BT[0], [1] * (first + 2) + [2] * (third + 2) + [0] * (14 - first - third)
+    )
+    np.testing.assert_array_equal(batch.positions_3BT[:, 0, first + 2 : first + 2 + third], chats[2].positions_3T)
+    shown = batch.vision_index_BT[0]
+    np.testing.assert_array_equal(shown[shown >= 0], [0, 1, 16 // MERGE])
+    np.testing.assert_array_equal(batch.vision.patches_IPC[1, :4], chats[2].frames[0].patches_PC)
+    assert not batch.vision.mask_IP[1, 4:].any()
+
+
+def test_prompts_are_padded_to_the_left() -> None:
+    chats = [make_chat(1, text=2), make_chat(2, text=4, pictures=[(1, 1)])]
+    shape = need(chats, tokens=10)
+    batch = collate_prompts(chats, bucket=shape, pad_id=PAD, patch_features=FEATURES, merge=MERGE)
+    for row, chat in enumerate(chats):
+        np.testing.assert_array_equal(batch.tokens_BT[row, -len(chat.tokens_T) :], chat.tokens_T)
+        np.testing.assert_array_equal(
+            batch.segments_BT[row], [0] * (10 - len(chat.tokens_T)) + [1] * len(chat.tokens_T)
+        )
+        np.testing.assert_array_equal(batch.positions_3BT[:, row, -len(chat.tokens_T) :], chat.positions_3T)
+    assert not batch.loss_mask_BT.any()
+
+
+def test_completions_are_joined_question_major_and_share_frames() -> None:
+    chats = [make_chat(1, text=2), make_chat(2, text=4, pictures=[(1, 1)])]
+    prompts = batch_of(chats, left=True)
+    width = prompts.tokens_BT.shape[1]
+    completions = np.arange(12, dtype=np.int32).reshape(4, 3) + 20
+    mask = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]], bool)
+    positions = np.array([chat.next_position for chat in chats], np.int32)
+    rows = join_completions(prompts, positions, completions, mask)
+    np.testing.assert_array_equal(rows.tokens_BT[:, width:], completions)
+    np.testing.assert_array_equal(rows.segments_BT[:, width:], mask)
+    np.testing.assert_array_equal(rows.loss_mask_BT[:, width:], mask)
+    np.testing.assert_array_equal(rows.tokens_BT[1, :width], prompts.tokens_BT[0])
+    np.testing.assert_array_equal(rows.vision_index_BT[3, :width], prompts.vision_index_BT[1])
+    np.testing.assert_array_equal(rows.vision_index_BT[:, width:], -1)
+    np.testing.assert_array_equal(rows.positions_3BT[:, 1, width:], [positions[0] + np.arange(3)] * 3)
+    np.testing.assert_array_equal(rows.positions_3BT[:, 2, width:], [positions[1] + np.arange(3)] * 3)
+    assert rows.vision is prompts.vision

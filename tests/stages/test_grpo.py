@@ -1,0 +1,184 @@
+"""GRPO as a story, with a judge whose groups are mixed: half of its answers are right."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.stages.story import (
+    OPTIMIZER,
+    SHORT,
+    arguments,
+    assert_called_again,
+    assert_complete,
+    assert_same_weights,
+    assert_trained,
+    checkpoint_steps,
+    kill_once,
+    metric_lines,
+    run_in_process,
+    write_config,
+)
+from urt_jax.checkpoints.model_folder import load_model
+from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, ModelConfig, OptimizerConfig
+from urt_jax.main import main
+from urt_jax.stages import grpo, judging
+
+STEPS = 4
+FIGURES = {
+    *("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "kl", "entropy"),
+    *("rewards/format/mean", "rewards/accuracy/mean", "completions/mean_length", "completions/clipped_ratio"),
+    *("sampling/sampling_logp_difference/mean", "num_tokens", "parse_failure", "all_right", "all_wrong"),
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path:
+    """Return a run with two updates a rollout and a reference: every program of the stage is compiled."""
+    return write_config(
+        tmp_path_factory.mktemp("grpo") / "grpo.py",
+        "grpo",
+        data={"count": 8, "seed": 2},
+        eval_data={"split": "heldout", "count": 4},
+        model={"path": str(coin_judge)},
+        steps=STEPS,
+        questions_per_step=4,
+        responses_per_question=4,
+        updates_per_rollout=2,
+        kl_coef=0.04,
+        optimizer={**OPTIMIZER, "schedule": "constant"},
+        lengths=SHORT,
+        save_every=1,
+        sample_every=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def trainers() -> list[grpo.GrpoTrainer]:
+    """Return the trainer of the run in ``finished``."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path, trainers: list[grpo.GrpoTrainer]) -> Path:
+    made = grpo.GrpoTrainer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpo, "GrpoTrainer", lambda *a: trainers.append(made(*a)) or trainers[-1])
+        return run_in_process(config, config.parent / "whole")
+
+
+def test_a_run_leaves_everything_and_teaches_the_language_model(finished: Path, coin_judge: Path) -> None:
+    assert_complete(finished, steps=STEPS, figures=FIGURES)
+    assert_trained(finished, coin_judge)
+    lines = metric_lines(finished)
+    assert lines[0]["rewards/format/mean"] == 1.0
+    assert 0.0 < lines[0]["rewards/accuracy/mean"] < 1.0
+    assert lines[0]["reward"] == pytest.approx(1.0 + lines[0]["rewards/accuracy/mean"])
+    assert max(line["sampling/sampling_logp_difference/mean"] for line in lines) < 1e-4
+    assert lines[-1]["kl"] > 0
+    result = json.loads((finished / "result.json").read_text())
+    assert {"before GRPO", "after GRPO"} <= set(result["table"].replace("  ", "\n").replace("\n ", "\n").split("\n"))
+    assert result["before"].keys() == result["after"].keys() == {"greedy", "sampled"}
+    for name in ("before-greedy", "before-sampled", "after-greedy", "after-sampled"):
+        assert len((finished / "records" / f"{name}.jsonl").read_text().splitlines()) == 8  # 4 pairs, both orders
+
+
+def test_samples_are_written_at_the_first_step_and_on_schedule(finished: Path) -> None:
+    files = sorted((finished / "samples").iterdir())
+    assert [path.name for path in files] == ["step-000001.jsonl", "step-000002.jsonl", "step-000004.jsonl"]
+    samples = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert len(samples) == 4
+    for sample in samples:
+        right = sample["text"].endswith(f"<answer>{sample['solution']}</answer>")
+        assert sample["rewards"] == {"format": 1.0, "accuracy": float(right), "consistency": 0.0}
+
+
+def test_a_run_takes_few_programs(finished: Path, trainers: list[grpo.GrpoTrainer]) -> None:
+    (trainer,) = trainers
+    assert 1 <= len(trainer.sampler.shapes) <= trainer.buckets.count <= 8
+    sizes = {
+        name: getattr(program, "_cache_size")()  # noqa: B009
+        for name, program in (("first", trainer.first), ("later", trainer.later), ("sampler", trainer.sampler._program))
+    }
+    assert sizes == dict.fromkeys(sizes, len(trainer.sampler.shapes))
+    # Current policy and reference may lie differently on the devices.
+    assert getattr(trainer.score, "_cache_size")() <= 2 * len(trainer.sampler.shapes)  # noqa: B009
+
+
+def test_called_again_it_prints_its_table_and_keeps_to_its_config(
+    config: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_called_again(config, finished, capsys, changed="--config.kl_coef=0.0")
+
+
+def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bits(
+    config: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps are rollouts: two updates each must not make a resumed run skip half of them."""
+    advance = grpo.GrpoTrainer.advance
+
+    def noticed(trainer: grpo.GrpoTrainer, state: Any, step: int) -> Any:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return advance(trainer, state, step)
+
+    stopped = config.parent / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(grpo.GrpoTrainer, "advance", noticed)
+        assert main(arguments(config, stopped)) == 75
+    assert f"saved after step 2 of {STEPS}" in capsys.readouterr().err
+    assert checkpoint_steps(stopped)[-1] == 2
+    respond = judging.RewardModel.respond
+    judged: list[int] = []
+
+    def counted(model: Any, queries: Any, **settings: Any) -> list[str]:
+        judged.append(len(queries))
+        return respond(model, queries, **settings)
+
+    monkeypatch.setattr(judging.RewardModel, "respond", counted)
+    run_in_process(config, stopped)
+    assert judged == [8, 8], "what was judged before training is read back, not judged again"
+    assert [line["step"] for line in metric_lines(stopped)] == list(range(1, STEPS + 1))
+    assert_same_weights(stopped, finished)
+
+
+@pytest.mark.slow
+def test_killed_after_a_checkpoint_it_ends_with_the_same_bits(config: Path, finished: Path) -> None:
+    killed = config.parent / "killed"
+    kill_once(config, killed, lambda: bool(checkpoint_steps(killed)))
+    run_in_process(config, killed)
+    assert_same_weights(killed, finished)
+
+
+def test_a_sampler_that_drifts_from_the_trainer_stops_the_run(coin_judge: Path, tmp_path: Path) -> None:
+    trainer = grpo.GrpoTrainer(hand_config(coin_judge), tmp_path, load_model(str(coin_judge)))
+    trainer._check_agreement(4, 0.04)
+    for difference in (0.06, float("nan")):
+        with pytest.raises(grpo.DisagreementError, match=r"step 5: .*differ by .*, agreement_band is 0\.05.*check dtype"):
+            trainer._check_agreement(4, difference)
+
+
+def test_rates_follow_updates_and_questions_follow_the_step(coin_judge: Path, tmp_path: Path) -> None:
+    trainer = grpo.GrpoTrainer(hand_config(coin_judge), tmp_path, load_model(str(coin_judge)))
+    np.testing.assert_allclose(trainer.rates, [0.0, 1e-3, 1e-3], rtol=1e-6)  # at updates 0, 2 and 4 of 6
+    questions = [[example.id for example in trainer.questions(step)] for step in range(3)]
+    assert sorted(questions[0] + questions[1]) == sorted(set(questions[0] + questions[1])), "an epoch shows each once"
+    assert questions == [[example.id for example in trainer.questions(step)] for step in range(3)]
+
+
+def hand_config(coin_judge: Path) -> GrpoConfig:
+    return GrpoConfig(
+        model=ModelConfig(path=str(coin_judge)),
+        data=DataConfig(count=8),
+        steps=3,
+        questions_per_step=4,
+        updates_per_rollout=2,
+        kl_coef=0.0,
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
+        lengths=LengthConfig(**SHORT),
+    )

@@ -1,0 +1,252 @@
+"""The Python API on a very small judge: what it returns, what it refuses, and what its answers do not depend on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from urt_jax import RewardModel
+from urt_jax.data.examples import BadInputError, Chat, Example, Media
+from urt_jax.data.scenes import make_example
+from urt_jax.reward_model import Query, majority, make_pair, mirrored
+from urt_jax.rewards.parse import Verdict, parse
+
+TOKENS = 8
+RED, GREEN, BLUE = (np.full((56, 56, 3), colour, np.uint8) for colour in ([200, 0, 0], [0, 200, 0], [0, 0, 200]))
+
+
+@pytest.fixture(scope="module")
+def judge(tiny_judge: Path) -> RewardModel:
+    return RewardModel.load(str(tiny_judge))
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Example]:
+    return [make_example("image_gen", split="heldout", seed=0, index=index) for index in range(3)]
+
+
+def say(judge: RewardModel, monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[Query]:
+    """Let ``answer(query)`` write the texts in place of the random model; return the queries it was given."""
+    asked: list[Query] = []
+
+    def respond(queries: list[Query], **settings: Any) -> list[str]:
+        asked.extend(queries)
+        return [answer(query) for query in queries]
+
+    monkeypatch.setattr(judge, "respond", respond)
+    return asked
+
+
+def verdict(first: float, second: float, winner: int | str | None = None) -> str:
+    named = winner if winner is not None else 1 if first > second else 2
+    label = "Both images are equally good" if named == "tie" else f"Image {named} is better"
+    return (
+        f"<think>\n1. Aesthetics: Image 1 ({first:g}/10) - a; Image 2 ({second:g}/10) - b\nTotal score:\n"
+        f"Image 1: {first:g}={first:g}\nImage 2: {second:g}={second:g}\n</think>\n<answer>{label}</answer>"
+    )
+
+
+def brightest(query: Query) -> str:
+    """Judge by the mean colour of the pictures."""
+    first, second = (float(np.mean(media.source)) / 30 for media in query.chat.images)
+    return verdict(round(first, 1), round(second, 1))
+
+
+def test_compare_gives_a_verdict_with_the_text_it_was_read_from(judge: RewardModel) -> None:
+    found = judge.compare(caption="a red square", images=(RED, BLUE), max_new_tokens=TOKENS)
+    assert found.winner is None
+    assert found.failure
+    assert found.text
+    assert found == judge.compare(caption="a red square", images=(RED, BLUE), max_new_tokens=TOKENS)
+
+
+def test_batch_size_does_not_change_answers(judge: RewardModel, pairs: list[Example]) -> None:
+    told: list[tuple[int, int]] = []
+    settings: dict[str, Any] = {"max_new_tokens": TOKENS, "temperature": 1.5, "seed": 3}
+    together = judge.compare_many(pairs, **settings, batch_size=3)
+    single = judge.compare_many(pairs, **settings, batch_size=2, progress=lambda n, of: told.append((n, of)))
+    assert [v.text for v in single] == [v.text for v in together]
+    assert told == [(2, 3), (3, 3)]
+    assert len({v.text for v in together}) == 3
+    other = judge.compare_many(pairs, **{**settings, "seed": 4}, batch_size=3)
+    assert [v.text for v in other] != [v.text for v in together]
+
+
+def test_nothing_asked_is_nothing_answered(judge: RewardModel) -> None:
+    assert judge.compare_many([]) == []
+
+
+def test_both_orders_and_votes_are_asked_under_names_of_their_own(
+    judge: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = say(judge, monkeypatch, brightest)
+    white = np.full((56, 56, 3), 250, np.uint8)
+    found = judge.compare(caption="x", images=(RED, white), order="both", votes=2, temperature=1.0)
+    assert [(query.id, query.response) for query in asked] == [
+        ("pair", 0), ("pair", 1), ("pair#swapped", 0), ("pair#swapped", 1),
+    ]  # fmt: skip
+    assert found.winner == 2
+    assert found.margin == pytest.approx(2.2 - 8.3)
+    assert found.totals == (2.2, 8.3), "in the given order"
+
+
+def test_a_judge_that_always_names_the_first_decides_nothing_in_both_orders(
+    judge: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(judge, monkeypatch, lambda query: verdict(9, 3))
+    assert judge.compare(caption="x", images=(RED, BLUE)).winner == 1
+    found = judge.compare(caption="x", images=(RED, BLUE), order="both")
+    assert (found.winner, found.margin) == (None, 0.0)
+    assert found.failure == "split vote: 1 for each side"
+
+
+def test_ranking_by_hand(judge: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = say(judge, monkeypatch, brightest)
+    shades = [np.full((56, 56, 3), level, np.uint8) for level in (120, 30, 210)]
+    found = judge.rank(caption="x", candidates=shades)
+    assert found.order == (2, 0, 1)
+    assert found.win_rate == (0.5, 0.0, 1.0)
+    assert len(asked) == len(found.verdicts) == 6
+    assert judge.rank(caption="x", candidates=shades, order="given").win_rate == (0.5, 0.0, 1.0)
+
+
+def test_a_judgement_that_does_not_parse_is_half_a_win(judge: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(judge, monkeypatch, lambda query: "hm" if query.id == "0-1" else brightest(query))
+    shades = [np.full((56, 56, 3), level, np.uint8) for level in (30, 120, 210)]
+    found = judge.rank(caption="x", candidates=shades)
+    assert found.win_rate == (0.25, 0.25, 1.0)
+    assert found.order == (2, 0, 1), "equal rates keep the given order"
+
+
+def test_logits_have_a_row_for_every_prompt_token(judge: RewardModel) -> None:
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "which colour?"}]}]
+    found = judge.logits(messages=messages, images=[RED])
+    assert found.dtype == np.float32
+    assert found.shape[1] == judge.processor.config.decoder.vocab_size
+    text = judge.processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert len(found) == len(judge.processor.tokenizer(text)["input_ids"]) + 3, "4 merged patches for 1 placeholder"
+    other = judge.logits(messages=messages, images=[BLUE])
+    assert np.abs(found - other)[-1].max() > 0
+    assert np.abs(found - other)[:3].max() == 0, "before the picture nothing changes"
+
+
+def test_greedy_generation_starts_with_the_largest_logit(judge: RewardModel) -> None:
+    messages = [{"role": "user", "content": "which colour?"}]
+    logits = judge.logits(messages=messages)[-1].copy()
+    logits[list(judge.processor.suppressed_ids)] = -np.inf
+    ids = judge.generate(messages=messages, max_new_tokens=TOKENS)
+    assert ids[0] == int(logits.argmax())
+    assert 1 <= len(ids) <= TOKENS
+    assert not set(ids) & set(judge.processor.suppressed_ids)
+
+
+def test_a_clip_is_an_array_of_frames_or_media_with_its_rate(judge: RewardModel) -> None:
+    messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "what moves?"}]}]
+    clip = np.stack([RED, GREEN, BLUE, RED, GREEN, BLUE])
+    plain = judge.logits(messages=messages, videos=[clip])
+    slow = judge.logits(messages=messages, videos=[Media("video", clip, 0.5)])
+    assert plain.shape == slow.shape
+    assert np.abs(plain - slow).max() > 0, "the rate moves temporal positions"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"caption": "x"}, "candidates were given as nothing; give caption="),
+        ({"caption": "x", "images": [RED, BLUE], "videos": [RED, BLUE]}, "given as images, videos; give"),
+        ({"caption": "x", "images": [RED]}, "images holds 1 candidates; compare takes 2, rank takes any number"),
+        ({"images": [RED, BLUE]}, "images came with caption=None"),
+        ({"caption": "x", "answers": ["a", "b"], "context": "c.png"}, "answers came with caption='x', question=None"),
+        ({"question": "x", "answers": ["a", "b"]}, "answers came with .*context=None"),
+        ({"caption": "x", "images": [RED, BLUE], "context": "c.png"}, "images came with .*context='c.png'"),
+        ({"caption": "x", "images": [RED, BLUE], "votes": 3}, "votes=3 at temperature 0"),
+        ({"caption": "x", "images": [RED, BLUE], "votes": 0, "temperature": 1.0}, "votes=0"),
+    ],
+)
+def test_arguments_that_name_no_task_are_refused(judge: RewardModel, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        judge.compare(**arguments)
+
+
+def test_one_candidate_has_no_rank(judge: RewardModel) -> None:
+    with pytest.raises(BadInputError, match="rank needs at least two candidates, got 1"):
+        judge.rank(caption="x", candidates=[RED])
+
+
+def test_a_prompt_beyond_the_limit_is_refused_by_record(tiny_judge: Path, judge: RewardModel) -> None:
+    short = RewardModel(judge.loaded, max_prompt_tokens=16)
+    with pytest.raises(BadInputError, match=r"pair: the prompt has .* max_prompt_tokens is 16"):
+        short.compare(caption="x", images=(RED, BLUE))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "task"),
+    [
+        ({"caption": "c", "images": ["a.png", "b.png"]}, "image_gen"),
+        ({"caption": "c", "videos": [["1.png"], ["2.png"]]}, "video_gen"),
+        ({"question": "q", "answers": ["yes", "no"], "context": RED}, "image_und"),
+        ({"question": "q", "answers": ["yes", "no"], "context": np.stack([RED, RED])}, "video_und"),
+    ],
+)
+def test_arguments_name_the_task(arguments: dict[str, Any], task: str) -> None:
+    blank: dict[str, Any] = dict.fromkeys(("caption", "question", "images", "videos", "answers"))
+    example = make_pair(**{**blank, **arguments})
+    assert example.task == task
+    assert example.prompt == arguments.get("caption", arguments.get("question"))
+    assert len(example.candidates) == 2
+
+
+def test_a_mirrored_verdict_speaks_of_the_given_order() -> None:
+    found = mirrored(parse(verdict(9, 3)))
+    assert (found.winner, found.totals, found.margin) == (2, (3.0, 9.0), -6.0)
+    assert found.scores == {"Aesthetics": (3.0, 9.0)}
+    assert mirrored(found) == parse(verdict(9, 3))
+    assert mirrored(parse(verdict(5, 5, "tie"))).winner == "tie"
+    assert mirrored(parse("hm")).winner is None
+
+
+def winners(*texts: str) -> Verdict:
+    return majority([parse(text) for text in texts])
+
+
+def test_the_majority_by_hand() -> None:
+    found = winners(verdict(9, 3), verdict(4, 6), verdict(8, 7))
+    assert (found.winner, found.totals) == (1, (9.0, 3.0))
+    assert found.margin == pytest.approx((6 - 2 + 1) / 3)
+    assert winners("hm", verdict(3, 9)).winner == 2, "what does not parse has no vote"
+    assert winners("hm", verdict(3, 9)).failure is None
+    split = winners(verdict(9, 3), verdict(4, 6))
+    assert (split.winner, split.failure) == (None, "split vote: 1 for each side")
+    lost = winners("hm", "hm")
+    assert (lost.winner, lost.failure) == (None, parse("hm").failure)
+
+
+def test_ties_alone_are_a_tie() -> None:
+    assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).winner == "tie"
+    assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).failure is None
+
+
+def test_the_length_of_answers_is_the_models_own_where_it_names_one(judge: RewardModel, tmp_path: Path) -> None:
+    assert judge.max_new_tokens == 1024
+    (tmp_path / "generation_config.json").write_text('{"max_new_tokens": 77, "temperature": 0.1}')
+    assert RewardModel(replace(judge.loaded, folder=tmp_path)).max_new_tokens == 77
+
+
+def test_responses_to_one_question_differ_by_their_number(judge: RewardModel) -> None:
+    chat = Chat([{"role": "user", "content": "which colour?"}])
+    queries = [Query("q", chat, 0), Query("q", chat, 1), Query("q", chat, 0)]
+    texts = judge.respond(queries, temperature=2.0, seed=0, max_new_tokens=TOKENS)
+    assert texts[0] == texts[2]
+    assert texts[0] != texts[1]
+
+
+def test_importing_the_package_starts_no_device() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, urt_jax; assert 'jax' not in sys.modules, 'jax was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    assert jax.devices()

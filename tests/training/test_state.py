@@ -1,0 +1,44 @@
+"""The train state: what is trained, what is frozen, and where moments are kept."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests.tiny import tiny_params
+from tests.training.tiny_training import TRAINED, assert_same
+from urt_jax.training.state import init_state, merge_params, split_params
+
+TREE = {"decoder": {"q": {"kernel": np.ones((2, 2))}}, "vision": {"kernel": np.zeros(3)}, "head": np.ones(1)}
+
+
+def test_a_leaf_is_trained_where_any_pattern_matches_its_path() -> None:
+    trainable, frozen = split_params(TREE, [r"^decoder/", r"^head$"])
+    assert set(trainable) == {"decoder", "head"}
+    assert set(frozen) == {"vision"}
+    assert_same(merge_params(trainable, frozen), TREE)
+
+
+def test_everything_or_single_leaves_can_be_trained() -> None:
+    assert split_params(TREE, [""])[1] == {}
+    trainable, frozen = split_params(TREE, [r"vision/kernel"])
+    assert set(trainable) == {"vision"}
+    assert set(frozen) == {"decoder", "head"}
+
+
+def test_a_misspelt_pattern_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"trainable patterns \['\^decodr/'\] match no parameter.*start with decoder, head, vision"
+    ):
+        split_params(TREE, [r"^decodr/", r"^head$"])
+
+
+def test_frozen_parameters_have_no_moments() -> None:
+    state = init_state(tiny_params(), optax.adamw(1e-3), TRAINED)
+    assert int(state.step) == 0
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)]
+    assert any("decoder" in path for path in paths)
+    assert not any("vision" in path for path in paths)
+    trained = sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
+    assert sum(np.size(leaf) for leaf in jax.tree.leaves(state.opt_state)) == 2 * trained + 1
+    assert_same(state.params, tiny_params())

@@ -1,0 +1,153 @@
+"""The training steps: hand values, what moves and what does not, and the same on every mesh."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.tiny import jitted, tiny_params
+from tests.training.tiny_training import (
+    QUESTIONS,
+    RESPONSES,
+    assert_close,
+    assert_same,
+    fresh_state,
+    grpo_batch,
+    run_grpo,
+    run_sft,
+    score,
+    sft_batch,
+)
+from urt_jax.losses import group_advantages
+from urt_jax.sharding.mesh import make_mesh
+from urt_jax.training.steps import PolicyLoss
+
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+ADVANTAGE = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
+
+
+@pytest.fixture(scope="module")
+def sft_plain() -> tuple[Any, dict[str, Any]]:
+    return run_sft(sft_batch())
+
+
+@pytest.fixture(scope="module")
+def grpo_plain() -> tuple[Any, dict[str, Any]]:
+    return run_grpo(grpo_batch(ADVANTAGE))
+
+
+def test_sft_loss_is_the_mean_over_all_trained_tokens(sft_plain: tuple[Any, dict[str, Any]]) -> None:
+    batch = sft_batch()
+    logp = np.asarray(jax.nn.log_softmax(jitted()(tiny_params(), batch), axis=-1))[:, :-1]
+    chosen = np.take_along_axis(logp, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
+    mask = batch.loss_mask_BT[:, 1:]
+    figures = sft_plain[1]
+    np.testing.assert_allclose(figures["loss"], -chosen[mask].mean(), rtol=1e-5)
+    np.testing.assert_allclose(figures["token_probability"], np.exp(chosen[mask]).mean(), rtol=1e-5)
+
+
+def test_sft_updates_the_trained_and_leaves_the_frozen(sft_plain: tuple[Any, dict[str, Any]]) -> None:
+    before, (after, figures) = fresh_state(), sft_plain
+    assert int(after.step) == 1
+    assert_same(after.frozen, before.frozen)
+    assert set(after.frozen) == {"vision"}
+    squares = 0.0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after.trainable):
+        start = dict(jax.tree_util.tree_leaves_with_path(before.trainable))[path]
+        moved = np.asarray(leaf) - np.asarray(start)
+        assert np.abs(moved).max() > 0, jax.tree_util.keystr(path)
+        squares += float(((moved.astype(np.float64) / 0.1) ** 2).sum())
+    np.testing.assert_allclose(figures["grad_norm"], np.sqrt(squares), rtol=1e-3)
+
+
+def test_packed_and_unpacked_rows_have_the_same_loss_and_gradient(sft_plain: tuple[Any, dict[str, Any]]) -> None:
+    packed = run_sft(sft_batch([[0, 7, 2], [1, 5], [3, 4], [6]], rows=4, tokens=40))
+    np.testing.assert_allclose(packed[1]["loss"], sft_plain[1]["loss"], rtol=1e-6)
+    assert_close(packed[0].trainable, sft_plain[0].trainable)
+
+
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+def test_sft_on_eight_devices_is_that_on_one(
+    sizes: tuple[int, int, int], sft_plain: tuple[Any, dict[str, Any]]
+) -> None:
+    state, figures = run_sft(sft_batch(), make_mesh(*sizes))
+    assert_close(jax.device_get(state.params), jax.device_get(sft_plain[0].params))
+    assert_close(jax.device_get(figures), jax.device_get(sft_plain[1]))
+
+
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+def test_grpo_on_eight_devices_is_that_on_one(
+    sizes: tuple[int, int, int], grpo_plain: tuple[Any, dict[str, Any]]
+) -> None:
+    state, figures = run_grpo(grpo_batch(ADVANTAGE), make_mesh(*sizes))
+    assert_close(jax.device_get(state.params), jax.device_get(grpo_plain[0].params))
+    # The sampler's gap is a difference of equal numbers of size 10, so float32 leaves some 1e-6 of it.
+    assert_close(jax.device_get(figures), jax.device_get(grpo_plain[1]), atol=1e-5)
+
+
+def test_grpo_figures_of_a_first_update(grpo_plain: tuple[Any, dict[str, Any]]) -> None:
+    """The ratio is 1, so the loss is minus the mean advantage; the sampler agrees; nothing is clipped."""
+    figures = grpo_plain[1]
+    np.testing.assert_allclose(figures["loss"], -ADVANTAGE.mean(), atol=1e-6)
+    assert float(figures["sampling/sampling_logp_difference/mean"]) < 1e-5
+    assert float(figures["sampling/sampling_logp_difference/max"]) < 1e-5
+    assert float(figures["clip_ratio/region_mean"]) == 0
+    assert 0 < float(figures["entropy"]) < np.log(33)
+    assert float(figures["grad_norm"]) > 0
+
+
+@pytest.mark.parametrize("first_update", [True, False])
+def test_without_advantage_not_a_bit_changes(first_update: bool) -> None:
+    constant = group_advantages(np.full((QUESTIONS, RESPONSES), 0.7, np.float32)).reshape(-1)
+    state, figures = run_grpo(grpo_batch(constant), first_update=first_update)
+    assert_same(state.params, fresh_state().params)
+    assert float(figures["grad_norm"]) == 0
+    assert int(state.step) == 1
+
+
+def test_a_constant_group_adds_nothing_to_the_others() -> None:
+    """Equal rewards for question 2: whatever its responses were, the update is the same bit for bit."""
+    rewards = np.array([[1, 0, 0, 1], [0.3, 0.3, 0.3, 0.3]], np.float32)
+    batch = grpo_batch(np.asarray(group_advantages(rewards)).reshape(-1))
+    tokens = batch.rows.tokens_BT.copy()
+    tokens[RESPONSES:, -6:] = 20
+    other = batch._replace(rows=batch.rows._replace(tokens_BT=tokens))
+    assert_same(run_grpo(other)[0].params, run_grpo(batch)[0].params)
+
+
+def test_rewarded_responses_become_more_likely_and_punished_ones_less() -> None:
+    advantage = np.array([1, 0, 0, 0, 0, 0, -1, 0], np.float32)
+    rows = grpo_batch(advantage).rows
+    mask = np.asarray(rows.loss_mask_BT)[:, -6:]
+    before = np.where(mask, score(tiny_params(), rows), 0).sum(axis=1)
+    state, _ = run_grpo(grpo_batch(advantage))
+    after = np.where(mask, score(state.params, rows), 0).sum(axis=1)
+    assert after[0] > before[0] + 0.1
+    assert after[6] < before[6] - 0.1
+
+
+def test_the_first_update_is_the_general_one_with_old_log_probabilities(
+    grpo_plain: tuple[Any, dict[str, Any]],
+) -> None:
+    state, figures = run_grpo(grpo_batch(ADVANTAGE), first_update=False)
+    assert_close(state.trainable, grpo_plain[0].trainable)
+    np.testing.assert_allclose(figures["loss"], grpo_plain[1]["loss"], atol=1e-6)
+
+
+def test_the_kl_term_pulls_only_where_the_policy_left_the_reference() -> None:
+    """At the reference its value and gradient are 0, so nothing moves without an advantage."""
+    loss = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.5)
+    state, figures = run_grpo(grpo_batch(np.zeros(8)), loss=loss)
+    np.testing.assert_allclose(figures["kl"], 0, atol=1e-9)
+    assert_close(state.trainable, fresh_state().trainable, atol=1e-5)
+
+
+def test_masked_completion_tokens_carry_no_gradient(grpo_plain: tuple[Any, dict[str, Any]]) -> None:
+    """What stands after the end token changes nothing."""
+    batch = grpo_batch(ADVANTAGE)
+    tokens = np.where(batch.rows.loss_mask_BT, batch.rows.tokens_BT, 20)
+    tokens[:, :-6] = batch.rows.tokens_BT[:, :-6]
+    changed, _ = run_grpo(batch._replace(rows=batch.rows._replace(tokens_BT=tokens)))
+    assert (tokens != batch.rows.tokens_BT).any()
+    assert_close(changed.trainable, grpo_plain[0].trainable)

@@ -1,0 +1,59 @@
+"""The recipe over several seeds: one pipeline a seed, all judged on the same held-out pairs.
+
+1. run (or go on with) the pipeline of every seed;
+2. put the judgements of all seeds together, intervals over pairs, not over pairs times seeds;
+3. print the figures of every model and the paired gains of GRPO over rejection sampling.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
+from urt_jax.config import PipelineConfig, StudyConfig, as_json
+from urt_jax.evals.pairwise import Judgement, read_judgements
+from urt_jax.evals.statistics import paired_difference, summarize
+from urt_jax.evals.tables import Cell, format_table, result_rows
+from urt_jax.stages import pipeline
+from urt_jax.stages.evaluate import judgement_path
+
+BEFORE, AFTER = "rejection sampling", "GRPO"
+GAINS = ("accuracy", "parse_failure", "score_agreement", "position_consistency")
+
+
+def run(config: StudyConfig) -> None:
+    """Run all seeds, print and write the joint table."""
+    runs = config.runs()
+    for single in runs:
+        open_run(single.workdir, as_json(single))
+        if read_result(single.workdir) is None:
+            pipeline.run(single)
+    modes = config.evaluate.modes
+    judged = {model: {mode: joined(runs, model, mode) for mode in modes} for model in pipeline.MODELS}
+    summaries = {model: {mode: summarize(items) for mode, items in of.items()} for model, of in judged.items()}
+    gains: list[dict[str, Cell]] = []
+    for mode in modes:
+        before, after = judged[BEFORE][mode], judged[AFTER][mode]
+        kept = [name for name in GAINS if mode != "direct" or name != "score_agreement"]
+        gains.append({"gain": mode, **{name: paired_difference(after, before, figure=name) for name in kept}})
+    table = "\n\n".join(
+        [
+            f"{len(runs)} seeds, all tasks of the held-out pairs together",
+            format_table(result_rows(summaries)),
+            f"{AFTER} minus {BEFORE}, paired",
+            format_table(gains),
+        ]
+    )
+    print(table)
+    figures = {model: {mode: s.as_json() for mode, s in of.items()} for model, of in summaries.items()}
+    write_result(config.workdir, table, summaries=figures)
+
+
+def joined(runs: Sequence[PipelineConfig], model: str, mode: str) -> list[Judgement]:
+    """Return the judgements of one model in one mode from all runs; a pair keeps its own id as its group."""
+    found = []
+    for single in runs:
+        folder = Path(single.stages()[-1].workdir)
+        for item in read_judgements(judgement_path(folder, model, mode)):
+            found.append(replace(item, id=f"{item.id}#s{single.seed}", group=item.id))
+    return found
