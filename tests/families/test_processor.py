@@ -115,8 +115,8 @@ def test_a_prompt_too_long_with_its_smallest_pictures_is_refused(processor: Proc
     least = len(full.tokens_T) - 16 + 4
     with pytest.raises(
         BadInputError,
-        match=rf"^r: the prompt has {least} tokens with its pictures at their smallest, max_prompt_tokens is {least - 1}; "
-        "shorten the text, drop a picture or raise max_prompt_tokens",
+        match=rf"^r: the prompt has {least} tokens with its pictures at their smallest, "
+        rf"max_prompt_tokens is {least - 1}; shorten the text, drop a picture or raise max_prompt_tokens",
     ):
         encode_chat(processor, chat, name="r", max_tokens=least - 1)
     with pytest.raises(BadInputError, match="r: the prompt has"):

@@ -93,10 +93,13 @@ def test_a_missing_key_is_named() -> None:
     [
         ({"use_sliding_window": True}, "sets use_sliding_window; only full attention is published"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "asks for rope type .*yarn"),
-        ({"rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]}}, r"\(2, 2, 2\) must sum to half the head .* 4$"),
+        (
+            {"rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]}},
+            r"\(2, 2, 2\) must sum to half the head .* 4$",
+        ),
     ],
     ids=["sliding window", "yarn", "sections"],
-)  # fmt: skip
+)
 def test_what_the_code_does_not_do_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         read_config({**flat_config(), **changes})

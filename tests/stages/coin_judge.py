@@ -7,6 +7,7 @@ direction with the token that comes next.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,26 +29,29 @@ WRITTEN = tuple(f"<think>\nok\n</think>\n<answer>Image {place} is better</answer
 LOUDNESS = 3.0  # logits of the next token are about LOUDNESS * sqrt(width) above all others
 
 
-def save_coin_judge(seed_folder: Path, folder: Path) -> None:
-    """Write the judge with the tokenizer and layout of ``seed_folder``, whose head is untied first."""
+def save_coin_judge(seed_folder: Path, folder: Path, written: tuple[str, ...] = WRITTEN) -> None:
+    """Write the judge with the tokenizer and layout of ``seed_folder``, whose head is untied first.
+
+    It writes the texts of ``written`` where none of their tokens, but the number of the answer, has two successors;
+    where one has, it takes either.
+    """
     stored = json.loads((seed_folder / "config.json").read_text()) | {"tie_word_embeddings": False}
     if "text_config" in stored:
         stored["text_config"]["tie_word_embeddings"] = False
     (seed_folder / "config.json").write_text(json.dumps(stored))
     loaded = random_model(str(seed_folder), seed=0)
-    save_model(folder, coin_params(loaded), loaded.processor, loaded.folder)
+    save_model(folder, coin_params(loaded, written), loaded.processor, loaded.folder)
 
 
-def coin_params(loaded: LoadedModel) -> dict:
+def coin_params(loaded: LoadedModel, written: tuple[str, ...]) -> dict[str, Any]:
     """Return the parameters of a random model made over into the coin judge."""
     tokenizer, params = loaded.processor.tokenizer, dict(loaded.params)
     opening = tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     following: dict[int, set[int]] = {}
-    for text in WRITTEN:
+    for text in written:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"] + [loaded.processor.end_ids[0]]
         for token, after in zip([opening[-1], *ids], ids):
             following.setdefault(token, set()).add(after)
-    assert sorted(len(after) for after in following.values())[-2:] == [1, 2], "one token alone has two successors"
     rng = np.random.default_rng(0)
     rows, width = params["embedding"].shape
     embedding = rng.standard_normal((rows, width)).astype(np.float32) * 0.5
@@ -60,9 +64,5 @@ def coin_params(loaded: LoadedModel) -> dict:
     layers = params["decoder"]["layers"]
     for room, name in (("attention", "o"), ("mlp", "down")):
         layers[room][name]["kernel"] = 0.05 * layers[room][name]["kernel"]
-    return {**params, "embedding": embedding, "head": _like(params["head"], head)}
-
-
-def _like(stored: object, head: np.ndarray) -> np.ndarray:
-    assert isinstance(stored, np.ndarray)
-    return head if stored.shape == head.shape else np.ascontiguousarray(head.T)
+    assert params["head"].shape == head.shape
+    return {**params, "embedding": embedding, "head": head}

@@ -54,14 +54,17 @@ def kill_once(config: Path, workdir: Path, ready: Callable[[], bool]) -> None:
     """Start a stage in a process of its own and SIGKILL it as soon as ``ready``; it must not have ended by itself."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)} | cache_settings()
     command = [sys.executable, "-m", "urt_jax.main", *arguments(config, workdir)]
-    with (workdir.with_suffix(".log")).open("wb") as log:
-        with subprocess.Popen(command, env=environment, cwd=workdir.parent, stdout=log, stderr=log) as process:
-            deadline = time.monotonic() + 300
-            while not ready():
-                assert process.poll() is None, workdir.with_suffix(".log").read_text()[-2000:]
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
+    told = workdir.with_suffix(".log")
+    with (
+        told.open("wb") as log,
+        subprocess.Popen(command, env=environment, cwd=workdir.parent, stdout=log, stderr=log) as process,
+    ):
+        deadline = time.monotonic() + 300
+        while not ready():
+            assert process.poll() is None, told.read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (workdir / "result.json").exists()
     assert not (workdir / "model").exists()

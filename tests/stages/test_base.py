@@ -23,7 +23,7 @@ def test_a_judge_is_made_from_nothing(
         "base",
         shape=vars(SHAPE),
         data=[{"path": "drills", "count": 16}, {"path": "scenes", "count": 16, "tasks": everything}],
-        model={"trainable": [".*"]},
+        model={"init": "random", "trainable": [".*"]},
         steps=2,
         batch_size=8,
         optimizer=OPTIMIZER,

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +158,9 @@ def test_a_sampler_that_drifts_from_the_trainer_stops_the_run(coin_judge: Path, 
     trainer = grpo.GrpoTrainer(hand_config(coin_judge), tmp_path, load_model(str(coin_judge)))
     trainer._check_agreement(4, 0.04)
     for difference in (0.06, float("nan")):
-        with pytest.raises(grpo.DisagreementError, match=r"step 5: .*differ by .*, agreement_band is 0\.05.*check dtype"):
+        with pytest.raises(
+            grpo.DisagreementError, match=r"step 5: .*differ by .*, agreement_band is 0\.05.*check dtype"
+        ):
             trainer._check_agreement(4, difference)
 
 

@@ -29,7 +29,8 @@ from urt_jax.main import main
 from urt_jax.stages import reject
 
 FIRST, SECOND = WRITTEN
-SUMS = "<think>\n1. Aesthetics: Image 1 (9/10) - a; Image 2 (7/10) - b\nTotal score:\nImage 1: {}\nImage 2: 7=7\n</think>\n"
+SCORES = "1. Aesthetics: Image 1 (9/10) - a; Image 2 (7/10) - b"
+SUMS = f"<think>\n{SCORES}\nTotal score:\nImage 1: {{}}\nImage 2: 7=7\n</think>\n"
 BETTER = "<answer>Image 1 is better</answer>"
 
 
@@ -160,7 +161,6 @@ def test_called_again_it_prints_its_table_and_keeps_to_its_config(
 def test_a_pool_never_judged_right_teaches_nothing_and_says_so(
     tmp_path: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The bad records of a pool are counted and left out."""
     ties = [replace(example, label="tie", meta={}) for example in pairs(4)]
     write_examples(tmp_path / "ties.jsonl", ties)
     config = write_config(

@@ -71,6 +71,7 @@ class DataConfig:
     media_root: str | None = None  # where relative media paths start; None = the file's own folder
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
     tasks: TaskWeights = TaskWeights()
+    drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
     split: Literal["train", "heldout"] = "train"
     seed: int = knob(0, at_least=0)
     difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2

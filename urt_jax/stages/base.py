@@ -19,7 +19,7 @@ from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
 from urt_jax.families.qwen2_5_vl import FAMILY
 from urt_jax.models.config import DecoderConfig, ModelConfig, VisionConfig
 from urt_jax.stages.records import training_source
-from urt_jax.stages.sft import finish, train_on
+from urt_jax.stages.sft import finish, open_model, train_on
 
 PICTURE_PIXELS = 56 * 56  # what the built-in task draws; larger pictures are brought down to four times that
 CORPUS_RECORDS = 300  # of each task and drill, enough to meet every word of the built-in task
@@ -29,9 +29,12 @@ def run(config: BaseConfig) -> None:
     """Build the empty judge where it is not there yet, and train it."""
     folder = Path(config.workdir)
     seed_folder = folder / "seed"
-    if not (seed_folder / "config.json").is_file():
-        write_empty_model(seed_folder, config.shape)
-    loaded = random_model(str(seed_folder), seed=config.seed)
+    if config.model.init == "load":
+        loaded = open_model(config.model, config.pixels, seed=config.seed)
+    else:
+        if not (seed_folder / "config.json").is_file():
+            write_empty_model(seed_folder, config.shape)
+        loaded = random_model(str(seed_folder), seed=config.seed)
     sources = [training_source(data, seed=config.seed) for data in config.data]
     train_on(config, folder, loaded, sources, batch_size=config.batch_size, title="base")
     finish(folder, "base")

@@ -23,10 +23,9 @@ from urt_jax.data.collate import Buckets, length_of, need_of, plan_buckets
 from urt_jax.data.examples import Example
 from urt_jax.data.loader import mix
 from urt_jax.generation.sampler import Sampler, Sampling, make_vocabulary
-from urt_jax.sharding.mesh import make_mesh
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.records import Encoder, question_source
-from urt_jax.stages.sft import compute_dtype, open_model
+from urt_jax.stages.sft import compute_dtype, open_mesh, open_model
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, place_rows, place_state
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.optimizer import make_optimizer, make_schedule
@@ -69,7 +68,7 @@ class GrpoTrainer:
     def __init__(self, config: GrpoConfig, folder: Path, loaded: LoadedModel) -> None:
         self.config, self.folder = config, folder
         self.processor = loaded.processor
-        self.mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+        self.mesh = open_mesh(config.mesh)
         model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
         optimizer, schedule = _optimizer(config)
         self.start = place_state(self.mesh, init_state(loaded.params, optimizer, config.model.trainable))

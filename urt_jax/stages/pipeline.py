@@ -13,7 +13,6 @@ from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import DataConfig, PipelineConfig, StageConfig, as_json
 from urt_jax.stages.evaluate import evaluate
 
-
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table
 
 
@@ -23,7 +22,7 @@ def run(config: PipelineConfig) -> None:
     stages: dict[str, StageConfig] = {part.stage: part for part in config.stages()}
     _run(stages["distill"])
     records = str(distill / "records" / "cold_start.jsonl")
-    data = tuple(_file(part, records) for part in config.sft.data)
+    data = (_file(config.sft.data[0], records), *config.sft.data[1:])
     _run(replace(stages["sft"], data=data, model=replace(config.sft.model, path=config.base)))  # type: ignore[call-arg]
     _run(replace(stages["reject"], model=replace(config.reject.model, path=str(sft))))  # type: ignore[call-arg]
     hard = _file(config.grpo.data, str(reject / "records" / "hard.jsonl"))

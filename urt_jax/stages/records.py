@@ -79,11 +79,11 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
 
         return Source(data.weight, lambda place: answered(place % data.count if data.count else place))
     if data.path == "drills":
-        kinds = np.array(DRILLS)
+        kinds = data.drills or DRILLS
 
         @lru_cache(KEPT_RECORDS)
         def drill(index: int) -> Example:
-            return make_drill(str(kinds[index % len(kinds)]), split=data.split, seed=data.seed, index=index)
+            return make_drill(kinds[index % len(kinds)], split=data.split, seed=data.seed, index=index)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place))
     return Source(

@@ -58,7 +58,10 @@ def run(config: RejectConfig) -> None:
             "is nothing to learn from; start from a model that went through sft, or look at records/samples.jsonl"
         )
     source = Source(1.0, shuffled_epochs(found.accepted, seed=config.seed))
-    train_on(config, folder, loaded, [source], batch_size=config.batch_size, title="reject")
+    # Encoded again, a reasoning can be longer than it was sampled, by its end token where it had filled every slot.
+    longer = dataclasses.replace(config.lengths, max_new_tokens=2 * config.lengths.max_new_tokens)
+    learning = dataclasses.replace(config, lengths=longer)
+    train_on(learning, folder, loaded, [source], batch_size=config.batch_size, title="reject")
     table = format_counts(found) + f"\nmodel in {folder / 'model'}; questions for GRPO in {hard}"
     if pool.skipped:
         table += f"\nskipped records: {dict(pool.skipped)}"

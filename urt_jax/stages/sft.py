@@ -14,8 +14,9 @@ import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model, save_model
 from urt_jax.checkpoints.run_folder import write_result
-from urt_jax.config import ModelConfig, PixelsConfig, SftConfig, TrainingConfig
+from urt_jax.config import MeshConfig, ModelConfig, PixelsConfig, SftConfig, TrainingConfig
 from urt_jax.data.collate import Buckets, collate, length_of, need_of, pack, plan_buckets
+from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.generation.sampler import padding_of
 from urt_jax.sharding.mesh import make_mesh
@@ -48,6 +49,18 @@ def open_model(model: ModelConfig, pixels: PixelsConfig, *, seed: int) -> Loaded
     return load_model(model.path, pixels=bounds)
 
 
+def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
+    """Make the mesh of a stage.
+
+    Raises:
+        BadInputError: the axes do not multiply to the number of devices.
+    """
+    try:
+        return make_mesh(mesh.data, mesh.fsdp, mesh.tensor)
+    except ValueError as error:
+        raise BadInputError(f"config.mesh: {error}") from error
+
+
 def compute_dtype(name: str) -> Any:
     """Return the dtype of the computation: bfloat16 where the device has it, float32 on a CPU and on older GPUs."""
     if name != "auto":
@@ -67,7 +80,7 @@ def train_on(
     title: str,
 ) -> LoadedModel:
     """Train on a mix of sources in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = open_mesh(config.mesh)
     model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
     chosen = config.optimizer
     schedule = make_schedule(

@@ -10,6 +10,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jaxtyping import Int
 
+from urt_jax.data.examples import BadInputError
+
 Params = dict[str, Any]
 
 
@@ -31,13 +33,13 @@ def split_params(params: Params, patterns: Sequence[str]) -> tuple[Params, Param
     """Split a tree into (trainable, frozen): a leaf is trained when any pattern matches its ``a/b/c`` path.
 
     Raises:
-        ValueError: a pattern matches nothing, so that a misspelt one cannot silently train less.
+        BadInputError: a pattern matches nothing, so that a misspelt one cannot silently train less.
     """
     flat = flatten_dict(params, sep="/")
     idle = [pattern for pattern in patterns if not any(re.search(pattern, path) for path in flat)]
     if idle:
         roots = sorted({path.split("/")[0] for path in flat})
-        raise ValueError(f"trainable patterns {idle} match no parameter; the paths start with {', '.join(roots)}")
+        raise BadInputError(f"trainable patterns {idle} match no parameter; the paths start with {', '.join(roots)}")
     chosen = {path for path in flat if any(re.search(pattern, path) for pattern in patterns)}
     return (
         unflatten_dict({path: leaf for path, leaf in flat.items() if path in chosen}, sep="/"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from urt_jax.data.examples import BadInputError, Media
 from urt_jax.data.sources.files import RecordError
@@ -22,7 +23,7 @@ def read_media(fields: dict[str, Any], *, root: Path, where: str) -> tuple[Media
     paths) or ``video`` (one such) and, of a DPO record with a caption, ``chosen`` and ``rejected``.
 
     Raises:
-        RecordError: a file that is missing, empty or not local.
+        RecordError: a file that is missing, empty, no picture or not local.
     """
     images = _as_list(fields.get("images", fields.get("image")))
     videos = _as_list(fields["videos"]) if "videos" in fields else []
@@ -35,10 +36,11 @@ def read_media(fields: dict[str, Any], *, root: Path, where: str) -> tuple[Media
     rates = fields.get("fps")
     if isinstance(rates, list) and len(rates) != len(videos):
         raise RecordError(f"{where}: {len(rates)} fps values for {len(videos)} videos", reason="media count")
-    media = [Media("image", _locate(path, root, where)) for path in images]
+    media = [Media("image", _locate_picture(path, root, where)) for path in images]
     for n, clip in enumerate(videos):
         rate = rates[n] if isinstance(rates, list) else rates
-        located = [_locate(f, root, where) for f in clip] if isinstance(clip, list) else _locate(clip, root, where)
+        frames = isinstance(clip, list)
+        located = [_locate_picture(f, root, where) for f in clip] if frames else _locate(clip, root, where)
         media.append(Media("video", located, None if rate is None else float(rate)))
     return tuple(media)
 
@@ -94,6 +96,25 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _locate_picture(path: Any, root: Path, where: str) -> str:
+    """Locate a picture and read its head, so that a file that is none is found before a run, not in its middle."""
+    located = _locate(path, root, where)
+    if located.startswith("data:"):
+        return located
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a huge picture is judged when it is decoded
+            Image.open(located).close()
+    except UnidentifiedImageError:
+        raise RecordError(
+            f"{where}: media file {located} is not a readable picture; fetch it again or save it as PNG or JPEG",
+            reason="unreadable picture",
+        ) from None
+    except (OSError, Image.DecompressionBombError):
+        pass  # told with its own reason when it is decoded
+    return located
 
 
 def _locate(path: Any, root: Path, where: str) -> str:
