@@ -101,8 +101,10 @@ def choose_token(
     top-k, top-p and min-p, which is what ``chosen_logps`` gives the trainer. Filters thus make the sampler
     off-policy, and the agreement metrics show by how much.
     """
-    mass_BV = jnp.cumsum(jax.nn.softmax(filtered_BV, axis=-1), axis=-1)
-    draw_B = jax.vmap(jax.random.uniform)(keys_B)
-    ids_B = jnp.argmax(mass_BV > (draw_B * mass_BV[:, -1])[:, None], axis=-1)
+    probs_BV = jax.nn.softmax(filtered_BV, axis=-1)
+    # A token of probability 0 has mass 0 and the draw is above 0, so rounding can never land on one.
+    mass_BV = jnp.where(probs_BV > 0, jnp.cumsum(probs_BV, axis=-1), 0.0)
+    draw_B = 1.0 - jax.vmap(jax.random.uniform)(keys_B)
+    ids_B = jnp.argmax(mass_BV >= (draw_B * jnp.max(mass_BV, axis=-1))[:, None], axis=-1)
     logp_BV = jax.nn.log_softmax(tempered_BV.astype(jnp.float32), axis=-1)
     return ids_B, jnp.take_along_axis(logp_BV, ids_B[:, None], axis=-1)[:, 0]

@@ -26,7 +26,7 @@ CORPUS_RECORDS = 300  # of each task and drill, enough to meet every word of the
 
 
 def run(config: BaseConfig) -> None:
-    """Build the empty judge where it is not there yet, and train it."""
+    """Train an empty judge, built where it is not there yet, or (``model.init=load``) go on from one."""
     folder = Path(config.workdir)
     seed_folder = folder / "seed"
     if config.model.init == "load":

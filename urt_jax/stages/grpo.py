@@ -146,8 +146,9 @@ class GrpoTrainer:
         if not difference <= self.config.agreement_band:
             raise DisagreementError(
                 f"step {step + 1}: sampler and trainer log-probabilities differ by {difference:.4f} a token on "
-                f"average, agreement_band is {self.config.agreement_band}. The update would follow another distribution than "
-                "was sampled: check dtype and kernels (float32 agrees to 1e-4), or widen the band knowingly"
+                f"average, agreement_band is {self.config.agreement_band}. The update would follow another "
+                "distribution than was sampled: check dtype and kernels (float32 agrees to 1e-4), or widen the "
+                "band knowingly"
             )
 
     def _write_samples(

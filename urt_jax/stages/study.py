@@ -12,7 +12,7 @@ from pathlib import Path
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import PipelineConfig, StudyConfig, as_json
 from urt_jax.evals.pairwise import Judgement, read_judgements
-from urt_jax.evals.statistics import paired_difference, summarize
+from urt_jax.evals.statistics import Summary, paired_difference, summarize
 from urt_jax.evals.tables import Cell, format_table, result_rows
 from urt_jax.stages import pipeline
 from urt_jax.stages.evaluate import judgement_path
@@ -30,7 +30,9 @@ def run(config: StudyConfig) -> None:
             pipeline.run(single)
     modes = config.evaluate.modes
     judged = {model: {mode: joined(runs, model, mode) for mode in modes} for model in pipeline.MODELS}
-    summaries = {model: {mode: summarize(items) for mode, items in of.items()} for model, of in judged.items()}
+    summaries: dict[str, dict[str, Summary]] = {
+        model: {str(mode): summarize(items) for mode, items in of.items()} for model, of in judged.items()
+    }
     gains: list[dict[str, Cell]] = []
     for mode in modes:
         before, after = judged[BEFORE][mode], judged[AFTER][mode]
