@@ -16,7 +16,7 @@ from urt_jax.data.examples import BadInputError, Chat, Example, Media, Task
 from urt_jax.data.loader import batches
 from urt_jax.data.prompts import render
 from urt_jax.families.processor import encode_chat
-from urt_jax.generation.sampler import Sampler, Sampling, padding_of
+from urt_jax.generation.sampler import Sampler, Sampling, on_device, padding_of
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.types import EncodedChat
 
@@ -52,7 +52,7 @@ class RewardModel:
         self.loaded = loaded
         self.processor = loaded.processor
         self.model = loaded.module(dtype=dtype)
-        self.params = jax.tree.map(jnp.asarray, loaded.params)
+        self.params = on_device(loaded.params)
         self._max_prompt_tokens = max_prompt_tokens
         self._sampler = Sampler(self.model, self.processor)
         self._logits = jax.jit(self.model.apply)

@@ -49,7 +49,7 @@ class Sampler:
     def __init__(self, model: VisionLanguageModel, processor: Processor, *, place: Callable[[Any], Any] | None = None):
         """``place`` puts a host batch on the devices (by default, the first device)."""
         self.model, self.processor = model, processor
-        self.place = place or jnp_tree
+        self.place = place or on_device
         self.vocabulary = make_vocabulary(processor)
         self.shapes: set[tuple[Need, int, int]] = set()
         self._program = jax.jit(self._run, static_argnames="slots")
@@ -138,7 +138,7 @@ def decode_texts(processor: Processor, tokens_BU: np.ndarray, mask_BU: np.ndarra
     return tuple(processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
 
 
-def jnp_tree(tree: Any) -> Any:
+def on_device(tree: Any) -> Any:
     """Put a host tree on the default device."""
     return jax.tree.map(jnp.asarray, tree)
 

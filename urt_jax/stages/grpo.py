@@ -25,10 +25,9 @@ from urt_jax.data.loader import mix
 from urt_jax.generation.sampler import Sampler, Sampling, make_vocabulary
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.records import Encoder, question_source
-from urt_jax.stages.sft import compute_dtype, open_mesh, open_model
+from urt_jax.stages.sft import compute_dtype, open_mesh, open_model, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, place_rows, place_state
 from urt_jax.training.loop import LoopSettings, train
-from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, make_rollout, rollout_figures
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import PolicyLoss
@@ -70,7 +69,7 @@ class GrpoTrainer:
         self.processor = loaded.processor
         self.mesh = open_mesh(config.mesh)
         model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
-        optimizer, schedule = _optimizer(config)
+        optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps * config.updates_per_rollout)
         self.start = place_state(self.mesh, init_state(loaded.params, optimizer, config.model.trainable))
         self.reference = place_state(self.mesh, loaded.params) if config.kl_coef else None
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
@@ -175,14 +174,3 @@ class GrpoTrainer:
             lengths = [length_of(self.encoder.prompt(example)) for example in self.questions(step)]
             needs.append(need_of(lengths, rows=len(lengths)))
         return plan_buckets(needs, window_slots=self.processor.config.vision.window_slots)
-
-
-def _optimizer(config: GrpoConfig) -> tuple[Any, Any]:
-    chosen, updates = config.optimizer, config.steps * config.updates_per_rollout
-    schedule = make_schedule(
-        chosen.schedule, peak=chosen.learning_rate, steps=updates, warmup_steps=chosen.warmup_steps
-    )
-    optimizer = make_optimizer(
-        schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, clip_norm=chosen.clip_norm
-    )
-    return optimizer, schedule

@@ -18,7 +18,7 @@ MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the las
 
 def run(config: PipelineConfig) -> None:
     """Run the stages in order and print the table of the last."""
-    distill, sft, reject, grpo, final = (_folder_of(part) for part in config.stages())
+    distill, sft, reject, grpo, final = (Path(part.workdir) for part in config.stages())
     stages: dict[str, StageConfig] = {part.stage: part for part in config.stages()}
     _run(stages["distill"])
     records = str(distill / "records" / "cold_start.jsonl")
@@ -52,7 +52,3 @@ def _run(config: StageConfig) -> None:
 def _file(data: DataConfig, path: str) -> DataConfig:
     """Return a source that reads all records of a file an earlier stage wrote."""
     return replace(data, path=path, count=None)
-
-
-def _folder_of(config: StageConfig) -> Path:
-    return Path(config.workdir)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
 from urt_jax.evals.tables import Cell, format_table
-from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.sampler import Sampler, Sampling, on_device
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.stages.records import Encoder, labelled_pool
@@ -84,7 +83,7 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
     needs = [need_of([length_of(chats[i]) for i in group], rows=len(group)) for group, _ in groups]
     buckets = plan_buckets(needs, window_slots=loaded.processor.config.vision.window_slots)
     sampler = Sampler(loaded.module(dtype=compute_dtype(config.model.dtype)), loaded.processor)
-    params = {key: _on_device(value) for key, value in loaded.params.items()}
+    params = on_device(loaded.params)
     k, slots = config.samples_per_item, config.lengths.max_new_tokens
     chosen = config.sampling
     sampling = Sampling(slots, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p)
@@ -174,7 +173,3 @@ def _whole_batches(path: Path) -> list[list[list[str]]]:
     if whole != text:
         path.write_text(whole, encoding="utf-8")
     return [json.loads(line) for line in whole.splitlines()]
-
-
-def _on_device(tree: Any) -> Any:
-    return {key: _on_device(value) for key, value in tree.items()} if isinstance(tree, dict) else jnp.asarray(tree)

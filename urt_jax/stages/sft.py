@@ -11,10 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model, save_model
 from urt_jax.checkpoints.run_folder import write_result
-from urt_jax.config import MeshConfig, ModelConfig, PixelsConfig, SftConfig, TrainingConfig
+from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, SftConfig, TrainingConfig
 from urt_jax.data.collate import Buckets, collate, length_of, need_of, pack, plan_buckets
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
@@ -61,6 +62,17 @@ def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
         raise BadInputError(f"config.mesh: {error}") from error
 
 
+def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Make a stage's optimizer, and its learning rate by update over ``updates`` of them."""
+    schedule = make_schedule(
+        chosen.schedule, peak=chosen.learning_rate, steps=updates, warmup_steps=chosen.warmup_steps
+    )
+    optimizer = make_optimizer(
+        schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, clip_norm=chosen.clip_norm
+    )
+    return optimizer, schedule
+
+
 def compute_dtype(name: str) -> Any:
     """Return the dtype of the computation: bfloat16 where the device has it, float32 on a CPU and on older GPUs."""
     if name != "auto":
@@ -82,13 +94,7 @@ def train_on(
     """Train on a mix of sources in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
     mesh = open_mesh(config.mesh)
     model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
-    chosen = config.optimizer
-    schedule = make_schedule(
-        chosen.schedule, peak=chosen.learning_rate, steps=config.steps, warmup_steps=chosen.warmup_steps
-    )
-    optimizer = make_optimizer(
-        schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, clip_norm=chosen.clip_norm
-    )
+    optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps)
     state = place_state(mesh, init_state(loaded.params, optimizer, config.model.trainable))
     rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
     step_fn = compile_sft_step(model, optimizer, state, mesh)
