@@ -79,7 +79,8 @@ class RewardModel:
         """
         chat = self._encode(_chat(messages, images, videos), name="messages")
         bucket = self._bucket([chat])
-        batch = collate([chat], [np.zeros(0, np.int32)], bucket=bucket, packed=None, **padding_of(self.processor))
+        nothing = [np.zeros(0, np.int32)]
+        batch = collate([chat], nothing, bucket=bucket, packed=None, histories=None, **padding_of(self.processor))
         return np.asarray(self._logits({"params": self.params}, batch))[0, : len(chat.tokens_T)]
 
     def generate(

@@ -69,6 +69,19 @@ class Batch(NamedTuple):
     vision_index_BT: Int[Array, "B T"]  # row of the flattened merged patches [I*M] shown here, -1 = text
     loss_mask_BT: Bool[Array, "B T"]  # True = this token is predicted in the loss
     vision: VisionInput
+    targets_BT: Int[Array, "B T"] | None = None  # what is predicted, where it is not always the token that is read
+
+    def take_rows(self, rows: Int[np.ndarray, " rows"]) -> "Batch":
+        """Return these rows with all frames, which the rows' ``vision_index_BT`` goes on pointing at."""
+        return Batch(
+            self.tokens_BT[rows],
+            self.positions_3BT[:, rows],
+            self.segments_BT[rows],
+            self.vision_index_BT[rows],
+            self.loss_mask_BT[rows],
+            self.vision,
+            None if self.targets_BT is None else self.targets_BT[rows],
+        )
 
 
 class Rollout(NamedTuple):

@@ -8,6 +8,7 @@ from urt_jax.data.collate import (
     Buckets,
     Length,
     Need,
+    collate,
     collate_prompts,
     join_completions,
     length_of,
@@ -97,6 +98,25 @@ def test_training_rows_are_padded_to_the_right() -> None:
     np.testing.assert_array_equal(batch.loss_mask_BT[0], [0] * length + [1] * 3 + [0] * (9 - length))
     after = chat.next_position
     np.testing.assert_array_equal(batch.positions_3BT[:, 0, length : length + 3], [[after, after + 1, after + 2]] * 3)
+
+
+def test_a_history_is_read_in_place_of_the_response_that_is_learnt() -> None:
+    chats, learnt, read = [make_chat(1, text=3), make_chat(2, text=2)], [[20, 21, 2], [22, 2]], [[20, 30, 2], [31, 2]]
+    plain = batch_of(chats, learnt, packed=[[1, 0]], rows=1, tokens=12)
+    shape = {
+        "bucket": need(chats, answer=3, rows=1, tokens=12),
+        "pad_id": PAD,
+        "patch_features": FEATURES,
+        "merge": MERGE,
+    }
+    batch = collate(
+        chats, [np.array(ids) for ids in learnt], packed=[[1, 0]], histories=[np.array(ids) for ids in read], **shape
+    )
+    mask = plain.loss_mask_BT[0]
+    np.testing.assert_array_equal(batch.targets_BT[0][mask], [22, 2, 20, 21, 2])
+    np.testing.assert_array_equal(batch.tokens_BT[0][mask], [31, 2, 20, 30, 2])
+    np.testing.assert_array_equal(batch.tokens_BT[0][~mask], plain.tokens_BT[0][~mask])
+    assert plain.targets_BT is None
 
 
 def test_packed_records_keep_their_own_segments_positions_and_frames() -> None:

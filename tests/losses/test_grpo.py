@@ -203,6 +203,15 @@ def test_micro_batches_add_up_to_the_whole(kind):
 
 
 @pytest.mark.parametrize("kind", sorted(EXPECTED))
+def test_rows_without_advantage_count_the_same_in_the_rows_or_left_out(kind):
+    advantage = jnp.array([1.0, 0.0])
+    whole = loss(kind, advantage_B=advantage, old_logp_BT=None)
+    part = loss(kind, slice(0, 1), advantage_B=advantage[:1], old_logp_BT=None, idle_mask_XT=TOKENS[1:])
+    assert (float(part[0]), float(part[1])) == pytest.approx((float(whole[0]), float(whole[1])))
+    assert [*map(float, part[2]["policy_loss"])] == pytest.approx([*map(float, whole[2]["policy_loss"])])
+
+
+@pytest.mark.parametrize("kind", sorted(EXPECTED))
 def test_an_empty_mask_and_wild_values_stay_finite(kind):
     def total(logp, mask):
         return loss(kind, logp=logp, mask_BT=mask, kl_coef=0.1, sampler_ratio_cap=2.0)[0]

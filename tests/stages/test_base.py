@@ -8,7 +8,7 @@ import pytest
 
 from tests.stages.coin_judge import SHAPE
 from tests.stages.story import OPTIMIZER, assert_called_again, assert_complete, run_in_process, weights, write_config
-from urt_jax.data.scenes import PHRASES
+from urt_jax.data.scenes import DRILLS, PHRASES
 from urt_jax.reward_model import RewardModel
 from urt_jax.stages import base
 
@@ -17,6 +17,7 @@ def test_a_judge_is_made_from_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(base, "CORPUS_RECORDS", 30)
+    monkeypatch.setattr(base, "HELD_OUT_DRILLS", 4)
     everything = {"image_gen": 1.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
     config = write_config(
         tmp_path / "base.py",
@@ -48,5 +49,7 @@ def test_a_judge_is_made_from_nothing(
     logits = judge.logits(messages=chat, images=[picture])
     assert logits.shape[1] == len(tokenizer)
     assert np.isfinite(logits).all()
-    assert "tied" not in json.loads((folder / "result.json").read_text())["table"]
+    result = json.loads((folder / "result.json").read_text())
+    assert [row["held-out drill"] for row in result["drills"]] == list(DRILLS)
+    assert all(row["all"] == 0 for row in result["drills"]), "two steps teach nothing"
     assert_called_again(config, folder, capsys, changed="--config.shape.width=64")

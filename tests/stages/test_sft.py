@@ -25,10 +25,12 @@ from tests.stages.story import (
 )
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import DataConfig, LengthConfig, SftConfig, TaskWeights
+from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Source
+from urt_jax.data.scenes import make_drill
 from urt_jax.main import main
 from urt_jax.stages import sft
-from urt_jax.stages.records import training_source
+from urt_jax.stages.records import Encoder, training_source
 from urt_jax.training.state import TrainState
 
 STEPS = 12
@@ -156,3 +158,15 @@ def test_records_of_two_sources_with_one_id_keep_their_own_pictures(coin_judge: 
     firsts = [Source(1.0, lambda place, get=stream.get: get(0)) for stream in named]
     mixed = sft.SftFeed(config, loaded, firsts, batch_size=1, row_step=1)
     assert {mixed.batch(step).vision.patches_IPC.sum() for step in range(12)} == set(alone)
+
+
+def test_a_history_of_another_length_is_refused(coin_judge: Path) -> None:
+    drill = make_drill("describe", split="train", seed=0, index=0, misread=0.5)
+    encoder = Encoder(load_model(str(coin_judge)).processor, max_prompt_tokens=160, max_new_tokens=112)
+    record = encoder.trained(drill)
+    assert len(record.history) == len(record.response)
+    longer = replace(drill, history=f"{drill.history} red")
+    with pytest.raises(
+        BadInputError, match=r"record drill-describe-train-0-0: its history has \d+ tokens, its response"
+    ):
+        encoder.trained(longer)

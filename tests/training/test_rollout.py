@@ -5,7 +5,14 @@ import pytest
 
 from tests.tiny import EOS, PAD
 from tests.training.tiny_training import samples
-from urt_jax.training.rollout import advantages_of, make_grpo_batch, make_rollout, rollout_figures, score_texts
+from urt_jax.training.rollout import (
+    advantages_of,
+    make_grpo_batch,
+    make_rollout,
+    rollout_figures,
+    rows_to_train,
+    score_texts,
+)
 from urt_jax.types import Rollout
 
 WEIGHTS = {"format": 1.0, "accuracy": 2.0, "consistency": 0.0}
@@ -94,3 +101,26 @@ def test_the_batch_of_an_update_joins_prompts_and_responses() -> None:
     np.testing.assert_array_equal(batch.rows.loss_mask_BT[:, -6:], drawn.mask_BU)
     assert not batch.rows.loss_mask_BT[:, :-6].any()
     assert float(batch.temperature) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("advantage", "groups"),
+    [
+        ([0, 0, 1, -1, 0, 0, 2, -2], [1, 3]),
+        ([0, 0, 0, 0, 0, 0, -1, 1], [0, 3]),  # filled up to the smallest size with the first idle group
+        ([0] * 8, [0, 1]),
+        ([1, -1, 1, -1, 0, 0, 1, -1], [0, 1, 2, 3]),
+    ],
+)
+def test_groups_without_advantage_are_left_out(advantage: list[float], groups: list[int]) -> None:
+    kept = rows_to_train(np.array(advantage, np.float32), responses=2, sizes=(2, 4))
+    assert kept.tolist() == [row for group in groups for row in (2 * group, 2 * group + 1)]
+
+
+def test_the_batch_of_some_rows_keeps_the_masks_of_the_others() -> None:
+    drawn = samples()
+    batch = make_grpo_batch(drawn, np.arange(8, dtype=np.float32), temperature=0.5, trained=np.arange(4, 8))
+    np.testing.assert_array_equal(batch.rows.tokens_BT[:, -6:], drawn.tokens_BU[4:])
+    np.testing.assert_array_equal(batch.advantage_B, [4, 5, 6, 7])
+    np.testing.assert_array_equal(batch.idle_mask_XU, drawn.mask_BU[:4])
+    assert batch.rows.vision is drawn.prompts.vision

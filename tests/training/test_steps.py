@@ -21,7 +21,7 @@ from tests.training.tiny_training import (
 )
 from urt_jax.losses import group_advantages
 from urt_jax.sharding.mesh import make_mesh
-from urt_jax.training.steps import PolicyLoss
+from urt_jax.training.steps import GrpoBatch, PolicyLoss
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 ADVANTAGE = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
@@ -45,6 +45,14 @@ def test_sft_loss_is_the_mean_over_all_trained_tokens(sft_plain: tuple[Any, dict
     figures = sft_plain[1]
     np.testing.assert_allclose(figures["loss"], -chosen[mask].mean(), rtol=1e-5)
     np.testing.assert_allclose(figures["token_probability"], np.exp(chosen[mask]).mean(), rtol=1e-5)
+
+
+def test_sft_learns_the_targets_while_it_reads_the_tokens() -> None:
+    batch = sft_batch()
+    targets = np.where(batch.loss_mask_BT, 25, batch.tokens_BT)
+    logp = np.asarray(jax.nn.log_softmax(jitted()(tiny_params(), batch), axis=-1))[:, :-1, 25]
+    _, figures = run_sft(batch._replace(targets_BT=targets))
+    np.testing.assert_allclose(figures["loss"], -logp[batch.loss_mask_BT[:, 1:]].mean(), rtol=1e-5)
 
 
 def test_sft_updates_the_trained_and_leaves_the_frozen(sft_plain: tuple[Any, dict[str, Any]]) -> None:
@@ -114,6 +122,23 @@ def test_a_constant_group_adds_nothing_to_the_others() -> None:
     tokens[RESPONSES:, -6:] = 20
     other = batch._replace(rows=batch.rows._replace(tokens_BT=tokens))
     assert_same(run_grpo(other)[0].params, run_grpo(batch)[0].params)
+
+
+def test_a_constant_group_may_be_left_out() -> None:
+    """Its rows are not computed, the update and the loss are those of the whole rollout."""
+    rewards = np.array([[1, 0, 0, 1], [0.3, 0.3, 0.3, 0.3]], np.float32)
+    batch = grpo_batch(np.asarray(group_advantages(rewards)).reshape(-1))
+    kept = np.arange(RESPONSES)
+    less = GrpoBatch(
+        batch.rows.take_rows(kept),
+        *(part[kept] for part in batch[1:5]),
+        idle_mask_XU=np.asarray(batch.rows.loss_mask_BT)[RESPONSES:, -6:],
+        temperature=batch.temperature,
+    )
+    whole, part = run_grpo(batch), run_grpo(less)
+    assert_close(part[0].params, whole[0].params)
+    for name in ("loss", "policy_loss", "grad_norm"):
+        np.testing.assert_allclose(part[1][name], whole[1][name], atol=1e-6)
 
 
 def test_rewarded_responses_become_more_likely_and_punished_ones_less() -> None:

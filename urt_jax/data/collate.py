@@ -133,6 +133,7 @@ def collate(
     patch_features: int,
     merge: int,
     packed: Sequence[Sequence[int]] | None = None,
+    histories: Sequence[np.ndarray] | None = None,
 ) -> Batch:
     """Pad prompts followed by responses to the right; only response tokens are trained.
 
@@ -141,8 +142,11 @@ def collate(
 
         tokens      p p r r r | p p p r . .      segments   1 1 1 1 1 2 2 2 2 0 0
         loss_mask   0 0 1 1 1   0 0 0 1 0 0
+
+    ``histories`` are read in place of the responses, which then stand in ``targets_BT``.
     """
     batch = _empty(bucket.rows, bucket.tokens, pad_id)
+    targets_BT = None if histories is None else np.full_like(batch.tokens_BT, pad_id)
     frames: list[FramePatches] = []
     for row, records in enumerate(packed if packed is not None else [[i] for i in range(len(chats))]):
         start = 0
@@ -152,7 +156,9 @@ def collate(
             end = middle + len(response)
             after = chat.next_position + np.arange(len(response), dtype=np.int32)
             batch.tokens_BT[row, start:middle] = chat.tokens_T
-            batch.tokens_BT[row, middle:end] = response
+            batch.tokens_BT[row, middle:end] = response if histories is None else histories[record]
+            if targets_BT is not None:
+                targets_BT[row, middle:end] = response
             batch.positions_3BT[:, row, start:middle] = chat.positions_3T
             batch.positions_3BT[:, row, middle:end] = after
             batch.segments_BT[row, start:end] = segment
@@ -160,7 +166,7 @@ def collate(
             batch.loss_mask_BT[row, middle:end] = True
             frames.extend(chat.frames)
             start = end
-    return batch._replace(vision=_pad_frames(frames, bucket, patch_features))
+    return batch._replace(vision=_pad_frames(frames, bucket, patch_features), targets_BT=targets_BT)
 
 
 def collate_prompts(

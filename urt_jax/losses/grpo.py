@@ -132,14 +132,16 @@ def policy_loss(
     kl_coef: float = 0.0,
     sampler_ratio_cap: float | None = None,
     max_tokens: int | None = None,
+    idle_mask_XT: Bool[Array, "X T"] | None = None,
 ) -> LossParts:
     """Return (sum, denominator, metrics) of the policy loss ``kind``, a key of ``OBJECTIVES``.
 
     All log-probabilities are at the sampling temperature, of the full distribution. Only ``logp_BT`` carries a
     gradient. ``old_logp_BT=None`` means this is the first update of the rollout: the ratio is 1 and its gradient
     that of ``logp``. ``sampler_ratio_cap`` weighs each token's surrogate (not its KL) by ``min(exp(old - sampler),
-    cap)``, which corrects for a sampler that differs from the trainer. Metrics are (sum, count) pairs over tokens,
-    detached.
+    cap)``, which corrects for a sampler that differs from the trainer. ``idle_mask_XT`` holds the masks of rows that
+    were left out because their advantage, and so their gradient, is 0: they count in the denominator, so the loss is
+    that of the whole rollout. Metrics are (sum, count) pairs over tokens, detached.
 
     Raises:
         ValueError: unknown ``kind``; ``kl_coef`` without reference; cap without sampler; "dr_grpo" without a maximum.
@@ -164,12 +166,15 @@ def policy_loss(
         metrics["sampling/importance_sampling_ratio/mean"] = mean_of_tokens(jnp.exp(off_BT), mask_BT, None)
         if sampler_ratio_cap is not None:
             loss_BT = loss_BT * jnp.minimum(jnp.exp(off_BT), sampler_ratio_cap)
-    metrics["policy_loss"] = objective.reduction(loss_BT, mask_BT, max_tokens)
+    surrogate = objective.reduction(loss_BT, mask_BT, max_tokens)
     if ref_logp_BT is not None:
         kl_BT = k3_kl(logp_BT, _detached(ref_logp_BT), mask_BT)
         metrics["kl"] = mean_of_tokens(kl_BT, mask_BT, None)
         loss_BT = loss_BT + kl_coef * kl_BT
     total, denominator = objective.reduction(loss_BT, mask_BT, max_tokens)
+    if idle_mask_XT is not None:
+        denominator += objective.reduction(jnp.zeros(idle_mask_XT.shape), jnp.asarray(idle_mask_XT), max_tokens)[1]
+    metrics["policy_loss"] = (surrogate[0], denominator)
     return total, denominator, jax.lax.stop_gradient(metrics)
 
 

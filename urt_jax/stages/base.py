@@ -1,7 +1,8 @@
 """Make the base judge: a tokenizer and a small model of the Qwen2.5-VL layout, trained to see, compare and add up.
 
 1. write the tokenizer, the settings and an empty model folder (``seed/``) from the shape in the config;
-2. train fresh weights on single-skill drills and direct answers, all parameters, as any other SFT.
+2. train fresh weights on single-skill drills and direct answers, all parameters, as any other SFT;
+3. answer held-out drills of every kind: a skill that is missing here cannot be added by a later stage.
 """
 
 import json
@@ -9,19 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from urt_jax.checkpoints.model_folder import load_processor, random_model, write_geometry
+from urt_jax.checkpoints.model_folder import LoadedModel, load_processor, random_model, write_geometry
 from urt_jax.config import BaseConfig, ShapeConfig
 from urt_jax.data.examples import TASKS
-from urt_jax.data.prompts import prompt_text, template_phrases
+from urt_jax.data.prompts import prompt_text, render, template_phrases
 from urt_jax.data.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
 from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
+from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import FAMILY
 from urt_jax.models.config import DecoderConfig, ModelConfig, VisionConfig
+from urt_jax.reward_model import Query, RewardModel
 from urt_jax.stages.records import training_source
-from urt_jax.stages.sft import finish, open_model, train_on
+from urt_jax.stages.sft import compute_dtype, finish, open_model, train_on
 
 PICTURE_PIXELS = 56 * 56  # what the built-in task draws; larger pictures are brought down to four times that
+HELD_OUT_DRILLS = 256  # of each kind
 CORPUS_RECORDS = 300  # of each task and drill, enough to meet every word of the built-in task
 
 
@@ -36,8 +41,28 @@ def run(config: BaseConfig) -> None:
             write_empty_model(seed_folder, config.shape)
         loaded = random_model(str(seed_folder), seed=config.seed)
     sources = [training_source(data, seed=config.seed) for data in config.data]
-    train_on(config, folder, loaded, sources, batch_size=config.batch_size, title="base")
-    finish(folder, "base")
+    trained = train_on(config, folder, loaded, sources, batch_size=config.batch_size, title="base")
+    rows = drill_rows(config, trained)
+    finish(folder, "base", format_table(rows), drills=rows)
+
+
+def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]]:
+    """Return the share of held-out drills of each kind that the model answers greedily without an error.
+
+    ``seen`` and ``unseen`` part them by whether they hold a colour-shape pair that training never shows.
+    """
+    model = RewardModel(trained, dtype=compute_dtype(config.model.dtype))
+    rows: list[dict[str, Cell]] = []
+    for kind in tqdm(DRILLS, desc="held-out drills", unit="kind", dynamic_ncols=True):
+        drills = [make_drill(kind, split="heldout", seed=config.seed, index=i) for i in range(HELD_OUT_DRILLS)]
+        queries = [Query(drill.id, render(drill)) for drill in drills]
+        texts = model.respond(queries, temperature=0.0, seed=0, max_new_tokens=config.lengths.max_new_tokens)
+        right = np.array([text == drill.response for text, drill in zip(texts, drills)])
+        unseen = np.array([drill.meta["unseen"] for drill in drills])
+        parts = {"all": right, "seen": right[~unseen], "unseen": right[unseen]}
+        shares: dict[str, Cell] = {name: float(part.mean()) for name, part in parts.items() if part.size}
+        rows.append({"held-out drill": kind, **shares})
+    return rows
 
 
 def write_empty_model(folder: Path, shape: ShapeConfig) -> None:

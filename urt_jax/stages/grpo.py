@@ -28,7 +28,7 @@ from urt_jax.stages.records import Encoder, question_source
 from urt_jax.stages.sft import compute_dtype, open_mesh, open_model, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, place_rows, place_state
 from urt_jax.training.loop import LoopSettings, train
-from urt_jax.training.rollout import advantages_of, make_grpo_batch, make_rollout, rollout_figures
+from urt_jax.training.rollout import advantages_of, make_grpo_batch, make_rollout, rollout_figures, rows_to_train
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import PolicyLoss
 
@@ -92,6 +92,7 @@ class GrpoTrainer:
         source = question_source(config.data, seed=config.seed)
         self.record = mix([source], seed=config.seed, rows=config.steps * config.questions_per_step)
         self.buckets = self._plan_buckets()
+        self.group_sizes = self._group_sizes()
 
     def questions(self, step: int) -> list[Example]:
         """Return the Q questions of a step."""
@@ -119,7 +120,11 @@ class GrpoTrainer:
         rollout = make_rollout(samples, [e.id for e in examples], solutions, policy_step=step)
         sampled = time.perf_counter()
         advantage_B = advantages_of(rollout, self.weights, scale=config.advantage_scale)
-        batch = place_rows(self.mesh, make_grpo_batch(samples, advantage_B, temperature=config.sampling.temperature))
+        trained = rows_to_train(advantage_B, responses=config.responses_per_question, sizes=self.group_sizes)
+        batch = place_rows(
+            self.mesh,
+            make_grpo_batch(samples, advantage_B, temperature=config.sampling.temperature, trained=trained),
+        )
         if self.reference is not None:
             scores = self.score(self.reference, batch.rows, batch.temperature, self.suppressed)
             batch = batch._replace(ref_logp_BU=scores.logp_BU)
@@ -140,6 +145,13 @@ class GrpoTrainer:
             "timing_s/rollout": sampled - started,
             "timing_s/update": time.perf_counter() - sampled,
         }
+
+    def _group_sizes(self) -> tuple[int, ...]:
+        """Return how many groups an update may hold: all, or half where groups without advantage have no gradient."""
+        config, all_groups = self.config, self.config.questions_per_step
+        splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        halves = all_groups % 2 == 0 and all_groups // 2 * config.responses_per_question % splits == 0
+        return (all_groups // 2, all_groups) if halves and not config.kl_coef else (all_groups,)
 
     def _check_agreement(self, step: int, difference: float) -> None:
         if not difference <= self.config.agreement_band:

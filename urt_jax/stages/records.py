@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,7 +83,8 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
 
         @lru_cache(KEPT_RECORDS)
         def drill(index: int) -> Example:
-            return make_drill(kinds[index % len(kinds)], split=data.split, seed=data.seed, index=index)
+            kind = kinds[index % len(kinds)]
+            return make_drill(kind, split=data.split, seed=data.seed, index=index, misread=data.misread)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place))
     return Source(
@@ -102,6 +103,14 @@ def question_source(data: DataConfig, *, seed: int) -> Source:
     if not data.swap:
         return Source(data.weight, get)
     return Source(data.weight, lambda place: in_random_order(get(place), seed=seed, place=place))
+
+
+class TrainedRecord(NamedTuple):
+    """A record ready to be learnt: prompt, response ids with the end token, and what is read in their place."""
+
+    chat: EncodedChat
+    response: np.ndarray
+    history: np.ndarray
 
 
 class Encoder:
@@ -144,8 +153,7 @@ class Encoder:
             raise BadInputError(
                 f"record {example.id} has no response to learn; SFT records need a gpt / assistant turn"
             )
-        ids = self.processor.tokenizer(example.response, add_special_tokens=False)["input_ids"]
-        ids = np.array([*ids, self.processor.end_ids[0]], np.int32)
+        ids = self._ids(example.response)
         if len(ids) > self._max_new:
             raise BadInputError(
                 f"record {example.id}: its response has {len(ids)} tokens, lengths.max_new_tokens is {self._max_new}; "
@@ -153,10 +161,25 @@ class Encoder:
             )
         return ids
 
-    def trained(self, example: Example) -> tuple[EncodedChat, np.ndarray]:
-        """Encode a record with its response; a response without reasoning goes with the direct prompt."""
+    def trained(self, example: Example) -> TrainedRecord:
+        """Encode a record with its response; a response without reasoning goes with the direct prompt.
+
+        Raises:
+            BadInputError: as ``prompt`` and ``response``, or a history of another length than the response.
+        """
         response = self.response(example)
-        return self.prompt(example, think="<think>" in (example.response or "")), response
+        history = response if example.history is None else self._ids(example.history)
+        if len(history) != len(response):
+            raise BadInputError(
+                f"record {example.id}: its history has {len(history)} tokens, its response {len(response)}; the "
+                "history is read in place of the response token by token, so give one of the same length"
+            )
+        chat = self.prompt(example, think="<think>" in (example.response or ""))
+        return TrainedRecord(chat, response, history)
+
+    def _ids(self, text: str) -> np.ndarray:
+        ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return np.array([*ids, self.processor.end_ids[0]], np.int32)
 
 
 def _mark_of(item: Media | str) -> Any:

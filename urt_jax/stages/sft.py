@@ -21,13 +21,13 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.generation.sampler import padding_of
 from urt_jax.sharding.mesh import make_mesh
-from urt_jax.stages.records import Encoder, training_source
+from urt_jax.stages.records import Encoder, TrainedRecord, training_source
 from urt_jax.training.compile import compile_sft_step, place_rows, place_state
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.metrics import read_metrics
 from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.types import Batch, EncodedChat
+from urt_jax.types import Batch
 
 PROBED_RECORDS = 2048  # records looked at to plan the shapes of an endless stream
 HEADROOM = 1.35  # how much larger than any probed batch the largest shape is, where the stream is endless
@@ -135,7 +135,7 @@ class SftFeed:
         """Plan over all records of a short run; over a sample, with headroom, of a long one."""
         probed = min(steps, -(-PROBED_RECORDS // self._size))
         room = 1.0 if probed == steps else HEADROOM
-        lengths = [[length_of(c, len(r)) for c, r in self._records(step)] for step in range(probed)]
+        lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
         width = -(-int(max(record.tokens for batch in lengths for record in batch) * room) // 8) * 8
         needs = []
         for batch in lengths:
@@ -144,26 +144,27 @@ class SftFeed:
             needs.append(need._replace(frames=int(need.frames * room)))
         return plan_buckets(needs, window_slots=window_slots, row_step=row_step)
 
-    def _records(self, step: int) -> list[tuple[EncodedChat, np.ndarray]]:
+    def _records(self, step: int) -> list[TrainedRecord]:
         return [self._encoder.trained(self._record(step * self._size + i)) for i in range(self._size)]
 
     def batch(self, step: int) -> Batch:
         """Return the padded batch of one step."""
         records = self._records(step)
-        lengths = [length_of(chat, len(response)) for chat, response in records]
+        lengths = [length_of(record.chat, len(record.response)) for record in records]
         packed = pack([length.tokens for length in lengths], width=self.buckets.tokens[-1])
         bucket = self.buckets.fit(need_of(lengths, rows=len(packed), tokens=self.buckets.tokens[-1]))
-        chats, responses = zip(*records)
-        return collate(chats, responses, bucket=bucket, packed=packed, **self._padding)
+        chats, responses, histories = zip(*records)
+        return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)
 
 
-def finish(folder: Path, stage: str) -> None:
-    """Print what training did and mark the run as finished."""
+def finish(folder: Path, stage: str, measured: str = "", **figures: Any) -> None:
+    """Print what training did, below a table of what was ``measured`` after it, and mark the run as finished."""
     lines = read_metrics(folder)
     first, last = lines[0], lines[-1]
     table = (
         f"{stage}: {int(last['step'])} steps, loss {first['loss']:.3f} -> {last['loss']:.3f}; "
         f"model in {folder / 'model'}"
     )
+    table = f"{measured}\n{table}" if measured else table
     print(table)
-    write_result(folder, table, loss_first=first["loss"], loss_last=last["loss"], steps=last["step"])
+    write_result(folder, table, loss_first=first["loss"], loss_last=last["loss"], steps=last["step"], **figures)

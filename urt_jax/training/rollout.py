@@ -49,15 +49,36 @@ def advantages_of(rollout: Rollout, weights: Mapping[str, float], *, scale: str)
     return np.asarray(group_advantages(rewards_QR, scale=scale)).reshape(-1)
 
 
-def make_grpo_batch(samples: Samples, advantage_B: np.ndarray, *, temperature: float) -> GrpoBatch:
-    """Build the update's batch; old and reference log-probabilities are zeros until they are scored."""
-    zeros = np.zeros_like(samples.logp_BU)
+def rows_to_train(advantage_B: np.ndarray, *, responses: int, sizes: Sequence[int]) -> np.ndarray:
+    """Return the rows of the groups that carry a gradient, filled up with others to one of ``sizes`` groups, ascending.
+
+    A group of equal rewards has advantage 0 and, without a KL term, no gradient; computing it would change nothing.
+    """
+    spread_Q = np.abs(advantage_B).reshape(-1, responses).max(axis=1)
+    wanted = next(size for size in sizes if size >= (spread_Q > 0).sum())
+    groups = np.sort(np.argsort(spread_Q == 0, kind="stable")[:wanted])
+    return (groups[:, None] * responses + np.arange(responses)).reshape(-1)
+
+
+def make_grpo_batch(
+    samples: Samples, advantage_B: np.ndarray, *, temperature: float, trained: np.ndarray | None = None
+) -> GrpoBatch:
+    """Build the update's batch of the ``trained`` rows (by default all).
+
+    Old and reference log-probabilities are zeros until they are scored. The frames of all questions stay, so that
+    every batch of a size has one shape.
+    """
+    kept = np.arange(len(advantage_B)) if trained is None else trained
+    idle = np.setdiff1d(np.arange(len(advantage_B)), kept)
+    rows = join_completions(samples.prompts, samples.next_position_Q, samples.tokens_BU, samples.mask_BU)
+    zeros = np.zeros_like(samples.logp_BU[kept])
     return GrpoBatch(
-        rows=join_completions(samples.prompts, samples.next_position_Q, samples.tokens_BU, samples.mask_BU),
-        advantage_B=advantage_B,
+        rows=rows.take_rows(kept),
+        advantage_B=advantage_B[kept],
         old_logp_BU=zeros,
         ref_logp_BU=zeros,
-        sampler_logp_BU=samples.logp_BU,
+        sampler_logp_BU=samples.logp_BU[kept],
+        idle_mask_XU=samples.mask_BU[idle],
         temperature=np.array(temperature, np.float32),
     )
 

@@ -27,13 +27,18 @@ class CompletionScores(NamedTuple):
 
 
 class GrpoBatch(NamedTuple):
-    """A rollout made ready for the update; rows are question-major, completions start at column ``S``."""
+    """A rollout made ready for the update; rows are question-major, completions start at column ``S``.
+
+    Groups without any advantage may be left out of the rows (B of them stay); their completion masks are then kept in
+    ``idle_mask_XU``, since they count in the loss's denominator.
+    """
 
     rows: Batch  # tokens [B, S + U]
     advantage_B: Float[Array, " B"]
     old_logp_BU: Float[Array, "B U"]
     ref_logp_BU: Float[Array, "B U"]
     sampler_logp_BU: Float[Array, "B U"]
+    idle_mask_XU: Bool[Array, "X U"]
     temperature: Float[Array, ""]
 
 
@@ -87,7 +92,8 @@ def sft_train_step(
         params = merge_params(trainable, state.frozen)
         hidden, _ = run(model, params, batch, method="hidden")
         head = run(model, params, method="head_weight")
-        tokens, mask = jnp.asarray(batch.tokens_BT)[:, 1:], jnp.asarray(batch.loss_mask_BT)[:, 1:]
+        wanted = batch.tokens_BT if batch.targets_BT is None else batch.targets_BT
+        tokens, mask = jnp.asarray(wanted)[:, 1:], jnp.asarray(batch.loss_mask_BT)[:, 1:]
         logp, _ = chosen_logps(
             hidden[:, :-1].reshape(-1, hidden.shape[-1]),
             head,
@@ -133,6 +139,7 @@ def grpo_train_step(
             clip_high=loss.clip_high,
             kl_coef=loss.kl_coef,
             max_tokens=width,
+            idle_mask_XT=batch.idle_mask_XU,
         )
         entropy = (jnp.where(mask, jax.lax.stop_gradient(scores.entropy_BU), 0.0).sum(), mask.sum())
         gap = jnp.where(mask, jnp.abs(jax.lax.stop_gradient(scores.logp_BU) - batch.sampler_logp_BU), 0.0)

@@ -5,7 +5,9 @@ import pytest
 
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.scenes import DRILLS, PHRASES, make_drill
+from urt_jax.data.scenes.drills import SCENE_WORD
 from urt_jax.data.scenes.scales import SCALES
+from urt_jax.data.scenes.world import CATEGORY_OF
 from urt_jax.rewards.parse import parse
 
 LONGEST_FIRST = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
@@ -31,7 +33,7 @@ def test_the_same_arguments_give_the_same_drill(kind):
     assert all(np.array_equal(a.source, b.source) for a, b in zip(first.context, second.context))
 
 
-@pytest.mark.parametrize("kind", ["describe", "check", "check_text", "check_answer", "conclude"])
+@pytest.mark.parametrize("kind", ["describe", "check", "check_text", "check_answer", "observe", "conclude"])
 def test_training_drills_never_name_a_held_out_pair(kind):
     text = " ".join(f"{drill.text} {drill.response}" for drill in drills(kind, count=100))
     assert not re.search(r"(purple( \(..\))? triangle|green( \(..\))? circle|yellow( \(..\))? square)", text)
@@ -77,9 +79,58 @@ def test_a_conclusion_completes_its_observation_to_a_whole_reasoning():
         assert verdict.winner == (1 if verdict.margin > 0 else 2)
 
 
+def test_an_observation_is_how_a_reasoning_begins():
+    seen = set()
+    for drill in drills("observe", count=60):
+        noun = "Answer" if "Question:" in drill.text else drill.context[0].kind.capitalize()
+        *context, first, second = drill.response.split("\n")
+        assert (first.split(":")[0], second.split(":")[0]) == (f"{noun} 1", f"{noun} 2")
+        assert bool(context) == (noun == "Answer")
+        assert len(drill.context) == (1 if context else 2)
+        for line in (first, second):
+            assert re.fullmatch(rf"{noun} .:( [a-z ]+ \((ok|no)\))+;.+;.+", line)
+        seen.add((noun, drill.context[0].kind))
+    assert seen == {("Image", "image"), ("Video", "video"), ("Answer", "image"), ("Answer", "video")}
+
+
 def test_a_described_pair_has_a_line_for_each_picture():
     drill = drills("describe_pair", count=1)[0]
     assert re.fullmatch(r"Image 1: .+;.+;.+\nImage 2: .+;.+;.+", drill.response)
+
+
+SEEING = [kind for kind in DRILLS if kind not in ("check_text", "sums", "conclude")]
+
+
+@pytest.mark.parametrize("kind", SEEING)
+def test_misread_words_change_what_is_read_and_what_follows_from_it_but_not_the_words_to_learn(kind):
+    slips = 0
+    for index in range(40):
+        plain, misread = (make_drill(kind, split="train", seed=2, index=index, misread=p) for p in (0.0, 0.4))
+        assert (misread.text, plain.history) == (plain.text, None)
+        assert SCENE_WORD.findall(misread.response) == SCENE_WORD.findall(plain.response)
+        read = SCENE_WORD.findall(misread.history)
+        assert [CATEGORY_OF[word[1:]] for word in read] == [
+            CATEGORY_OF[word[1:]] for word in SCENE_WORD.findall(plain.response)
+        ]
+        assert SCENE_WORD.sub("_", misread.history) == SCENE_WORD.sub("_", misread.response)
+        slips += misread.history != misread.response
+    assert slips > 20
+
+
+def test_marks_and_scores_follow_from_the_misread_word():
+    for index in range(60):
+        drill = make_drill("check", split="train", seed=2, index=index, misread=0.4)
+        caption = SCENE_WORD.findall(drill.text)
+        read = SCENE_WORD.findall(drill.history)
+        marks = re.findall(r"\((ok|no)\)", drill.history)
+        assert marks == ["ok" if said == wanted else "no" for said, wanted in zip(read, caption)]
+        scores = drill.history.rsplit(" | ", 1)[1]
+        assert int(scores.split("+")[0]) == SCALES["image_gen"][0].score(marks.count("no"))
+
+
+@pytest.mark.parametrize("kind", ["check_text", "sums", "conclude"])
+def test_what_stands_in_the_prompt_is_never_misread(kind):
+    assert all(make_drill(kind, split="train", seed=2, index=i, misread=0.9).history is None for i in range(20))
 
 
 def test_an_unknown_drill_is_refused():

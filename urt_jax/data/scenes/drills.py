@@ -3,7 +3,9 @@
 Words and marks are those of the full reasoning, so that each drill is a piece of it.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,18 +35,33 @@ from urt_jax.data.scenes.reasoning import (
     context_noun,
     faults_text,
     marks_text,
+    misread_word,
     observation_text,
     scores_of,
     spaced,
     sum_text,
 )
 from urt_jax.data.scenes.scales import scale_of
-from urt_jax.data.scenes.world import caption_of, choose, draw_words, make_generator, pick
+from urt_jax.data.scenes.world import CATEGORY_OF, caption_of, choose, draw_words, make_generator, pick
 
-Drilled = tuple[str, str, tuple[Media, ...]]  # prompt with placeholders, response, media
+# What a drill's response says, as a function of the scene words it names, in their order in the text.
+Write = Callable[[Sequence[str]], str]
+
+
+class Drilled(NamedTuple):
+    """A drawn drill: its prompt with placeholders, the right scene words and the text around them, its media."""
+
+    prompt: str
+    words: list[str]
+    write: Write
+    media: tuple[Media, ...] = ()
+
+
 PLACEHOLDER = {"image": "<image>", "video": "<video>"}
 WRONG_SHARES = (0.35, 0.3, 0.2, 0.15)  # how often 0, 1, 2, 3 words are wrong
 FAULT_SHARES = (0.4, 0.4, 0.2)
+SCENE_WORD = re.compile(rf" (?:{'|'.join(sorted(CATEGORY_OF, key=len, reverse=True))})\b")
+OBSERVED_TASKS = (0.55, 0.15, 0.15, 0.15)  # chance of each of TASKS in "observe"
 
 
 def _count(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
@@ -66,32 +83,36 @@ def _told_words(rng: np.random.Generator, kind: str, *, unseen: bool) -> list[st
     return words
 
 
-def _described(rng: np.random.Generator, task: Task, *, unseen: bool) -> tuple[Media, str]:
+def _described(rng: np.random.Generator, task: Task, *, unseen: bool) -> tuple[Media, list[str], Write]:
     """Draw a medium and its description, "red circle left of blue square; clean; whole"."""
     kind = pick(rng, CAPTION_KINDS[task]) if task == "image_gen" else "sized_moving"
     words = _told_words(rng, kind, unseen=unseen)
     quality, breaks = _faults(rng, task)
     names = DIMENSIONS[task]
-    text = PART.join(
-        [spaced(words), faults_text(scale_of(task, names[1]), quality), faults_text(scale_of(task, names[2]), breaks)]
-    )
-    return draw_medium(rng, task, kind, words, quality + breaks), text
+    faults = [faults_text(scale_of(task, names[1]), quality), faults_text(scale_of(task, names[2]), breaks)]
+    return draw_medium(rng, task, kind, words, quality + breaks), words, lambda said: PART.join([spaced(said), *faults])
 
 
 def _describe(rng: np.random.Generator, unseen: bool) -> Drilled:
-    medium, text = _described(rng, "image_gen", unseen=unseen)
-    return "<image>\nDescribe.", f"Image:{text}", (medium,)
+    medium, words, write = _described(rng, "image_gen", unseen=unseen)
+    return Drilled("<image>\nDescribe.", words, lambda said: f"Image:{write(said)}", (medium,))
 
 
 def _describe_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
-    medium, text = _described(rng, "video_gen", unseen=unseen)
-    return "<video>\nDescribe.", f"Video:{text}", (medium,)
+    medium, words, write = _described(rng, "video_gen", unseen=unseen)
+    return Drilled("<video>\nDescribe.", words, lambda said: f"Video:{write(said)}", (medium,))
 
 
 def _describe_pair(rng: np.random.Generator, unseen: bool) -> Drilled:
-    first, first_text = _described(rng, "image_gen", unseen=unseen)
-    second, second_text = _described(rng, "image_gen", unseen=unseen)
-    return "<image>\n<image>\nDescribe.", f"Image 1:{first_text}\nImage 2:{second_text}", (first, second)
+    first, words, write = _described(rng, "image_gen", unseen=unseen)
+    second, more, write_more = _described(rng, "image_gen", unseen=unseen)
+    half = len(words)
+    return Drilled(
+        "<image>\n<image>\nDescribe.",
+        words + more,
+        lambda said: f"Image 1:{write(said[:half])}\nImage 2:{write_more(said[half:])}",
+        (first, second),
+    )
 
 
 def _shown(
@@ -130,10 +151,19 @@ def _checked(rng: np.random.Generator, task: Task, *, unseen: bool) -> Drilled:
     kind = pick(rng, CAPTION_KINDS[task])
     words = draw_words(rng, kind, unseen=unseen)
     shown, reading = _shown(rng, task, kind, words, unseen=unseen)
-    _, quality, authenticity = DIMENSIONS[task]
+    names, quality, authenticity = DIMENSIONS[task]
     medium = draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
     prompt = f"{PLACEHOLDER[medium.kind]}\nCaption: {caption_of(kind, words)}\nCheck."
-    return prompt, f"{context_noun(task)}:{_scored(task, reading)}", (medium,)
+
+    def write(said: Sequence[str]) -> str:
+        return f"{context_noun(task)}:{_scored(task, {**reading, names: _against(said, words)})}"
+
+    return Drilled(prompt, shown, write, (medium,))
+
+
+def _against(said: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
+    """Pair words as a reading holds them, [[said, wanted], ...]."""
+    return [[*pair] for pair in zip(said, wanted)]
 
 
 def _check(rng: np.random.Generator, unseen: bool) -> Drilled:
@@ -153,7 +183,27 @@ def _check_text(rng: np.random.Generator, unseen: bool) -> Drilled:
     noun = context_noun(task)
     prompt = f"{noun}:{spaced(shown)}\nCaption: {caption_of(kind, words)}\nCheck."
     marks = marks_text(reading[DIMENSIONS[task][0]])
-    return prompt, f"{noun}:{marks}{SCORES_FOLLOW}{scores_of(task, reading)[0]}", ()
+    return _fixed(prompt, f"{noun}:{marks}{SCORES_FOLLOW}{scores_of(task, reading)[0]}")
+
+
+def _fixed(prompt: str, response: str) -> Drilled:
+    """A drill without media: what it says is in its prompt, so nothing of it can be misread."""
+    return Drilled(prompt, [], lambda said: response)
+
+
+def _reread(task: Task, question: Question, reading: Reading, said: Sequence[str], seen: Sequence[str]) -> Reading:
+    """Return the reading of an answer whose words were read as ``said`` beside a picture read as ``seen``."""
+    names, values, _ = DIMENSIONS[task]
+    named = len(question.named)
+    return {
+        **reading,
+        names: _against(said[:named], [wanted for _, wanted in reading[names]]),
+        values: _against(said[named:], [seen[slot] for slot in question.asked]),
+    }
+
+
+def _said_words(task: Task, reading: Reading) -> list[str]:
+    return [said for name in DIMENSIONS[task][:2] for said, _ in reading[name]]
 
 
 def _check_answer(rng: np.random.Generator, unseen: bool) -> Drilled:
@@ -163,7 +213,59 @@ def _check_answer(rng: np.random.Generator, unseen: bool) -> Drilled:
     medium = draw_context(rng, task, question.kind, words)
     asked = question.text.format(*words)
     prompt = f"{PLACEHOLDER[medium.kind]}\nQuestion: {asked}\nAnswer: {draft.text}\nCheck."
-    return prompt, f"{context_noun(task)}:{spaced(words)}\nAnswer:{_scored(task, reading)}", (medium,)
+
+    def write(said: Sequence[str]) -> str:
+        seen, answer = said[: len(words)], said[len(words) :]
+        scored = _scored(task, _reread(task, question, reading, answer, seen))
+        return f"{context_noun(task)}:{spaced(list(seen))}\nAnswer:{scored}"
+
+    return Drilled(prompt, words + _said_words(task, reading), write, (medium,))
+
+
+def _observe(rng: np.random.Generator, unseen: bool) -> Drilled:
+    """Check both candidates of a comparison, as a written reasoning does before it scores."""
+    task = TASKS[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
+    make = _observe_media if task in ("image_gen", "video_gen") else _observe_answers
+    return make(rng, task, unseen=unseen)
+
+
+def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool) -> Drilled:
+    kind = pick(rng, CAPTION_KINDS[task])
+    words = draw_words(rng, kind, unseen=unseen)
+    names, quality, authenticity = DIMENSIONS[task]
+    (first, one), (second, two) = (_shown(rng, task, kind, words, unseen=unseen) for _ in range(2))
+    media = tuple(
+        draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
+        for shown, reading in ((first, one), (second, two))
+    )
+
+    def write(said: Sequence[str]) -> str:
+        readings = (
+            {**reading, names: _against(part, words)}
+            for reading, part in ((one, said[: len(words)]), (two, said[len(words) :]))
+        )
+        return observation_text(Judgement(task, [], (next(readings), next(readings))))
+
+    placeholders = "\n".join(PLACEHOLDER[medium.kind] for medium in media)
+    prompt = f"{placeholders}\nCaption: {caption_of(kind, words)}\nCheck both."
+    return Drilled(prompt, first + second, write, media)
+
+
+def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool) -> Drilled:
+    question, words = draw_question(rng, task, unseen=unseen)
+    (first, one), (second, two) = (_drafted(rng, task, question, words, unseen=unseen) for _ in range(2))
+    medium = draw_context(rng, task, question.kind, words)
+    said_words = _said_words(task, one), _said_words(task, two)
+
+    def write(said: Sequence[str]) -> str:
+        seen, rest = list(said[: len(words)]), said[len(words) :]
+        parts = rest[: len(said_words[0])], rest[len(said_words[0]) :]
+        readings = (_reread(task, question, reading, part, seen) for reading, part in zip((one, two), parts))
+        return observation_text(Judgement(task, seen, (next(readings), next(readings))))
+
+    asked = f"Question: {question.text.format(*words)}\nAnswer 1: {first.text}\nAnswer 2: {second.text}"
+    prompt = f"{PLACEHOLDER[medium.kind]}\n{asked}\nCheck both."
+    return Drilled(prompt, [*words, *said_words[0], *said_words[1]], write, (medium,))
 
 
 def _sums(rng: np.random.Generator, unseen: bool) -> Drilled:
@@ -172,10 +274,10 @@ def _sums(rng: np.random.Generator, unseen: bool) -> Drilled:
         first, second = rng.choice(np.arange(5, 29), 2, replace=False).tolist()
         if rng.random() < 0.5:  # near totals are the difficult ones
             second = first + int(rng.choice([-2, -1, 1, 2]))
-        return f"{first} or {second}", answer_text("Image", 1 if first > second else 2), ()
+        return _fixed(f"{first} or {second}", answer_text("Image", 1 if first > second else 2))
     text = sum_text([int(score) for score in rng.integers(1, 11, 3)])
     total = text.index("=")
-    return text[:total], text[total:], ()
+    return _fixed(text[:total], text[total:])
 
 
 def _readings(rng: np.random.Generator, task: Task, *, unseen: bool) -> Judgement:
@@ -197,7 +299,7 @@ def _conclude(rng: np.random.Generator, unseen: bool) -> Drilled:
         judgement = _readings(rng, task, unseen=unseen)
         first, second = (sum(scores_of(task, reading)) for reading in judgement.candidates)
         if first != second:
-            return f"{observation_text(judgement)}\nConclude.", conclusion_text(judgement, rng), ()
+            return _fixed(f"{observation_text(judgement)}\nConclude.", conclusion_text(judgement, rng))
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator, bool], Drilled]] = {
@@ -208,16 +310,28 @@ _MAKERS: dict[str, Callable[[np.random.Generator, bool], Drilled]] = {
     "check_clip": _check_clip,
     "check_text": _check_text,
     "check_answer": _check_answer,
+    "observe": _observe,
     "sums": _sums,
     "conclude": _conclude,
 }
 DRILLS: tuple[str, ...] = tuple(_MAKERS)
 
 
-def make_drill(kind: str, *, split: str, seed: int, index: int) -> Example:
+def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float = 0.0) -> Example:
     """Make one chat of a single skill: ``text`` with media placeholders, ``context`` media, ``response`` to learn.
 
     Half of the held-out drills with words hold a colour-shape pair that training never shows (``meta["unseen"]``).
+
+    ``misread`` is the chance that a scene word is taken for another of its kind in ``history``, the text that is read
+    back while the response is learnt. Marks and scores follow from the misread word, since a judge goes on from what
+    it wrote, but the word to learn stays the right one::
+
+        caption "a red circle", the picture shows it     misread as a square
+        history     Image: red (ok) square (no); clean; whole | 6+9+8=23
+        response    Image: red (ok) circle (no); clean; whole | 6+9+8=23
+
+    So no word can be guessed from the words before it, only seen, and pairs of words that training never shows are
+    not unlearnt (arXiv 1511.06349 drops words to the same end, 1506.03099 puts the model's own in their place).
 
     Raises:
         BadInputError: unknown drill or split, a negative seed or index.
@@ -225,11 +339,18 @@ def make_drill(kind: str, *, split: str, seed: int, index: int) -> Example:
     choose(kind, DRILLS, "drill")
     rng = make_generator(split, seed=seed, index=index, stream=f"drill {kind}")
     unseen = split == "heldout" and kind != "sums" and bool(rng.random() < 0.5)
-    prompt, response, media = _MAKERS[kind](rng, unseen)
+    drawn = _MAKERS[kind](rng, unseen)
+    response, history = drawn.write(drawn.words), None
+    if misread and drawn.words:
+        slips = make_generator(split, seed=seed, index=index, stream=f"misread {kind}")
+        history = drawn.write([misread_word(slips, misread, word) for word in drawn.words])
+        right = iter(drawn.words)
+        response = SCENE_WORD.sub(lambda _: f" {next(right)}", history)
     return Example(
         id=f"drill-{kind}-{split}-{seed}-{index}",
-        text=prompt,
-        context=media,
+        text=drawn.prompt,
+        context=drawn.media,
         response=response,
+        history=history,
         meta={"drill": kind, "unseen": unseen, "split": split, "seed": seed, "index": index},
     )

@@ -77,11 +77,12 @@ def _read_candidate(rng: np.random.Generator, error_rate: float, task: str, cand
             flipped = [fault for fault in scale.faults if (fault in part) != (rng.random() < error_rate)]
             reading[dimension] = flipped[: len(scale.scores) - 1]
         else:
-            reading[dimension] = [[_misread(rng, error_rate, seen), wanted] for seen, wanted in part]
+            reading[dimension] = [[misread_word(rng, error_rate, seen), wanted] for seen, wanted in part]
     return reading
 
 
-def _misread(rng: np.random.Generator, error_rate: float, word: str) -> str:
+def misread_word(rng: np.random.Generator, error_rate: float, word: str) -> str:
+    """Return the word, or at ``error_rate`` another of its kind."""
     if rng.random() >= error_rate:
         return word
     return pick(rng, tuple(other for other in CATEGORIES[CATEGORY_OF[word]] if other != word))
@@ -99,7 +100,7 @@ def read_example(example: Example, rng: np.random.Generator, error_rate: float =
             f'(meta["candidates"]); this one has {sorted(example.meta)}; ask a teacher for it instead'
         )
     task = str(example.task)
-    seen = [_misread(rng, error_rate, word) for word in example.meta.get("seen", [])]
+    seen = [misread_word(rng, error_rate, word) for word in example.meta.get("seen", [])]
     first, second = (_read_candidate(rng, error_rate, task, candidate) for candidate in example.meta["candidates"])
     if seen:  # a picture misread changes what the right values are
         values = DIMENSIONS[task][1]
