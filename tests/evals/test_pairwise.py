@@ -72,6 +72,11 @@ def test_gold_match_counts_scores_that_are_exactly_right() -> None:
     assert judge_texts(without, [RIGHT]).gold_match is None
 
 
+def test_novelty_is_told_where_it_is_known() -> None:
+    given = [{"unseen": True}, {"unseen": False}, {}]
+    assert [judge_texts(image_pair("a", **meta), [RIGHT]).novelty for meta in given] == ["unseen", "seen", None]
+
+
 def test_a_direct_answer_has_a_verdict_and_no_agreement() -> None:
     direct = OURS.in_mode("direct")
     generate = answers("<answer>Image 1 is better</answer>", "<answer>Image 1 is better</answer>")

@@ -90,16 +90,18 @@ def test_items_of_one_order_are_counted_and_left_out_of_consistency() -> None:
     assert summary.accuracy.value == pytest.approx(5 / 9)
 
 
-def test_parts_by_task_and_difficulty() -> None:
+def test_parts_by_task_difficulty_and_novelty() -> None:
     judged = [
         judgement("a", "given", 1, task="image_gen", difficulty="hard"),
         judgement("b", "given", 2, task="image_gen", difficulty="easy"),
-        judgement("c", "given", 1, task="video_gen", difficulty="easy"),
+        judgement("c", "given", 1, task="video_gen", difficulty="easy", novelty="unseen"),
         judgement("d", "given", 1),
     ]
     summary = summarize(judged)
     assert {name: part.accuracy.value for name, part in summary.by_task.items()} == {"image_gen": 0.5, "video_gen": 1.0}
     assert {name: part.accuracy.value for name, part in summary.by_difficulty.items()} == {"easy": 0.5, "hard": 1.0}
+    assert list(summary.by_novelty) == ["unseen"]
+    assert list(summary.parts) == ["image_gen", "video_gen", "easy", "hard", "unseen"]
     assert summary.accuracy.value == 0.75
 
 

@@ -136,3 +136,25 @@ def assert_called_again(config: Path, workdir: Path, capsys: Any, *, changed: st
     assert main(arguments(config, workdir, changed)) == 2
     assert f"{workdir} holds a run of another config:" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == stamps
+
+
+def small_recipe(judge: Path) -> dict[str, Any]:
+    """Return the settings of a pipeline from ``judge`` that is over in a minute."""
+    gentle = {**OPTIMIZER, "learning_rate": 1e-5}  # what it answers at the start it still answers at the end
+    return {
+        "base": str(judge),
+        "distill": {"data": {"count": 8}, "teacher": {"error_rate": 0.0}},
+        "sft": {"steps": 2, "batch_size": 8, "optimizer": gentle, "lengths": {**SHORT, "max_new_tokens": 112}},
+        "reject": {
+            **{"data": {"count": 8, "seed": 2}, "samples_per_item": 2, "batch_questions": 8, "steps": 2},
+            **{"batch_size": 8, "optimizer": gentle, "lengths": SHORT},
+        },
+        "grpo": {
+            **{"eval_data": {"split": "heldout", "count": 4}, "steps": 2, "questions_per_step": 4},
+            **{"responses_per_question": 4, "kl_coef": 0.0, "optimizer": gentle, "lengths": SHORT},
+        },
+        "evaluate": {
+            **{"data": {"split": "heldout", "count": 4, "seed": 1}, "modes": ("greedy",), "batch_size": 8},
+            **{"lengths": SHORT, "report_samples": 1},
+        },
+    }

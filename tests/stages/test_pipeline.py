@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.stages.story import OPTIMIZER, SHORT, assert_called_again, run_in_process, write_config
+from tests.stages.story import assert_called_again, run_in_process, small_recipe, write_config
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.data.sources import read_examples
 from urt_jax.stages import distill, evaluate, grpo, reject, sft
@@ -18,26 +18,8 @@ MODELS = ("base", "cold start", "rejection sampling", "GRPO")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path:
-    gentle = {**OPTIMIZER, "learning_rate": 1e-5}  # what it answers at the start it still answers at the end
-    return write_config(
-        tmp_path_factory.mktemp("pipeline") / "pipeline.py",
-        "pipeline",
-        base=str(coin_judge),
-        distill={"data": {"count": 8}, "teacher": {"error_rate": 0.0}},
-        sft={"steps": 2, "batch_size": 8, "optimizer": gentle, "lengths": {**SHORT, "max_new_tokens": 112}},
-        reject={
-            **{"data": {"count": 8, "seed": 2}, "samples_per_item": 2, "batch_questions": 8, "steps": 2},
-            **{"batch_size": 8, "optimizer": gentle, "lengths": SHORT},
-        },
-        grpo={
-            **{"eval_data": {"split": "heldout", "count": 4}, "steps": 2, "questions_per_step": 4},
-            **{"responses_per_question": 4, "kl_coef": 0.0, "optimizer": gentle, "lengths": SHORT},
-        },
-        evaluate={
-            **{"data": {"split": "heldout", "count": 4, "seed": 1}, "modes": ("greedy",), "batch_size": 8},
-            **{"lengths": SHORT, "report_samples": 1},
-        },
-    )
+    folder = tmp_path_factory.mktemp("pipeline")
+    return write_config(folder / "pipeline.py", "pipeline", **small_recipe(coin_judge))
 
 
 @pytest.fixture(scope="module")

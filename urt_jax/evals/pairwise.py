@@ -44,7 +44,8 @@ class Judgement:
     ``agreement``: the written totals are the sums of the written scores and the answer follows from them (None: nothing
     was parsed, or a direct answer has no scores). ``gold_match``: share of the gold dimension scores that the judge
     wrote exactly (None: the record has none, or the judge gave none). ``vote_counts``: votes for 1, for 2, for
-    neither. ``group``: what items that share a prompt have in common.
+    neither. ``novelty``: "seen" or "unseen", whether training showed this combination of attributes (None: not known).
+    ``group``: what items that share a prompt have in common.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Judgement:
     gold_match: float | None = None
     task: str | None = None
     difficulty: str | None = None
+    novelty: str | None = None
     group: str | None = None
     gold_scores: dict[str, tuple[float, float]] | None = None
     vote_counts: tuple[int, int, int] | None = None
@@ -119,6 +121,7 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
     label = _label(shown)
     gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}
     difficulty, group = shown.meta.get("difficulty"), shown.meta.get("prompt_group")
+    novelty = {True: "unseen", False: "seen"}.get(shown.meta.get("unseen"))  # type: ignore[arg-type]
     return Judgement(
         id=shown.id,
         order=order,
@@ -129,6 +132,7 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
         gold_match=_gold_match(verdict, gold),
         task=shown.task,
         difficulty=None if difficulty is None else str(difficulty),
+        novelty=novelty,
         group=None if group is None else str(group),
         gold_scores=gold or None,
         vote_counts=counts if len(texts) > 1 else None,

@@ -154,13 +154,13 @@ def _counts(summaries: Sequence[Summary]) -> str:
 
 
 def _parts(summaries: Mapping[str, Mapping[str, Summary]]) -> dict[str, Any]:
-    """Return accuracy per task and difficulty: column names, and a row a model and mode."""
+    """Return accuracy per task, difficulty and novelty: column names, and a row a model and mode."""
     every = [s for modes in summaries.values() for s in modes.values()]
-    names = list(dict.fromkeys(name for s in every for name in (*s.by_task, *s.by_difficulty)))
+    names = list(dict.fromkeys(name for s in every for name in s.parts))
     rows = {
         model: [
             (mode, [_cell(parts[name].accuracy) if name in parts else _Cell("–") for name in names])
-            for mode, parts in ((mode, s.by_task | s.by_difficulty) for mode, s in modes.items())
+            for mode, parts in ((mode, s.parts) for mode, s in modes.items())
         ]
         for model, modes in summaries.items()
     }

@@ -47,7 +47,7 @@ class Summary:
     ``one_order`` counts items that were judged in one order only; they have no part in ``position_consistency``.
     ``accuracy`` counts the unparsed as wrong, ``accuracy_dropped`` leaves them out, ``accuracy_random`` gives half.
     ``first_position`` is the share of candidate 1 among decided verdicts, ``gold_match`` of exactly right dimension
-    scores. The parts by task and by difficulty are summaries of their own.
+    scores. The parts by task, by difficulty and by novelty are summaries of their own.
     """
 
     judgements: int
@@ -63,6 +63,12 @@ class Summary:
     gold_match: Estimate
     by_task: "dict[str, Summary]" = field(default_factory=dict)
     by_difficulty: "dict[str, Summary]" = field(default_factory=dict)
+    by_novelty: "dict[str, Summary]" = field(default_factory=dict)
+
+    @property
+    def parts(self) -> "dict[str, Summary]":
+        """All parts by name: tasks, difficulties, novelty."""
+        return self.by_task | self.by_difficulty | self.by_novelty
 
     def accuracy_with(self, unparsed: Unparsed) -> Estimate:
         """Return the accuracy under one treatment of unparsed answers, as a protocol names it."""
@@ -98,7 +104,7 @@ FIGURES: tuple[str, ...] = (*_SINGLE, "position_consistency")
 
 
 def summarize(judgements: Sequence[Judgement], *, seed: int = 0, resamples: int = RESAMPLES) -> Summary:
-    """Return all figures of one model in one mode, overall, per task and per difficulty.
+    """Return all figures of one model in one mode, overall and per task, difficulty and novelty.
 
     Several runs on the same items (seeds of a study) go in together when every run's ids are made distinct and
     ``group`` holds the item's own id: the interval is then over items, not over runs times items.
@@ -106,13 +112,19 @@ def summarize(judgements: Sequence[Judgement], *, seed: int = 0, resamples: int 
     Raises:
         BadInputError: there is no judgement, or one item was judged twice in the same order.
     """
-    summary = _summarize(judgements, seed, resamples)
-    tasks = sorted({j.task for j in judgements if j.task is not None})
-    levels = sorted({j.difficulty for j in judgements if j.difficulty is not None})
+
+    def by(kind: str) -> dict[str, Summary]:
+        parts: dict[str, list[Judgement]] = {}
+        for judgement in judgements:
+            if (name := getattr(judgement, kind)) is not None:
+                parts.setdefault(name, []).append(judgement)
+        return {name: _summarize(parts[name], seed, resamples) for name in sorted(parts)}
+
     return dataclasses.replace(
-        summary,
-        by_task={t: _summarize([j for j in judgements if j.task == t], seed, resamples) for t in tasks},
-        by_difficulty={d: _summarize([j for j in judgements if j.difficulty == d], seed, resamples) for d in levels},
+        _summarize(judgements, seed, resamples),
+        by_task=by("task"),
+        by_difficulty=by("difficulty"),
+        by_novelty=by("novelty"),
     )
 
 

@@ -55,11 +55,11 @@ def result_rows(
 
 
 def part_rows(summaries: Mapping[str, Mapping[str, Summary]]) -> list[dict[str, Cell]]:
-    """Return accuracy per task and per difficulty, a row a model and mode."""
+    """Return accuracy per task, difficulty and novelty, a row a model and mode."""
     return [
         {
             "accuracy of": f"{model}, {mode}",
-            **{name: part.accuracy for name, part in (summary.by_task | summary.by_difficulty).items()},
+            **{name: part.accuracy for name, part in summary.parts.items()},
         }
         for model, modes in summaries.items()
         for mode, summary in modes.items()

@@ -2,7 +2,7 @@
 
 1. run (or go on with) the pipeline of every seed;
 2. put the judgements of all seeds together, intervals over pairs, not over pairs times seeds;
-3. print the figures of every model and the paired gains of GRPO over rejection sampling.
+3. print the figures of every model and the paired gains of GRPO over rejection sampling, on image generation.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from pathlib import Path
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import PipelineConfig, StudyConfig, as_json
 from urt_jax.evals.pairwise import Judgement, read_judgements
-from urt_jax.evals.statistics import Summary, paired_difference, summarize
-from urt_jax.evals.tables import Cell, format_table, result_rows
+from urt_jax.evals.statistics import paired_difference, summarize
+from urt_jax.evals.tables import Cell, format_table, part_rows, result_rows
 from urt_jax.stages import pipeline
 from urt_jax.stages.evaluate import judgement_path
 
@@ -29,26 +29,34 @@ def run(config: StudyConfig) -> None:
         if read_result(single.workdir) is None:
             pipeline.run(single)
     modes = config.evaluate.modes
-    judged = {model: {mode: joined(runs, model, mode) for mode in modes} for model in pipeline.MODELS}
-    summaries: dict[str, dict[str, Summary]] = {
-        model: {str(mode): summarize(items) for mode, items in of.items()} for model, of in judged.items()
-    }
+    judged = {model: {str(mode): joined(runs, model, mode) for mode in modes} for model in pipeline.MODELS}
+    everything = {model: {mode: summarize(items) for mode, items in of.items()} for model, of in judged.items()}
+    main = {model: {mode: of_main_task(items) for mode, items in of.items()} for model, of in judged.items()}
+    summaries = {model: {mode: summarize(items) for mode, items in of.items()} for model, of in main.items()}
     gains: list[dict[str, Cell]] = []
     for mode in modes:
-        before, after = judged[BEFORE][mode], judged[AFTER][mode]
         kept = [name for name in GAINS if mode != "direct" or name != "score_agreement"]
+        before, after = main[BEFORE][mode], main[AFTER][mode]
         gains.append({"gain": mode, **{name: paired_difference(after, before, figure=name) for name in kept}})
+    tasks = ", ".join(sorted({str(item.task) for item in main[AFTER][modes[0]]}))
     table = "\n\n".join(
         [
-            f"{len(runs)} seeds, all tasks of the held-out pairs together",
+            f"{len(runs)} seeds, {tasks}",
             format_table(result_rows(summaries)),
-            f"{AFTER} minus {BEFORE}, paired",
+            f"{AFTER} minus {BEFORE}, {tasks}, paired",
             format_table(gains),
+            "accuracy of each task",
+            format_table(part_rows(everything)),
         ]
     )
     print(table)
-    figures = {model: {mode: s.as_json() for mode, s in of.items()} for model, of in summaries.items()}
+    figures = {model: {mode: s.as_json() for mode, s in of.items()} for model, of in everything.items()}
     write_result(config.workdir, table, summaries=figures)
+
+
+def of_main_task(items: Sequence[Judgement]) -> Sequence[Judgement]:
+    """Return the judgements of image generation, which the recipe is made for; all, where there is none of it."""
+    return [item for item in items if item.task == "image_gen"] or items
 
 
 def joined(runs: Sequence[PipelineConfig], model: str, mode: str) -> list[Judgement]:
