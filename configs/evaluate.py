@@ -19,5 +19,5 @@ def get_config(preset: str = "") -> ConfigDict:
         "seed": 1,
         "tasks": {"image_gen": 4.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0},
     }
-    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 112}
+    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 96}
     return config

@@ -21,7 +21,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.rewards = {"format": 1.0, "accuracy": 1.0, "consistency": 0.5}
     config.kl_coef = 0.0
     config.optimizer = {"learning_rate": 5e-5, "warmup_steps": 5, "schedule": "constant"}
-    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 112}
+    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 96}
     config.save_every = 20
     config.sample_every = 25
     return config

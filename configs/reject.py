@@ -23,6 +23,6 @@ def get_config(preset: str = "") -> ConfigDict:
     config.steps = 60
     config.batch_size = 32
     config.optimizer = {"learning_rate": 2e-4, "warmup_steps": 5}
-    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 112}
+    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 96}
     config.save_every = 20
     return config

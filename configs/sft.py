@@ -17,6 +17,6 @@ def get_config(preset: str = "") -> ConfigDict:
     config.steps = 150
     config.batch_size = 32
     config.optimizer = {"learning_rate": 4e-4, "warmup_steps": 10}
-    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 112}
+    config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 96}
     config.save_every = 50
     return config

@@ -150,6 +150,13 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("torn", ['{"weight_map": {', '{"metadata": {}}', "[]"])
+def test_a_torn_index_is_named(tmp_path: Path, torn: str) -> None:
+    (tmp_path / INDEX_NAME).write_text(torn)
+    with pytest.raises(BadInputError, match=rf"{INDEX_NAME}: not a readable index .*copy the file again"):
+        load_weights(tmp_path, FAMILY, CONFIG)
+
+
 def test_an_index_that_names_a_tensor_its_shard_lacks_is_refused(tmp_path: Path) -> None:
     save(tmp_path, max_shard_bytes=12_000)
     second = sorted(tmp_path.glob("*.safetensors"))[1]

@@ -194,3 +194,17 @@ def test_only_a_models_own_files_are_copied(tiny_judge: Path, tmp_path: Path, fo
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= names
     assert not {"pytorch_model.bin", "model-00001-of-00002.safetensors"} & names
+
+
+def test_a_model_can_be_saved_over_itself(folder: Path) -> None:
+    model = load_model(str(folder))
+    shifted = jax.tree.map(lambda leaf: leaf + 1, model.params)
+    save_model(folder, shifted, model.processor, folder)
+    again = load_model(str(folder))
+    np.testing.assert_array_equal(again.params["embedding"], shifted["embedding"])
+
+
+def test_torn_picture_settings_are_named(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text('{"min_pixels": ')
+    with pytest.raises(BadInputError, match=r"preprocessor_config.json: not valid JSON .*copy the file again"):
+        read_geometry(tmp_path, FAMILY.default_geometry)

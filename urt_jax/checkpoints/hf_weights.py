@@ -127,7 +127,10 @@ def _locate(folder: Path) -> dict[str, Path]:
     """Return the file that holds each stored tensor."""
     index = folder / INDEX_NAME
     if index.is_file():
-        weight_map = json.loads(index.read_text())["weight_map"]
+        try:
+            weight_map = json.loads(index.read_text())["weight_map"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise BadInputError(f"{index}: not a readable index ({error!r}); copy the file again") from None
         missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
         if missing:
             raise BadInputError(

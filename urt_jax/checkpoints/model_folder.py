@@ -89,10 +89,7 @@ def random_model(name: str, *, seed: int, pixels: tuple[int | None, int | None] 
 def load_processor(name: str, *, pixels: tuple[int | None, int | None] = (None, None)) -> tuple[Processor, Path]:
     """Read everything of a model but its weights."""
     folder = find_model(name)
-    try:
-        stored = json.loads((folder / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise BadInputError(f"{folder / 'config.json'}: not valid JSON ({error}); copy the file again") from None
+    stored = _json(folder / "config.json")
     family = family_of(stored, where=str(folder / "config.json"))
     config = family.read_config(stored)
     geometry = read_geometry(folder, family.default_geometry)
@@ -113,7 +110,7 @@ def save_model(folder: str | Path, params: Any, processor: Processor, source: Pa
     """Write a model in the published layout; tokenizer and picture settings are copied from ``source``."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
+    for path in sorted(source.iterdir()) if source.resolve() != folder.resolve() else ():
         if path.is_file() and not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
             shutil.copyfile(path, folder / path.name)
     save_weights(folder, params, processor.family, processor.config, dtype=dtype)
@@ -210,4 +207,7 @@ def _pixel_bounds(settings: dict[str, Any], low: int, high: int) -> tuple[int, i
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{path}: not valid JSON ({error}); copy the file again") from None
