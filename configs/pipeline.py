@@ -23,9 +23,6 @@ def get_config(preset: str = "") -> ConfigDict:
         part = _beside(name)
         del part["stage"]
         config[name] = part
-    everything = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
-    # The first source becomes the distilled file; some direct answers keep the judge able to answer without reasoning.
-    config.sft.data = [{}, {"path": "scenes", "weight": 0.2, "count": 2000, "seed": 14, "tasks": everything}]
     config.grpo.data = {}
     config.evaluate.data.count = 896
     return config

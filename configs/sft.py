@@ -1,6 +1,6 @@
 """Cold start: teach the base judge the form of written reasoning from a distilled file.
 
-python -m urt_jax.main --config configs/sft.py --config.data.path=runs/distill/records/cold_start.jsonl
+python -m urt_jax.main --config configs/sft.py    (after configs/distill.py)
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,12 @@ def get_config(preset: str = "") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; this config has none")
     config = ConfigDict()
     config.stage = "sft"
-    config.data = {"path": "runs/distill/records/cold_start.jsonl"}
+    everything = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
+    config.data = [
+        {"path": "runs/distill/records/cold_start.jsonl"},
+        # Some direct answers, so that the judge stays able to answer without reasoning.
+        {"path": "scenes", "weight": 0.2, "count": 2000, "seed": 14, "tasks": everything},
+    ]
     config.model = {"path": "urt-tiny"}
     config.steps = 150
     config.batch_size = 32

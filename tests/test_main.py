@@ -15,6 +15,7 @@ from urt_jax.config import DataConfig, EvaluateConfig, SftConfig
 from urt_jax.data.examples import BadInputError
 from urt_jax.main import main, read_arguments
 
+REPOSITORY = Path(__file__).parents[1]
 CONFIG = """
 from ml_collections import ConfigDict
 
@@ -44,6 +45,21 @@ def stage_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None
         monkeypatch.setitem(sys.modules, "urt_jax.stages.sft", module)
 
     return install
+
+
+SHIPPED = [*sorted(path.name for path in (REPOSITORY / "configs").glob("*.py")), "base.py:seeing"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_is_sound(name: str) -> None:
+    """All that may be missing is a file that an earlier stage writes."""
+    problems: list[str] = []
+    try:
+        config = read_arguments([f"--config={REPOSITORY / 'configs' / name}", "--workdir=there"])
+    except BadInputError as error:
+        problems = str(error).splitlines()[1:] or [str(error)]
+    assert problems or config.stage == name.partition(".py")[0]
+    assert [problem for problem in problems if "there is no 'runs/" not in problem] == []
 
 
 def test_the_file_its_preset_and_the_defaults(config_file: str) -> None:
