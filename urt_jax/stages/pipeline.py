@@ -11,13 +11,18 @@ from typing import Any
 
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import DataConfig, PipelineConfig, StageConfig, as_json
-from urt_jax.stages.evaluate import evaluate
+from urt_jax.evals.pairwise import read_judgements, write_judgements
+from urt_jax.stages.evaluate import evaluate, judgement_path
 
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table
 
 
-def run(config: PipelineConfig) -> None:
-    """Run the stages in order and print the table of the last."""
+def run(config: PipelineConfig, *, base_judged: Path | None = None) -> None:
+    """Run the stages in order and print the table of the last.
+
+    ``base_judged`` is the evaluation of another pipeline from the same base on the same pairs: what it says of the base
+    is taken over and not judged again.
+    """
     distill, sft, reject, grpo, final = (Path(part.workdir) for part in config.stages())
     stages: dict[str, StageConfig] = {part.stage: part for part in config.stages()}
     _run(stages["distill"])
@@ -30,6 +35,10 @@ def run(config: PipelineConfig) -> None:
     models = dict(zip(MODELS, (config.base, str(sft), str(reject), str(grpo)), strict=True))
     last: Any = replace(stages["evaluate"], models=models)  # type: ignore[call-arg]
     open_run(last.workdir, as_json(last))
+    if base_judged is not None:
+        for mode in config.evaluate.modes:
+            judgements = read_judgements(judgement_path(base_judged, MODELS[0], mode))
+            write_judgements(judgement_path(final, MODELS[0], mode), judgements)
     found = read_result(last.workdir)
     curves = {"cold start": sft, "rejection sampling": reject, "GRPO": grpo}
     table = found["table"] if found else evaluate(last, curves=curves)

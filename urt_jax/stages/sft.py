@@ -16,7 +16,7 @@ import optax
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model, save_model
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, SftConfig, TrainingConfig
-from urt_jax.data.collate import Buckets, collate, length_of, need_of, pack, plan_buckets
+from urt_jax.data.collate import Buckets, Need, collate, length_of, need_of, pack, plan_buckets
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.generation.sampler import padding_of
@@ -30,7 +30,7 @@ from urt_jax.training.state import TrainState, init_state
 from urt_jax.types import Batch
 
 PROBED_RECORDS = 2048  # records looked at to plan the shapes of an endless stream
-HEADROOM = 1.35  # how much larger than any probed batch the largest shape is, where the stream is endless
+HEADROOM = 1.35  # how much larger than any probed batch the largest shape is, where not all records were probed
 
 
 def run(config: SftConfig) -> None:
@@ -132,17 +132,23 @@ class SftFeed:
         self.buckets = self._plan(config.steps, loaded.processor.config.vision.window_slots, row_step)
 
     def _plan(self, steps: int, window_slots: int, row_step: int) -> Buckets:
-        """Plan over all records of a short run; over a sample, with headroom, of a long one."""
+        """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
         probed = min(steps, -(-PROBED_RECORDS // self._size))
-        room = 1.0 if probed == steps else HEADROOM
         lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
-        width = -(-int(max(record.tokens for batch in lengths for record in batch) * room) // 8) * 8
-        needs = []
-        for batch in lengths:
-            rows = len(pack([record.tokens for record in batch], width=width))
-            need = need_of(batch, rows=int(rows * room), tokens=width)
-            needs.append(need._replace(frames=int(need.frames * room)))
-        return plan_buckets(needs, window_slots=window_slots, row_step=row_step)
+        width = -(-max(record.tokens for batch in lengths for record in batch) // 8) * 8
+        needs = [
+            need_of(batch, rows=len(pack([record.tokens for record in batch], width=width)), tokens=width)
+            for batch in lengths
+        ]
+        if probed == steps:
+            return plan_buckets(needs, window_slots=window_slots, row_step=row_step)
+        largest = Need(*map(max, zip(*needs)))
+        roomy = Need(*(int(HEADROOM * size) for size in largest))
+        small, large = (plan_buckets([need], window_slots=window_slots, row_step=row_step) for need in (largest, roomy))
+        rows, tokens, frames = (
+            tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
+        )
+        return Buckets(rows, tokens, frames, small.patches)
 
     def _records(self, step: int) -> list[TrainedRecord]:
         return [self._encoder.trained(self._record(step * self._size + i)) for i in range(self._size)]
@@ -151,8 +157,10 @@ class SftFeed:
         """Return the padded batch of one step."""
         records = self._records(step)
         lengths = [length_of(record.chat, len(record.response)) for record in records]
-        packed = pack([length.tokens for length in lengths], width=self.buckets.tokens[-1])
-        bucket = self.buckets.fit(need_of(lengths, rows=len(packed), tokens=self.buckets.tokens[-1]))
+        longest, widths = max(length.tokens for length in lengths), self.buckets.tokens
+        width = next((size for size in widths if size >= longest), widths[-1])
+        packed = pack([length.tokens for length in lengths], width=width)
+        bucket = self.buckets.fit(need_of(lengths, rows=len(packed), tokens=width))
         chats, responses, histories = zip(*records)
         return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)
 

@@ -1,6 +1,6 @@
 """The recipe over several seeds: one pipeline a seed, all judged on the same held-out pairs.
 
-1. run (or go on with) the pipeline of every seed;
+1. run (or go on with) the pipeline of every seed; the base, the same in all of them, is judged once;
 2. put the judgements of all seeds together, intervals over pairs, not over pairs times seeds;
 3. print the figures of every model and the paired gains of GRPO over rejection sampling, on image generation.
 """
@@ -24,10 +24,11 @@ GAINS = ("accuracy", "parse_failure", "score_agreement", "position_consistency")
 def run(config: StudyConfig) -> None:
     """Run all seeds, print and write the joint table."""
     runs = config.runs()
-    for single in runs:
+    first = Path(runs[0].stages()[-1].workdir)
+    for number, single in enumerate(runs):
         open_run(single.workdir, as_json(single))
         if read_result(single.workdir) is None:
-            pipeline.run(single)
+            pipeline.run(single, base_judged=first if number else None)
     modes = config.evaluate.modes
     judged = {model: {str(mode): joined(runs, model, mode) for mode in modes} for model in pipeline.MODELS}
     everything = {model: {mode: summarize(items) for mode, items in of.items()} for model, of in judged.items()}
