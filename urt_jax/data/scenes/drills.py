@@ -240,11 +240,9 @@ def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool) -> Dri
     )
 
     def write(said: Sequence[str]) -> str:
-        readings = (
-            {**reading, names: _against(part, words)}
-            for reading, part in ((one, said[: len(words)]), (two, said[len(words) :]))
-        )
-        return observation_text(Judgement(task, [], (next(readings), next(readings))))
+        left = {**one, names: _against(said[: len(words)], words)}
+        right = {**two, names: _against(said[len(words) :], words)}
+        return observation_text(Judgement(task, [], (left, right)))
 
     placeholders = "\n".join(PLACEHOLDER[medium.kind] for medium in media)
     prompt = f"{placeholders}\nCaption: {caption_of(kind, words)}\nCheck both."
@@ -259,9 +257,9 @@ def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool) -> D
 
     def write(said: Sequence[str]) -> str:
         seen, rest = list(said[: len(words)]), said[len(words) :]
-        parts = rest[: len(said_words[0])], rest[len(said_words[0]) :]
-        readings = (_reread(task, question, reading, part, seen) for reading, part in zip((one, two), parts))
-        return observation_text(Judgement(task, seen, (next(readings), next(readings))))
+        left = _reread(task, question, one, rest[: len(said_words[0])], seen)
+        right = _reread(task, question, two, rest[len(said_words[0]) :], seen)
+        return observation_text(Judgement(task, seen, (left, right)))
 
     asked = f"Question: {question.text.format(*words)}\nAnswer 1: {first.text}\nAnswer 2: {second.text}"
     prompt = f"{PLACEHOLDER[medium.kind]}\n{asked}\nCheck both."
