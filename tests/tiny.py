@@ -12,9 +12,9 @@ import pytest
 
 from urt_jax.data.collate import Need, collate, collate_prompts, length_of
 from urt_jax.families.processor import Processor, expand_placeholders
-from urt_jax.families.qwen2_5_vl import FAMILY
-from urt_jax.models.config import DecoderConfig, ModelConfig, VisionConfig
-from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY, lay_out
+from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
+from urt_jax.models.vlm import VisionLanguageModel, abstract_params
 from urt_jax.types import Batch, EncodedChat
 
 PAD, TURN, EOS, START, END, IMAGE, VIDEO = range(7)  # PAD is <|endoftext|>, as in the published tokenizers
@@ -32,7 +32,7 @@ CONFIG = ModelConfig(
         mrope_section=(2, 1, 1),
         rope_theta=1e4,
     ),
-    vision=VisionConfig(
+    vision=WindowedVisionConfig(
         depth=2,
         width=16,
         heads=2,
@@ -71,14 +71,13 @@ class WordTokenizer:
         return [" ".join(f"w{i}" for i in row if i in WORDS) for row in rows]
 
 
-PROCESSOR = Processor(FAMILY, CONFIG, FAMILY.default_geometry, WordTokenizer())
+PROCESSOR = Processor(FAMILY, CONFIG, DEFAULT_GEOMETRY, WordTokenizer())
 
 
 @cache
 def tiny_params(seed: int = 0) -> dict[str, Any]:
     """Return random weights as numpy arrays, norms and biases included; not to be changed in place."""
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(seed), batch_of([make_chat(0, pictures=[(1, 1)])]))["params"]
-    return random_leaves(shapes, seed)
+    return random_leaves(abstract_params(CONFIG), seed)
 
 
 def random_leaves(shapes: Any, seed: int) -> Any:
@@ -110,7 +109,7 @@ def make_chat(
 
     def layout(steps: int, rows: int, cols: int, seconds: float | None) -> Any:
         patches = rng.standard_normal((steps * rows * cols * MERGE, FEATURES)).astype(np.float32)
-        return FAMILY.lay_out(patches, (steps, 2 * rows, 2 * cols), CONFIG, seconds)
+        return lay_out(patches, (steps, 2 * rows, 2 * cols), CONFIG, seconds)
 
     ids = [int(i) for i in rng.integers(WORDS.start, WORDS.stop, text)]
     for token in [IMAGE] * len(pictures) + [VIDEO] * (clip is not None):
@@ -157,7 +156,7 @@ def as_jnp(tree: Any) -> Any:
 def write_judge(folder: Path) -> Path:
     """Write a small model folder with a real tokenizer and random weights, and return it."""
     from urt_jax.checkpoints.hf_weights import save_weights
-    from urt_jax.checkpoints.model_folder import abstract_params, load_processor
+    from urt_jax.checkpoints.model_folder import load_processor
     from urt_jax.config import ShapeConfig
     from urt_jax.stages import base
 
@@ -167,5 +166,5 @@ def write_judge(folder: Path) -> Path:
         patch.setattr(base, "CORPUS_RECORDS", 8)
         base.write_empty_model(folder, ShapeConfig(**small, **vision))
     processor, _ = load_processor(str(folder))
-    save_weights(folder, random_leaves(abstract_params(processor), 0), processor.family, processor.config)
+    save_weights(folder, random_leaves(abstract_params(processor.config), 0), processor.family, processor.config)
     return folder

@@ -19,12 +19,14 @@ from jaxtyping import Bool, Float, Int
 
 Array = jax.Array | np.ndarray
 
+TEXT, NEWLINE = -1, -2  # what stands in ``vision_index`` where no feature of the tower is shown
+
 
 class FramePatches(NamedTuple):
     """One frame laid out for the vision tower, on the host (numpy).
 
-    Patches come in the tower's own order (window by window, each window padded to its full number of slots),
-    so window attention is a reshape and no permutation is ever a static shape.
+    Patches come in the tower's own order (of a windowed tower window by window, each window padded to its full number
+    of slots), so window attention is a reshape and no permutation is ever a static shape.
     """
 
     patches_PC: Float[np.ndarray, "P C"]
@@ -32,13 +34,21 @@ class FramePatches(NamedTuple):
     mask_P: Bool[np.ndarray, " P"]  # True = real patch
 
 
+class FrameBlend(NamedTuple):
+    """The K merged patches whose weighted sum each token shows, where pictures are pooled after the projector."""
+
+    sources_TK2: Int[np.ndarray, "T K 2"]  # (frame, merged patch slot); anything where the weight is 0
+    weights_TK: Float[np.ndarray, "T K"]  # all 0 for text and line ends
+
+
 class EncodedChat(NamedTuple):
     """One chat turned into token ids, positions and frames, on the host (numpy); not padded."""
 
     tokens_T: Int[np.ndarray, " T"]
     positions_3T: Int[np.ndarray, "3 T"]  # temporal, height, width positions of M-RoPE
-    vision_T2: Int[np.ndarray, "T 2"]  # (frame, merged patch slot) shown at a placeholder, (-1, -1) for text
+    vision_T2: Int[np.ndarray, "T 2"]  # (frame, merged patch slot) shown; (-1, -1) is text, (-2, -2) a line end
     frames: tuple[FramePatches, ...]
+    blend: FrameBlend | None = None
 
     @property
     def next_position(self) -> int:
@@ -54,6 +64,13 @@ class VisionInput(NamedTuple):
     mask_IP: Bool[Array, "I P"]
 
 
+class FeatureBlend(NamedTuple):
+    """The K rows of the flattened merged patches [I*M] whose weighted sum stands at each place."""
+
+    index_BTK: Int[Array, "B T K"]
+    weight_BTK: Float[Array, "B T K"]
+
+
 class Batch(NamedTuple):
     """Padded rows of text with the frames they show.
 
@@ -66,10 +83,11 @@ class Batch(NamedTuple):
     tokens_BT: Int[Array, "B T"]
     positions_3BT: Int[Array, "3 B T"]
     segments_BT: Int[Array, "B T"]
-    vision_index_BT: Int[Array, "B T"]  # row of the flattened merged patches [I*M] shown here, -1 = text
+    vision_index_BT: Int[Array, "B T"]  # row of the flattened merged patches [I*M] shown here, or TEXT, or NEWLINE
     loss_mask_BT: Bool[Array, "B T"]  # True = this token is predicted in the loss
     vision: VisionInput
     targets_BT: Int[Array, "B T"] | None = None  # what is predicted, where it is not always the token that is read
+    blend: FeatureBlend | None = None  # what is shown where it is a mix of features; ``vision_index_BT`` is its first
 
     def take_rows(self, rows: Int[np.ndarray, " rows"]) -> "Batch":
         """Return these rows with all frames, which the rows' ``vision_index_BT`` goes on pointing at."""
@@ -81,6 +99,7 @@ class Batch(NamedTuple):
             self.loss_mask_BT[rows],
             self.vision,
             None if self.targets_BT is None else self.targets_BT[rows],
+            None if self.blend is None else FeatureBlend(*(part[rows] for part in self.blend)),
         )
 
 

@@ -41,7 +41,7 @@ def test_buckets_hold_every_need_in_at_most_8_shapes() -> None:
     rng = np.random.default_rng(1)
     for _ in range(50):
         needs = [Need(*(int(n) for n in rng.integers(1, (9, 300, 20, 200)))) for _ in range(12)]
-        buckets = plan_buckets(needs, window_slots=16, row_step=2)
+        buckets = plan_buckets(needs, slot_step=16, row_step=2)
         assert buckets.count <= 8
         for one in needs:
             shape = buckets.fit(one)
@@ -60,17 +60,17 @@ def test_buckets_hold_every_need_in_at_most_8_shapes() -> None:
 
 def test_buckets_take_a_second_size_where_it_saves_a_quarter() -> None:
     needs = [Need(4, 30, 4, 16), Need(4, 30, 4, 16), Need(4, 100, 4, 16)]
-    assert plan_buckets(needs, window_slots=16) == Buckets((4,), (32, 104), (4,), (16,))
-    assert plan_buckets([Need(4, 90, 4, 16), *needs[1:2], needs[2]], window_slots=16).tokens == (104,)
+    assert plan_buckets(needs, slot_step=16) == Buckets((4,), (32, 104), (4,), (16,))
+    assert plan_buckets([Need(4, 90, 4, 16), *needs[1:2], needs[2]], slot_step=16).tokens == (104,)
 
 
 def test_frames_of_one_window_take_no_whole_windows() -> None:
-    assert plan_buckets([Need(1, 8, 1, 12)], window_slots=64).patches == (12,)
-    assert plan_buckets([Need(1, 8, 1, 68)], window_slots=64).patches == (128,)
+    assert plan_buckets([Need(1, 8, 1, 12)], slot_step=64).patches == (12,)
+    assert plan_buckets([Need(1, 8, 1, 68)], slot_step=64).patches == (128,)
 
 
 def test_text_alone_needs_no_frames() -> None:
-    assert plan_buckets([Need(2, 8, 0, 0)], window_slots=64).fit(Need(2, 5, 0, 0)) == Need(2, 8, 0, 0)
+    assert plan_buckets([Need(2, 8, 0, 0)], slot_step=64).fit(Need(2, 5, 0, 0)) == Need(2, 8, 0, 0)
 
 
 def test_a_need_beyond_the_largest_bucket_is_refused() -> None:

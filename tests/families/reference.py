@@ -1,127 +1,77 @@
-"""Small random transformers models and random media, shared by the parity tests."""
+"""What the parity tests of all families share: random media in a prompt, and a torch model of every family."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from urt_jax.families.family import MediaLayout
+from urt_jax.checkpoints.hf_weights import load_weights
+from urt_jax.families.family import Family, MediaLayout
 from urt_jax.families.processor import expand_placeholders
-from urt_jax.families.qwen2_5_vl import FAMILY
 from urt_jax.models.config import ModelConfig
+from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.types import EncodedChat
 
 IMAGE, VIDEO, START, END, EOS, PAD = 90, 91, 92, 93, 2, 0
 
 
 @dataclass(frozen=True)
-class Trait:
-    """What a small configuration varies."""
+class Medium:
+    """Random pixels of a picture or clip, as transformers takes them and as we lay them out."""
 
-    name: str
-    heads: int = 4
-    kv: int = 2
-    width: int = 64
-    layers: int = 2
-    tied: bool = False
-    depth: int = 4
-    full: tuple[int, ...] = (1, 3)
-    window: int = 56
-    vision_width: int = 32
-    section: tuple[int, ...] = (2, 3, 3)
-    vocab: int = 100
+    video: bool
+    inputs: dict[str, Any]
+    layout: MediaLayout
 
 
-TRAITS = (
-    Trait("plain"),
-    Trait("tied", tied=True),
-    Trait("one_kv_head", heads=4, kv=1),
-    Trait("no_grouping", heads=4, kv=4),
-    Trait("odd_sizes", heads=3, kv=3, width=36, section=(2, 2, 2), vocab=131, vision_width=24),
-    Trait("deep_all_window", layers=3, depth=3, full=()),
-    Trait("all_full", depth=2, full=(0, 1)),
-    Trait("wide_window", window=112, full=(0,), tied=True),
-)
+@dataclass(frozen=True)
+class Reference:
+    """One family as the parity tests see it; a trait is one small configuration."""
+
+    family: Family
+    traits: tuple[Any, ...]
+    hf_model: Callable[[Any], Any]
+    rows: Callable[[np.random.Generator, Any, ModelConfig], list[list[Medium]]]
+    media_inputs: Callable[[list[list[Medium]]], dict[str, Any]]
 
 
-def hf_model(trait: Trait, seed: int = 0):
-    """Build the transformers model of a trait with random float32 weights, biases and norms included."""
+def add_noise(model: Any) -> Any:
+    """Move every weight of a torch model, norms and biases too, so that none is 0 or 1."""
     import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    torch.manual_seed(seed)
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": trait.vocab,
-            "hidden_size": trait.width,
-            "intermediate_size": 2 * trait.width + 4,
-            "num_hidden_layers": trait.layers,
-            "num_attention_heads": trait.heads,
-            "num_key_value_heads": trait.kv,
-            "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(trait.section)},
-            "bos_token_id": 1,
-            "eos_token_id": EOS,
-            "pad_token_id": PAD,
-            "use_sliding_window": False,
-        },
-        vision_config={
-            "depth": trait.depth,
-            "hidden_size": trait.vision_width,
-            "intermediate_size": 44,
-            "num_heads": 2,
-            "out_hidden_size": trait.width,
-            "window_size": trait.window,
-            "fullatt_block_indexes": list(trait.full),
-            "tokens_per_second": 2,
-        },
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=START,
-        vision_end_token_id=END,
-        tie_word_embeddings=trait.tied,
-    )
-    config._attn_implementation = "eager"
-    model = Qwen2_5_VLForConditionalGeneration(config).eval().float()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
 
 
-@dataclass(frozen=True)
-class Medium:
-    """Random patches of a picture (t = 1) or a clip."""
-
-    patches: np.ndarray
-    grid: tuple[int, int, int]
-    video: bool
-    seconds: float | None
-
-    def layout(self, config: ModelConfig) -> MediaLayout:
-        return FAMILY.lay_out(self.patches, self.grid, config, self.seconds)
+def load_ours(
+    reference: Reference, model: Any, folder: Path
+) -> tuple[ModelConfig, VisionLanguageModel, dict[str, Any]]:
+    """Save a torch model and load it as ours."""
+    model.save_pretrained(folder)
+    config = reference.family.read_config(json.loads((folder / "config.json").read_text()))
+    return config, VisionLanguageModel(config), load_weights(folder, reference.family, config)
 
 
-def random_medium(rng: np.random.Generator, grid: tuple[int, int, int], *, video: bool = False) -> Medium:
-    patches = rng.standard_normal((int(np.prod(grid)), 1176)).astype(np.float32)
-    return Medium(patches, grid, video, 1.0 if video else None)
-
-
-def random_chat(
-    rng: np.random.Generator, config: ModelConfig, media: list[Medium], text: int = 7
-) -> tuple[EncodedChat, np.ndarray]:
-    """Interleave media with random words; return the encoding and the unexpanded ids."""
+def random_chat(rng: np.random.Generator, config: ModelConfig, media: Sequence[Medium], text: int = 7) -> EncodedChat:
+    """Interleave media with random words; every piece of a medium stands between start and end, words before it."""
     ids: list[int] = list(rng.integers(3, 80, text))
     for medium in media:
-        ids += [START, VIDEO if medium.video else IMAGE, END, *rng.integers(3, 80, 3)]
-    unexpanded = np.array(ids, np.int32)
-    images = [m.layout(config) for m in media if not m.video]
-    videos = [m.layout(config) for m in media if m.video]
-    return expand_placeholders(config, unexpanded, images, videos, name="random"), unexpanded
+        for _ in medium.layout.pieces:
+            ids += [*rng.integers(3, 80, 2), START, VIDEO if medium.video else IMAGE, END]
+        ids += [*rng.integers(3, 80, 3)]
+    images = [m.layout for m in media if not m.video]
+    videos = [m.layout for m in media if m.video]
+    return expand_placeholders(config, np.array(ids, np.int32), images, videos, name="random")
 
 
-def hf_inputs(chats: list[EncodedChat], media: list[list[Medium]], *, left: bool = False) -> dict:
+def hf_inputs(reference: Reference, chats: list[EncodedChat], media: list[list[Medium]], *, left: bool = False) -> dict:
     """Build the keyword arguments of the transformers model for a padded batch."""
     import torch
 
@@ -131,19 +81,13 @@ def hf_inputs(chats: list[EncodedChat], media: list[list[Medium]], *, left: bool
     for row, chat in enumerate(chats):
         place = slice(width - len(chat.tokens_T), width) if left else slice(0, len(chat.tokens_T))
         ids[row, place], mask[row, place] = chat.tokens_T, 1
-    inputs = {
+    return {
         "input_ids": torch.tensor(ids),
         "attention_mask": torch.tensor(mask),
-        "mm_token_type_ids": torch.tensor((ids == IMAGE) * 1 + (ids == VIDEO) * 2),
+        **reference.media_inputs(media),
     }
-    for video, values, grid in (
-        (False, "pixel_values", "image_grid_thw"),
-        (True, "pixel_values_videos", "video_grid_thw"),
-    ):
-        chosen = [m for row in media for m in row if m.video == video]
-        if chosen:
-            inputs[values] = torch.tensor(np.concatenate([m.patches for m in chosen]))
-            inputs[grid] = torch.tensor([m.grid for m in chosen])
-    if any(m.video for row in media for m in row):
-        inputs["second_per_grid_ts"] = [m.seconds for row in media for m in row if m.video]
-    return inputs
+
+
+def of_kind(media: list[list[Medium]], *, video: bool) -> list[Medium]:
+    """Return the pictures or clips of a batch in order."""
+    return [medium for row in media for medium in row if medium.video == video]

@@ -11,7 +11,7 @@ from urt_jax.checkpoints.model_folder import load_processor
 from urt_jax.data.examples import BadInputError, Chat, Media
 from urt_jax.families.family import MediaLayout
 from urt_jax.families.processor import Processor, encode_chat, expand_placeholders
-from urt_jax.families.qwen2_5_vl import FAMILY
+from urt_jax.families.qwen2_5_vl import lay_out
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def processor(tiny_judge: Path) -> Processor:
 
 def layout(steps: int, rows: int, cols: int, seconds: float | None = None) -> MediaLayout:
     patches = np.zeros((steps * rows * cols * 4, FEATURES), np.float32)
-    return FAMILY.lay_out(patches, (steps, 2 * rows, 2 * cols), CONFIG, seconds)
+    return lay_out(patches, (steps, 2 * rows, 2 * cols), CONFIG, seconds)
 
 
 def expand(ids: list[int], images: list[MediaLayout], videos: list[MediaLayout]) -> Any:
@@ -127,7 +127,7 @@ def test_an_unreadable_picture_is_named_by_record_and_number(processor: Processo
     gone = Media("image", str(tmp_path / "gone.png"))
     with pytest.raises(BadInputError, match=r"record 3: image 2: .*gone\.png"):
         encode_chat(processor, chat_of("Which?", picture(56, 56), gone), name="record 3")
-    with pytest.raises(BadInputError, match="record 3: the picture is 4x1000"):
+    with pytest.raises(BadInputError, match="record 3: image 1: the picture is 4x1000"):
         encode_chat(processor, chat_of("Which?", picture(4, 1000)), name="record 3")
 
 

@@ -22,13 +22,13 @@ def layout(steps: int, rows: int, cols: int, seconds: float | None = None) -> Me
 
 def test_windows_follow_each_other_each_in_its_full_number_of_slots() -> None:
     """3 x 5 groups in windows of 2 x 2: a a b b c / a a b b c / d d e e f."""
-    slots = layout(1, 3, 5).slots_E2[:, 1].reshape(3, 5)
+    slots = layout(1, 3, 5).pieces[0].slots_E2[:, 1].reshape(3, 5)
     np.testing.assert_array_equal(slots, [[0, 1, 4, 5, 8], [2, 3, 6, 7, 9], [12, 13, 16, 17, 20]])
 
 
 def test_a_picture_of_one_window_takes_no_padding() -> None:
     made = layout(1, 1, 2)
-    np.testing.assert_array_equal(made.slots_E2, [[0, 0], [0, 1]])
+    np.testing.assert_array_equal(made.pieces[0].slots_E2, [[0, 0], [0, 1]])
     assert made.frames[0].mask_P.shape == (8,)
     assert made.frames[0].mask_P.all()
 
@@ -38,7 +38,7 @@ def test_patches_stand_in_their_slots_with_their_place_in_the_picture() -> None:
     (frame,) = made.frames
     assert frame.mask_P.sum() == 60
     assert len(frame.mask_P) == 6 * 16
-    for group, slot in enumerate(made.slots_E2[:, 1]):
+    for group, slot in enumerate(made.pieces[0].slots_E2[:, 1]):
         row, col = divmod(group, 5)
         here = slice(slot * 4, slot * 4 + 4)
         np.testing.assert_array_equal(frame.patches_PC[here, 0], group * 4 + np.arange(4))
@@ -49,17 +49,17 @@ def test_patches_stand_in_their_slots_with_their_place_in_the_picture() -> None:
 
 def test_positions_of_a_picture() -> None:
     made = layout(1, 2, 3)
-    np.testing.assert_array_equal(made.offsets_3E, [[0] * 6, [0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]])
-    assert made.advance == 3
+    np.testing.assert_array_equal(made.pieces[0].offsets_3E, [[0] * 6, [0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]])
+    assert made.pieces[0].advance == 3
 
 
 @pytest.mark.parametrize(("seconds", "times"), [(1.0, [0, 2, 4]), (0.7, [0, 1, 2]), (2.0, [0, 4, 8])])
 def test_positions_of_a_clip(seconds: float, times: list[int]) -> None:
     """Two tokens a second: the temporal position is the time of the frame, rounded down."""
     made = layout(3, 1, 2, seconds)
-    np.testing.assert_array_equal(made.offsets_3E[0], np.repeat(times, 2))
-    np.testing.assert_array_equal(made.offsets_3E[1:], [[0] * 6, [0, 1] * 3])
-    np.testing.assert_array_equal(made.slots_E2, [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]])
+    np.testing.assert_array_equal(made.pieces[0].offsets_3E[0], np.repeat(times, 2))
+    np.testing.assert_array_equal(made.pieces[0].offsets_3E[1:], [[0] * 6, [0, 1] * 3])
+    np.testing.assert_array_equal(made.pieces[0].slots_E2, [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]])
     assert len(made.frames) == 3
     np.testing.assert_array_equal(made.frames[1].patches_PC[:, 0], np.arange(8, 16))
 

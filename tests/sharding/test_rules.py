@@ -26,7 +26,7 @@ def mesh() -> jax.sharding.Mesh:
         ("decoder/layers/attention/o/bias", (2, 16), P()),
         ("decoder/layers/norm1/scale", (2, 16), P()),
         ("vision/blocks/qkv/kernel", (2, 8, 24), P(None, "fsdp", "tensor")),
-        ("vision/merger_out/kernel", (16, 8), P("tensor", "fsdp")),
+        ("vision/projector/mlp/output/kernel", (16, 8), P("tensor", "fsdp")),
         ("embedding", (12, 8), P("tensor", "fsdp")),
         ("head", (12, 8), P("tensor", "fsdp")),
         ("decoder/layers/attention/q/kernel", (2, 6, 16), P(None, None, "tensor")),

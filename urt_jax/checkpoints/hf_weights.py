@@ -1,68 +1,59 @@
-"""Weights in the published safetensors layout: read tensor by tensor, strict both ways, written back bit-equal."""
+"""Weights in the published safetensors layout: read slice by slice into place, strict both ways, written bit-equal.
+
+Reading: names and shapes of all tensors are compared with the config before any data is touched; then each of our
+leaves is filled from slices of the files, on a mesh only the part that lies on this process's devices. No more than one
+leaf's local part is held beside what is on the devices already.
+"""
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from urt_jax.checkpoints.stored_tensors import INDEX_NAME, SINGLE_NAME, StoredTensor, stored_tensors
 from urt_jax.data.examples import BadInputError
 from urt_jax.families.family import Family, WeightRule
 from urt_jax.models.config import ModelConfig
+from urt_jax.models.vlm import abstract_params
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
+DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+}
+READ_BYTES = 1 << 26  # read at once from a file
 
 
-def load_weights(folder: str | Path, family: Family, config: ModelConfig, *, dtype: Any = None) -> dict[str, Any]:
-    """Read all tensors of a checkpoint folder into our parameter tree (numpy arrays, layers stacked on axis 0).
+def load_weights(
+    folder: str | Path, family: Family, config: ModelConfig, *, dtype: Any = None, shardings: Any = None
+) -> dict[str, Any]:
+    """Read a checkpoint folder into our parameter tree, layers stacked on axis 0.
 
-    ``dtype`` casts; ``None`` keeps what is stored.
+    ``dtype`` casts; ``None`` keeps what is stored. Without ``shardings`` the leaves are numpy arrays, with a tree of
+    them jax arrays placed as it says.
 
     Raises:
         BadInputError: no safetensors, a missing or truncated shard, and, naming them, tensors that are missing,
             unexpected, or of another shape than ``config`` says.
     """
-    folder = Path(folder)
-    where = {_plain_name(name, family): (name, path) for name, path in _locate(folder).items()}
-    rules = family.weight_rules(config)
-    wanted = {name: (rule, layer) for rule in rules for name, layer in _names(rule, config)}
-    _check_names(folder, wanted.keys(), where.keys(), tied=config.decoder.tied_head)
+    stored = stored_tensors(Path(folder), family)
+    rules, expected = family.weight_rules(config), abstract_params(config)
+    _check_names(Path(folder), rules, stored, tied=config.decoder.tied_head)
+    _check_shapes(Path(folder), rules, stored, expected)
     tree: dict[str, Any] = {}
-    open_files = {path: _open(path) for path in sorted({path for _, path in where.values()})}
     for rule in rules:
-        layers = []
-        for name, _ in _names(rule, config):
-            stored_name, path = where[name]
-            tensor = rule.from_stored(_read(open_files[path], stored_name, path))
-            layers.append(tensor if dtype is None else tensor.astype(dtype))
-        array = np.stack(layers) if "{}" in rule.name else layers[0]
-        _insert(tree, rule.path, array)
+        tensors = [stored[name] for name in rule.stored_names()]
+        kind = np.dtype(dtype if dtype is not None else np.result_type(*(DTYPES[t.dtype] for t in tensors)))
+        shape = _leaf(expected, rule.path).shape
+        sharding = None if shardings is None else _leaf(shardings, rule.path)
+        _insert(tree, rule.path, _read_leaf(rule, tensors, shape, kind, sharding))
     return tree
-
-
-def check_shapes(params: Mapping[str, Any], expected: Mapping[str, Any], *, where: str) -> None:
-    """Compare loaded parameters with the shapes the model declares.
-
-    Raises:
-        BadInputError: naming every leaf whose shape differs, or that only one side has.
-    """
-    have = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    want = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
-    wrong = [
-        f"{name}: file has {have.get(name, 'nothing')}, config.json asks for {want.get(name, 'nothing')}"
-        for name in sorted(have.keys() | want.keys())
-        if have.get(name) != want.get(name)
-    ]
-    if wrong:
-        raise BadInputError(
-            f"{where}: weights and config.json do not belong together: " + "; ".join(wrong[:8]) + _more(wrong, 8)
-        )
 
 
 def save_weights(
@@ -73,114 +64,149 @@ def save_weights(
     *,
     dtype: Any = None,
     max_shard_bytes: int = 5_000_000_000,
+    rename: Callable[[str], str] = str,
 ) -> None:
     """Write the parameter tree as safetensors, with an index where it takes more than one shard.
 
-    ``dtype`` casts; ``None`` keeps the dtype of each leaf.
+    ``dtype`` casts; ``None`` keeps the dtype of each leaf. ``rename`` maps our rules' names to those to write.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    shards: list[dict[str, np.ndarray]] = [{}]
-    size = 0
-    for name, tensor in _stored_tensors(params, family, config, dtype):
-        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / SINGLE_NAME, metadata={"format": "pt"})
-        return
+    sizes = [
+        (rename(name), (rule, layer), _size(params, rule, dtype))
+        for rule in family.weight_rules(config)
+        for layer, name in enumerate(rule.stored_names())
+    ]
+    shards = _plan_shards(sizes, max_shard_bytes)
     names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for file_name, shard in zip(names, shards):
-        save_file(shard, folder / file_name, metadata={"format": "pt"})
-    weight_map = {name: file_name for file_name, shard in zip(names, shards) for name in shard}
-    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n")
+    names = [SINGLE_NAME] if len(shards) == 1 else names
+    for file_name, shard in zip(names, shards):  # one shard in memory at a time
+        tensors = {name: _stored_tensor(params, rule, layer, dtype) for name, (rule, layer), _ in shard}
+        save_file(tensors, folder / file_name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        weight_map = {name: file_name for file_name, shard in zip(names, shards) for name, *_ in shard}
+        index = {"metadata": {"total_size": sum(size for *_, size in sizes)}, "weight_map": weight_map}
+        (folder / INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n")
 
 
-def _stored_tensors(
-    params: Mapping[str, Any], family: Family, config: ModelConfig, dtype: Any
-) -> Iterator[tuple[str, np.ndarray]]:
-    for rule in family.weight_rules(config):
-        leaf: Any = params
-        for key in rule.path:
-            leaf = leaf[key]
-        array = np.asarray(leaf)
-        for name, layer in _names(rule, config):
-            tensor = rule.to_stored(array if layer is None else array[layer])
-            yield name, np.ascontiguousarray(tensor if dtype is None else tensor.astype(dtype))
+def _read_leaf(
+    rule: WeightRule, tensors: list[StoredTensor], shape: tuple[int, ...], kind: np.dtype, sharding: Any
+) -> Any:
+    """Return one of our leaves, whole on the host or placed by its sharding."""
+    if sharding is None:
+        return _read_part(rule, tensors, tuple(slice(0, size) for size in shape), kind)
+    parts: dict[tuple, tuple[tuple[slice, ...], list[jax.Device]]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        part = tuple(slice(*cut.indices(size)[:2]) for cut, size in zip(index, shape))
+        key = tuple((cut.start, cut.stop) for cut in part)
+        parts.setdefault(key, (part, []))[1].append(device)
+    placed = []
+    for part, devices in parts.values():
+        host = _read_part(rule, tensors, part, kind)
+        placed += [jax.device_put(host, device) for device in devices]
+        jax.block_until_ready(placed)  # the host copy goes before the next part comes
+    return jax.make_array_from_single_device_arrays(shape, sharding, placed)
 
 
-def _names(rule: WeightRule, config: ModelConfig) -> Iterator[tuple[str, int | None]]:
-    """Yield the tensor names of a rule with their layer number, one name where the rule is not stacked."""
-    if "{}" not in rule.name:
-        yield rule.name, None
-        return
-    depth = config.vision.depth if rule.path[0] == "vision" else config.decoder.layers
-    for layer in range(depth):
-        yield rule.name.format(layer), layer
+def _read_part(rule: WeightRule, tensors: list[StoredTensor], part: tuple[slice, ...], kind: np.dtype) -> np.ndarray:
+    """Read the part of a leaf that lies in the given slices, straight into an array of its own."""
+    out = np.empty([cut.stop - cut.start for cut in part], kind)
+    if not rule.stack:
+        _read_tensor(rule, tensors[0], part, out)
+        return out
+    for place, layer in enumerate(range(part[0].start, part[0].stop)):
+        _read_tensor(rule, tensors[layer], part[1:], out[place : place + 1].reshape(out.shape[1:]))
+    return out
 
 
-def _locate(folder: Path) -> dict[str, Path]:
-    """Return the file that holds each stored tensor."""
-    index = folder / INDEX_NAME
-    if index.is_file():
-        try:
-            weight_map = json.loads(index.read_text())["weight_map"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BadInputError(f"{index}: not a readable index ({error!r}); copy the file again") from None
-        missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
-        if missing:
-            raise BadInputError(
-                f"{folder}: {INDEX_NAME} names shards that are not there: {', '.join(missing)}; copy them"
-            )
-        return {name: folder / file_name for name, file_name in weight_map.items()}
-    single = folder / SINGLE_NAME
-    if not single.is_file():
-        raise BadInputError(f"{folder}: neither {SINGLE_NAME} nor {INDEX_NAME} is there; only safetensors are read")
-    return dict.fromkeys(_open(single).keys(), single)
+def _read_tensor(rule: WeightRule, tensor: StoredTensor, part: tuple[slice, ...], out: np.ndarray) -> None:
+    """Fill ``out`` with a part of one layer's tensor, some rows of the file at a time."""
+    first = part[-1] if rule.kernel else part[0]  # the file's first axis is our last for a kernel
+    row_bytes = max(int(np.prod(tensor.shape[1:])) * np.dtype(DTYPES[tensor.dtype]).itemsize, 1)
+    step = max(READ_BYTES // row_bytes, 1)
+    for start in range(first.start, first.stop, step):
+        stop = min(start + step, first.stop)
+        rows = slice(start - first.start, stop - first.start)
+        if not rule.kernel:
+            out[rows] = tensor.read(slice(start, stop), *part[1:])
+        elif rule.stored_tail is None:
+            out[:, rows] = tensor.read(slice(start, stop), part[0]).T
+        else:
+            out[:, rows] = rule.from_stored(tensor.read(slice(start, stop)))[part[0]]
 
 
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, "np")
-    except (SafetensorError, OSError) as error:
-        raise BadInputError(f"{path}: not a readable safetensors file ({error}); copy it again") from None
-
-
-def _read(file: Any, name: str, path: Path) -> np.ndarray:
-    try:
-        return file.get_tensor(name)
-    except SafetensorError as error:
-        raise BadInputError(f"{path}: {error}; the index and the shard do not belong together") from None
-
-
-def _plain_name(name: str, family: Family) -> str:
-    for pattern, replacement in family.name_aliases:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _check_names(folder: Path, wanted: Any, found: Any, *, tied: bool) -> None:
-    missing, extra = sorted(wanted - found), sorted(found - wanted)
+def _check_names(folder: Path, rules: tuple[WeightRule, ...], stored: Mapping[str, Any], *, tied: bool) -> None:
+    wanted = {name for rule in rules for name in rule.stored_names()}
+    missing, extra = sorted(wanted - stored.keys()), sorted(stored.keys() - wanted)
     if tied:  # some writers store the tied head a second time; it is the embedding
-        extra = [name for name in extra if name != "lm_head.weight"]
+        extra = [name for name in extra if not name.endswith("lm_head.weight")]
+    shown = [stored[name].name for name in extra]
     problems = [
         f"{label} {', '.join(names[:5])}{_more(names, 5)}"
-        for label, names in (("missing", missing), ("unexpected", extra))
+        for label, names in (("missing", missing), ("unexpected", shown))
         if names
     ]
     if problems:
-        raise BadInputError(f"{folder}: tensor names do not fit config.json: " + "; ".join(problems))
+        raise BadInputError(
+            f"{folder}: tensor names do not fit config.json: {'; '.join(problems)}; copy the folder again, or give the "
+            "config.json that belongs to the weights"
+        )
+
+
+def _check_shapes(
+    folder: Path, rules: tuple[WeightRule, ...], stored: Mapping[str, StoredTensor], expected: Mapping[str, Any]
+) -> None:
+    wrong = []
+    for rule in rules:
+        wanted = rule.stored_shape(_leaf(expected, rule.path).shape)
+        for tensor in (stored[name] for name in rule.stored_names()):
+            if tensor.shape != wanted:
+                wrong.append(f"{tensor.name} in {tensor.path.name} is {tensor.shape}, config.json asks for {wanted}")
+            elif tensor.dtype not in DTYPES:
+                wrong.append(f"{tensor.name} in {tensor.path.name} is of dtype {tensor.dtype}, not a plain float")
+    if wrong:
+        raise BadInputError(
+            f"{folder}: weights and config.json do not belong together: " + "; ".join(wrong[:8]) + _more(wrong, 8)
+        )
+
+
+def _plan_shards(sizes: list[tuple[str, Any, int]], limit: int) -> list[list[tuple[str, Any, int]]]:
+    """Share tensors among files in order; a file is closed before it would pass the limit."""
+    shards: list[list[tuple[str, Any, int]]] = [[]]
+    filled = 0
+    for entry in sizes:
+        if shards[-1] and filled + entry[2] > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(entry)
+        filled += entry[2]
+    return shards
+
+
+def _size(params: Mapping[str, Any], rule: WeightRule, dtype: Any) -> int:
+    leaf = _leaf(params, rule.path)
+    itemsize = np.dtype(dtype if dtype is not None else leaf.dtype).itemsize
+    return int(np.prod(leaf.shape)) * itemsize // (rule.stack or 1)
+
+
+def _stored_tensor(params: Mapping[str, Any], rule: WeightRule, layer: int, dtype: Any) -> np.ndarray:
+    leaf = _leaf(params, rule.path)
+    tensor = rule.to_stored(np.asarray(leaf[layer] if rule.stack else leaf))
+    return np.ascontiguousarray(tensor if dtype is None else tensor.astype(dtype))
+
+
+def _leaf(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    found: Any = tree
+    for key in path:
+        found = found[key]
+    return found
+
+
+def _insert(tree: dict[str, Any], path: tuple[str, ...], leaf: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = leaf
 
 
 def _more(items: list, shown: int) -> str:
     return f" and {len(items) - shown} more" if len(items) > shown else ""
-
-
-def _insert(tree: dict[str, Any], path: tuple[str, ...], leaf: np.ndarray) -> None:
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = leaf

@@ -3,22 +3,26 @@
 import difflib
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from urt_jax.checkpoints.hf_weights import check_shapes, load_weights, save_weights
+from urt_jax.checkpoints.hf_weights import load_weights, save_weights
+from urt_jax.checkpoints.hub import fetch_model, is_hub_name
+from urt_jax.checkpoints.stored_tensors import stored_tensors, written_names
 from urt_jax.data.examples import BadInputError
-from urt_jax.data.images import PictureGeometry
 from urt_jax.data.tokenizer import load_tokenizer
 from urt_jax.families import family_of
+from urt_jax.families.family import Family, Geometry, PictureSettings
 from urt_jax.families.processor import Processor
-from urt_jax.models.vlm import VisionLanguageModel
-from urt_jax.types import Batch, VisionInput
+from urt_jax.models.config import ModelConfig
+from urt_jax.models.vlm import VisionLanguageModel, abstract_params, init_params
+from urt_jax.sharding.rules import shardings_for
 
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "*.bin", "*.pt")
@@ -41,16 +45,27 @@ class LoadedModel:
         return VisionLanguageModel(self.processor.config, dtype, param_dtype, remat, unroll)
 
 
-def find_model(name: str) -> Path:
-    """Return the folder of a shipped model, a run folder's ``model/``, or a folder in the published layout.
+def find_model(name: str, *, revision: str | None = None) -> Path:
+    """Return the folder of a shipped model, a run folder's ``model/``, a published layout, or a model of the hub.
+
+    Where no folder of that name exists, ``org/name`` (or ``org/name@revision``) is fetched from the hub, its main
+    branch unless ``revision`` names another.
 
     Raises:
-        BadInputError: nothing of that name; lists the shipped models.
+        BadInputError: nothing of that name (lists the shipped models), what ``hub.fetch_model`` raises, or a revision
+            of a model that is not the hub's.
     """
     shipped = {path.name: path for path in sorted(ASSETS.glob("*")) if (path / "config.json").is_file()}
+    folder = Path(name)
+    if name not in shipped and not folder.exists() and is_hub_name(name):
+        return fetch_model(name, revision=revision)
+    if revision is not None:
+        raise BadInputError(
+            f"model {name!r} came with revision {revision!r}, but it is no hub name (org/name), or a folder of that "
+            "name is there; leave the revision out"
+        )
     if name in shipped:
         return shipped[name]
-    folder = Path(name)
     for candidate in (folder / "model", folder):
         if (candidate / "config.json").is_file() and (candidate / "tokenizer_config.json").is_file():
             return candidate
@@ -58,152 +73,146 @@ def find_model(name: str) -> Path:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise BadInputError(
         f"model {name!r}: neither a shipped model ({', '.join(shipped) or 'none'}) nor a folder with config.json and "
-        f"tokenizer_config.json, nor a finished run folder with model/{hint}"
+        f"tokenizer_config.json, nor a finished run folder with model/, nor a hub name (org/name){hint}"
     )
 
 
 def load_model(
-    name: str, *, dtype: Any = np.float32, pixels: tuple[int | None, int | None] = (None, None)
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: Any = np.float32,
+    pixels: tuple[int | None, int | None] = (None, None),
+    mesh: Mesh | None = None,
 ) -> LoadedModel:
     """Read a model; weights are cast to ``dtype`` (``None`` keeps the stored one).
 
-    ``pixels`` are (min, max) pixels of a picture that replace the checkpoint's own where given.
+    With a ``mesh`` the weights are read straight to where the placement table puts them, else they stay on the host.
+    ``pixels`` are (min, max) pixels of a picture that replace the checkpoint's own where given; ``revision`` is a hub
+    model's (see ``find_model``).
 
     Raises:
-        BadInputError: no such model, unknown family, weights that do not fit config.json, unusable tokenizer.
+        BadInputError: no such model (see ``find_model``), unknown family, weights that do not fit config.json,
+            unusable tokenizer.
     """
-    processor, folder = load_processor(name, pixels=pixels)
-    params = load_weights(folder, processor.family, processor.config, dtype=dtype)
-    check_shapes(params, abstract_params(processor), where=str(folder))
+    processor, folder = load_processor(name, revision=revision, pixels=pixels)
+    shardings = None if mesh is None else shardings_for(abstract_params(processor.config), mesh)
+    params = load_weights(folder, processor.family, processor.config, dtype=dtype, shardings=shardings)
     return LoadedModel(processor, params, folder)
 
 
-def random_model(name: str, *, seed: int, pixels: tuple[int | None, int | None] = (None, None)) -> LoadedModel:
+def random_model(
+    name: str, *, seed: int, revision: str | None = None, pixels: tuple[int | None, int | None] = (None, None)
+) -> LoadedModel:
     """Make a model of the layout and tokenizer of ``name`` with fresh float32 weights."""
-    processor, folder = load_processor(name, pixels=pixels)
-    module = VisionLanguageModel(processor.config)
-    params = jax.jit(lambda key: module.init(key, _probe(processor)))(jax.random.key(seed))["params"]
-    return LoadedModel(processor, _plain(jax.tree.map(np.asarray, params)), folder)
+    processor, folder = load_processor(name, revision=revision, pixels=pixels)
+    params = jax.jit(lambda key: init_params(processor.config, key))(jax.random.key(seed))
+    return LoadedModel(processor, jax.tree.map(np.asarray, params), folder)
 
 
-def load_processor(name: str, *, pixels: tuple[int | None, int | None] = (None, None)) -> tuple[Processor, Path]:
+def load_processor(
+    name: str, *, revision: str | None = None, pixels: tuple[int | None, int | None] = (None, None)
+) -> tuple[Processor, Path]:
     """Read everything of a model but its weights."""
-    folder = find_model(name)
+    folder = find_model(name, revision=revision)
     stored = _json(folder / "config.json")
     family = family_of(stored, where=str(folder / "config.json"))
-    config = family.read_config(stored)
-    geometry = read_geometry(folder, family.default_geometry)
-    low, high = pixels[0] or geometry.min_pixels, pixels[1] or geometry.max_pixels
-    if low > high:
-        raise BadInputError(f"{folder}: min_pixels {low} is above max_pixels {high}; set both pixels knobs")
-    geometry = replace(geometry, min_pixels=low, max_pixels=high)
+    described = complete_config(stored, family, folder)
+    config = family.read_config(described)
+    geometry = read_geometry(folder, family, described)
+    try:
+        geometry = geometry.within(*pixels)
+    except BadInputError as error:
+        raise BadInputError(f"{folder}: {error}") from None
     tokenizer = load_tokenizer(folder)
+    add_placeholders(tokenizer, family)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = family.chat_template
     if len(tokenizer) > config.decoder.vocab_size:
         raise BadInputError(
             f"{folder}: the tokenizer has {len(tokenizer)} ids, the embedding only {config.decoder.vocab_size} rows; "
             "the tokenizer files and config.json do not belong together"
         )
+    _check_placeholders(tokenizer, family, config, folder)
     return Processor(family, config, geometry, tokenizer), folder
 
 
-def save_model(folder: str | Path, params: Any, processor: Processor, source: Path, *, dtype: Any = None) -> None:
-    """Write a model in the published layout; tokenizer and picture settings are copied from ``source``."""
-    folder = Path(folder)
+def complete_config(stored: dict[str, Any], family: Family, folder: Path) -> dict[str, Any]:
+    """Return config.json in the layout of transformers, whichever of the family's layouts the folder is in."""
+    if stored.get("model_type") != family.original_model_type or family.complete_config is None:
+        return stored
+    return family.complete_config(stored, {name: t.shape for name, t in stored_tensors(folder, family).items()})
+
+
+def add_placeholders(tokenizer: Any, family: Family) -> None:
+    """Give the tokenizer the placeholder tokens of the family where it lacks them (the original LLaVA layout)."""
+    known = tokenizer.get_vocab()
+    lacking = [t for t in (family.image_placeholder, family.video_placeholder) if t not in known]
+    if lacking:
+        tokenizer.add_tokens(lacking, special_tokens=True)
+
+
+def _check_placeholders(tokenizer: Any, family: Family, config: ModelConfig, folder: Path) -> None:
+    for placeholder, wanted in (
+        (family.image_placeholder, config.image_token_id),
+        (family.video_placeholder, config.video_token_id),
+    ):
+        found = tokenizer.convert_tokens_to_ids(placeholder)
+        if found != wanted:
+            raise BadInputError(
+                f"{folder}: the tokenizer gives {placeholder!r} the id {found}, config.json says {wanted}; the "
+                "tokenizer files and config.json do not belong together"
+            )
+
+
+def save_model(
+    folder: str | Path,
+    params: Any,
+    processor: Processor,
+    source: Path,
+    *,
+    dtype: Any = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a model in the transformers layout; tokenizer and picture settings are copied from ``source``.
+
+    Tensors keep the names that ``source`` gives them, of the layouts transformers has used; a source in the layout
+    from before transformers is written in today's, its settings and tokenizer with it.
+    """
+    folder, family = Path(folder), processor.family
     folder.mkdir(parents=True, exist_ok=True)
+    before = _json(source / "config.json")
+    original = family.original_model_type is not None and before.get("model_type") == family.original_model_type
+    names = {} if original else written_names(source, family)
     for path in sorted(source.iterdir()) if source.resolve() != folder.resolve() else ():
         if path.is_file() and not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
             shutil.copyfile(path, folder / path.name)
-    save_weights(folder, params, processor.family, processor.config, dtype=dtype)
+    if original:
+        processor.tokenizer.save_pretrained(folder)
+        write_settings(folder, family.picture_files(processor.geometry))
+    rename = lambda name: names.get(name, name)  # noqa: E731
+    limits = {"dtype": dtype, "max_shard_bytes": max_shard_bytes}
+    save_weights(folder, params, family, processor.config, rename=rename, **limits)
     stored_dtype = np.dtype(dtype if dtype is not None else jax.tree.leaves(params)[0].dtype).name
     ids = {"bos_token_id": processor.pad_id, "pad_token_id": processor.pad_id, "eos_token_id": processor.end_ids[0]}
-    written = processor.family.write_config(processor.config, ids | {"dtype": stored_dtype}) | {"dtype": stored_dtype}
+    written = family.write_config(processor.config, ids | {"dtype": stored_dtype}) | {"dtype": stored_dtype}
+    if "transformers_version" in before and not original:
+        written["transformers_version"] = before["transformers_version"]  # tells how clips stand in the prompt
     (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n")
 
 
-def read_geometry(folder: Path, default: PictureGeometry) -> PictureGeometry:
+def read_geometry(folder: Path, family: Family, config: dict[str, Any]) -> Geometry:
     """Read picture settings from the older files or from transformers 5's ``processor_config.json``."""
     both = _json(folder / "processor_config.json")
     image = both.get("image_processor") or _json(folder / "preprocessor_config.json")
     video = both.get("video_processor") or _json(folder / "video_preprocessor_config.json")
-    low, high = _pixel_bounds(image, default.min_pixels, default.max_pixels)
-    video_low, video_high = _pixel_bounds(video, default.video_min_pixels, default.video_max_pixels)
-    return PictureGeometry(
-        patch_size=image.get("patch_size", default.patch_size),
-        temporal_patch_size=image.get("temporal_patch_size", default.temporal_patch_size),
-        merge_size=image.get("merge_size", default.merge_size),
-        min_pixels=low,
-        max_pixels=high,
-        mean=tuple(image.get("image_mean", default.mean)),
-        std=tuple(image.get("image_std", default.std)),
-        video_min_pixels=video_low,
-        video_max_pixels=video_high,
-    )
+    return family.read_geometry(PictureSettings(image, video, config))
 
 
-def write_geometry(folder: Path, geometry: PictureGeometry) -> None:
-    """Write picture settings in the older files, which every transformers version reads."""
-    shared = {
-        "patch_size": geometry.patch_size,
-        "temporal_patch_size": geometry.temporal_patch_size,
-        "merge_size": geometry.merge_size,
-        "image_mean": list(geometry.mean),
-        "image_std": list(geometry.std),
-        "processor_class": "Qwen2_5_VLProcessor",
-    }
-    image = {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        **_edges(geometry.min_pixels, geometry.max_pixels),
-        **shared,
-    }
-    video = {
-        "video_processor_type": "Qwen2VLVideoProcessor",
-        **_edges(geometry.video_min_pixels, geometry.video_max_pixels),
-        **shared,
-    }
-    for name, settings in (("preprocessor_config.json", image), ("video_preprocessor_config.json", video)):
+def write_settings(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Write settings files by name."""
+    for name, settings in files.items():
         (folder / name).write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def abstract_params(processor: Processor) -> dict[str, Any]:
-    """Return the shapes the model declares, without allocating anything."""
-    module = VisionLanguageModel(processor.config)
-    shapes = jax.eval_shape(lambda key: module.init(key, _probe(processor)), jax.random.key(0))
-    return _plain(shapes["params"])
-
-
-def _probe(processor: Processor) -> Batch:
-    """Return the smallest batch that touches every weight: one token and one merged patch."""
-    vision = processor.config.vision
-    patches = vision.merge_size**2
-    ones = jnp.ones((1, 1), jnp.int32)
-    return Batch(
-        tokens_BT=ones,
-        positions_3BT=jnp.zeros((3, 1, 1), jnp.int32),
-        segments_BT=ones,
-        vision_index_BT=ones * 0,
-        loss_mask_BT=ones > 0,
-        vision=VisionInput(
-            jnp.zeros((1, patches, vision.patch_features)),
-            jnp.zeros((1, patches, 2), jnp.int32),
-            jnp.ones((1, patches), bool),
-        ),
-    )
-
-
-def _plain(tree: Any) -> Any:
-    return {key: _plain(value) for key, value in tree.items()} if hasattr(tree, "items") else tree
-
-
-def _edges(low: int, high: int) -> dict[str, Any]:
-    return {"min_pixels": low, "max_pixels": high, "size": {"shortest_edge": low, "longest_edge": high}}
-
-
-def _pixel_bounds(settings: dict[str, Any], low: int, high: int) -> tuple[int, int]:
-    size = settings.get("size") or {}
-    return (
-        settings.get("min_pixels") or size.get("shortest_edge", low),
-        settings.get("max_pixels") or size.get("longest_edge", high),
-    )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from urt_jax.types import Array, Batch, EncodedChat, FramePatches, VisionInput
+from urt_jax.types import TEXT, Array, Batch, EncodedChat, FeatureBlend, FramePatches, VisionInput
 
 
 class Need(NamedTuple):
@@ -62,12 +62,11 @@ class Buckets:
         )
 
 
-def plan_buckets(needs: Sequence[Need], *, window_slots: int, token_step: int = 8, row_step: int = 1) -> Buckets:
+def plan_buckets(needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1) -> Buckets:
     """Choose the largest need on each axis, and where it saves a quarter, the median too: at most 8 shapes in all.
 
-    ``window_slots`` is the number of patch slots of a full vision window: frames larger than one window take whole
-    windows. Rows are a multiple of ``row_step`` (the devices they are split over). Where rows and tokens both vary,
-    rows keep one size.
+    Frames with more patch slots than ``slot_step`` are padded to whole multiples of it. Rows are a multiple of
+    ``row_step`` (the devices they are split over). Where rows and tokens both vary, rows keep one size.
     """
 
     def sizes(values: list[int], step: int) -> tuple[int, ...]:
@@ -82,7 +81,7 @@ def plan_buckets(needs: Sequence[Need], *, window_slots: int, token_step: int = 
         rows=rows if len(tokens) == 1 else rows[-1:],
         tokens=tokens,
         frames=sizes([need.frames for need in needs], 4),
-        patches=sizes(patches, window_slots if max(patches) > window_slots else 4),
+        patches=sizes(patches, slot_step if max(patches) > slot_step else 4),
     )
 
 
@@ -132,12 +131,14 @@ def collate(
     pad_id: int,
     patch_features: int,
     merge: int,
+    blend_sources: int = 0,
     packed: Sequence[Sequence[int]] | None = None,
     histories: Sequence[np.ndarray] | None = None,
 ) -> Batch:
     """Pad prompts followed by responses to the right; only response tokens are trained.
 
-    ``merge`` is the number of patches in one merged patch. ``packed`` lists the records of each row (by default one
+    ``merge`` is the number of patches in one merged patch, ``blend_sources`` the number of features that are mixed at
+    one place (0: each place shows one as it is). ``packed`` lists the records of each row (by default one
     each); packed records have segments of their own and never see each other::
 
         tokens      p p r r r | p p p r . .      segments   1 1 1 1 1 2 2 2 2 0 0
@@ -145,7 +146,7 @@ def collate(
 
     ``histories`` are read in place of the responses, which then stand in ``targets_BT``.
     """
-    batch = _empty(bucket.rows, bucket.tokens, pad_id)
+    batch = _empty(bucket.rows, bucket.tokens, pad_id, blend_sources)
     targets_BT = None if histories is None else np.full_like(batch.tokens_BT, pad_id)
     frames: list[FramePatches] = []
     for row, records in enumerate(packed if packed is not None else [[i] for i in range(len(chats))]):
@@ -162,7 +163,7 @@ def collate(
             batch.positions_3BT[:, row, start:middle] = chat.positions_3T
             batch.positions_3BT[:, row, middle:end] = after
             batch.segments_BT[row, start:end] = segment
-            batch.vision_index_BT[row, start:middle] = _flat_index(chat, len(frames), bucket.patches // merge)
+            _show(batch, row, slice(start, middle), chat, len(frames), bucket.patches // merge)
             batch.loss_mask_BT[row, middle:end] = True
             frames.extend(chat.frames)
             start = end
@@ -170,20 +171,26 @@ def collate(
 
 
 def collate_prompts(
-    chats: Sequence[EncodedChat], *, bucket: Need, pad_id: int, patch_features: int, merge: int
+    chats: Sequence[EncodedChat],
+    *,
+    bucket: Need,
+    pad_id: int,
+    patch_features: int,
+    merge: int,
+    blend_sources: int = 0,
 ) -> Batch:
     """Pad prompts to the LEFT, so that the last prompt token stands in the last column of every row::
 
     tokens      . . p p p p      segments   0 0 1 1 1 1
     """
-    batch = _empty(bucket.rows, bucket.tokens, pad_id)
+    batch = _empty(bucket.rows, bucket.tokens, pad_id, blend_sources)
     first_frame = 0
     for row, chat in enumerate(chats):
         start = bucket.tokens - len(chat.tokens_T)
         batch.tokens_BT[row, start:] = chat.tokens_T
         batch.positions_3BT[:, row, start:] = chat.positions_3T
         batch.segments_BT[row, start:] = 1
-        batch.vision_index_BT[row, start:] = _flat_index(chat, first_frame, bucket.patches // merge)
+        _show(batch, row, slice(start, bucket.tokens), chat, first_frame, bucket.patches // merge)
         first_frame += len(chat.frames)
     return batch._replace(vision=_pad_frames([f for chat in chats for f in chat.frames], bucket, patch_features))
 
@@ -204,7 +211,7 @@ def join_completions(
         return np.repeat(np.asarray(x), responses, axis=axis)
 
     after = rows(next_position_Q)[:, None] + np.arange(width, dtype=np.int32)
-    no_picture = np.full((questions * responses, width), -1, np.int32)
+    no_picture = np.full((questions * responses, width), TEXT, np.int32)
     return Batch(
         tokens_BT=np.concatenate([rows(prompts.tokens_BT), completions_BU.astype(np.int32)], axis=1),
         positions_3BT=np.concatenate(
@@ -214,23 +221,38 @@ def join_completions(
         vision_index_BT=np.concatenate([rows(prompts.vision_index_BT), no_picture], axis=1),
         loss_mask_BT=np.concatenate([np.zeros_like(rows(prompts.loss_mask_BT)), mask_BU], axis=1),
         vision=prompts.vision,
+        blend=None if prompts.blend is None else FeatureBlend(*(_widened(rows(x), width) for x in prompts.blend)),
     )
 
 
-def _empty(rows: int, width: int, pad_id: int) -> Batch:
+def _widened(x: np.ndarray, width: int) -> np.ndarray:
+    """Append ``width`` columns of zeros."""
+    return np.concatenate([x, np.zeros((len(x), width, *x.shape[2:]), x.dtype)], axis=1)
+
+
+def _empty(rows: int, width: int, pad_id: int, sources: int) -> Batch:
     return Batch(
         tokens_BT=np.full((rows, width), pad_id, np.int32),
         positions_3BT=np.zeros((3, rows, width), np.int32),
         segments_BT=np.zeros((rows, width), np.int32),
-        vision_index_BT=np.full((rows, width), -1, np.int32),
+        vision_index_BT=np.full((rows, width), TEXT, np.int32),
         loss_mask_BT=np.zeros((rows, width), bool),
         vision=VisionInput(np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 2), np.int32), np.zeros((0, 0), bool)),
+        blend=None
+        if not sources
+        else FeatureBlend(np.zeros((rows, width, sources), np.int32), np.zeros((rows, width, sources), np.float32)),
     )
 
 
-def _flat_index(chat: EncodedChat, first_frame: int, merged_slots: int) -> np.ndarray:
+def _show(batch: Batch, row: int, place: slice, chat: EncodedChat, first_frame: int, merged_slots: int) -> None:
+    """Write what a prompt shows into its place in a row; its frames start at ``first_frame`` of the batch."""
     frame, slot = chat.vision_T2[:, 0], chat.vision_T2[:, 1]
-    return np.where(frame >= 0, (frame + first_frame) * merged_slots + slot, -1).astype(np.int32)
+    batch.vision_index_BT[row, place] = np.where(frame >= 0, (frame + first_frame) * merged_slots + slot, frame)
+    if batch.blend is not None and chat.blend is not None:
+        sources, weights = chat.blend
+        flat = (sources[..., 0] + first_frame) * merged_slots + sources[..., 1]
+        batch.blend.index_BTK[row, place] = np.where(weights > 0, flat, 0)
+        batch.blend.weight_BTK[row, place] = weights
 
 
 def _pad_frames(frames: Sequence[FramePatches], bucket: Need, patch_features: int) -> VisionInput:

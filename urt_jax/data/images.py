@@ -3,7 +3,7 @@
 import base64
 import binascii
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from urt_jax.data.examples import BadInputError, Media
 # Width times height allowed to be decoded: above any camera in common use, 200 MB as RGB, and below the size at which
 # Pillow itself begins to warn.
 MAX_DECODED_PIXELS = 2**26
+SHRINK = 0.8  # each retry of a too long prompt keeps this share of the pixels
 MAX_ASPECT_RATIO = 200  # longer strips are refused, as the published processors do
 
 _EXIF_ORIENTATION = 0x0112
@@ -63,6 +64,31 @@ class PictureGeometry:
         """Pixels along one side of a merged patch; both sides of a resized picture are multiples of it."""
         return self.patch_size * self.merge_size
 
+    def within(self, min_pixels: int | None, max_pixels: int | None) -> "PictureGeometry":
+        """Return settings with other pixel bounds of a picture where they are given.
+
+        Raises:
+            BadInputError: a lower bound above the upper one.
+        """
+        low, high = min_pixels or self.min_pixels, max_pixels or self.max_pixels
+        if low > high:
+            raise BadInputError(f"min_pixels {low} is above max_pixels {high}; set both pixels knobs")
+        return replace(self, min_pixels=low, max_pixels=high)
+
+    def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "PictureGeometry | None":
+        """Return settings that give these media fewer pixels, or None when all are at the minimum already."""
+        largest_image = max((image.shape[0] * image.shape[1] for image in images), default=0)
+        largest_frame = max((frames.shape[1] * frames.shape[2] for frames in clips), default=0)
+        image_pixels = min(self.max_pixels, largest_image) if largest_image else self.min_pixels
+        frame_pixels = min(self.video_max_pixels, largest_frame) if largest_frame else self.video_min_pixels
+        if image_pixels <= self.min_pixels and frame_pixels <= self.video_min_pixels:
+            return None
+        return replace(
+            self,
+            max_pixels=max(int(image_pixels * SHRINK), self.min_pixels),
+            video_max_pixels=max(int(frame_pixels * SHRINK), self.video_min_pixels),
+        )
+
 
 def load_image(media: Any, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
     """Decode one picture to RGB; ``name`` says in every error which picture it was.
@@ -92,8 +118,8 @@ def load_image(media: Any, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
     )
 
 
-def read_bytes(source: str | Path | bytes | bytearray, *, name: str) -> bytes:
-    """Return the encoded bytes behind a path or a data URL, or the bytes themselves.
+def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int = -1) -> bytes:
+    """Return the encoded bytes behind a path or a data URL, or the bytes themselves; of a file only the first ``most``.
 
     Raises:
         BadInputError: a web address, a missing or unreadable file, a broken data URL, or no bytes at all.
@@ -107,7 +133,8 @@ def read_bytes(source: str | Path | bytes | bytearray, *, name: str) -> bytes:
         elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
             raise BadInputError(f"{given} is a web address and nothing is fetched; download it and give the file")
         else:
-            data = Path(source).read_bytes()
+            with Path(source).open("rb") as file:
+                data = file.read(most)
     except FileNotFoundError:
         raise BadInputError(
             f"{name}: there is no file {given} (relative paths start at {str(Path.cwd())!r}); check the path or the "
@@ -137,7 +164,7 @@ def open_picture(data: bytes, *, name: str) -> Image.Image:
         raise BadInputError(f"{name}: {error}; {_too_many_pixels()}") from error
     except Exception as error:  # decoders raise anything on broken bytes
         raise _unreadable(name, error, f"the {len(data)} bytes start with {data[:8]!r}") from error
-    _check_pixels(picture, name=name)
+    check_pixels(picture, name=name)
     return picture
 
 
@@ -147,7 +174,7 @@ def decode_picture(picture: Image.Image, *, name: str) -> UInt8[np.ndarray, "H W
     Raises:
         BadInputError: broken or cut pixel data, more than ``MAX_DECODED_PIXELS``, or pixels without a fixed range.
     """
-    _check_pixels(picture, name=name)
+    check_pixels(picture, name=name)
     try:
         picture.load()
         return np.array(_to_rgb(_upright(picture)))
@@ -155,6 +182,16 @@ def decode_picture(picture: Image.Image, *, name: str) -> UInt8[np.ndarray, "H W
         raise BadInputError(f"{name}: {error}") from None
     except Exception as error:  # decoders raise anything on broken bytes
         raise _unreadable(name, error, f"{picture.format or 'PIL'} picture, mode {picture.mode}") from error
+
+
+def check_pixels(picture: Image.Image, *, name: str) -> None:
+    """Refuse a picture of more than ``MAX_DECODED_PIXELS`` by its header.
+
+    Raises:
+        BadInputError: it is larger; the message has its size.
+    """
+    if picture.width * picture.height > MAX_DECODED_PIXELS:
+        raise BadInputError(f"{name}: the picture is {picture.height}x{picture.width} pixels; {_too_many_pixels()}")
 
 
 def encode_data_url(array: UInt8[np.ndarray, "H W 3"]) -> str:
@@ -335,11 +372,6 @@ def _eight_bits(values: np.ndarray) -> Image.Image:
             "save it with 8 bits"
         )
     return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
-
-
-def _check_pixels(picture: Image.Image, *, name: str) -> None:
-    if picture.width * picture.height > MAX_DECODED_PIXELS:
-        raise BadInputError(f"{name}: the picture is {picture.height}x{picture.width} pixels; {_too_many_pixels()}")
 
 
 def _too_many_pixels() -> str:

@@ -1,24 +1,29 @@
 """One published model family a module: configuration, weight names, picture geometry, chat layout."""
 
 import difflib
-from typing import Any
 
 from urt_jax.data.examples import BadInputError
-from urt_jax.families import qwen2_5_vl
-from urt_jax.families.family import Family
+from urt_jax.families import llava_onevision, qwen2_5_vl, qwen3_vl
+from urt_jax.families.family import Family, Json
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (qwen2_5_vl.FAMILY,)}
+FAMILIES: dict[str, Family] = {
+    family.model_type: family for family in (qwen2_5_vl.FAMILY, qwen3_vl.FAMILY, llava_onevision.FAMILY)
+}
+ORIGINALS = {family.original_model_type: family for family in FAMILIES.values() if family.original_model_type}
 
 
-def family_of(config: dict[str, Any], *, where: str) -> Family:
-    """Return the family that a parsed config.json names.
+def family_of(config: Json, *, where: str) -> Family:
+    """Return the family that a parsed config.json names, also by the layout from before transformers.
 
     Raises:
         BadInputError: the model type is missing or unknown.
     """
-    model_type = config.get("model_type")
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    near = difflib.get_close_matches(str(model_type), FAMILIES, n=1, cutoff=0.3)
+    model_type = str(config.get("model_type"))
+    known = FAMILIES | {str(name): family for name, family in ORIGINALS.items()}
+    if model_type in known:
+        return known[model_type]
+    near = difflib.get_close_matches(model_type, known, n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise BadInputError(f"{where}: model_type {model_type!r} is not known; known are {', '.join(FAMILIES)}{hint}")
+    raise BadInputError(
+        f"{where}: model_type {config.get('model_type')!r} is not known; known are {', '.join(known)}{hint}"
+    )

@@ -1,20 +1,21 @@
-"""What a family module must provide, and the record a loaded checkpoint's host side is kept in."""
+"""What a family module must provide, and the records its pictures and weights are described by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from urt_jax.data.images import PictureGeometry
 from urt_jax.models.config import ModelConfig
 from urt_jax.types import FramePatches
+
+Json = dict[str, Any]
 
 
 class WeightRule(NamedTuple):
     """One tensor name of the published layout and where it lives in our parameter tree.
 
-    ``{}`` in ``name`` stands for the layer number, which is our stacked axis 0. ``kernel`` tensors are stored
+    ``{}`` in ``name`` stands for a number below ``stack``, which is our stacked axis 0. ``kernel`` tensors are stored
     ``[out, in...]`` there and ``[in, out]`` here; ``stored_tail`` gives the ``in...`` axes where they are not one.
     """
 
@@ -22,6 +23,16 @@ class WeightRule(NamedTuple):
     path: tuple[str, ...]
     kernel: bool = False
     stored_tail: tuple[int, ...] | None = None
+    stack: int = 0
+
+    def stored_names(self) -> list[str]:
+        """Return the tensor names of the rule, in the order of the stacked axis."""
+        return [self.name.format(i) for i in range(self.stack)] if self.stack else [self.name]
+
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one stored tensor for the shape of our leaf."""
+        own = shape[1:] if self.stack else shape
+        return (own[1], *(self.stored_tail or own[:1])) if self.kernel else own
 
     def from_stored(self, tensor: np.ndarray) -> np.ndarray:
         """Return one layer's tensor in our layout."""
@@ -35,13 +46,61 @@ class WeightRule(NamedTuple):
         return np.ascontiguousarray(array.T).reshape(array.shape[1], *tail)
 
 
+def linear_rules(name: str, path: tuple[str, ...], *, bias: bool = True, stack: int = 0) -> list[WeightRule]:
+    """Return the rules of one linear layer."""
+    rules = [WeightRule(f"{name}.weight", (*path, "kernel"), True, stack=stack)]
+    return rules + ([WeightRule(f"{name}.bias", (*path, "bias"), stack=stack)] if bias else [])
+
+
+def norm_rules(name: str, path: tuple[str, ...], *, stack: int = 0) -> list[WeightRule]:
+    """Return the rules of one layer norm."""
+    return [WeightRule(f"{name}.{theirs}", (*path, ours), stack=stack) for theirs, ours in
+            (("weight", "scale"), ("bias", "bias"))]  # fmt: skip
+
+
+class Piece(NamedTuple):
+    """What one placeholder of the prompt stands for: E tokens that show a merged patch, a mix of them or a line end.
+
+    ``blend`` is (sources int [E, K, 2], weights float [E, K]); see ``types.FrameBlend``.
+    """
+
+    slots_E2: np.ndarray  # int [E, 2]: (frame of this medium, merged slot) of each token; (-2, -2) is a line end
+    offsets_3E: np.ndarray  # int [3, E]: positions from where the piece starts
+    advance: int  # positions the piece takes
+    blend: tuple[np.ndarray, np.ndarray] | None = None
+
+
 class MediaLayout(NamedTuple):
     """One picture or clip, ready for the tower and for the prompt."""
 
     frames: tuple[FramePatches, ...]
-    slots_E2: np.ndarray  # int [tokens, 2]: (frame of this medium, merged slot) of each placeholder, raster order
-    offsets_3E: np.ndarray  # int [3, tokens]: M-RoPE offsets from the position where the medium starts
-    advance: int  # positions the medium takes
+    pieces: tuple[Piece, ...]
+    text: str | None = None  # what stands in the prompt for its placeholder, one placeholder a piece; None = itself
+    instead_of: str | None = None  # what ``text`` replaces where it is found around the placeholder
+
+
+@runtime_checkable
+class Geometry(Protocol):
+    """How one checkpoint sees pictures; each family has its own record of settings."""
+
+    def within(self, min_pixels: int | None, max_pixels: int | None) -> "Geometry":
+        """Return settings with other pixel bounds of a picture where they are given.
+
+        Raises:
+            BadInputError: bounds that no picture can meet.
+        """
+
+    def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "Geometry | None":
+        """Return settings that give these media fewer tokens, or None when there are none."""
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """The parsed settings files of a model folder that speak of pictures; empty where a file is missing."""
+
+    image: Json
+    video: Json
+    config: Json
 
 
 @dataclass(frozen=True)
@@ -49,9 +108,18 @@ class Family:
     """A published model family as data: everything that differs between families goes through these."""
 
     model_type: str
-    read_config: Callable[[dict[str, Any]], ModelConfig]
-    write_config: Callable[[ModelConfig, dict[str, Any]], dict[str, Any]]
+    read_config: Callable[[Json], ModelConfig]
+    write_config: Callable[[ModelConfig, Json], Json]
     weight_rules: Callable[[ModelConfig], tuple[WeightRule, ...]]
     name_aliases: tuple[tuple[str, str], ...]  # (regex, replacement): other key layouts the family was saved in
-    lay_out: Callable[[np.ndarray, tuple[int, int, int], ModelConfig, float | None], MediaLayout]
-    default_geometry: PictureGeometry
+    module_names: tuple[tuple[str, str], ...]  # (regex, replacement): from our rules' names to transformers' modules
+    read_geometry: Callable[[PictureSettings], Any]
+    picture_files: Callable[[Any], dict[str, Json]]  # geometry -> settings files by name
+    lay_out_image: Callable[..., MediaLayout]  # (image, geometry, config, *, alone, name)
+    lay_out_clip: Callable[..., MediaLayout]  # (frames, fps, geometry, config, *, name)
+    image_placeholder: str = "<|image_pad|>"
+    video_placeholder: str = "<|video_pad|>"
+    unused_tensors: str = r"(?!)"  # regex of stored tensors that a checkpoint may bring and no model uses
+    chat_template: str | None = None  # for folders that bring none
+    original_model_type: str | None = None  # the model_type of a layout from before transformers, and its translation
+    complete_config: Callable[[Json, Mapping[str, tuple[int, ...]]], Json] | None = None

@@ -1,24 +1,24 @@
 """Turn a chat into token ids, positions and frames: template, placeholder expansion, M-RoPE positions.
 
 1. media are decoded, resized and cut into patches by one rule for training, rollout, scoring and export;
-2. the checkpoint's chat template writes one placeholder per medium;
-3. each placeholder id is repeated for the merged patches it stands for, and gets their positions.
+2. the checkpoint's chat template writes one placeholder per medium; what a family writes for it takes its place;
+3. each placeholder id is repeated for the features it stands for, and gets their positions.
 """
 
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from urt_jax.data.examples import BadInputError, Chat
-from urt_jax.data.images import PictureGeometry, image_patches, load_image
+from urt_jax.data.images import load_image
 from urt_jax.data.tokenizer import chat_text
-from urt_jax.data.video import load_frames, video_patches
-from urt_jax.families.family import Family, MediaLayout
+from urt_jax.data.video import load_frames
+from urt_jax.families.family import Family, Geometry, MediaLayout, Piece
 from urt_jax.models.config import ModelConfig
-from urt_jax.types import EncodedChat, FramePatches
-
-SHRINK = 0.8  # each retry of a too long prompt keeps this share of the pixels
+from urt_jax.types import TEXT, EncodedChat, FrameBlend, FramePatches
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Processor:
 
     family: Family
     config: ModelConfig
-    geometry: PictureGeometry
+    geometry: Geometry
     tokenizer: Any
 
     @property
@@ -44,12 +44,9 @@ class Processor:
     @property
     def suppressed_ids(self) -> tuple[int, ...]:
         """Ids that must never be sampled: every special token but the end of a turn or text, and unused rows."""
-        special = set(self.tokenizer.all_special_ids) | {
-            self.config.image_token_id,
-            self.config.video_token_id,
-            self.config.vision_start_token_id,
-            self.config.vision_end_token_id,
-        }
+        config = self.config
+        around = {config.vision_start_token_id, config.vision_end_token_id} - {None}
+        special = {*self.tokenizer.all_special_ids, config.image_token_id, config.video_token_id, *around}
         special |= {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         unused = range(len(self.tokenizer), self.config.decoder.vocab_size)
         return tuple(sorted((special | set(unused)) - set(self.end_ids)))
@@ -65,19 +62,15 @@ def encode_chat(
             with its pictures at their smallest, is longer than ``max_tokens``. ``name`` says which record it was.
     """
     text = chat_text(processor.tokenizer, chat, add_generation_prompt=generation_prompt)
-    ids = np.asarray(processor.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
     images = [load_image(media, name=f"{name}: image {i + 1}") for i, media in enumerate(chat.images)]
-    videos = [(load_frames(media, name=f"{name}: video {i + 1}"), media.fps) for i, media in enumerate(chat.videos)]
+    clips = [(load_frames(media, name=f"{name}: video {i + 1}"), media.fps) for i, media in enumerate(chat.videos)]
     geometry = processor.geometry
     while True:
-        layouts = (
-            [_lay_out_image(processor, geometry, image, name) for image in images],
-            [_lay_out_video(processor, geometry, frames, fps, name) for frames, fps in videos],
-        )
-        encoded = expand_placeholders(processor.config, ids, *layouts, name=name)
+        layouts = _lay_out(processor, geometry, images, clips, name=name)
+        encoded = _encode(processor, text, *layouts, name=name)
         if max_tokens is None or len(encoded.tokens_T) <= max_tokens:
             return encoded
-        smaller = _shrunk(geometry, images, videos)
+        smaller = geometry.smaller(images, [frames for frames, _ in clips])
         if smaller is None:
             raise BadInputError(
                 f"{name}: the prompt has {len(encoded.tokens_T)} tokens with its pictures at their smallest, "
@@ -86,66 +79,114 @@ def encode_chat(
         geometry = smaller
 
 
-def _shrunk(geometry: PictureGeometry, images: list, videos: list) -> PictureGeometry | None:
-    """Return a geometry with fewer pixels a picture, or None when every picture is at the minimum already."""
-    largest_image = max((image.shape[0] * image.shape[1] for image in images), default=0)
-    largest_video = max((frames.shape[1] * frames.shape[2] for frames, _ in videos), default=0)
-    image_pixels = min(geometry.max_pixels, largest_image) if largest_image else geometry.min_pixels
-    video_pixels = min(geometry.video_max_pixels, largest_video) if largest_video else geometry.video_min_pixels
-    if image_pixels <= geometry.min_pixels and video_pixels <= geometry.video_min_pixels:
-        return None
-    return replace(
-        geometry,
-        max_pixels=max(int(image_pixels * SHRINK), geometry.min_pixels),
-        video_max_pixels=max(int(video_pixels * SHRINK), geometry.video_min_pixels),
+def _lay_out(
+    processor: Processor, geometry: Geometry, images: list, clips: list, *, name: str
+) -> tuple[list[MediaLayout], list[MediaLayout]]:
+    family, config, alone = processor.family, processor.config, len(images) == 1
+    return (
+        [
+            family.lay_out_image(image, geometry, config, alone=alone, name=f"{name}: image {i + 1}")
+            for i, image in enumerate(images)
+        ],
+        [
+            family.lay_out_clip(frames, fps, geometry, config, name=f"{name}: video {i + 1}")
+            for i, (frames, fps) in enumerate(clips)
+        ],
     )
 
 
-def _lay_out_image(processor: Processor, geometry: PictureGeometry, image: np.ndarray, name: str) -> MediaLayout:
-    patches, grid = image_patches(image, geometry=geometry, name=name)
-    return processor.family.lay_out(patches, grid, processor.config, None)
+def _encode(
+    processor: Processor, text: str, images: list[MediaLayout], videos: list[MediaLayout], *, name: str
+) -> EncodedChat:
+    """Write what the media stand for into the text, tokenise it, and repeat each placeholder."""
+    family = processor.family
+    placeholders = (("image", family.image_placeholder, images), ("video", family.video_placeholder, videos))
+    for kind, placeholder, media in placeholders:
+        count = text.count(placeholder)
+        if count != len(media):
+            raise BadInputError(
+                f"{name}: {len(media)} {kind}s for {count} {kind} placeholders in the prompt; give one for each"
+            )
+    for _, placeholder, media in placeholders:
+        text = write_media(text, placeholder, media)
+    ids = np.asarray(processor.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+    return expand_placeholders(processor.config, ids, images, videos, name=name)
 
 
-def _lay_out_video(
-    processor: Processor, geometry: PictureGeometry, frames: np.ndarray, fps: float | None, name: str
-) -> MediaLayout:
-    patches, grid = video_patches(frames, geometry=geometry, name=name)
-    seconds = geometry.temporal_patch_size / fps if fps else 1.0
-    return processor.family.lay_out(patches, grid, processor.config, seconds)
+def write_media(text: str, placeholder: str, media: Sequence[MediaLayout]) -> str:
+    """Put in the place of each placeholder what its medium is written as, in order of appearance."""
+    if all(medium.text is None for medium in media):
+        return text
+    longer = {medium.instead_of for medium in media if medium.instead_of}
+    pattern = "|".join(re.escape(form) for form in (*sorted(longer), placeholder))
+    queue = iter(media)
+    return re.sub(pattern, lambda _: next(queue).text or placeholder, text)
 
 
 def expand_placeholders(
     config: ModelConfig, ids: np.ndarray, images: list[MediaLayout], videos: list[MediaLayout], *, name: str
 ) -> EncodedChat:
-    """Repeat each placeholder for its merged patches and lay positions along the whole prompt."""
+    """Repeat each placeholder for the tokens of its piece and lay positions along the whole prompt.
+
+    Raises:
+        BadInputError: placeholders and pieces differ in number.
+    """
+    places: dict[int, Iterator[tuple[Piece, MediaLayout, bool]]] = {}
     for kind, token_id, media in (("image", config.image_token_id, images), ("video", config.video_token_id, videos)):
+        queue = [(piece, medium, n == 0) for medium in media for n, piece in enumerate(medium.pieces)]
         count = int((ids == token_id).sum())
-        if count != len(media):
+        if count != len(queue):
             raise BadInputError(
-                f"{name}: {len(media)} {kind}s for {count} {kind} placeholders in the prompt; give one for each"
+                f"{name}: {len(queue)} {kind}s for {count} {kind} placeholders in the prompt; give one for each"
             )
-    queues = {config.image_token_id: iter(images), config.video_token_id: iter(videos)}
-    tokens: list[np.ndarray] = []
-    positions: list[np.ndarray] = []
-    shown: list[np.ndarray] = []
-    frames: list[FramePatches] = []
-    here = 0
+        places[token_id] = iter(queue)
+    rows, frames, here = _Rows(config.vision.blend_sources), list[FramePatches](), 0
+    first_frame = dict.fromkeys(places, 0)
     for token in ids.tolist():
-        if token not in queues:
-            tokens.append(np.array([token], np.int32))
-            positions.append(np.full((3, 1), here, np.int32))
-            shown.append(np.full((1, 2), -1, np.int32))
-            here += 1
-            continue
-        medium = next(queues[token])
-        tokens.append(np.full(len(medium.slots_E2), token, np.int32))
-        positions.append(medium.offsets_3E + np.int32(here))
-        shown.append(medium.slots_E2 + np.array([len(frames), 0], np.int32))
-        frames.extend(medium.frames)
-        here += medium.advance
-    return EncodedChat(
-        tokens_T=np.concatenate(tokens) if tokens else np.zeros(0, np.int32),
-        positions_3T=np.concatenate(positions, axis=1) if positions else np.zeros((3, 0), np.int32),
-        vision_T2=np.concatenate(shown) if shown else np.zeros((0, 2), np.int32),
-        frames=tuple(frames),
-    )
+        piece = TEXT_PIECE
+        if token in places:
+            piece, medium, opens = next(places[token])
+            if opens:
+                first_frame[token] = len(frames)
+                frames.extend(medium.frames)
+        rows.add(token, piece, here, first_frame.get(token, 0))
+        here += piece.advance
+    return rows.encoded(tuple(frames))
+
+
+TEXT_PIECE = Piece(np.full((1, 2), TEXT, np.int32), np.zeros((3, 1), np.int32), 1)
+
+
+class _Rows:
+    """Collects the tokens of a prompt piece by piece."""
+
+    def __init__(self, sources: int) -> None:
+        self._sources = sources
+        self._tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self._positions: list[np.ndarray] = [np.zeros((3, 0), np.int32)]
+        self._shown: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
+        self._blends = [(np.zeros((0, sources, 2), np.int32), np.zeros((0, sources), np.float32))]
+
+    def add(self, token: int, piece: Piece, here: int, first_frame: int) -> None:
+        """Append the tokens of a piece that starts at position ``here``; its frames count from ``first_frame``."""
+        length, frame = len(piece.slots_E2), np.array([first_frame, 0], np.int32)
+        self._tokens.append(np.full(length, token, np.int32))
+        self._positions.append(piece.offsets_3E + np.int32(here))
+        self._shown.append(np.where(piece.slots_E2 >= 0, piece.slots_E2 + frame, piece.slots_E2))
+        if self._sources and piece.blend is not None:
+            sources, weights = piece.blend
+            self._blends.append((np.where(weights[..., None] > 0, sources + frame, 0), weights))
+        elif self._sources:
+            shape = (length, self._sources)
+            self._blends.append((np.zeros((*shape, 2), np.int32), np.zeros(shape, np.float32)))
+
+    def encoded(self, frames: tuple[FramePatches, ...]) -> EncodedChat:
+        """Return what was collected."""
+        blend = FrameBlend(*(np.concatenate(part) for part in zip(*self._blends))) if self._sources else None
+        return EncodedChat(
+            tokens_T=np.concatenate(self._tokens),
+            positions_3T=np.concatenate(self._positions, axis=1),
+            vision_T2=np.concatenate(self._shown),
+            frames=frames,
+            blend=blend,
+        )

@@ -1,17 +1,29 @@
 """Qwen2.5-VL (arXiv 2502.13923): its config.json, tensor names, window layout and M-RoPE positions."""
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from urt_jax.data.examples import BadInputError
-from urt_jax.data.images import PictureGeometry
-from urt_jax.families.family import Family, MediaLayout, WeightRule
-from urt_jax.models.config import DecoderConfig, ModelConfig, VisionConfig
+from urt_jax.data.images import PictureGeometry, image_patches
+from urt_jax.data.video import video_patches
+from urt_jax.families.family import Family, Json, MediaLayout, Piece, WeightRule, linear_rules
+from urt_jax.families.picture_settings import QWEN_MEAN, QWEN_STD, picture_files, read_picture_geometry
+from urt_jax.families.qwen_decoder import decoder_rules, missing_key, read_decoder, token_id, write_decoder
+from urt_jax.models.config import ModelConfig, WindowedVisionConfig
 from urt_jax.types import FramePatches
 
+NAME = "Qwen2.5-VL"
+DEFAULT_GEOMETRY = PictureGeometry(
+    min_pixels=56 * 56,
+    max_pixels=28 * 28 * 1280,
+    mean=QWEN_MEAN,
+    std=QWEN_STD,
+    video_min_pixels=128 * 28 * 28,
+    video_max_pixels=768 * 28 * 28,
+)
 
-def read_config(config: dict[str, Any]) -> ModelConfig:
+
+def read_config(config: Json) -> ModelConfig:
     """Translate config.json, in the older flat form or with ``text_config``, into our sizes.
 
     Raises:
@@ -19,29 +31,12 @@ def read_config(config: dict[str, Any]) -> ModelConfig:
     """
     text = {**config, **config.get("text_config", {})}
     vision = config.get("vision_config", {})
-    rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
     try:
-        if text.get("use_sliding_window"):
-            raise BadInputError("config.json sets use_sliding_window; only full attention is published for Qwen2.5-VL")
-        if rope.get("rope_type", rope.get("type", "default")) not in ("default", "mrope"):
-            raise BadInputError(
-                f"config.json asks for rope type {rope}; Qwen2.5-VL checkpoints use 'mrope' / 'default'"
-            )
-        width, heads = text["hidden_size"], text["num_attention_heads"]
-        decoder = DecoderConfig(
-            vocab_size=text["vocab_size"],
-            width=width,
-            layers=text["num_hidden_layers"],
-            query_heads=heads,
-            kv_heads=text.get("num_key_value_heads") or heads,
-            head_width=width // heads,
-            feed_forward=text["intermediate_size"],
-            mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
-            norm_eps=float(text.get("rms_norm_eps", 1e-5)),
-            rope_theta=float(rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))),
-            tied_head=bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings")),
+        decoder = read_decoder(
+            text, name=NAME, tied=tied, default_theta=1e6, default_section=(16, 24, 24), default_eps=1e-5
         )
-        tower = VisionConfig(
+        tower = WindowedVisionConfig(
             depth=vision["depth"],
             width=vision["hidden_size"],
             heads=vision["num_heads"],
@@ -57,25 +52,22 @@ def read_config(config: dict[str, Any]) -> ModelConfig:
             tokens_per_second=float(vision.get("tokens_per_second", 4)),
         )
     except KeyError as missing:
-        raise BadInputError(f"config.json lacks {missing}, which Qwen2.5-VL needs; is the folder complete?") from None
-    if 2 * sum(decoder.mrope_section) != decoder.head_width:
-        raise BadInputError(
-            f"config.json: mrope_section {decoder.mrope_section} must sum to half the head width, "
-            f"{decoder.head_width // 2}"
-        )
+        raise missing_key(missing, NAME) from None
     return ModelConfig(
         decoder=decoder,
         vision=tower,
-        image_token_id=config.get("image_token_id", 151655),
-        video_token_id=config.get("video_token_id", 151656),
-        vision_start_token_id=config.get("vision_start_token_id", 151652),
-        vision_end_token_id=config.get("vision_end_token_id", 151653),
+        image_token_id=token_id(config, ["image_token_id"], 151655),
+        video_token_id=token_id(config, ["video_token_id"], 151656),
+        vision_start_token_id=token_id(config, ["vision_start_token_id"], 151652),
+        vision_end_token_id=token_id(config, ["vision_end_token_id"], 151653),
     )
 
 
-def write_config(config: ModelConfig, token_ids: dict[str, Any]) -> dict[str, Any]:
+def write_config(config: ModelConfig, token_ids: Json) -> Json:
     """Write config.json as transformers 5 does; ``token_ids`` adds bos, eos and pad."""
     decoder, tower = config.decoder, config.vision
+    assert isinstance(tower, WindowedVisionConfig)
+    section = list(decoder.mrope_section)
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
@@ -84,25 +76,8 @@ def write_config(config: ModelConfig, token_ids: dict[str, Any]) -> dict[str, An
         "vision_start_token_id": config.vision_start_token_id,
         "vision_end_token_id": config.vision_end_token_id,
         "tie_word_embeddings": decoder.tied_head,
-        "text_config": {
-            "model_type": "qwen2_5_vl_text",
-            "vocab_size": decoder.vocab_size,
-            "hidden_size": decoder.width,
-            "intermediate_size": decoder.feed_forward,
-            "num_hidden_layers": decoder.layers,
-            "num_attention_heads": decoder.query_heads,
-            "num_key_value_heads": decoder.kv_heads,
-            "rms_norm_eps": decoder.norm_eps,
-            "hidden_act": "silu",
-            "tie_word_embeddings": decoder.tied_head,
-            "use_sliding_window": False,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": decoder.rope_theta,
-                "mrope_section": list(decoder.mrope_section),
-            },
-            **token_ids,
-        },
+        "text_config": write_decoder(decoder, "qwen2_5_vl_text", token_ids, mrope_section=section)
+        | {"use_sliding_window": False},
         "vision_config": {
             "model_type": "qwen2_5_vl_vision",
             "depth": tower.depth,
@@ -123,38 +98,39 @@ def write_config(config: ModelConfig, token_ids: dict[str, Any]) -> dict[str, An
 
 
 def weight_rules(config: ModelConfig) -> tuple[WeightRule, ...]:
-    """Return the table of tensor names; a tied head has no tensor of its own."""
+    """Return the table of tensor names."""
     tower = config.vision
     patch_axes = (tower.channels, tower.temporal_patch_size, tower.patch_size, tower.patch_size)
-    rules = [
-        WeightRule("model.embed_tokens.weight", ("embedding",)),
-        WeightRule("model.norm.weight", ("decoder", "norm", "scale")),
+    rules = decoder_rules(config.decoder, prefix="model.", head="lm_head.weight")
+    rules += [
         WeightRule("visual.patch_embed.proj.weight", ("vision", "patch_embed", "kernel"), True, patch_axes),
-        WeightRule("visual.merger.ln_q.weight", ("vision", "merger_norm", "scale")),
+        WeightRule("visual.merger.ln_q.weight", ("vision", "projector", "norm", "scale")),
     ]
-    if not config.decoder.tied_head:
-        rules.append(WeightRule("lm_head.weight", ("head",)))
-
-    def linear(name: str, path: tuple[str, ...], bias: bool) -> None:
-        rules.append(WeightRule(f"{name}.weight", (*path, "kernel"), True))
-        if bias:
-            rules.append(WeightRule(f"{name}.bias", (*path, "bias")))
-
-    layer, layers = "model.layers.{}.", ("decoder", "layers")
-    for ours in "qkvo":
-        linear(f"{layer}self_attn.{ours}_proj", (*layers, "attention", ours), ours != "o")
-    block, blocks = "visual.blocks.{}.", ("vision", "blocks")
+    block, blocks, stack = "visual.blocks.{}.", ("vision", "blocks"), tower.depth
     for ours in ("gate", "up", "down"):
-        linear(f"{layer}mlp.{ours}_proj", (*layers, "mlp", ours), False)
-        linear(f"{block}mlp.{ours}_proj", (*blocks, "mlp", ours), True)
-    linear(f"{block}attn.qkv", (*blocks, "qkv"), True)
-    linear(f"{block}attn.proj", (*blocks, "proj"), True)
-    linear("visual.merger.mlp.0", ("vision", "merger_in"), True)
-    linear("visual.merger.mlp.2", ("vision", "merger_out"), True)
-    norms = {"input_layernorm": "input_norm", "post_attention_layernorm": "post_norm"}
-    rules += [WeightRule(f"{layer}{theirs}.weight", (*layers, ours, "scale")) for theirs, ours in norms.items()]
-    rules += [WeightRule(f"{block}{norm}.weight", (*blocks, norm, "scale")) for norm in ("norm1", "norm2")]
+        rules += linear_rules(f"{block}mlp.{ours}_proj", (*blocks, "mlp", ours), stack=stack)
+    for ours in ("qkv", "proj"):
+        rules += linear_rules(f"{block}attn.{ours}", (*blocks, ours), stack=stack)
+    for norm in ("norm1", "norm2"):
+        rules.append(WeightRule(f"{block}{norm}.weight", (*blocks, norm, "scale"), stack=stack))
+    for number, ours in ((0, "input"), (2, "output")):
+        rules += linear_rules(f"visual.merger.mlp.{number}", ("vision", "projector", "mlp", ours))
     return tuple(rules)
+
+
+def lay_out_image(
+    image: np.ndarray, geometry: PictureGeometry, config: ModelConfig, *, alone: bool, name: str
+) -> MediaLayout:
+    """Resize, cut and lay out one picture uint8 [H, W, 3]; it makes no difference whether it is ``alone``."""
+    return lay_out(*image_patches(image, geometry=geometry, name=name), config, None)
+
+
+def lay_out_clip(
+    frames: np.ndarray, fps: float | None, geometry: PictureGeometry, config: ModelConfig, *, name: str
+) -> MediaLayout:
+    """Resize, cut and lay out one clip uint8 [F, H, W, 3]; without ``fps`` two frames a second are assumed."""
+    patches, grid = video_patches(frames, geometry=geometry, name=name)
+    return lay_out(patches, grid, config, geometry.temporal_patch_size / fps if fps else 1.0)
 
 
 def lay_out(
@@ -168,6 +144,7 @@ def lay_out(
     by its larger side in merged patches.
     """
     tower = config.vision
+    assert isinstance(tower, WindowedVisionConfig)
     merge = tower.merge_size
     steps, rows, cols = grid[0], grid[1] // merge, grid[2] // merge
     slot_of_group, slots = _window_slots(rows, cols, tower.window_merged)
@@ -192,12 +169,12 @@ def lay_out(
     step = np.repeat(np.arange(steps), rows * cols)
     spacing = 1.0 if seconds_per_grid is None else tower.tokens_per_second * seconds_per_grid
     offsets = np.stack([(step * np.float32(spacing)).astype(np.int32), np.tile(row, steps), np.tile(col, steps)])
-    return MediaLayout(
-        frames=tuple(frames),
+    piece = Piece(
         slots_E2=np.stack([step, np.tile(slot_of_group, steps)], axis=-1).astype(np.int32),
         offsets_3E=offsets.astype(np.int32),
         advance=max(rows, cols),
     )
+    return MediaLayout(frames=tuple(frames), pieces=(piece,))
 
 
 def _window_slots(rows: int, cols: int, side: int) -> tuple[np.ndarray, int]:
@@ -227,13 +204,9 @@ FAMILY = Family(
     write_config=write_config,
     weight_rules=weight_rules,
     name_aliases=((r"^model\.language_model\.", "model."), (r"^model\.visual\.", "visual.")),
-    lay_out=lay_out,
-    default_geometry=PictureGeometry(
-        min_pixels=56 * 56,
-        max_pixels=28 * 28 * 1280,
-        mean=(0.48145466, 0.4578275, 0.40821073),
-        std=(0.26862954, 0.26130258, 0.27577711),
-        video_min_pixels=128 * 28 * 28,
-        video_max_pixels=768 * 28 * 28,
-    ),
+    module_names=((r"^model\.", "model.language_model."), (r"^visual\.", "model.visual.")),
+    read_geometry=lambda settings: read_picture_geometry(settings, DEFAULT_GEOMETRY),
+    picture_files=partial(picture_files, processor="Qwen2_5_VLProcessor", video_processor="Qwen2VLVideoProcessor"),
+    lay_out_image=lay_out_image,
+    lay_out_clip=lay_out_clip,
 )

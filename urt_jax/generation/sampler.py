@@ -117,6 +117,7 @@ def padding_of(processor: Processor) -> dict[str, int]:
         "pad_id": processor.pad_id,
         "patch_features": vision.patch_features,
         "merge": vision.merge_size**2,
+        "blend_sources": vision.blend_sources,
     }
 
 

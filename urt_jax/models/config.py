@@ -1,14 +1,11 @@
-"""Sizes of a vision-language decoder, the same record for every family."""
+"""Sizes of a vision-language decoder: one record for all decoders, one for each kind of vision tower."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Sizes of a windowed vision tower and its merger (Qwen2.5-VL, arXiv 2502.13923, section 2.1).
-
-    ``window_size`` is in pixels; ``full_attention_layers`` attend over the whole frame, the others inside windows.
-    """
+    """What every tower has; ``out_width`` is the width of the decoder, ``merge_size`` 2 merges 2x2 patches into one."""
 
     depth: int
     width: int
@@ -19,16 +16,35 @@ class VisionConfig:
     temporal_patch_size: int = 2
     merge_size: int = 2
     channels: int = 3
-    window_size: int = 112
-    full_attention_layers: tuple[int, ...] = (7, 15, 23, 31)
-    rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
-    tokens_per_second: float = 2.0
 
     @property
     def patch_features(self) -> int:
         """Numbers in one patch: channels x frames x side x side."""
         return self.channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def slot_step(self) -> int:
+        """Frames with more patch slots than this are padded to whole multiples of it."""
+        return 16 * self.merge_size**2
+
+    @property
+    def blend_sources(self) -> int:
+        """Features mixed at one place of the prompt; 0 where each place shows one feature as it is."""
+        return 0
+
+
+@dataclass(frozen=True)
+class WindowedVisionConfig(VisionConfig):
+    """A tower with window attention and rotary positions (Qwen2.5-VL, arXiv 2502.13923, section 2.1).
+
+    ``window_size`` is in pixels; ``full_attention_layers`` attend over the whole frame, the others inside windows.
+    """
+
+    window_size: int = 112
+    full_attention_layers: tuple[int, ...] = (7, 15, 23, 31)
+    rope_theta: float = 10_000.0
+    tokens_per_second: float = 2.0
 
     @property
     def window_merged(self) -> int:
@@ -40,12 +56,59 @@ class VisionConfig:
         """Patch slots of one full window."""
         return (self.window_merged * self.merge_size) ** 2
 
+    @property
+    def slot_step(self) -> int:
+        """Frames larger than a window take whole windows."""
+        return self.window_slots
+
+
+@dataclass(frozen=True)
+class DeepStackVisionConfig(VisionConfig):
+    """A tower with resampled position embeddings that feeds several depths to the decoder (Qwen3-VL, arXiv 2511.21631).
+
+    ``position_side`` squared learned positions are resampled to the grid of each frame; the features of the
+    ``deepstack_layers`` are added to the decoder's first hidden states (DeepStack, arXiv 2406.04334).
+    """
+
+    position_side: int = 48
+    deepstack_layers: tuple[int, ...] = (8, 16, 24)
+    rope_theta: float = 10_000.0
+
+
+@dataclass(frozen=True)
+class TileVisionConfig(VisionConfig):
+    """A SigLIP tower (arXiv 2303.15343) that sees square tiles of ``tile_size`` pixels a side.
+
+    The features are those after ``feature_layer`` layers; later layers, where a checkpoint has them, are kept only to
+    be written back.
+    """
+
+    tile_size: int = 384
+    feature_layer: int = 26
+    projector_bias: bool = True
+
+    @property
+    def tile_side(self) -> int:
+        """Patches along one side of a tile."""
+        return self.tile_size // self.patch_size
+
+    @property
+    def blend_sources(self) -> int:
+        """Pictures are pooled bilinearly: four patches a token."""
+        return 4
+
+    @property
+    def slot_step(self) -> int:
+        """Every frame is one tile: nothing is padded."""
+        return 1
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """Sizes of a decoder with grouped-query attention and multimodal rotary positions.
 
-    The decoder repeats ``layer_pattern``; today's one kind is "attention". ``layers`` counts all layers.
+    The decoder repeats ``layer_pattern``; today's one kind is "attention". ``layers`` counts all layers. Plain rotary
+    positions are the case of three equal position rows.
     """
 
     vocab_size: int
@@ -56,6 +119,9 @@ class DecoderConfig:
     head_width: int
     feed_forward: int
     mrope_section: tuple[int, ...]
+    mrope_interleaved: bool = False
+    qkv_bias: bool = True
+    qk_norm: bool = False
     norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
     tied_head: bool = False
@@ -75,5 +141,5 @@ class ModelConfig:
     vision: VisionConfig
     image_token_id: int
     video_token_id: int
-    vision_start_token_id: int
-    vision_end_token_id: int
+    vision_start_token_id: int | None = None
+    vision_end_token_id: int | None = None

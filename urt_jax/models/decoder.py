@@ -1,8 +1,12 @@
-"""The Qwen2 decoder: pre-norm layers with grouped-query attention, QKV biases and multimodal rotary positions."""
+"""The Qwen2 / Qwen3 decoder: pre-norm layers with grouped-query attention and multimodal rotary positions.
 
-from typing import Any
+Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys instead (arXiv 2505.09388, section 2).
+"""
+
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -15,6 +19,13 @@ from urt_jax.ops.attention import attend, attend_group
 from urt_jax.ops.rope import mrope_angles, rotate
 
 
+class Injection(NamedTuple):
+    """Features added to the hidden states of the places that show them, set k after layer k (DeepStack)."""
+
+    features_KED: Float[Array, "K E D"]
+    index_BT: Int[Array, "B T"]  # row of E shown at each place, negative = none
+
+
 class Attention(nn.Module):
     """Grouped-query self-attention over a whole sequence, or of one new token over a shared-prompt cache."""
 
@@ -23,19 +34,22 @@ class Attention(nn.Module):
     param_dtype: DType = jnp.float32
 
     def setup(self) -> None:
-        """Make the four projections; only query, key and value carry a bias."""
+        """Make the four projections, and the norms of queries and keys where the model has them."""
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
-        self.q = Linear(cfg.query_heads * cfg.head_width, True, *kinds)
-        self.k = Linear(cfg.kv_heads * cfg.head_width, True, *kinds)
-        self.v = Linear(cfg.kv_heads * cfg.head_width, True, *kinds)
+        self.q = Linear(cfg.query_heads * cfg.head_width, cfg.qkv_bias, *kinds)
+        self.k = Linear(cfg.kv_heads * cfg.head_width, cfg.qkv_bias, *kinds)
+        self.v = Linear(cfg.kv_heads * cfg.head_width, cfg.qkv_bias, *kinds)
         self.o = Linear(cfg.width, False, *kinds)
+        if cfg.qk_norm:
+            self.q_norm, self.k_norm = (RMSNorm(cfg.norm_eps, *kinds) for _ in range(2))
 
     def project(self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"]) -> tuple[Array, Array, Array]:
         """Return rotated queries ``[B, T, N, H]``, rotated keys and values ``[B, T, K, H]``."""
         rows, width = x.shape[:2], self.config.head_width
-        query = rotate(self.q(x).reshape(*rows, -1, width), angles)
-        key = rotate(self.k(x).reshape(*rows, -1, width), angles)
-        return query, key, self.v(x).reshape(*rows, -1, width)
+        query, key, value = (linear(x).reshape(*rows, -1, width) for linear in (self.q, self.k, self.v))
+        if self.config.qk_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        return rotate(query, angles), rotate(key, angles), value
 
     def __call__(
         self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"], mask: Bool[Array, "B T T"]
@@ -90,6 +104,18 @@ class DecoderLayer(nn.Module):
         return self._finish(x, attended), new
 
 
+def inject(x_BTD: Float[Array, "B T D"], injection: Injection, layer: Int[Array, ""]) -> Float[Array, "B T D"]:
+    """Add the features of this layer where they are shown; layers from K on are left as they are."""
+    features, index_BT = injection
+    count = features.shape[0]
+
+    def added() -> Array:
+        shown = features[jnp.minimum(layer, count - 1)][jnp.maximum(index_BT, 0)].astype(x_BTD.dtype)
+        return x_BTD + jnp.where((index_BT >= 0)[..., None], shown, 0)
+
+    return jax.lax.cond(layer < count, added, lambda: x_BTD)
+
+
 class Decoder(nn.Module):
     """All layers and the last norm; embeddings in, hidden states out.
 
@@ -119,24 +145,33 @@ class Decoder(nn.Module):
 
     def _angles(self, positions_3BT: Int[Array, "3 B T"]) -> Float[Array, "B T half"]:
         cfg = self.config
-        return mrope_angles(positions_3BT, head_width=cfg.head_width, theta=cfg.rope_theta, section=cfg.mrope_section)
+        return mrope_angles(
+            positions_3BT,
+            head_width=cfg.head_width,
+            theta=cfg.rope_theta,
+            section=cfg.mrope_section,
+            interleaved=cfg.mrope_interleaved,
+        )
 
     def __call__(
         self,
         x_BTD: Float[Array, "B T D"],
         positions_3BT: Int[Array, "3 B T"],
         mask_BTT: Bool[Array, "B T T"],
+        injection: Injection | None = None,
         *,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], PromptCache | None]:
         """Return normed hidden states, and with ``keep_cache`` the keys and values of every position."""
         angles = self._angles(positions_3BT)
 
-        def body(x: Array, params: Any, _: None) -> tuple[Array, Any]:
+        def body(x: Array, params: Any, index: Array) -> tuple[Array, Any]:
             x, cache = self.layer.apply({"params": params}, x, angles, mask_BTT)
+            x = x if injection is None else inject(x, injection, index)
             return x, cache if keep_cache else None
 
-        x_BTD, caches = scan_layers(body, x_BTD, self.layers, remat=self.remat, unroll=self.unroll)
+        counted = jnp.arange(self.config.layers)
+        x_BTD, caches = scan_layers(body, x_BTD, self.layers, counted, remat=self.remat, unroll=self.unroll)
         return self.norm(x_BTD), PromptCache(*caches) if keep_cache else None
 
     def decode(

@@ -48,6 +48,24 @@ class RMSNorm(nn.Module):
         return normed.astype(self.dtype) * jnp.broadcast_to(scale.astype(self.dtype), x.shape)
 
 
+class LayerNorm(nn.Module):
+    """Layer normalisation in float32 (arXiv 1607.06450) with a learned scale and bias."""
+
+    eps: float
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading D"]:
+        shape, kind = (x.shape[-1],), jnp.dtype(self.param_dtype)
+        scale = self.param("scale", nn.initializers.ones, shape, kind).astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, kind).astype(jnp.float32)
+        full = x.astype(jnp.float32)
+        centred = full - jnp.mean(full, axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + self.eps)
+        return (normed * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)).astype(self.dtype)
+
+
 @jax.custom_vjp
 def gated_silu(gate: Float[Array, "*leading F"], up: Float[Array, "*leading F"]) -> Float[Array, "*leading F"]:
     """Return ``silu(gate) * up``; its gradient is written out, which makes an MLP a third faster backward on CPU."""
@@ -82,3 +100,32 @@ class GatedMLP(nn.Module):
 
         gate, up = linear(self.feed_forward, "gate")(x), linear(self.feed_forward, "up")(x)
         return linear(x.shape[-1], "down")(gated_silu(gate, up))
+
+
+class MLP(nn.Module):
+    """``down(gelu(up(x)))`` with biases and the tanh form of GELU (arXiv 1606.08415)."""
+
+    feed_forward: int
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading D"]:
+        hidden = Linear(self.feed_forward, True, self.dtype, self.param_dtype, name="up")(x)
+        return Linear(x.shape[-1], True, self.dtype, self.param_dtype, name="down")(nn.gelu(hidden, approximate=True))
+
+
+class Projector(nn.Module):
+    """``output(gelu(input(x)))`` with the exact GELU: from the tower's features to the decoder's width."""
+
+    inner: int
+    out_width: int
+    use_bias: bool = True
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading F"]:
+        kinds = (self.use_bias, self.dtype, self.param_dtype)
+        hidden = nn.gelu(Linear(self.inner, *kinds, name="input")(x), approximate=False)
+        return Linear(self.out_width, *kinds, name="output")(hidden)

@@ -24,14 +24,14 @@ def init_stacked(layer: nn.Module, count: int) -> Callable[..., Any]:
 
 
 def scan_layers(
-    body: Callable[[Array, Any, Any], tuple[Array, Any]],
-    x: Array,
+    body: Callable[[Any, Any, Any], tuple[Any, Any]],
+    x: Any,
     params: Any,
     per_layer: Any = None,
     *,
     remat: str = "none",
     unroll: int = 1,
-) -> tuple[Array, Any]:
+) -> tuple[Any, Any]:
     """Run ``x, out = body(x, layer_params, layer_input)`` through all layers; return the last x and the stacked outs.
 
     ``remat`` names what the backward pass keeps: "none" keeps everything, "dots" the matrix products, "full" only the

@@ -3,22 +3,34 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
 from urt_jax.models.config import ModelConfig
-from urt_jax.models.decoder import Decoder
+from urt_jax.models.decoder import Decoder, Injection
 from urt_jax.models.kv_cache import PromptCache, ResponseCache
 from urt_jax.models.layers import DType
-from urt_jax.models.towers.qwen2_5_vit import Qwen25VisionTower
+from urt_jax.models.towers import make_tower
+from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.masking import segment_mask
-from urt_jax.types import Batch, VisionInput
+from urt_jax.types import NEWLINE, Batch, FeatureBlend, VisionInput
 
 
 def run(model: "VisionLanguageModel", params: Any, *inputs: Any, method: str, **settings: Any) -> Any:
     """Run one method of the model on a parameter tree; pure, and the one spelling of ``apply`` in this project."""
     return model.apply({"params": params}, *inputs, method=method, **settings)
+
+
+def blended(features_ED: Float[Array, "E D"], blend: FeatureBlend) -> Float[Array, "B T D"]:
+    """Return the weighted sums of features in float32, one source after the other: ``[B, T, K, D]`` never exists."""
+    index_BTK, weight_BTK = jnp.asarray(blend.index_BTK), jnp.asarray(blend.weight_BTK, jnp.float32)
+    total = jnp.zeros((*index_BTK.shape[:2], features_ED.shape[-1]), jnp.float32)
+    for source in range(index_BTK.shape[2]):
+        taken = features_ED[index_BTK[..., source]].astype(jnp.float32)
+        total = total + taken * weight_BTK[..., source, None]
+    return total
 
 
 class VisionLanguageModel(nn.Module):
@@ -36,37 +48,44 @@ class VisionLanguageModel(nn.Module):
     def setup(self) -> None:
         """Make the tower, the embedding, the decoder, and a head where it is not tied to the embedding."""
         cfg, kinds = self.config.decoder, (self.dtype, self.param_dtype)
-        self.vision = Qwen25VisionTower(self.config.vision, *kinds, self.remat)
+        self.vision = make_tower(self.config.vision, *kinds, self.remat)
         shape, param_dtype = (cfg.vocab_size, cfg.width), jnp.dtype(self.param_dtype)
         self.embedding = self.param("embedding", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
         self.decoder = Decoder(cfg, *kinds, self.remat, self.unroll)
         if not cfg.tied_head:
             self.head = self.param("head", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
 
-    def features(self, vision: VisionInput) -> Float[Array, "E D"]:
+    def features(self, vision: VisionInput) -> VisionFeatures:
         """Encode all frames; row ``i * M + m`` is merged patch m of frame i, as ``Batch.vision_index_BT`` counts."""
-        merged = self.vision(vision)
-        return merged.reshape(-1, merged.shape[-1])
+        return self.vision(vision)
 
-    def embed(
-        self, tokens_BT: Int[Array, "B T"], vision_index_BT: Int[Array, "B T"], features_ED: Float[Array, "E D"] | None
-    ) -> Float[Array, "B T D"]:
-        """Look tokens up and put features in the places of placeholders (``vision_index_BT >= 0``)."""
-        x_BTD = self.embedding[tokens_BT].astype(self.dtype)
-        if features_ED is None:
+    def embed(self, batch: Batch, features: VisionFeatures | None) -> Float[Array, "B T D"]:
+        """Look tokens up and put features, mixes of features and line ends in the places that show them."""
+        x_BTD = self.embedding[jnp.asarray(batch.tokens_BT)].astype(self.dtype)
+        if features is None:
             return x_BTD
-        shown = features_ED[jnp.maximum(vision_index_BT, 0)].astype(self.dtype)
-        return jnp.where((vision_index_BT >= 0)[..., None], shown, x_BTD)
+        index_BT = jnp.asarray(batch.vision_index_BT)
+        if batch.blend is None:
+            shown = features.merged_ED[jnp.maximum(index_BT, 0)]
+        else:
+            shown = blended(features.merged_ED, batch.blend)
+        x_BTD = jnp.where((index_BT >= 0)[..., None], shown.astype(self.dtype), x_BTD)
+        if features.newline_D is None:
+            return x_BTD
+        return jnp.where((index_BT == NEWLINE)[..., None], features.newline_D[None, None].astype(self.dtype), x_BTD)
 
     def hidden(self, batch: Batch, *, keep_cache: bool = False) -> tuple[Float[Array, "B T D"], PromptCache | None]:
         """Run the whole batch, causal within segments; return normed hidden states and, if wanted, the cache."""
-        has_frames = batch.vision.mask_IP.shape[0] > 0
-        features = self.features(batch.vision) if has_frames else None
-        tokens, segments = jnp.asarray(batch.tokens_BT), jnp.asarray(batch.segments_BT)
-        x_BTD = self.embed(tokens, jnp.asarray(batch.vision_index_BT), features)
-        index_T = jnp.arange(tokens.shape[1])
+        features = self.features(batch.vision) if batch.vision.mask_IP.shape[0] > 0 else None
+        segments = jnp.asarray(batch.segments_BT)
+        x_BTD = self.embed(batch, features)
+        injection = None
+        if features is not None and features.deep_KED is not None:
+            injection = Injection(features.deep_KED, jnp.asarray(batch.vision_index_BT))
+        index_T = jnp.arange(segments.shape[1])
         mask = segment_mask(segments, segments, index_T, index_T)
-        return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), jnp.asarray(mask), keep_cache=keep_cache)
+        positions = jnp.asarray(batch.positions_3BT)
+        return self.decoder(x_BTD, positions, jnp.asarray(mask), injection, keep_cache=keep_cache)
 
     def decode(
         self,
@@ -95,3 +114,35 @@ class VisionLanguageModel(nn.Module):
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
         """Return the logits of every position (for parity and debugging; training never forms them)."""
         return self.logits(self.hidden(batch)[0])
+
+
+def init_params(config: ModelConfig, rng: Array) -> dict[str, Any]:
+    """Draw fresh float32 weights."""
+    return _plain(VisionLanguageModel(config).init(rng, probe_batch(config))["params"])
+
+
+def abstract_params(config: ModelConfig) -> dict[str, Any]:
+    """Return the shapes the model declares, without allocating anything."""
+    return jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
+
+
+def probe_batch(config: ModelConfig) -> Batch:
+    """Return the smallest batch that touches every weight: one token and one merged patch."""
+    patches = config.vision.merge_size**2
+    ones = jnp.ones((1, 1), jnp.int32)
+    return Batch(
+        tokens_BT=ones,
+        positions_3BT=jnp.zeros((3, 1, 1), jnp.int32),
+        segments_BT=ones,
+        vision_index_BT=ones * 0,
+        loss_mask_BT=ones > 0,
+        vision=VisionInput(
+            jnp.zeros((1, patches, config.vision.patch_features)),
+            jnp.zeros((1, patches, 2), jnp.int32),
+            jnp.ones((1, patches), bool),
+        ),
+    )
+
+
+def _plain(tree: Any) -> Any:
+    return {key: _plain(value) for key, value in tree.items()} if hasattr(tree, "items") else tree

@@ -1,6 +1,7 @@
 """Rotary position embeddings: the multimodal form of the decoder and the 2-D form of the vision tower."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -11,19 +12,33 @@ def inverse_frequencies(width: int, theta: float) -> Float[Array, " half"]:
 
 
 def mrope_angles(
-    positions_3BT: Int[Array, "3 B T"], *, head_width: int, theta: float, section: tuple[int, ...]
+    positions_3BT: Int[Array, "3 B T"],
+    *,
+    head_width: int,
+    theta: float,
+    section: tuple[int, ...],
+    interleaved: bool = False,
 ) -> Float[Array, "B T half"]:
     """Return the rotation angles of M-RoPE, ``half = head_width / 2`` (Qwen2-VL, arXiv 2409.12191, section 2.1).
 
-    The half-width is cut into ``section`` pieces (temporal, height, width); each piece turns by its own position row::
+    Each frequency turns by one of the position rows (temporal, height, width), ``section`` of them by each: in three
+    runs, or dealt out in turn until a row has its share (Qwen3-VL, arXiv 2511.21631)::
 
-        frequencies  0 1 2 | 3 4 5 6 | 7 8 9 10        section = (3, 4, 4)
-        position row   t        h         w
+        frequencies  0 1 2 3 | 4 5 6 | 7 8 9      0 1 2 3 4 5 6 7 8 9
+        position row    t        h       w        t h w t h w t h w t      section = (4, 3, 3)
     """
     frequencies = inverse_frequencies(head_width, theta)
-    row_of_frequency = jnp.repeat(jnp.arange(len(section)) % 3, jnp.array(section), total_repeat_length=head_width // 2)
+    row_of_frequency = jnp.array(_dealt_rows(section) if interleaved else np.repeat(np.arange(3), section))
     positions = jnp.moveaxis(positions_3BT, 0, -1).astype(jnp.float32)  # [B, T, 3]
     return positions[..., row_of_frequency] * frequencies[None, None]
+
+
+def _dealt_rows(section: tuple[int, ...]) -> np.ndarray:
+    """Return the position row of each frequency: height and width in every third place, temporal everywhere else."""
+    rows = np.zeros(sum(section), np.int64)
+    for row in (1, 2):
+        rows[row : 3 * section[row] : 3] = row
+    return rows
 
 
 def grid_angles(positions_IP2: Int[Array, "I P 2"], *, head_width: int, theta: float) -> Float[Array, "I P half"]:

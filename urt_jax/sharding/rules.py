@@ -16,9 +16,9 @@ PyTree = Any
 # on `fsdp`. Norms and the biases that are added after that sum lie whole everywhere.
 RULES: tuple[tuple[str, P], ...] = (
     (r"(^|/)(embedding|head)$", P("tensor", "fsdp")),  # [V, D]
-    (r"(^|/)(o|proj|down|merger_out)/kernel$", P("tensor", "fsdp")),  # [inner, D]
-    (r"/kernel$", P("fsdp", "tensor")),  # [D, inner]: q k v qkv gate up merger_in patch_embed
-    (r"(^|/)(q|k|v|qkv|gate|up|merger_in)/bias$", P("tensor")),  # [inner]
+    (r"(^|/)(o|proj|down|output)/kernel$", P("tensor", "fsdp")),  # [inner, D]
+    (r"/kernel$", P("fsdp", "tensor")),  # [D, inner]: q k v qkv gate up input patch_embed
+    (r"(^|/)(q|k|v|qkv|gate|up|input)/bias$", P("tensor")),  # [inner]
     (r"", P()),
 )
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from urt_jax.checkpoints.model_folder import LoadedModel, load_processor, random_model, write_geometry
+from urt_jax.checkpoints.model_folder import LoadedModel, load_processor, random_model, write_settings
 from urt_jax.config import BaseConfig, ShapeConfig
 from urt_jax.data.examples import TASKS
 from urt_jax.data.prompts import prompt_text, render, template_phrases
 from urt_jax.data.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
 from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
 from urt_jax.evals.tables import Cell, format_table
-from urt_jax.families.qwen2_5_vl import FAMILY
-from urt_jax.models.config import DecoderConfig, ModelConfig, VisionConfig
+from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
+from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.stages.records import training_source
 from urt_jax.stages.sft import compute_dtype, finish, open_model, train_on
@@ -80,10 +80,8 @@ def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
     phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases())]
     build_tokenizer(corpus, phrases, vocab_size=shape.vocab_size, folder=folder)
     low, high = PICTURE_PIXELS, 4 * PICTURE_PIXELS
-    geometry = replace(
-        FAMILY.default_geometry, min_pixels=low, max_pixels=high, video_min_pixels=low, video_max_pixels=high
-    )
-    write_geometry(folder, geometry)
+    geometry = replace(DEFAULT_GEOMETRY, min_pixels=low, max_pixels=high, video_min_pixels=low, video_max_pixels=high)
+    write_settings(folder, FAMILY.picture_files(geometry))
     tokenizer = load_tokenizer(folder)
     ids = {
         name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>"))
@@ -104,7 +102,7 @@ def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
             rope_theta=10_000.0,
             tied_head=True,
         ),
-        vision=VisionConfig(
+        vision=WindowedVisionConfig(
             depth=shape.vision_layers,
             width=shape.vision_width,
             heads=shape.vision_heads,

@@ -9,9 +9,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from urt_jax.models.config import VisionConfig
-from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
+from urt_jax.models.config import WindowedVisionConfig
+from urt_jax.models.layers import DType, GatedMLP, Linear, Projector, RMSNorm
 from urt_jax.models.stacked import init_stacked, scan_layers
+from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.ops.rope import grid_angles, rotate
 from urt_jax.types import VisionInput
@@ -20,7 +21,7 @@ from urt_jax.types import VisionInput
 class VisionBlock(nn.Module):
     """One pre-norm block whose attention sees a window or the whole frame, chosen by a traced flag."""
 
-    config: VisionConfig
+    config: WindowedVisionConfig
     dtype: DType = jnp.float32
     param_dtype: DType = jnp.float32
 
@@ -52,22 +53,36 @@ class VisionBlock(nn.Module):
         return x_IPD + GatedMLP(cfg.feed_forward, True, *kinds, name="mlp")(normed)
 
 
+class PatchMerger(nn.Module):
+    """Norm each patch, join the patches of a merge block and project them."""
+
+    config: WindowedVisionConfig
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_IPD: Float[Array, "I P D"]) -> Float[Array, "E F"]:
+        cfg, kinds = self.config, (self.dtype, self.param_dtype)
+        inner = cfg.width * cfg.merge_size**2
+        joined = RMSNorm(cfg.norm_eps, *kinds, name="norm")(x_IPD).reshape(-1, inner)
+        return Projector(inner, cfg.out_width, True, *kinds, name="mlp")(joined)
+
+
 class Qwen25VisionTower(nn.Module):
     """Patches of all frames in, one feature per 2x2 group of patches out.
 
     Window layers and full layers share one scan body; a per-layer flag picks the attention at run time.
     """
 
-    config: VisionConfig
+    config: WindowedVisionConfig
     dtype: DType = jnp.float32
     param_dtype: DType = jnp.float32
     remat: str = "none"
 
     @nn.compact
-    def __call__(self, vision: VisionInput) -> Float[Array, "I M D"]:
+    def __call__(self, vision: VisionInput) -> VisionFeatures:
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         patches = jnp.asarray(vision.patches_IPC)
-        frames, slots, _ = patches.shape
         x = Linear(cfg.width, False, *kinds, name="patch_embed")(patches)
         angles = grid_angles(jnp.asarray(vision.positions_IP2), head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
         mask = jnp.asarray(vision.mask_IP)
@@ -81,7 +96,4 @@ class Qwen25VisionTower(nn.Module):
             return block.apply({"params": layer}, x, angles, mask, full), None  # type: ignore[return-value]
 
         x, _ = scan_layers(body, x, params, full_L, remat=self.remat)
-        normed = RMSNorm(cfg.norm_eps, *kinds, name="merger_norm")(x)
-        merged = normed.reshape(frames, slots // cfg.merge_size**2, -1)
-        hidden = nn.gelu(Linear(merged.shape[-1], True, *kinds, name="merger_in")(merged), approximate=False)
-        return Linear(cfg.out_width, True, *kinds, name="merger_out")(hidden)
+        return VisionFeatures(PatchMerger(cfg, *kinds, name="projector")(x))

@@ -1,0 +1,112 @@
+"""The tensors of a safetensors folder: found by name in whichever shard, described by its header, read by slices."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from urt_jax.data.examples import BadInputError
+from urt_jax.families.family import Family
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+
+class StoredTensor(NamedTuple):
+    """One tensor of a file that is open: its header is known, its data is read on demand."""
+
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors names it: F32, BF16, ...
+    file: Any
+
+    def read(self, *part: slice) -> np.ndarray:
+        """Return a part of the tensor as a new array.
+
+        Raises:
+            BadInputError: the data cannot be read.
+        """
+        try:
+            return self.file.get_slice(self.name)[part]
+        except SafetensorError as error:
+            raise BadInputError(f"{self.path}: {self.name} cannot be read ({error}); copy the file again") from None
+
+
+def stored_tensors(folder: Path, family: Family) -> dict[str, StoredTensor]:
+    """Return the tensors of a folder by their names in the family's own layout.
+
+    Raises:
+        BadInputError: no safetensors, an unreadable index, a missing, truncated or mismatched shard, or one tensor
+            under two names.
+    """
+    found: dict[str, StoredTensor] = {}
+    for path, names in _locate(folder).items():
+        file = _open(path)
+        for name in names if names is not None else file.keys():
+            plain = plain_name(name, family)
+            if re.search(rf"{family.unused_tensors}|\.rotary_emb\.inv_freq$", plain):
+                continue
+            if plain in found:
+                raise BadInputError(f"{folder}: {name} and {found[plain].name} are the same tensor; keep one of them")
+            found[plain] = _described(file, name, path)
+    return found
+
+
+def plain_name(name: str, family: Family) -> str:
+    """Return a stored tensor's name in the family's own layout."""
+    for pattern, replacement in family.name_aliases:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def written_names(folder: Path, family: Family) -> Mapping[str, str]:
+    """Return what a folder calls each tensor, by the family's own names; empty where it holds no readable weights.
+
+    Asked when a model is written: a source that was removed meanwhile must not lose what was trained.
+    """
+    try:
+        return {plain: tensor.name for plain, tensor in stored_tensors(folder, family).items()}
+    except BadInputError:
+        return {}
+
+
+def _locate(folder: Path) -> dict[Path, list[str] | None]:
+    """Return the files of a folder with the tensors that the index names in them, None where there is no index."""
+    index = folder / INDEX_NAME
+    if index.is_file():
+        try:
+            weight_map = json.loads(index.read_text())["weight_map"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise BadInputError(f"{index}: not a readable index ({error!r}); copy the file again") from None
+        missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
+        if missing:
+            raise BadInputError(
+                f"{folder}: {INDEX_NAME} names shards that are not there: {', '.join(missing)}; copy them"
+            )
+        files: dict[Path, list[str] | None] = {}
+        for name, file_name in weight_map.items():
+            files.setdefault(folder / file_name, []).append(name)  # type: ignore[union-attr]
+        return files
+    if not (folder / SINGLE_NAME).is_file():
+        raise BadInputError(f"{folder}: neither {SINGLE_NAME} nor {INDEX_NAME} is there; only safetensors are read")
+    return {folder / SINGLE_NAME: None}
+
+
+def _described(file: Any, name: str, path: Path) -> StoredTensor:
+    try:
+        header = file.get_slice(name)
+    except SafetensorError as error:
+        raise BadInputError(f"{path}: {error}; the index and the shard do not belong together") from None
+    return StoredTensor(name, path, tuple(header.get_shape()), header.get_dtype(), file)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, "np")
+    except (SafetensorError, OSError) as error:
+        raise BadInputError(f"{path}: not a readable safetensors file ({error}); copy it again") from None

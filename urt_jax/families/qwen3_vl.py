@@ -1,0 +1,296 @@
+"""Qwen3-VL (arXiv 2511.21631): its config.json, tensor names, clip budget, time stamps and M-RoPE positions."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from urt_jax.data.examples import BadInputError
+from urt_jax.data.images import (
+    MAX_ASPECT_RATIO,
+    SHRINK,
+    PictureGeometry,
+    image_patches,
+    normalize,
+    patchify,
+    resize_image,
+)
+from urt_jax.families.family import (
+    Family,
+    Json,
+    MediaLayout,
+    PictureSettings,
+    Piece,
+    WeightRule,
+    linear_rules,
+    norm_rules,
+)
+from urt_jax.families.picture_settings import picture_files, read_picture_geometry
+from urt_jax.families.qwen_decoder import decoder_rules, missing_key, read_decoder, token_id, write_decoder
+from urt_jax.models.config import DeepStackVisionConfig, ModelConfig
+from urt_jax.types import FramePatches
+
+NAME = "Qwen3-VL"
+DEFAULT_FPS = 24.0  # what transformers assumes for frames of unknown rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipGeometry(PictureGeometry):
+    """As pictures of the Qwen line, but the pixel budget of a video is that of the whole clip (frames x h x w).
+
+    ``keep_wrapper``: the time stamps of a clip stand inside the vision start and end that the chat template wrote
+    around the clip (transformers 5), or in place of them (transformers 4, with which the first checkpoints were made).
+    """
+
+    keep_wrapper: bool = False
+
+    def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "ClipGeometry | None":
+        """Return settings that give these media fewer pixels, or None when all are at the minimum already."""
+        longest = max((int(np.prod(frames.shape[:3])) for frames in clips), default=0)
+        clip_pixels = min(self.video_max_pixels, longest) if longest else self.video_min_pixels
+        pictures = super().smaller(images, [])
+        if pictures is None and clip_pixels <= self.video_min_pixels:
+            return None
+        smaller = max(int(clip_pixels * SHRINK), self.video_min_pixels)
+        return replace(self, max_pixels=pictures.max_pixels if pictures else self.max_pixels, video_max_pixels=smaller)
+
+
+DEFAULT_GEOMETRY = ClipGeometry(
+    patch_size=16,
+    min_pixels=256 * 256,
+    max_pixels=4096 * 4096,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    video_min_pixels=128 * 32 * 32,
+    video_max_pixels=768 * 32 * 32,
+)
+
+
+def read_config(config: Json) -> ModelConfig:
+    """Translate config.json into our sizes.
+
+    Raises:
+        BadInputError: a needed key is missing, or the checkpoint uses something this family's code does not do.
+    """
+    text, vision = config.get("text_config", {}), config.get("vision_config", {})
+    if text.get("attention_bias"):
+        raise BadInputError(f"config.json sets attention_bias; {NAME} checkpoints have none")
+    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
+    interleaved = {"mrope_interleaved": True, "qkv_bias": False, "qk_norm": True}
+    try:
+        decoder = read_decoder(
+            {"head_dim": 128, **text}, name=NAME, tied=tied, default_theta=5e6, default_section=(24, 20, 20),
+            **interleaved,
+        )  # fmt: skip
+        tower = DeepStackVisionConfig(
+            depth=vision["depth"],
+            width=vision["hidden_size"],
+            heads=vision["num_heads"],
+            feed_forward=vision["intermediate_size"],
+            out_width=vision["out_hidden_size"],
+            patch_size=vision.get("patch_size", 16),
+            temporal_patch_size=vision.get("temporal_patch_size", 2),
+            merge_size=vision.get("spatial_merge_size", 2),
+            channels=vision.get("in_channels", 3),
+            position_side=math.isqrt(vision.get("num_position_embeddings", 2304)),
+            deepstack_layers=tuple(vision.get("deepstack_visual_indexes", (8, 16, 24))),
+            rope_theta=float((vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
+        )
+    except KeyError as missing:
+        raise missing_key(missing, NAME) from None
+    return ModelConfig(
+        decoder=decoder,
+        vision=tower,
+        image_token_id=token_id(config, ["image_token_id"], 151655),
+        video_token_id=token_id(config, ["video_token_id"], 151656),
+        vision_start_token_id=token_id(config, ["vision_start_token_id"], 151652),
+        vision_end_token_id=token_id(config, ["vision_end_token_id"], 151653),
+    )
+
+
+def write_config(config: ModelConfig, token_ids: Json) -> Json:
+    """Write config.json as transformers 5 does; ``token_ids`` adds bos, eos and pad."""
+    decoder, tower = config.decoder, config.vision
+    assert isinstance(tower, DeepStackVisionConfig)
+    rope = {"mrope_section": list(decoder.mrope_section), "mrope_interleaved": True}
+    return {
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": "qwen3_vl",
+        "image_token_id": config.image_token_id,
+        "video_token_id": config.video_token_id,
+        "vision_start_token_id": config.vision_start_token_id,
+        "vision_end_token_id": config.vision_end_token_id,
+        "tie_word_embeddings": decoder.tied_head,
+        "text_config": write_decoder(decoder, "qwen3_vl_text", token_ids, **rope) | {"attention_bias": False},
+        "vision_config": {
+            "model_type": "qwen3_vl_vision",
+            "depth": tower.depth,
+            "hidden_size": tower.width,
+            "intermediate_size": tower.feed_forward,
+            "num_heads": tower.heads,
+            "out_hidden_size": tower.out_width,
+            "patch_size": tower.patch_size,
+            "temporal_patch_size": tower.temporal_patch_size,
+            "spatial_merge_size": tower.merge_size,
+            "in_channels": tower.channels,
+            "num_position_embeddings": tower.position_side**2,
+            "deepstack_visual_indexes": list(tower.deepstack_layers),
+            "hidden_act": "gelu_pytorch_tanh",
+        },
+    }
+
+
+def weight_rules(config: ModelConfig) -> tuple[WeightRule, ...]:
+    """Return the table of tensor names."""
+    tower = config.vision
+    assert isinstance(tower, DeepStackVisionConfig)
+    patch_axes = (tower.channels, tower.temporal_patch_size, tower.patch_size, tower.patch_size)
+    rules = decoder_rules(config.decoder, prefix="model.language_model.", head="lm_head.weight")
+    rules += [
+        WeightRule("model.visual.patch_embed.proj.weight", ("vision", "patch_embed", "kernel"), True, patch_axes),
+        WeightRule("model.visual.patch_embed.proj.bias", ("vision", "patch_embed", "bias")),
+        WeightRule("model.visual.pos_embed.weight", ("vision", "positions")),
+    ]
+    block, blocks, stack = "model.visual.blocks.{}.", ("vision", "blocks"), tower.depth
+    for ours in ("qkv", "proj"):
+        rules += linear_rules(f"{block}attn.{ours}", (*blocks, ours), stack=stack)
+    for number, ours in ((1, "up"), (2, "down")):
+        rules += linear_rules(f"{block}mlp.linear_fc{number}", (*blocks, "mlp", ours), stack=stack)
+    for norm in ("norm1", "norm2"):
+        rules += norm_rules(f"{block}{norm}", (*blocks, norm), stack=stack)
+    mergers = [("model.visual.merger.", ("vision", "projector"), 0)]
+    if tower.deepstack_layers:
+        deep = len(tower.deepstack_layers)
+        mergers.append(("model.visual.deepstack_merger_list.{}.", ("vision", "deep_projector"), deep))
+    for theirs, path, deep in mergers:
+        rules += norm_rules(f"{theirs}norm", (*path, "norm"), stack=deep)
+        for number, ours in ((1, "input"), (2, "output")):
+            rules += linear_rules(f"{theirs}linear_fc{number}", (*path, "mlp", ours), stack=deep)
+    return tuple(rules)
+
+
+def read_geometry(settings: PictureSettings) -> ClipGeometry:
+    """Return the picture settings, and from the version that wrote config.json how clips stand in the prompt."""
+    geometry = read_picture_geometry(settings, DEFAULT_GEOMETRY)
+    major = str(settings.config.get("transformers_version", "4")).split(".")[0]
+    return replace(geometry, keep_wrapper=major.isdecimal() and int(major) >= 5)
+
+
+def clip_size(frames: int, height: int, width: int, geometry: ClipGeometry) -> tuple[int, int]:
+    """Return the (height, width) of the frames of a clip: multiples of the factor within the clip's pixel budget.
+
+    The budget counts whole temporal patches; sides below the factor are scaled up first (transformers 5, Qwen3-VL).
+
+    Raises:
+        BadInputError: one side is more than 200 times the other.
+    """
+    factor, step = geometry.factor, geometry.temporal_patch_size
+    if min(height, width) < factor:
+        scale = max(factor / height, factor / width)
+        height, width = int(height * scale), int(width * scale)
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise BadInputError(
+            f"frames of {height}x{width} (height x width): one side may be at most {MAX_ASPECT_RATIO} times the other; "
+            "crop or pad them"
+        )
+    counted = round(frames / step) * step
+    rounded = round(height / factor) * factor, round(width / factor) * factor
+    if counted * math.prod(rounded) > geometry.video_max_pixels:
+        ratio = math.sqrt(frames * height * width / geometry.video_max_pixels)
+        rows, columns = math.floor(height / ratio / factor), math.floor(width / ratio / factor)
+        return max(rows, 1) * factor, max(columns, 1) * factor
+    if counted * math.prod(rounded) < geometry.video_min_pixels:
+        ratio = math.sqrt(geometry.video_min_pixels / (frames * height * width))
+        return math.ceil(height * ratio / factor) * factor, math.ceil(width * ratio / factor) * factor
+    return rounded
+
+
+def clip_patches(frames: np.ndarray, geometry: ClipGeometry, *, name: str) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Resize, normalise and cut a clip uint8 [F, H, W, 3]; return float32 patches [P, C] and the grid (t, h, w).
+
+    A clip shorter than one temporal patch counts as one.
+
+    Raises:
+        BadInputError: as ``clip_size``, naming the clip.
+    """
+    count = max(len(frames), geometry.temporal_patch_size)
+    try:
+        size = clip_size(count, frames.shape[1], frames.shape[2], geometry)
+    except BadInputError as error:
+        raise BadInputError(f"{name}: {error}") from None
+    resized = np.stack([resize_image(frame, size) for frame in frames])
+    return patchify(
+        normalize(resized, geometry.mean, geometry.std),
+        patch_size=geometry.patch_size,
+        temporal_patch_size=geometry.temporal_patch_size,
+        merge_size=geometry.merge_size,
+    )
+
+
+def lay_out_image(
+    image: np.ndarray, geometry: ClipGeometry, config: ModelConfig, *, alone: bool, name: str
+) -> MediaLayout:
+    """Resize, cut and lay out one picture uint8 [H, W, 3]; it makes no difference whether it is ``alone``."""
+    return lay_out(*image_patches(image, geometry=geometry, name=name), config)
+
+
+def lay_out_clip(
+    frames: np.ndarray, fps: float | None, geometry: ClipGeometry, config: ModelConfig, *, name: str
+) -> MediaLayout:
+    """Resize, cut and lay out one clip; every temporal patch is written with its time in seconds before it."""
+    patches, grid = clip_patches(frames, geometry, name=name)
+    times = frame_times(len(frames), fps or DEFAULT_FPS, geometry.temporal_patch_size)
+    block = f"<|vision_start|>{FAMILY.video_placeholder}<|vision_end|>"
+    text = "".join(f"<{time:.1f} seconds>{block}" for time in times)
+    return lay_out(patches, grid, config)._replace(text=text, instead_of=None if geometry.keep_wrapper else block)
+
+
+def frame_times(frames: int, fps: float, step: int) -> list[float]:
+    """Return the time of each temporal patch in seconds: the middle between its first and last frame."""
+    times = [min(index, frames - 1) / fps for index in range(-(-frames // step) * step)]
+    return [(times[i] + times[i + step - 1]) / 2 for i in range(0, len(times), step)]
+
+
+def lay_out(patches: np.ndarray, grid: tuple[int, int, int], config: ModelConfig) -> MediaLayout:
+    """Lay a picture or clip out for the tower and the prompt; each temporal patch is a piece with its own positions.
+
+    ``patches`` float32 [t*h*w, C] come in Hugging Face order (2x2 groups contiguous, raster over groups), which is the
+    tower's own; ``grid`` is (t, h, w) in patches.
+    """
+    merge = config.vision.merge_size
+    steps, rows, cols = grid[0], grid[1] // merge, grid[2] // merge
+    row, col = (place.astype(np.int32) for place in np.divmod(np.arange(rows * cols), cols))
+    inner_row, inner_col = np.divmod(np.arange(merge * merge), merge)
+    position = np.stack([row[:, None] * merge + inner_row, col[:, None] * merge + inner_col], axis=-1)
+    position = position.reshape(-1, 2).astype(np.int32)
+    frames = tuple(
+        FramePatches(patches_PC=cut, positions_P2=position, mask_P=np.ones(len(cut), bool))
+        for cut in patches.reshape(steps, len(position), -1)
+    )
+    offsets = np.stack([np.zeros_like(row), row, col])
+    slots = np.arange(rows * cols)
+    pieces = tuple(
+        Piece(np.stack([np.full_like(slots, step), slots], axis=-1).astype(np.int32), offsets, max(rows, cols))
+        for step in range(steps)
+    )
+    return MediaLayout(frames=frames, pieces=pieces)
+
+
+FAMILY = Family(
+    model_type="qwen3_vl",
+    read_config=read_config,
+    write_config=write_config,
+    weight_rules=weight_rules,
+    name_aliases=(
+        (r"^language_model\.model\.", "model.language_model."),
+        (r"^language_model\.", "model.language_model."),
+        (r"^visual\.", "model.visual."),
+        (r"^model\.(?=layers\.|embed_tokens\.|norm\.)", "model.language_model."),
+    ),
+    module_names=(),
+    read_geometry=read_geometry,
+    picture_files=partial(picture_files, processor="Qwen3VLProcessor", video_processor="Qwen3VLVideoProcessor"),
+    lay_out_image=lay_out_image,
+    lay_out_clip=lay_out_clip,
+)
