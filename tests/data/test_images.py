@@ -3,6 +3,8 @@
 import base64
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -111,6 +113,39 @@ def test_cmyk_becomes_rgb() -> None:
     assert np.abs(jpeg.astype(int) - [0, 255, 255]).max() <= 3
 
 
+def test_inks_of_a_photoshop_jpeg_are_stored_inverted() -> None:
+    inks = Image.merge("CMYK", [Image.new("L", (16, 16), value) for value in (0, 128, 255, 51)])
+    data = encoded(inks, "JPEG", quality=100)
+    stored = Image.open(BytesIO(data)).getpixel((0, 0))
+    marked = data[:2] + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00" + data[2:]  # APP14, no transform
+    assert np.abs(np.array(stored) - [0, 128, 255, 51]).max() <= 2
+    expected = np.array([255, 127, 0]) * (255 - 51) / 255
+    for source in (data, marked):
+        assert np.abs(load_image(source, name="x")[0, 0] - expected).max() <= 3
+
+
+def test_sixteen_bit_colours_are_scaled() -> None:
+    colours = np.array([[0, 257, 65535], [32768, 128, 65280]], ">u2")  # two pixels, the high bytes are shown
+    expected = [[[0, 1, 255], [128, 0, 255]]]
+    np.testing.assert_array_equal(load_image(raw_png(2, 1, 16, 2, colours.tobytes()), name="x"), expected)
+    clear = np.concatenate([colours, [[65535], [0]]], axis=1).astype(">u2")  # with alpha, the second pixel invisible
+    np.testing.assert_array_equal(
+        load_image(raw_png(2, 1, 16, 6, clear.tobytes()), name="x"), [[[0, 1, 255], [255, 255, 255]]]
+    )
+    grey = np.array([[257 * 9, 65535], [5, 0]], ">u2")
+    np.testing.assert_array_equal(load_image(raw_png(2, 1, 16, 4, grey.tobytes()), name="x")[..., 0], [[9, 255]])
+
+
+def test_few_bits_are_spread_over_the_whole_range() -> None:
+    assert load_image(raw_png(8, 1, 1, 0, b"\xa5"), name="x")[0, :, 0].tolist() == [255, 0, 255, 0, 0, 255, 0, 255]
+    assert load_image(raw_png(4, 1, 2, 0, b"\x1b"), name="x")[0, :, 0].tolist() == [0, 85, 170, 255]
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.putdata([0, 1])
+    loaded = load_image(encoded(picture, bits=1), name="x")
+    np.testing.assert_array_equal(loaded, [[[10, 20, 30], [200, 100, 50]]])
+
+
 @pytest.mark.parametrize(("mode", "value", "expected"), [("1", 1, 255), ("L", 77, 77)])
 def test_bilevel_and_grey_fill_three_channels(mode: str, value: int, expected: int) -> None:
     loaded = load_image(encoded(Image.new(mode, (3, 2), value)), name="x")
@@ -152,9 +187,22 @@ def test_a_broken_exif_note_leaves_the_picture_as_stored() -> None:
     np.testing.assert_array_equal(load_image(data, name="x"), pixels)
 
 
-def test_an_animation_gives_its_first_frame() -> None:
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF"])
+def test_every_format_is_turned_upright(form: str) -> None:
+    upright = np.zeros((32, 48, 3), np.uint8)
+    upright[:16, :16] = (255, 255, 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright, 1)))
+    loaded = load_image(encoded(stored, form, exif=exif.tobytes()), name="x")
+    assert loaded.shape == upright.shape
+    assert np.abs(loaded.astype(int) - upright).mean() < 2
+
+
+@pytest.mark.parametrize(("form", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})])
+def test_an_animation_gives_its_first_frame(form: str, options: dict) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
     assert (load_image(data, name="x") == [255, 0, 0]).all()
 
 
@@ -209,6 +257,35 @@ def test_a_picture_bomb_is_refused_before_decoding(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("side", [9000, 10_000, 50_000])  # over our limit; where Pillow warns; where Pillow raises
 def test_huge_headers_are_refused(side: int) -> None:
     assert "at most 67108864 pixels are decoded" in refusal(png_of_size(side, side))
+
+
+def test_a_picture_bomb_costs_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(raw_png(50_000, 50_000, 8, 2, bytes(1 << 24)))
+    assert path.stat().st_size < 100_000
+    code = (
+        "import resource, sys\n"
+        "from urt_jax.data.images import BadInputError, load_image\n"
+        "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = used()\n"
+        "try:\n    load_image(sys.argv[1], name='x')\n"
+        "except BadInputError as error:\n    print(used() - before, error)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+    kibibytes, message = shown.stdout.split(" ", 1)
+    assert int(kibibytes) < 16 * 1024
+    assert "at most 67108864 pixels are decoded" in message
+
+
+def raw_png(width: int, height: int, bits: int, colour: int, row: bytes) -> bytes:
+    """Return a PNG of one given row, whatever its header says; ``colour`` is the colour type of the format."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    body = zlib.compress(b"\x00" + row)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 def png_of_size(width: int, height: int) -> bytes:

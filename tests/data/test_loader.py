@@ -18,20 +18,25 @@ def counted(name: str) -> Source:
 
 def test_mixing_depends_on_seed_and_row_alone() -> None:
     sources = [counted("a"), counted("b")._replace(weight=3.0)]
-    forward = [mix(sources, seed=3, rows=400)(row).id for row in range(400)]
+    forward = [mix(sources, seed=3, rows=400)(row).example.id for row in range(400)]
     again = mix(sources, seed=3, rows=400)
-    assert [again(row).id for row in reversed(range(400))] == forward[::-1]
-    assert [mix(sources, seed=4, rows=400)(row).id for row in range(400)] != forward
+    assert [again(row).example.id for row in reversed(range(400))] == forward[::-1]
+    assert [mix(sources, seed=4, rows=400)(row).example.id for row in range(400)] != forward
 
 
 def test_each_source_is_drawn_by_weight_and_read_in_its_own_order() -> None:
     sources = [counted("a"), counted("b")._replace(weight=3.0)]
     record = mix(sources, seed=0, rows=2000)
-    ids = [record(row).id for row in range(2000)]
+    ids = [record(row).example.id for row in range(2000)]
     for name, share in (("a", 0.25), ("b", 0.75)):
         mine = [i for i in ids if i.startswith(name)]
         assert mine == [f"{name}{n}" for n in range(len(mine))]
         assert abs(len(mine) / 2000 - share) < 0.04
+
+
+def test_every_record_comes_with_the_wording_of_its_source() -> None:
+    drawn = [mix([counted("a"), counted("b")._replace(template="v2")], seed=0, rows=40)(row) for row in range(40)]
+    assert {(item.example.id[0], item.template) for item in drawn} == {("a", "v1"), ("b", "v2")}
 
 
 def test_every_epoch_shows_every_record_once_in_a_new_order() -> None:

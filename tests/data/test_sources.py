@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.video_samples import grey_frames, write_video
 from urt_jax.data.examples import BadInputError, Example, Media
 from urt_jax.data.prompts import render
 from urt_jax.data.sources import read_examples, read_pool, write_examples
+from urt_jax.data.video import load_clip, load_frames
 
 GPT = {"from": "gpt", "value": "<think>\n..\n</think>\n<answer>Image 2 is better</answer>"}
 
@@ -99,6 +101,53 @@ def test_pictures_of_a_video_pair_are_the_frames_of_two_clips(folder: Path) -> N
         folder, sft("<image>" * 8, {"from": "gpt", "value": "<answer>Video 1 is better</answer>"}, images=frames)
     )
     assert len(render(tagged).images) == 8
+
+
+@pytest.mark.parametrize("count", [4, 6, 16])
+@pytest.mark.parametrize("known_by", [{"solution": "Video 1 is better"}, {"task": "video_gen", "label": 1}])
+def test_frames_of_two_videos_are_halves_of_the_pictures(folder: Path, count: int, known_by: dict[str, Any]) -> None:
+    frames = [f"{n % 8 + 1}.png" for n in range(count)]
+    example = read_one(folder, {"problem": "it moves", "images": frames, **known_by})
+    assert names(example.candidates) == [frames[: count // 2], frames[count // 2 :]]
+    assert (example.task, example.label, example.context) == ("video_gen", 1, ())
+    assert len(render(example).videos) == 2
+    for clip, half in zip(example.candidates, (frames[: count // 2], frames[count // 2 :])):
+        shown = load_frames(clip, name="x", max_frames=4)[:, 0, 0, 0]  # the original takes four of eight
+        assert shown.tolist() == [int(half[i][0]) for i in ((0, 2, 5, 7) if count == 16 else range(count // 2))]
+    asked = read_one(folder, {"problem": "?", "solution": "Answer 2 is better", "task": "video_und", "images": frames})
+    assert (names(asked.context), asked.candidates) == ([frames], ())
+
+
+def test_video_files_and_animations_are_clips(folder: Path) -> None:
+    frames = grey_frames(5)
+    write_video(folder / "a.mp4", frames)
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    first.save(folder / "b.gif", save_all=True, append_images=rest, duration=100)
+    pair = read_one(folder, {"caption": "it moves", "videos": ["a.mp4", "b.gif"], "solution": "Video 1 is better"})
+    assert names(pair.candidates) == ["a.mp4", "b.gif"]
+    assert [load_clip(clip, name="x").fps for clip in pair.candidates] == [24, 10]
+    rated = read_one(folder, {"caption": "it moves", "videos": ["a.mp4", "a.mp4"], "fps": [8, 12], "label": 1})
+    assert [load_clip(clip, name="x").fps for clip in rated.candidates] == [8, 12]
+    assert names(read_one(folder, {"question": "?", "video": ".", "answers": ["l", "r"]}).context) == [folder.name]
+
+
+def test_what_is_no_video_is_found_when_it_is_read(folder: Path) -> None:
+    (folder / "a.mp4").write_text("not a video")
+    (folder / "b.txt").write_text("not a video")
+    record = {"caption": "it moves", "label": 1}
+    pool = read_pool(write_lines(folder, *({**record, "videos": [name, name]} for name in ("a.mp4", "b.txt"))))
+    assert pool.skipped == {"unreadable video": 1, "unreadable picture": 1}
+    told = pool.messages["unreadable video"]
+    assert "d.jsonl line 1 (id d:1): " in told
+    assert "a.mp4' is not a readable video (it starts with b'not a video'" in told
+
+
+def test_encoded_videos_keep_their_bytes(folder: Path) -> None:
+    content = write_video(folder / "a.webm", grey_frames(3)).read_bytes()
+    write_examples(folder / "o.jsonl", [Example("a", "video_und", "x", (Media("video", content),), ("l", "r"))])
+    (film,) = read_examples(folder / "o.jsonl")[0].context
+    assert Path(film.source).read_bytes() == content
+    np.testing.assert_array_equal(load_frames(film, name="x"), load_frames(content, name="x"))
 
 
 def test_preference_records_put_the_winner_first(folder: Path) -> None:

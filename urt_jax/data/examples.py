@@ -11,6 +11,8 @@ TASKS: tuple[Task, ...] = ("image_gen", "video_gen", "image_und", "video_und")
 # What a task calls its candidates in prompts and answers: "<Noun> 1 is better".
 NOUNS: dict[str, str] = {"image_gen": "Image", "video_gen": "Video", "image_und": "Answer", "video_und": "Answer"}
 
+MAX_FPS = 1000  # frames a second, of a clip and of what is picked from one
+
 # The three scored dimensions of each task, in the order of the written reasoning (UnifiedReward-Think, prompts v1).
 DIMENSIONS: dict[str, tuple[str, str, str]] = {
     "image_gen": ("Semantic consistency", "Aesthetics", "Authenticity"),
@@ -25,16 +27,40 @@ class BadInputError(ValueError):
 
 
 @dataclass(frozen=True)
+class FramePicking:
+    """Which frames of a clip are kept: those nearest to every ``1 / fps`` seconds (None: all), at most ``max_frames``.
+
+    Too many are thinned to frames at even distances, the first and the last among them.
+
+    Raises:
+        BadInputError: ``max_frames`` below 1, ``fps`` not above 0 or above ``MAX_FPS``.
+    """
+
+    max_frames: int | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_frames is not None and self.max_frames < 1:
+            raise BadInputError(f"max_frames is {self.max_frames}; give at least 1, or None for all frames")
+        if self.fps is not None and not 0 < self.fps <= MAX_FPS:
+            raise BadInputError(
+                f"fps is {self.fps}; give frames a second, above 0 and at most {MAX_FPS}, or None for the clip's own"
+            )
+
+
+@dataclass(frozen=True)
 class Media:
     """A picture or a clip, not yet decoded.
 
     ``source`` is a path or data URL, encoded bytes, a list of frame paths (a clip), a PIL image, or an array:
-    ``uint8 [H, W, 3]`` for a picture, ``uint8 [frames, H, W, 3]`` for a clip. ``fps`` is frames a second of a clip.
+    ``uint8 [H, W, 3]`` for a picture, ``uint8 [frames, H, W, 3]`` for a clip. ``fps`` is frames a second of the clip as
+    it stands in ``source``; None: what the file says. ``picking`` says which of its frames are used; None: all.
     """
 
     kind: Literal["image", "video"]
     source: Any
     fps: float | None = None
+    picking: FramePicking | None = None
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,34 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.prompts import DEFAULT_TEMPLATE
 
 T = TypeVar("T")
 
 
 class Source(NamedTuple):
-    """A stream of records: ``get(n)`` is the n-th one drawn, without end; ``weight`` is its share of the rows."""
+    """A stream of records: ``get(n)`` is the n-th one drawn, without end; ``weight`` is its share of the rows.
+
+    ``template`` says in which wording its questions are asked (see ``prompts.render``).
+    """
 
     weight: float
     get: Callable[[int], Example]
+    template: str = DEFAULT_TEMPLATE
 
 
-def mix(sources: Sequence[Source], *, seed: int, rows: int) -> Callable[[int], Example]:
-    """Return ``row number -> record`` for ``rows`` rows, each source drawn by its weight and read in its own order.
+class Drawn(NamedTuple):
+    """A record of one row, and the wording its source is asked in."""
 
-    The assignment depends on (seed, rows) only, so a resumed run sees what an uninterrupted one sees.
+    example: Example
+    template: str
+
+
+def mix(sources: Sequence[Source], *, seed: int, rows: int) -> Callable[[int], Drawn]:
+    """Return ``row number -> record with its wording`` for ``rows`` rows.
+
+    Each source is drawn by its weight and read in its own order. The assignment depends on (seed, rows) only,
+    so a resumed run sees what an uninterrupted one sees.
     """
     weights = np.array([source.weight for source in sources], np.float64)
     which = np.random.default_rng([seed, 1]).choice(len(sources), size=rows, p=weights / weights.sum())
@@ -29,7 +42,12 @@ def mix(sources: Sequence[Source], *, seed: int, rows: int) -> Callable[[int], E
     for index in range(len(sources)):
         mine = which == index
         place[mine] = np.arange(mine.sum())
-    return lambda row: sources[which[row]].get(int(place[row]))
+
+    def draw(row: int) -> Drawn:
+        source = sources[which[row]]
+        return Drawn(source.get(int(place[row])), source.template)
+
+    return draw
 
 
 def shuffled_epochs(examples: Sequence[Example], *, seed: int) -> Callable[[int], Example]:

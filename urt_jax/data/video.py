@@ -1,69 +1,92 @@
 """Clips of any supported form in, stacked RGB frames and the patches of the Qwen vision towers out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 
-from urt_jax.data.examples import BadInputError, Media
-from urt_jax.data.images import (
-    PictureGeometry,
-    decode_picture,
-    frame_patches,
-    load_image,
-    open_picture,
-    read_bytes,
-)
+from urt_jax.data.animations import animation_timeline, read_animation
+from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
+from urt_jax.data.examples import MAX_FPS, BadInputError, FramePicking, Media
+from urt_jax.data.frame_picking import Timeline, even_timeline, kept_rate, pick_frames, spread
+from urt_jax.data.images import PictureGeometry, frame_patches, load_image, open_picture, read_bytes
 
 MAX_CLIP_PIXELS = 2**28  # frames x height x width allowed in one clip, 0.8 GB as RGB
 
 _FRAME_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-_VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"}
-_ANIMATED_FORMATS = {"GIF", "WEBP", "PNG"}  # others with several pictures in a file (TIFF, MPO) are no clips
 
 
-def load_frames(media: Any, *, name: str, max_frames: int | None = None) -> UInt8[np.ndarray, "F H W 3"]:
-    """Decode one clip to RGB frames; ``name`` says in every error which clip it was.
+class Clip(NamedTuple):
+    """The kept frames of a clip.
 
-    ``media`` is a ``Media``, a ``uint8`` array ``[F, H, W, 3]`` (returned itself, not copied), a list of frames (each
-    anything ``load_image`` takes), a folder of frame pictures (in the order of their names, numbers counted as
-    numbers), or a GIF, WebP or PNG animation as path, bytes, data URL or PIL image. A clip of more than ``max_frames``
-    is thinned to that many, evenly and from the first frame on; its frame rate falls by the same ratio.
+    ``fps`` is the rate of these frames, their number over the length of the clip; ``times`` the second at which each is
+    shown, counted from the first frame; both None where nothing is known of time.
+    """
+
+    frames: UInt8[np.ndarray, "F H W 3"]
+    fps: float | None
+    times: Float64[np.ndarray, " F"] | None
+
+
+class _Source(NamedTuple):
+    """A clip whose frames are not decoded yet; ``size`` is (height, width) where it is known before."""
+
+    timeline: Timeline
+    size: tuple[int, int] | None
+    read: Callable[[list[int]], np.ndarray]
+
+
+def load_clip(media: Any, *, name: str, picking: FramePicking | None = None) -> Clip:
+    """Decode the frames of a clip that are kept, with their rate; ``name`` says in every error which clip it was.
+
+    ``media`` is a ``Media``, a ``uint8`` array ``[F, H, W, 3]`` (returned itself where all frames are kept, not
+    copied), a list of frames (each anything ``load_image`` takes), a folder of frame pictures (in the order of their
+    names, numbers counted as numbers), or as path, bytes or data URL a video file (mp4, mov, mkv, webm, avi, mpeg) or
+    a GIF, WebP or PNG animation (also a PIL image). Frames are upright.
+
+    Times are those of a ``Media`` with ``fps``, its frames at even distances, or else those of the file. Its
+    ``picking`` holds unless one is given here; without any, all frames are kept.
 
     Raises:
-        BadInputError: a video file, frames of several sizes, no frame at all, more than ``MAX_CLIP_PIXELS``, or a
-            frame that ``load_image`` refuses.
+        BadInputError: an unreadable or empty source, a video cut before its last kept frame, frames of several sizes,
+            more than ``MAX_CLIP_PIXELS``, a rate asked for of frames without times, an ``fps`` not above 0.
     """
-    if max_frames is not None and max_frames < 1:
-        raise BadInputError(f"{name}: max_frames is {max_frames}; give at least 1, or None for all frames")
+    fps = None
     if isinstance(media, Media):
         if media.kind != "video":
             raise BadInputError(f"{name}: an {media.kind} was given where a clip is needed; give its frames")
-        media = media.source
-    if isinstance(media, (list, tuple)):
-        return _frames_of_list(media, name=name, max_frames=max_frames)
-    if isinstance(media, (str, Path)) and str(media)[:5].lower() != "data:":
-        if _is_folder(media):
-            return _frames_of_list(_folder_frames(Path(media), name=name), name=name, max_frames=max_frames)
-        if Path(media).suffix.lower() in _VIDEO_SUFFIXES:
-            raise _video_file(name, f"{Path(media).name!r}")
-    if isinstance(media, (str, Path, bytes, bytearray)):
-        data = read_bytes(media, name=name)
-        if _is_video(data):
-            raise _video_file(name, f"the {len(data)} bytes")
-        media = open_picture(data, name=name)
-    if isinstance(media, Image.Image):
-        return _frames_of_animation(media, name=name, max_frames=max_frames)
-    if hasattr(media, "__array__"):
-        return _frames_of_array(np.asarray(media), name=name, max_frames=max_frames)
-    raise BadInputError(
-        f"{name}: a clip can not be read from {type(media).__name__}; give a uint8 array [F, H, W, 3], a list of "
-        "frames, a folder of frames or an animation"
-    )
+        fps, picking, media = media.fps, picking or media.picking, media.source
+    if fps is not None and not 0 < fps <= MAX_FPS:
+        raise BadInputError(f"{name}: its fps is {fps}; give frames a second, above 0 and at most {MAX_FPS}, or none")
+    source = _open(media, name)
+    timeline = source.timeline if fps is None else even_timeline(source.timeline.frames, fps)
+    kept = pick_frames(timeline, picking or FramePicking(), name=name)
+    if source.size is not None:
+        _check_clip_pixels(len(kept), *source.size, name=name)
+    times = None if timeline.seconds is None else timeline.seconds[kept]
+    return Clip(source.read(kept), kept_rate(timeline, kept), times)
+
+
+def load_frames(media: Any, *, name: str, max_frames: int | None = None) -> UInt8[np.ndarray, "F H W 3"]:
+    """Decode one clip to RGB frames, as ``load_clip`` does, where their rate is not asked for.
+
+    ``max_frames`` thins what the ``picking`` of a ``Media`` keeps: its first and last frame and others between.
+
+    Raises:
+        BadInputError: as ``load_clip``, or ``max_frames`` below 1.
+    """
+    try:
+        thinned = FramePicking(max_frames=max_frames)
+    except BadInputError as error:
+        raise BadInputError(f"{name}: {error}") from None
+    if not isinstance(media, Media) or media.picking is None:
+        return load_clip(media, name=name, picking=thinned).frames
+    frames = load_clip(media, name=name).frames
+    return frames if max_frames is None else frames[spread(len(frames), max_frames)]
 
 
 def video_patches(
@@ -80,21 +103,57 @@ def video_patches(
     return frame_patches(frames, geometry, geometry.video_min_pixels, geometry.video_max_pixels, name=name)
 
 
-def _frames_of_array(array: np.ndarray, *, name: str, max_frames: int | None) -> np.ndarray:
+def _open(media: Any, name: str) -> _Source:
+    """Find out what a clip is given as, and read of it what can be known before decoding."""
+    if isinstance(media, (list, tuple)):
+        return _open_list(media, name)
+    if isinstance(media, (str, Path)) and str(media)[:5].lower() != "data:":
+        if _is_folder(media):
+            return _open_list(_folder_frames(Path(media), name=name), name)
+        head = read_bytes(media, name=name, most=HEAD_BYTES)
+        if video_suffix(head) or Path(media).suffix.lower() in VIDEO_SUFFIXES:
+            return _open_video(Path(media), name)
+    if isinstance(media, (str, Path, bytes, bytearray)):
+        data = read_bytes(media, name=name)
+        if video_suffix(data[:HEAD_BYTES]):
+            return _open_video(data, name)
+        media = open_picture(data, name=name)
+    if isinstance(media, Image.Image):
+        timeline = animation_timeline(media, name=name)
+        size = media.height, media.width
+        return _Source(timeline, size, lambda kept: read_animation(media, kept, name=name))
+    if hasattr(media, "__array__"):
+        return _open_array(np.asarray(media), name)
+    raise BadInputError(
+        f"{name}: a clip can not be read from {type(media).__name__}; give a uint8 array [F, H, W, 3], a list of "
+        "frames, a folder of frames, a video file or an animation"
+    )
+
+
+def _open_video(source: Path | bytes, name: str) -> _Source:
+    from urt_jax.data.video_files import open_video, read_video  # loads FFmpeg
+
+    video = open_video(source, name=name)
+    return _Source(video.timeline, video.size, lambda kept: read_video(video, kept, name=name))
+
+
+def _open_array(array: np.ndarray, name: str) -> _Source:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or not array.size:
         raise BadInputError(
             f"{name}: an array of {array.dtype} {list(array.shape)} was given, a clip is uint8 [F, H, W, 3] with at "
             "least one frame and values 0..255; convert it first"
         )
-    kept = _kept(len(array), max_frames)
-    return array if len(kept) == len(array) else array[kept]
+    return _Source(Timeline(len(array)), None, lambda kept: array if len(kept) == len(array) else array[kept])
 
 
-def _frames_of_list(sources: Sequence[Any], *, name: str, max_frames: int | None) -> np.ndarray:
+def _open_list(sources: Sequence[Any], name: str) -> _Source:
     if not sources:
         raise BadInputError(f"{name}: the list of frames is empty; a clip needs at least one")
+    return _Source(Timeline(len(sources)), None, lambda kept: _read_list(sources, kept, name))
+
+
+def _read_list(sources: Sequence[Any], kept: list[int], name: str) -> np.ndarray:
     frames: list[np.ndarray] = []
-    kept = _kept(len(sources), max_frames)
     for index in kept:
         frame = load_image(sources[index], name=f"{name}: frame {index + 1}")
         if frames and frame.shape != frames[0].shape:
@@ -105,26 +164,6 @@ def _frames_of_list(sources: Sequence[Any], *, name: str, max_frames: int | None
         if not frames:
             _check_clip_pixels(len(kept), *frame.shape[:2], name=name)
         frames.append(frame)
-    return np.stack(frames)
-
-
-def _frames_of_animation(picture: Image.Image, *, name: str, max_frames: int | None) -> np.ndarray:
-    count = 1
-    if picture.format in _ANIMATED_FORMATS:
-        try:
-            count = int(getattr(picture, "n_frames", 1))
-        except Exception as error:  # decoders raise anything on broken bytes
-            raise _broken_animation(name, picture, 1, error) from error
-    kept = _kept(count, max_frames)
-    _check_clip_pixels(len(kept), picture.height, picture.width, name=name)
-    frames = []
-    for index in kept:
-        if count > 1:
-            try:
-                picture.seek(index)
-            except Exception as error:  # as above
-                raise _broken_animation(name, picture, index + 1, error) from error
-        frames.append(decode_picture(picture, name=f"{name}: frame {index + 1}"))
     return np.stack(frames)
 
 
@@ -144,12 +183,6 @@ def _folder_frames(folder: Path, *, name: str) -> list[Path]:
     return sorted(frames, key=by_number)
 
 
-def _kept(count: int, max_frames: int | None) -> list[int]:
-    if max_frames is None or count <= max_frames:
-        return list(range(count))
-    return [index * count // max_frames for index in range(max_frames)]
-
-
 def _check_clip_pixels(count: int, height: int, width: int, *, name: str) -> None:
     if count * height * width > MAX_CLIP_PIXELS:
         raise BadInputError(
@@ -163,26 +196,3 @@ def _is_folder(path: str | Path) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError):  # a name too long or with a zero byte: reported when it is read
         return False
-
-
-def _is_video(data: bytes) -> bool:
-    still = data[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1")
-    return (
-        (data[4:8] == b"ftyp" and not still)  # mp4, mov
-        or (data[:4] == b"RIFF" and data[8:11] == b"AVI")
-        or data[:4] in (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")  # mkv and webm, mpeg
-    )
-
-
-def _video_file(name: str, given: str) -> BadInputError:
-    return BadInputError(
-        f"{name}: {given} is a video file, which a later release will read; give its frames as a list or folder of "
-        "pictures, a GIF or WebP animation, or a uint8 array [F, H, W, 3]"
-    )
-
-
-def _broken_animation(name: str, picture: Image.Image, frame: int, error: Exception) -> BadInputError:
-    return BadInputError(
-        f"{name}: the {picture.format} animation breaks off at frame {frame} ({type(error).__name__}: {error}); "
-        "save it again"
-    )

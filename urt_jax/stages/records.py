@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urt_jax.config import DataConfig
-from urt_jax.data.examples import TASKS, BadInputError, Example, Media, Task
+from urt_jax.data.examples import TASKS, BadInputError, Example, FramePicking, Media, Task
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
 from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
@@ -37,13 +37,27 @@ def labelled_pool(data: DataConfig, *, seed: int) -> Pool:
     if not pool.examples:
         told = "; ".join(pool.messages.values()) or "the file is empty"
         raise BadInputError(f"{data.path} holds no record with a label to compare an answer with: {told}")
-    examples = pool.examples[: data.count]
+    examples = [with_picking(item, data) for item in pool.examples[: data.count]]
     return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
 
 
 def scene(data: DataConfig, task: Task, index: int) -> Example:
     """Return one pair of the built-in task."""
-    return make_example(task, split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
+    example = make_example(task, split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
+    return with_picking(example, data)
+
+
+def with_picking(example: Example, data: DataConfig) -> Example:
+    """Return a record whose clips say which of their frames are used, by ``max_frames`` and ``fps`` of the data."""
+    picking = FramePicking(max_frames=data.max_frames, fps=data.fps)
+    if picking == FramePicking():
+        return example
+
+    def picked(item: Any) -> Any:
+        return replace(item, picking=picking) if isinstance(item, Media) and item.kind == "video" else item
+
+    context, candidates = (tuple(map(picked, items)) for items in (example.context, example.candidates))
+    return replace(example, context=context, candidates=candidates)
 
 
 def shuffled_order(example: Example, seed: int) -> Example:
@@ -77,19 +91,20 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
             example = drawn_scene(data, index)
             return replace(example, response=direct_answer(example))
 
-        return Source(data.weight, lambda place: answered(place % data.count if data.count else place))
+        return Source(data.weight, lambda place: answered(place % data.count if data.count else place), data.template)
     if data.path == "drills":
         kinds = data.drills or DRILLS
 
         @lru_cache(KEPT_RECORDS)
         def drill(index: int) -> Example:
             kind = kinds[index % len(kinds)]
-            return make_drill(kind, split=data.split, seed=data.seed, index=index, misread=data.misread)
+            example = make_drill(kind, split=data.split, seed=data.seed, index=index, misread=data.misread)
+            return with_picking(example, data)
 
-        return Source(data.weight, lambda place: drill(place % data.count if data.count else place))
-    return Source(
-        data.weight, shuffled_epochs(read_examples(data.path, media_root=data.media_root)[: data.count], seed=seed)
-    )
+        return Source(data.weight, lambda place: drill(place % data.count if data.count else place), data.template)
+    read = read_examples(data.path, media_root=data.media_root)[: data.count]
+    examples = [with_picking(item, data) for item in read]
+    return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template)
 
 
 def question_source(data: DataConfig, *, seed: int) -> Source:
@@ -101,8 +116,8 @@ def question_source(data: DataConfig, *, seed: int) -> Source:
         labelled = [e for e in labelled_pool(data, seed=seed).examples if isinstance(e.label, int)]
         get = shuffled_epochs(labelled, seed=seed)
     if not data.swap:
-        return Source(data.weight, get)
-    return Source(data.weight, lambda place: in_random_order(get(place), seed=seed, place=place))
+        return Source(data.weight, get, data.template)
+    return Source(data.weight, lambda place: in_random_order(get(place), seed=seed, place=place), data.template)
 
 
 class TrainedRecord(NamedTuple):
@@ -116,26 +131,24 @@ class TrainedRecord(NamedTuple):
 class Encoder:
     """Encodes records for one checkpoint and keeps small ones, so that an epoch decodes each picture once."""
 
-    def __init__(
-        self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, template: str | None = None
-    ):
+    def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int):
         self.processor = processor
-        self._max_prompt, self._max_new, self._template = max_prompt_tokens, max_new_tokens, template
+        self._max_prompt, self._max_new = max_prompt_tokens, max_new_tokens
         self._cache: dict[Any, EncodedChat] = {}
         self._cached_bytes = 0
 
-    def prompt(self, example: Example, *, think: bool = True) -> EncodedChat:
-        """Encode the question of a record.
+    def prompt(self, example: Example, *, template: str, think: bool = True) -> EncodedChat:
+        """Encode the question of a record, asked in the wording of ``template`` (see ``prompts.render``).
 
         Raises:
             BadInputError: as ``encode_chat``.
         """
         # Two files may give one id to different records, so the pictures and words are part of the key.
         shown = tuple(_mark_of(item) for item in (*example.context, *example.candidates))
-        key = (example.id, bool(example.meta.get("swapped")), think, example.prompt, example.text, shown)
+        key = (example.id, bool(example.meta.get("swapped")), think, template, example.prompt, example.text, shown)
         if key in self._cache:
             return self._cache[key]
-        chat = render(example, think=think, template=self._template)
+        chat = render(example, think=think, template=template)
         encoded = encode_chat(self.processor, chat, name=f"record {example.id}", max_tokens=self._max_prompt)
         size = sum(frame.patches_PC.nbytes for frame in encoded.frames)
         if self._cached_bytes + size <= CACHED_BYTES:
@@ -161,7 +174,7 @@ class Encoder:
             )
         return ids
 
-    def trained(self, example: Example) -> TrainedRecord:
+    def trained(self, example: Example, *, template: str) -> TrainedRecord:
         """Encode a record with its response; a response without reasoning goes with the direct prompt.
 
         Raises:
@@ -174,7 +187,7 @@ class Encoder:
                 f"record {example.id}: its history has {len(history)} tokens, its response {len(response)}; the "
                 "history is read in place of the response token by token, so give one of the same length"
             )
-        chat = self.prompt(example, think="<think>" in (example.response or ""))
+        chat = self.prompt(example, template=template, think="<think>" in (example.response or ""))
         return TrainedRecord(chat, response, history)
 
     def _ids(self, text: str) -> np.ndarray:
@@ -184,10 +197,14 @@ class Encoder:
 
 def _mark_of(item: Media | str) -> Any:
     """Return what tells a picture, clip or answer from another of the same record id: its path, or its content."""
-    source = item.source if isinstance(item, Media) else item
+    if not isinstance(item, Media):
+        return item
+    source = item.source
     if isinstance(source, np.ndarray):
-        return source.shape, hash(source.tobytes())
-    return tuple(map(str, source)) if isinstance(source, (list, tuple)) else source
+        source = source.shape, hash(source.tobytes())
+    elif isinstance(source, (list, tuple)):
+        source = tuple(map(str, source))
+    return source, item.fps, item.picking
 
 
 def drawn_scene(data: DataConfig, index: int) -> Example:

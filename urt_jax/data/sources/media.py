@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
 from urt_jax.data.examples import BadInputError, Media
 from urt_jax.data.sources.files import RecordError
 
@@ -23,7 +24,7 @@ def read_media(fields: dict[str, Any], *, root: Path, where: str) -> tuple[Media
     paths) or ``video`` (one such) and, of a DPO record with a caption, ``chosen`` and ``rejected``.
 
     Raises:
-        RecordError: a file that is missing, empty, no picture or not local.
+        RecordError: a file that is missing, empty, not local, or no picture or video.
     """
     images = _as_list(fields.get("images", fields.get("image")))
     videos = _as_list(fields["videos"]) if "videos" in fields else []
@@ -40,7 +41,7 @@ def read_media(fields: dict[str, Any], *, root: Path, where: str) -> tuple[Media
     for n, clip in enumerate(videos):
         rate = rates[n] if isinstance(rates, list) else rates
         frames = isinstance(clip, list)
-        located = [_locate_picture(f, root, where) for f in clip] if frames else _locate(clip, root, where)
+        located = [_locate_picture(f, root, where) for f in clip] if frames else _locate_clip(clip, root, where)
         media.append(Media("video", located, None if rate is None else float(rate)))
     return tuple(media)
 
@@ -49,7 +50,7 @@ def store_media(media: Media, folder: Path) -> str | list[str]:
     """Return what a record in ``folder`` names the picture or clip by, writing what is no file yet.
 
     Arrays, PIL images and encoded bytes become ``media/<first 16 hex digits of the SHA-1>.<format>``, arrays and PIL
-    images as PNG; a clip becomes a list of its frames. Paths are relative to ``folder``; a data URL stays.
+    images as PNG; a clip of arrays becomes a list of its frames. Paths are relative to ``folder``; a data URL stays.
 
     Raises:
         BadInputError: a source of another kind.
@@ -72,6 +73,8 @@ def _store_picture(source: Any, folder: Path) -> str:
     if isinstance(source, str | Path):
         return str(source) if str(source).startswith("data:") else os.path.relpath(source, folder)
     if isinstance(source, bytes):
+        if video := video_suffix(source[:HEAD_BYTES]):
+            return _store_bytes(source, video, folder)
         with Image.open(io.BytesIO(source)) as picture:
             return _store_bytes(source, (picture.format or "png").lower(), folder)
     if isinstance(source, np.ndarray):
@@ -114,6 +117,25 @@ def _locate_picture(path: Any, root: Path, where: str) -> str:
         ) from None
     except (OSError, Image.DecompressionBombError):
         pass  # told with its own reason when it is decoded
+    return located
+
+
+def _locate_clip(path: Any, root: Path, where: str) -> str:
+    """Locate a video, an animation or a folder of frames, and read the head of a file, as of a picture."""
+    located = _locate(path, root, where)
+    if located.startswith("data:") or Path(located).is_dir():
+        return located
+    with open(located, "rb") as file:
+        if video_suffix(file.read(HEAD_BYTES)):
+            return located
+    if Path(located).suffix.lower() not in VIDEO_SUFFIXES:
+        return _locate_picture(path, root, where)
+    from urt_jax.data.video_files import open_video  # loads FFmpeg, needed for rare forms and for what is no video
+
+    try:
+        open_video(Path(located), name=where)
+    except BadInputError as error:
+        raise RecordError(str(error), reason="unreadable video") from None
     return located
 
 
