@@ -1,11 +1,16 @@
 """Rendered questions: wording, media order, the record's own prompt, and what is refused."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
+from urt_jax.checkpoints.model_folder import ASSETS
 from urt_jax.data import prompts
-from urt_jax.data.examples import DIMENSIONS, TASKS, BadInputError, Example, Media
+from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, BadInputError, Example, Media, Task
+from urt_jax.rewards.parse import parse
+from urt_jax.rewards.verifiable import score_agreement
 
 PICTURES = (Media("image", "1.png"), Media("image", "2.png"))
 CLIPS = (Media("video", ["a.png", "b.png"]), Media("video", ["c.png", "d.png"]))
@@ -17,6 +22,11 @@ def parts(example: Example, **options: object) -> list[str]:
     """Return the user message as a list of texts and <kind> marks."""
     content = prompts.render(example, **options).messages[-1]["content"]  # type: ignore[arg-type]
     return [part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in content]
+
+
+def record_of(task: Task) -> Example:
+    """Return a record that every template of the task can be filled for."""
+    return Example("x", task=task, prompt="w", candidates=("w", "w") if task.endswith("und") else PICTURES)
 
 
 def test_media_come_first_then_the_filled_template() -> None:
@@ -37,8 +47,8 @@ def test_understanding_shows_its_context_and_both_answers() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_template_is_short_and_names_the_form_of_the_answer(task: str) -> None:
-    example = Example("x", task=task, prompt="w", candidates=("w", "w") if task.endswith("und") else PICTURES)  # type: ignore[arg-type]
+def test_every_template_is_short_and_names_the_form_of_the_answer(task: Task) -> None:
+    example = record_of(task)
     reasoned, direct = parts(example)[-1], parts(example, think=False)[-1]
     for text in (reasoned, direct):
         assert len(text.split()) <= 40
@@ -125,9 +135,104 @@ def test_what_cannot_be_rendered(example: Example, message: str) -> None:
         prompts.render(example)
 
 
-def test_a_missing_template_file() -> None:
-    with pytest.raises(BadInputError, match=r"prompt template nowhere\.txt: no such file"):
-        prompts.render(PAIR, template="nowhere.txt")
+def test_the_two_families_ask_for_their_form_and_share_the_direct_question() -> None:
+    lines, blocks = (parts(PAIR, template=family)[-1] for family in prompts.FAMILIES)
+    assert lines == parts(PAIR)[-1]
+    assert lines != blocks
+    assert "caption: a red circle\n" in blocks
+    assert "\n2. Aesthetics:\n    Image 1 (x/10) - reasons;\n    Image 2 (y/10) - reasons\n3. " in blocks
+    one, other = (parts(PAIR, template=family, think=False)[-1] for family in prompts.FAMILIES)
+    assert one == other
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_answer_in_the_form_that_v2_shows_parses_with_its_scores(task: Task) -> None:
+    asked = parts(record_of(task), template="v2")[-1]
+    form = asked[asked.index("<think>") :]
+    answer = re.sub(r"([xy])\+\1\+\1=sum", lambda m: {"x": "7+7+7=21", "y": "4+4+4=12"}[m[1]], form)
+    answer = answer.replace("(x/10)", "(7/10)").replace("(y/10)", "(4/10)").replace(" N ", " 1 ")
+    verdict = parse(answer)
+    assert (verdict.winner, verdict.failure) == (1, None)
+    assert verdict.scores == dict.fromkeys(DIMENSIONS[task], (7.0, 4.0))
+    assert (verdict.totals, verdict.margin) == ((21.0, 12.0), 9.0)
+    assert score_agreement(verdict)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_answer_in_the_form_that_v1_asks_for_parses_with_its_scores(task: Task) -> None:
+    noun = NOUNS[task]
+    asked = parts(record_of(task))[-1]
+    assert f"{noun} 1 (x/10)" in asked
+    assert f"{noun} 2 (x/10)" in asked
+    rows = [f"{n}. {name}: {noun} 1 (7/10) - a; {noun} 2 (4/10) - b" for n, name in enumerate(DIMENSIONS[task], 1)]
+    totals = f"Total score:\n{noun} 1: 7+7+7=21\n{noun} 2: 4+4+4=12"
+    verdict = parse("<think>\n" + "\n".join(rows) + f"\n{totals}\n</think>\n<answer>{noun} 1 is better</answer>")
+    assert verdict.failure is None
+    assert verdict.scores == dict.fromkeys(DIMENSIONS[task], (7.0, 4.0))
+    assert score_agreement(verdict)
+
+
+def test_a_folder_holds_one_wording_a_task(tmp_path: Path) -> None:
+    (tmp_path / "image_gen.txt").write_text("which of [{caption}]?\n")
+    assert parts(PAIR, template=tmp_path)[-1] == "which of [a red circle]?"
+    assert parts(PAIR, template=str(tmp_path), think=False) == parts(PAIR, think=False), "the shipped direct question"
+    (tmp_path / "image_gen_direct.txt").write_text("quick: {caption}")
+    assert parts(PAIR, template=str(tmp_path), think=False)[-1] == "quick: a red circle"
+    with pytest.raises(BadInputError, match=rf"prompt template {tmp_path}: the folder holds no video_und\.txt; write"):
+        parts(ANSWERS, template=str(tmp_path))
+    (tmp_path / "image_gen.txt").write_text("{captoin}")
+    with pytest.raises(BadInputError, match=rf"template {tmp_path}/image_gen\.txt: unknown slot"):
+        parts(PAIR, template=str(tmp_path))
+
+
+def test_a_file_is_read_as_text_of_any_editor(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbfon {caption}\r\nwhich?\r\n")
+    assert parts(PAIR, template=str(tmp_path / "t.txt"))[-1] == "on a red circle\nwhich?"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("nowhere.txt", r"prompt template 'nowhere\.txt': neither a shipped family \(v1, v2\) nor a file or folder"),
+        ("V2", r"prompt template 'V2': neither .*; did you mean 'v2'\? give a family"),
+        ("v2.", r"did you mean 'v2'\?"),
+        (
+            "Given a caption, " * 40,
+            r"prompt template 'Given a caption, [^']*\.\.\.': neither .* the path of a text file",
+        ),
+        (".", r"prompt template \.: the folder holds none of image_gen\.txt, video_gen\.txt, .*; write one for each"),
+        ("empty.txt", r"prompt template empty\.txt: the file is empty"),
+        ("latin.txt", r"prompt template latin\.txt: not UTF-8 text .*; save it as UTF-8"),
+    ],
+)
+def test_what_is_no_template(in_folder: Path, template: str, message: str) -> None:
+    (in_folder / "empty.txt").write_text("\n")
+    (in_folder / "latin.txt").write_bytes(b"sch\xf6n")
+    with pytest.raises(BadInputError, match=message):
+        prompts.render(PAIR, template=template)
+
+
+def test_provenance_tells_one_state_of_a_wording_from_another(tmp_path: Path) -> None:
+    shipped = {"prompt_template": "v2", "prompt_version": prompts.PROMPT_VERSION}
+    assert prompts.template_provenance("v2") == shipped
+    (tmp_path / "image_gen.txt").write_text("{caption}")
+    first = prompts.template_provenance(tmp_path)
+    assert first == prompts.template_provenance(str(tmp_path))
+    assert first["prompt_template"] == str(tmp_path)
+    (tmp_path / "image_gen_direct.txt").write_text("{caption}")
+    second = prompts.template_provenance(tmp_path)
+    (tmp_path / "image_gen_direct.txt").write_text("{caption}?")
+    third = prompts.template_provenance(tmp_path)
+    assert len({item["prompt_version"] for item in (first, second, third)}) == 3
+    assert prompts.template_provenance(tmp_path / "image_gen.txt")["prompt_version"].startswith("sha256:")
+
+
+def test_phrases_are_those_that_the_shipped_tokenizer_was_built_over_in_this_order() -> None:
+    phrases = [phrase.rstrip(" ") for phrase in prompts.template_phrases()]
+    tokenizer = json.loads((ASSETS / "urt-tiny" / "tokenizer.json").read_text())
+    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    found = [ids[phrase] for phrase in phrases]
+    assert found == list(range(found[0], found[0] + 12))
 
 
 def test_phrases_and_slots_make_up_every_shipped_prompt() -> None:

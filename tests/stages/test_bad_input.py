@@ -122,6 +122,30 @@ def test_a_file_without_labels_is_refused_where_answers_are_checked(
     assert "no label and this stage needs one; give solution ('Image 1 is better')" in told
 
 
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("sft", "data"), ("reject", "data"), ("grpo", "data"), ("grpo", "eval_data"), ("evaluate", "data")],
+)
+def test_every_stage_asks_in_the_wording_that_its_data_names(
+    folder: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str], stage: str, key: str
+) -> None:
+    """A slot that does not exist shows that the wording was read and filled."""
+    (folder / "mine.txt").write_text("which of [{captoin}]?")
+    values: dict[str, Any] = {"data": {"count": 4}, "lengths": SHORT}
+    if stage == "evaluate":
+        values["models"] = {"coin": str(coin_judge)}
+    else:
+        values |= {"model": {"path": str(coin_judge)}, "batch_size": 8, **STEPS}
+    if stage == "grpo":
+        del values["batch_size"]
+        values["eval_data"] = {"count": 2}
+    values[key] = values[key] | {"template": str(folder / "mine.txt")}
+    config = write_config(folder / "config.py", stage, **values)
+    assert main(arguments(config, folder / "run")) == 2
+    assert "mine.txt: unknown slot {captoin}" in capsys.readouterr().err
+    assert not (folder / "run" / "records" / "samples.jsonl").exists(), "nothing was sampled in another wording"
+
+
 @pytest.mark.parametrize("stage", ["reject", "grpo"])
 def test_a_pool_of_broken_pictures_is_refused_with_the_reason(
     folder: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str], stage: str

@@ -68,6 +68,7 @@ def test_a_perfect_teacher_is_kept_whole_in_the_order_of_the_pool(
         assert parse(record.response or "").winner == example.label
         assert record.meta["provenance"] == {
             "teacher": MODEL_NAME,
+            "prompt_template": "v1",
             "prompt_version": PROMPT_VERSION,
             "seed": 7,
             "raw_reply": record.response,
@@ -201,7 +202,7 @@ def test_the_filter_counts_each_outcome_with_its_reason() -> None:
     texts.append(_answer(examples[5].label).replace("<answer>Image", "<answer>Video"))
     finishes = ["stop", "stop", "stop", "length", None, "stop"]
     replies = {e.id: reply(text, finish_reason=end) for e, text, end in zip(examples, texts, finishes)}
-    filtered = distill.filter_replies(examples, replies, seed=0)
+    filtered = distill.filter_replies(examples, replies, seed=0, template="v1")
     assert filtered.counts == {"image_gen": {"kept": 1, "wrong": 2, "unparsable": 2, "failed": 1}}
     assert [record.id for record in filtered.records] == [examples[0].id]
     assert filtered.reasons["cut off at max_tokens"] == 1

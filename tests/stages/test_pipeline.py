@@ -9,8 +9,9 @@ import pytest
 
 from tests.stages.story import assert_called_again, run_in_process, small_recipe, write_config
 from urt_jax.checkpoints.model_folder import load_model
+from urt_jax.config import ModelConfig, PipelineConfig, SftConfig
 from urt_jax.data.sources import read_examples
-from urt_jax.stages import distill, evaluate, grpo, reject, sft
+from urt_jax.stages import distill, evaluate, grpo, pipeline, reject, sft
 
 FOLDERS = ("1-distill", "2-sft", "3-reject", "4-grpo", "5-evaluate")
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")
@@ -27,6 +28,17 @@ def finished(config: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "BASELINE_PAIRS", 40)
         return run_in_process(config, config.parent / "whole")
+
+
+def test_a_revision_belongs_to_the_base_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline names the models of its stages, so a revision beside another path would name the wrong one."""
+    started: list[Any] = []
+    monkeypatch.setattr(pipeline, "_run", started.append)
+    monkeypatch.setattr(pipeline, "evaluate", lambda config, curves: started.append(config) or "table")
+    held = ModelConfig(path="other/judge", revision="v2.0")
+    pipeline.run(PipelineConfig(workdir=str(tmp_path), base="lab/judge@v1.0", sft=SftConfig(model=held)))
+    assert (started[1].model.path, started[1].model.revision) == ("lab/judge@v1.0", None)
+    assert started[-1].models["base"] == "lab/judge@v1.0"
 
 
 def test_each_stage_hands_over_files_to_the_next(finished: Path, coin_judge: Path) -> None:

@@ -22,7 +22,9 @@ from tests.stages.story import (
     run_in_process,
     write_config,
 )
+from urt_jax.config import DataConfig, ModelConfig, RejectConfig
 from urt_jax.data.examples import Example
+from urt_jax.data.loader import Source
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.generation.sampler import Sampler
 from urt_jax.main import main
@@ -52,6 +54,17 @@ def pair(name: str, label: int, task: str = "image_gen") -> Example:
 )
 def test_a_reasoning_is_learnt_when_form_answer_and_sums_are_right(text: str, learnt: bool) -> None:
     assert reject.is_correct(text, "Image 1 is better") is learnt
+
+
+def test_what_is_learnt_is_asked_in_the_wording_it_was_sampled_in(
+    tmp_path: Path, coin_judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[Source] = []
+    monkeypatch.setattr(reject, "sample_pool", lambda config, loaded, pool, path: [[FIRST, SECOND]] * len(pool))
+    monkeypatch.setattr(reject, "train_on", lambda config, folder, loaded, sources, **settings: learnt.extend(sources))
+    data = DataConfig(count=8, template="v2")
+    reject.run(RejectConfig(workdir=str(tmp_path), model=ModelConfig(path=str(coin_judge)), data=data))
+    assert [source.template for source in learnt] == ["v2"]
 
 
 def test_scores_that_contradict_the_answer_are_not_learnt_though_the_answer_is_right() -> None:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.stages.coin_judge import WRITTEN
 from tests.stages.story import (
     LENGTHS,
     OPTIMIZER,
@@ -24,7 +26,7 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, LengthConfig, SftConfig, TaskWeights
+from urt_jax.config import DataConfig, LengthConfig, ModelConfig, PixelsConfig, SftConfig, TaskWeights
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Source
 from urt_jax.data.scenes import make_drill
@@ -160,13 +162,49 @@ def test_records_of_two_sources_with_one_id_keep_their_own_pictures(coin_judge: 
     assert {mixed.batch(step).vision.patches_IPC.sum() for step in range(12)} == set(alone)
 
 
+@pytest.mark.parametrize(("init", "opener"), [("load", "load_model"), ("random", "random_model")])
+def test_a_stage_starts_from_the_revision_it_names(
+    init: Any, opener: str, coin_judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    loaded = load_model(str(coin_judge))
+
+    def opened(name: str, *, revision: str | None, **settings: Any) -> Any:
+        asked.append((name, revision))
+        return loaded
+
+    monkeypatch.setattr(sft, opener, opened)
+    assert sft.open_model(ModelConfig(path="lab/judge", revision="v1.0", init=init), PixelsConfig(), seed=0) is loaded
+    assert asked == [("lab/judge", "v1.0")]
+
+
+def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("look well at {caption}, look twice, and then say which of them it is")
+    config = SftConfig(steps=12, lengths=LengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
+    loaded = load_model(str(coin_judge))
+
+    def prompts(*templates: str) -> set[int]:
+        sources = [training_source(DataConfig(count=1, template=template), seed=0) for template in templates]
+        sources = [
+            source._replace(get=lambda place, get=source.get: replace(get(0), response=WRITTEN[0]))
+            for source in sources
+        ]
+        feed = sft.SftFeed(config, loaded, sources, batch_size=1, row_step=1)
+        return {int(np.argmax(feed.batch(step).loss_mask_BT[0])) for step in range(12)}
+
+    short, long = prompts("v1"), prompts(str(tmp_path / "long.txt"))
+    assert len(short) == len(long) == 1
+    assert short != long
+    assert prompts("v1", str(tmp_path / "long.txt")) == short | long
+
+
 def test_a_history_of_another_length_is_refused(coin_judge: Path) -> None:
     drill = make_drill("describe", split="train", seed=0, index=0, misread=0.5)
     encoder = Encoder(load_model(str(coin_judge)).processor, max_prompt_tokens=160, max_new_tokens=112)
-    record = encoder.trained(drill)
+    record = encoder.trained(drill, template="v1")
     assert len(record.history) == len(record.response)
     longer = replace(drill, history=f"{drill.history} red")
     with pytest.raises(
         BadInputError, match=r"record drill-describe-train-0-0: its history has \d+ tokens, its response"
     ):
-        encoder.trained(longer)
+        encoder.trained(longer, template="v1")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urt_jax.data.examples import BadInputError, Chat, Example, Media
-from urt_jax.data.prompts import render
+from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
 from urt_jax.evals.protocols import Protocol
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.verifiable import score_agreement
@@ -76,14 +76,14 @@ def judge_pairs(
     generate: Generate,
     *,
     protocol: Protocol,
-    template: str | None = None,
+    template: str = DEFAULT_TEMPLATE,
     requests_per_call: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Judgement]:
     """Judge labelled pairs and return the judgements, a pair's orders next to each other.
 
-    ``generate`` is asked for at most ``requests_per_call`` texts at a time and must draw at the protocol's temperature;
-    ``progress(done, total)`` is told after each call.
+    ``template`` is the wording (see ``prompts.render``). ``generate`` is asked for at most ``requests_per_call`` texts
+    at a time and must draw at the protocol's temperature; ``progress(done, total)`` is told after each call.
 
     Raises:
         BadInputError: a record is no pair or has no label.

@@ -21,7 +21,7 @@ from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import DistillConfig, as_json
 from urt_jax.data.examples import BadInputError, Example
-from urt_jax.data.prompts import PROMPT_VERSION, render
+from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
@@ -58,7 +58,7 @@ def run(config: DistillConfig) -> None:
     with _teacher(config) as teacher:
         usage = _ask(pool.examples, teacher, config.data.template, replies_path)
     replies = read_replies(replies_path)
-    filtered = filter_replies(pool.examples, replies, seed=config.seed)
+    filtered = filter_replies(pool.examples, replies, seed=config.seed, template=config.data.template)
     if usage.answered == 0:
         raise BadInputError(f"the teacher answered none of {len(pool.examples)} requests: {_most(filtered.reasons)}")
     records_path = folder / "records" / "cold_start.jsonl"
@@ -102,7 +102,7 @@ def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
         yield replace(settings, base_url=base_url, api_key_env=None)
 
 
-def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str | None, path: Path) -> Usage:
+def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
     # All prompts are written before the first is paid for; pictures are read one by one as they are sent.
     requests = [TeacherRequest(example.id, render(example, think=True, template=template)) for example in examples]
     with tqdm(total=len(examples), desc="distill", unit="reply", mininterval=1.0) as bar, PreemptionNotice() as notice:
@@ -117,8 +117,12 @@ def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str | 
         return ask_teacher(requests, teacher, replies_path=path, progress=show)
 
 
-def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *, seed: int) -> Filtered:
-    """Keep the replies whose answer equals the label, in the order of ``examples``, with their provenance."""
+def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *, seed: int, template: str) -> Filtered:
+    """Keep the replies whose answer equals the label, in the order of ``examples``, with their provenance.
+
+    ``template`` is the wording they were asked in.
+    """
+    wording = template_provenance(template)
     records: list[Example] = []
     counts: dict[str, Counter[str]] = {}
     reasons: Counter[str] = Counter()
@@ -130,12 +134,7 @@ def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *,
             reasons[reason] += 1
         if outcome == "kept":
             assert reply.text is not None
-            provenance = {
-                "teacher": reply.model,
-                "prompt_version": PROMPT_VERSION,
-                "seed": seed,
-                "raw_reply": reply.text,
-            }
+            provenance = {"teacher": reply.model, **wording, "seed": seed, "raw_reply": reply.text}
             records.append(replace(example, response=reply.text, meta={**example.meta, "provenance": provenance}))
     return Filtered(records, counts, reasons)
 

@@ -39,9 +39,11 @@ def judge(
     seed: int,
     max_new_tokens: int,
     batch_size: int,
-    template: str | None = None,
 ) -> list[Judgement]:
-    """Judge pairs under a protocol and write the judgements to ``path``; judgements already there are read back."""
+    """Judge pairs under a protocol, in the model's own wording, and write the judgements to ``path``.
+
+    Judgements already there are read back.
+    """
     if path.is_file():
         return read_judgements(path)
     limit = max_new_tokens if protocol.think else min(DIRECT_TOKENS, max_new_tokens)
@@ -62,7 +64,7 @@ def judge(
             examples,
             generate,
             protocol=protocol,
-            template=template,
+            template=model.prompt_template,
             requests_per_call=16 * batch_size,
             progress=progress,
         )
@@ -76,6 +78,7 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         loaded,
         dtype=compute_dtype(config.model.dtype),
         max_prompt_tokens=config.lengths.max_prompt_tokens,
+        prompt_template=config.eval_data.template,
     )
     examples = labelled_pool(config.eval_data, seed=config.seed).examples
     summaries = {}
@@ -89,7 +92,6 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
             seed=config.seed,
             max_new_tokens=config.lengths.max_new_tokens,
             batch_size=64,
-            template=config.eval_data.template,
         )
         summaries[mode] = summarize(judgements, seed=config.seed)
     figures = {mode: summary.as_json() for mode, summary in summaries.items()}

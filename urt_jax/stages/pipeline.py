@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
-from urt_jax.config import DataConfig, PipelineConfig, StageConfig, as_json
+from urt_jax.config import DataConfig, ModelConfig, PipelineConfig, StageConfig, as_json
 from urt_jax.evals.pairwise import read_judgements, write_judgements
 from urt_jax.stages.evaluate import evaluate, judgement_path
 
@@ -28,10 +28,10 @@ def run(config: PipelineConfig, *, base_judged: Path | None = None) -> None:
     _run(stages["distill"])
     records = str(distill / "records" / "cold_start.jsonl")
     data = (_file(config.sft.data[0], records), *config.sft.data[1:])
-    _run(replace(stages["sft"], data=data, model=replace(config.sft.model, path=config.base)))  # type: ignore[call-arg]
-    _run(replace(stages["reject"], model=replace(config.reject.model, path=str(sft))))  # type: ignore[call-arg]
+    _run(replace(stages["sft"], data=data, model=_start(config.sft.model, config.base)))  # type: ignore[call-arg]
+    _run(replace(stages["reject"], model=_start(config.reject.model, str(sft))))  # type: ignore[call-arg]
     hard = _file(config.grpo.data, str(reject / "records" / "hard.jsonl"))
-    _run(replace(stages["grpo"], data=hard, model=replace(config.grpo.model, path=str(reject))))  # type: ignore[call-arg]
+    _run(replace(stages["grpo"], data=hard, model=_start(config.grpo.model, str(reject))))  # type: ignore[call-arg]
     models = dict(zip(MODELS, (config.base, str(sft), str(reject), str(grpo)), strict=True))
     last: Any = replace(stages["evaluate"], models=models)  # type: ignore[call-arg]
     open_run(last.workdir, as_json(last))
@@ -56,6 +56,11 @@ def _run(config: StageConfig) -> None:
         importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
     else:
         print(result["table"])
+
+
+def _start(model: ModelConfig, path: str) -> ModelConfig:
+    """Return the settings of a stage that starts from this model."""
+    return replace(model, path=path, revision=None)
 
 
 def _file(data: DataConfig, path: str) -> DataConfig:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import string
-from collections.abc import Iterator, Sequence
-from functools import cache
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from urt_jax.data.examples import NOUNS, TASKS, BadInputError, Chat, Example, Media
+from urt_jax.data.prompts.templates import (
+    DEFAULT_TEMPLATE,
+    FAMILIES,
+    PROMPT_VERSION,
+    fill,
+    find_template,
+    read_wording,
+    template_phrases,
+    template_provenance,
+)
 
-PROMPT_VERSION = "1"  # raise it when the wording of a shipped template changes; records carry it as provenance
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "FAMILIES",
+    "PROMPT_VERSION",
+    "all_media",
+    "check_control_text",
+    "find_template",
+    "media_tags",
+    "own_text_media",
+    "prompt_text",
+    "render",
+    "template_phrases",
+    "template_provenance",
+]
 
 _MEDIA_TAG = re.compile(r"(<image>|<video>)")
 # Text that the tokenizers of the Qwen line read as control tokens wherever it stands.
@@ -22,7 +41,7 @@ _CONTROL_TEXT = re.compile(
 )
 
 
-def render(example: Example, *, think: bool = True, template: str | None = None) -> Chat:
+def render(example: Example, *, think: bool = True, template: str | Path = DEFAULT_TEMPLATE) -> Chat:
     """Write the user message that asks for a verdict, with its media in order of appearance.
 
     Without a prompt of the record's own the media come first (context, then candidates), then the filled template. The
@@ -31,11 +50,13 @@ def render(example: Example, *, think: bool = True, template: str | None = None)
 
     Args:
         think: ask for reasoning before the answer; False takes the template that asks for the answer alone.
-        template: path of a template file to use instead of the shipped one; slots ``{caption}``, ``{question}``,
-            ``{answer_1}``, ``{answer_2}``, ...; a literal brace is doubled.
+        template: a shipped family ("v1", "v2"), a file with the wording, or a folder with one ``<task>.txt`` a task
+            (and ``<task>_direct.txt``); slots ``{caption}``, ``{question}``, ``{answer_1}``, ``{answer_2}``, ...; a
+            literal brace is doubled.
 
     Raises:
-        BadInputError: no prompt to write, an unknown slot, tags that do not match the media, or control-token text.
+        BadInputError: no prompt to write, no such template, an unknown slot, tags that do not match the media, or
+            control-token text.
     """
     check_control_text(example)
     media = all_media(example)
@@ -46,7 +67,7 @@ def render(example: Example, *, think: bool = True, template: str | None = None)
     return _chat([{"role": "user", "content": content}], media)
 
 
-def prompt_text(example: Example, *, think: bool = True, template: str | None = None) -> str:
+def prompt_text(example: Example, *, think: bool = True, template: str | Path = DEFAULT_TEMPLATE) -> str:
     """Return the text of the user message without its media (the record's own text keeps its tags)."""
     if example.text is not None:
         return example.text
@@ -55,12 +76,8 @@ def prompt_text(example: Example, *, think: bool = True, template: str | None = 
             f"record {example.id}: it has neither a prompt of its own nor a task to take a template for; "
             f"give text, or task as one of {', '.join(TASKS)}"
         )
-    if template is not None:
-        wording, name = _read_template(template), template
-    else:
-        name = example.task + ("" if think else "_direct")
-        wording = _shipped_template(name)
-    return _fill(wording, _slots(example), name=name)
+    wording, name = read_wording(template, example.task, think=think)
+    return fill(wording, _slots(example), name=name)
 
 
 def all_media(example: Example) -> tuple[Media, ...]:
@@ -115,21 +132,6 @@ def check_control_text(example: Example) -> None:
             )
 
 
-def template_phrases() -> tuple[str, ...]:
-    """Return the fixed pieces between the slots of all shipped templates, for a tokenizer that holds each as one token.
-
-    The space before a slot is not part of a piece: it belongs to the slot's first word.
-    """
-    pieces: dict[str, None] = {}
-    for task in TASKS:
-        for name in (task, f"{task}_direct"):
-            for literal, slot in _pieces(_shipped_template(name), name=name):
-                piece = literal.removesuffix(" ") if slot is not None else literal
-                if piece:
-                    pieces[piece] = None
-    return tuple(pieces)
-
-
 def _own_chat(example: Example, media: Sequence[Media]) -> Chat:
     """Turn the record's own turns into messages, media in place of their tags or else all in front."""
     ordered = own_text_media(example, media)
@@ -179,44 +181,3 @@ def _slots(example: Example) -> dict[str, str]:
             f"record {example.id}: comparing answers needs two or more written answers, the record has {len(answers)}"
         )
     return {"question": example.prompt, **{f"answer_{n}": answer for n, answer in enumerate(answers, start=1)}}
-
-
-def _fill(wording: str, slots: dict[str, str], *, name: str) -> str:
-    """Put the slots' values into the wording; values are not searched for slots."""
-    text = ""
-    for literal, slot in _pieces(wording, name=name):
-        if slot is not None and slot not in slots:
-            nearest = difflib.get_close_matches(slot, slots, n=1)
-            known = ", ".join(f"{{{known_slot}}}" for known_slot in slots)
-            raise BadInputError(
-                f"template {name}: unknown slot {{{slot}}}; known here: {known}"
-                + (f"; did you mean {{{nearest[0]}}}?" if nearest else "; double a brace that is meant as text")
-            )
-        text += literal + ("" if slot is None else slots[slot])
-    return text
-
-
-def _pieces(wording: str, *, name: str) -> Iterator[tuple[str, str | None]]:
-    """Yield (fixed text, name of the slot after it or None)."""
-    try:
-        parsed = list(string.Formatter().parse(wording))
-    except ValueError as error:
-        raise BadInputError(f"template {name}: {error}; double a brace that is meant as text") from error
-    for literal, field, spec, conversion in parsed:
-        if field is None:
-            yield literal, None
-        else:
-            yield literal, field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-
-
-@cache
-def _shipped_template(name: str) -> str:
-    return (resources.files(__name__) / f"{name}.txt").read_text(encoding="utf-8").removesuffix("\n")
-
-
-def _read_template(path: str) -> str:
-    """Read a user's template; the newline that ends the file is not part of the wording."""
-    file = Path(path)
-    if not file.is_file():
-        raise BadInputError(f"prompt template {path}: no such file; give the path of a text file with the wording")
-    return file.read_text(encoding="utf-8").removesuffix("\n")

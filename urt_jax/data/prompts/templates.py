@@ -1,0 +1,151 @@
+"""Where the wording of a question comes from (a shipped family, a user's file or folder), and what fills its slots."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import string
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from urt_jax.data.examples import TASKS, BadInputError
+
+FAMILIES = ("v1", "v2")  # one line per dimension; a block of lines per dimension
+DEFAULT_TEMPLATE = "v1"
+PROMPT_VERSION = "1"  # raise it when the wording of a shipped template changes; records carry it as provenance
+
+_SHIPPED = resources.files(__package__)  # the families' folders, and beside them the direct wordings they share
+
+
+def find_template(template: str | Path) -> Traversable:
+    """Return where a setting finds its wording: the folder of a shipped family, or the user's own file or folder.
+
+    Raises:
+        BadInputError: it is no family and nothing is there, or a folder holds the wording of no task.
+    """
+    if template in FAMILIES:
+        return _SHIPPED / str(template)
+    place, given = Path(template), str(template)
+    try:
+        if place.is_file() or any((place / f"{task}.txt").is_file() for task in TASKS):
+            return place
+        is_folder = place.is_dir()
+    except OSError:  # too long for a name: the wording itself was given
+        is_folder = False
+    if is_folder:
+        files = ", ".join(f"{task}.txt" for task in TASKS)
+        raise BadInputError(f"prompt template {given}: the folder holds none of {files}; write one for each task")
+    near = difflib.get_close_matches(given.lower(), FAMILIES, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise BadInputError(
+        f"prompt template {given if len(given) <= 80 else given[:77] + '...'!r}: neither a shipped family "
+        f"({', '.join(FAMILIES)}) nor a file or folder that is there; {hint}give a family, the path of a text file "
+        "with the wording, or of a folder with one <task>.txt for each task"
+    )
+
+
+def read_wording(template: str | Path, task: str, *, think: bool) -> tuple[str, str]:
+    """Return the wording for one task, and the name to call it by in messages.
+
+    A file serves every task, with and without reasoning. A folder holds ``<task>.txt`` and may hold
+    ``<task>_direct.txt``; where it does not, the shipped direct wording is taken. The newline that ends a file is not
+    part of the wording.
+
+    Raises:
+        BadInputError: as ``find_template``, a folder without this task, or a file that is empty or no UTF-8 text.
+    """
+    place = find_template(template)
+    if place.is_file():
+        return _read(place, str(template)), str(template)
+    name = task if think else f"{task}_direct"
+    if template in FAMILIES:
+        return _shipped_wording(str(template), name), f"{template}/{name}"
+    shown = f"{template}/{name}.txt"
+    if (place / f"{name}.txt").is_file():
+        return _read(place / f"{name}.txt", shown), shown
+    if not think:
+        return _shipped_wording(DEFAULT_TEMPLATE, name), name
+    raise BadInputError(f"prompt template {template}: the folder holds no {task}.txt; write one, or leave out {task}")
+
+
+def fill(wording: str, slots: Mapping[str, str], *, name: str) -> str:
+    """Put the slots' values into the wording; values are not searched for slots.
+
+    Raises:
+        BadInputError: a slot that is not among ``slots``, or a lone brace.
+    """
+    text = ""
+    for literal, slot in _pieces(wording, name=name):
+        if slot is not None and slot not in slots:
+            nearest = difflib.get_close_matches(slot, slots, n=1)
+            known = ", ".join(f"{{{known_slot}}}" for known_slot in slots)
+            raise BadInputError(
+                f"template {name}: unknown slot {{{slot}}}; known here: {known}"
+                + (f"; did you mean {{{nearest[0]}}}?" if nearest else "; double a brace that is meant as text")
+            )
+        text += literal + ("" if slot is None else slots[slot])
+    return text
+
+
+def template_phrases() -> tuple[str, ...]:
+    """Return the fixed pieces between the slots of all v1 templates, for a tokenizer that holds each as one token.
+
+    The space before a slot is not part of a piece: it belongs to the slot's first word.
+    """
+    pieces: dict[str, None] = {}
+    for task in TASKS:
+        for name in (task, f"{task}_direct"):
+            for literal, slot in _pieces(_shipped_wording("v1", name), name=name):
+                piece = literal.removesuffix(" ") if slot is not None else literal
+                if piece:
+                    pieces[piece] = None
+    return tuple(pieces)
+
+
+def template_provenance(template: str | Path) -> dict[str, str]:
+    """Return what a record says of the wording it was asked in: the setting, and which state of that wording it was.
+
+    Of a shipped family the state is ``PROMPT_VERSION``, of a user's files a hash of what they hold.
+
+    Raises:
+        BadInputError: as ``find_template``.
+    """
+    if template in FAMILIES:
+        return {"prompt_template": str(template), "prompt_version": PROMPT_VERSION}
+    place = find_template(template)
+    names = [f"{task}{ending}.txt" for task in TASKS for ending in ("", "_direct")]
+    files = [place] if place.is_file() else [place / name for name in names if (place / name).is_file()]
+    digest = hashlib.sha256(b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)).hexdigest()
+    return {"prompt_template": str(template), "prompt_version": f"sha256:{digest[:16]}"}
+
+
+@cache
+def _shipped_wording(family: str, name: str) -> str:
+    file = _SHIPPED / f"{name}.txt" if name.endswith("_direct") else _SHIPPED / family / f"{name}.txt"
+    return file.read_text(encoding="utf-8").removesuffix("\n")
+
+
+def _read(file: Traversable, shown: str) -> str:
+    try:
+        wording = file.read_text(encoding="utf-8-sig").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"prompt template {shown}: not UTF-8 text ({error}); save it as UTF-8") from None
+    if not wording.strip():
+        raise BadInputError(f"prompt template {shown}: the file is empty; write the wording into it")
+    return wording
+
+
+def _pieces(wording: str, *, name: str) -> Iterator[tuple[str, str | None]]:
+    """Yield (fixed text, name of the slot after it or None)."""
+    try:
+        parsed = list(string.Formatter().parse(wording))
+    except ValueError as error:
+        raise BadInputError(f"template {name}: {error}; double a brace that is meant as text") from error
+    for literal, field, spec, conversion in parsed:
+        if field is None:
+            yield literal, None
+        else:
+            yield literal, field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
