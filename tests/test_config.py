@@ -73,6 +73,11 @@ def test_all_problems_are_reported_at_once() -> None:
         ({"optimizer": 3}, "config.optimizer: got 3 (int), needs a group of knobs"),
         ({"model": {"trainable": "decoder"}}, "config.model.trainable: got 'decoder' (str), needs a tuple"),
         ({"model": {"trainable": ()}}, "config.model.trainable: is empty, needs at least one entry"),
+        ({"model": {"lora": {"rank": -1}}}, "config.model.lora.rank: got -1, must be at least 0"),
+        ({"model": {"lora": {"targets": ()}}}, "config.model.lora.targets: is empty, needs at least one entry"),
+        ({"data": {"max_frames": 0}}, "config.data[0].max_frames: got 0, must be at least 1"),
+        ({"data": {"fps": 0.0}}, "config.data[0].fps: got 0.0, must be above 0"),
+        ({"data": {"fps": 5000.0}}, "config.data[0].fps: got 5000.0, must be at most 1000"),
         ({"model": {"path": None}}, "config.model.path: got None (NoneType), needs a text"),
     ],
 )
@@ -89,6 +94,11 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ({"stage": "sft", "mesh": {"data": 0}}, "config.mesh.data: 0 is no number of devices"),
         ({"stage": "sft", "pixels": {"min_pixels": 9, "max_pixels": 4}}, "config.pixels.min_pixels: 9 is above"),
         ({"stage": "sft", "data": {"tasks": {"image_gen": 0.0}}}, "config.data[0].tasks.image_gen: every task has"),
+        (
+            {"stage": "sft", "model": {"lora": {"rank": 4}, "trainable": (".*",)}},
+            "config.model.trainable: is ('.*',), but with lora.rank 4 adapters alone are trained; leave it at its",
+        ),
+        ({"stage": "sft", "model": {"lora": {"rank": 4}, "init": "random"}}, "config.model.init: is 'random': an"),
         ({"stage": "grpo", "sampling": {"top_p": 0.9}}, "config.sampling.top_p: 0.9 cuts the distribution"),
         ({"stage": "grpo", "sampling": {"top_k": 50}}, "config.sampling.top_k: 50 cuts the distribution"),
         ({"stage": "grpo", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy"),
@@ -121,7 +131,13 @@ def test_missing_files_are_reported_together(tmp_path: Path) -> None:
     text = problems_of(stage="grpo", data=data)
     assert text.startswith("3 problems")
     assert f"config.data.path: there is no '{tmp_path / 'a.jsonl'}'; give a .json, .jsonl or mixture .yaml" in text
-    assert "config.data.template: there is no" in text
+    assert f"config.data.template: prompt template '{tmp_path / 't.txt'}': neither a shipped family (v1, v2)" in text
+
+
+def test_a_misspelt_template_is_told_before_a_pipeline_starts() -> None:
+    text = problems_of(stage="pipeline", sft={"data": {"template": "v3"}}, grpo={"data": {"template": "v2"}})
+    assert text.startswith("1 problem ")
+    assert "config.sft.data.template: prompt template 'v3': neither a shipped family" in text
 
 
 def test_a_pipeline_wires_files_itself_so_they_need_not_exist_yet() -> None:

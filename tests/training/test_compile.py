@@ -8,7 +8,8 @@ from jax.sharding import PartitionSpec as P
 from tests.tiny import MODEL, tiny_params
 from tests.training.tiny_training import TRAINED, assert_same, fresh_state, one_device, sft_batch
 from urt_jax.sharding.mesh import make_mesh
-from urt_jax.training.compile import compile_sft_step, place_rows, place_state
+from urt_jax.sharding.placement import place_rows, place_state
+from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.state import init_state
 
 

@@ -42,6 +42,14 @@ def test_only_kernels_are_decayed() -> None:
         np.testing.assert_array_equal(rest, 0.0)
 
 
+def test_adapters_are_decayed_as_kernels_are() -> None:
+    params = {"q": {name: jnp.full((2, 2), 4.0) for name in ("lora_a", "lora_b", "lora_scale")}}
+    chosen = optimizer()
+    updates, _ = chosen.update(jax.tree.map(jnp.zeros_like, params), chosen.init(params), params)
+    for name, wanted in (("lora_a", -0.2), ("lora_b", -0.2), ("lora_scale", 0.0)):
+        np.testing.assert_allclose(updates["q"][name], wanted, rtol=1e-6, err_msg=name)
+
+
 def test_the_first_step_is_one_learning_rate_against_the_gradient() -> None:
     params = {"kernel": jnp.array([[1.0, -2.0]])}
     chosen = optimizer(weight_decay=0.0)

@@ -4,9 +4,13 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from tests.tiny import tiny_params
 from tests.training.tiny_training import TRAINED, assert_same
+from urt_jax.config import ModelConfig
+from urt_jax.families.presets import preset
+from urt_jax.models.vlm import abstract_params
 from urt_jax.training.state import init_state, merge_params, split_params
 
 TREE = {"decoder": {"q": {"kernel": np.ones((2, 2))}}, "vision": {"kernel": np.zeros(3)}, "head": np.ones(1)}
@@ -42,3 +46,20 @@ def test_frozen_parameters_have_no_moments() -> None:
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
     assert sum(np.size(leaf) for leaf in jax.tree.leaves(state.opt_state)) == 2 * trained + 1
     assert_same(state.params, tiny_params())
+
+
+TOWER, PROJECTOR = r"^vision/(?!projector|deep_projector|newline)", r"^vision/(projector|deep_projector|newline)"
+LANGUAGE_MODEL = ModelConfig.trainable[0]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen3_vl_8b", "llava_onevision_7b"])
+def test_three_patterns_part_every_family_into_tower_projector_and_language_model(name: str) -> None:
+    """The patterns that the README gives for freezing parts."""
+    params = abstract_params(preset(name))
+    parts = [set(flatten_dict(split_params(params, [pattern])[0])) for pattern in (TOWER, PROJECTOR, LANGUAGE_MODEL)]
+    assert set().union(*parts) == set(flatten_dict(params))
+    assert sum(map(len, parts)) == len(flatten_dict(params))
+    tower, projector, language = ({path[1] if path[0] == "vision" else path[0] for path in part} for part in parts)
+    assert {"blocks", "patch_embed"} <= tower
+    assert "projector" in projector
+    assert {"decoder", "embedding"} <= language

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from urt_jax.checkpoints.adapter_config import CONFIG_NAME, adapter_base, is_adapter
+from urt_jax.checkpoints.adapters import load_adapter
 from urt_jax.checkpoints.hf_weights import load_weights, save_weights
 from urt_jax.checkpoints.hub import fetch_model, is_hub_name
 from urt_jax.checkpoints.stored_tensors import stored_tensors, written_names
@@ -21,11 +23,12 @@ from urt_jax.families import family_of
 from urt_jax.families.family import Family, Geometry, PictureSettings
 from urt_jax.families.processor import Processor
 from urt_jax.models.config import ModelConfig
+from urt_jax.models.lora import merge_adapters
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params, init_params
 from urt_jax.sharding.rules import shardings_for
 
 ASSETS = Path(__file__).parent.parent / "assets"
-WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "*.bin", "*.pt")
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", CONFIG_NAME, "*.bin", "*.pt")
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,14 @@ class LoadedModel:
 def find_model(name: str, *, revision: str | None = None) -> Path:
     """Return the folder of a shipped model, a run folder's ``model/``, a published layout, or a model of the hub.
 
-    Where no folder of that name exists, ``org/name`` (or ``org/name@revision``) is fetched from the hub, its main
-    branch unless ``revision`` names another.
+    An adapter's folder stands for that of its base. Where no folder of that name exists, ``org/name`` (or
+    ``org/name@revision``) is fetched from the hub, its main branch unless ``revision`` names another.
 
     Raises:
-        BadInputError: nothing of that name (lists the shipped models), what ``hub.fetch_model`` raises, or a revision
-            of a model that is not the hub's.
+        BadInputError: nothing of that name (lists the shipped models), what ``hub.fetch_model`` raises, a revision
+            of a model that is not the hub's, or an adapter whose base is not found.
     """
-    shipped = {path.name: path for path in sorted(ASSETS.glob("*")) if (path / "config.json").is_file()}
-    folder = Path(name)
+    shipped, folder = _shipped(), Path(name)
     if name not in shipped and not folder.exists() and is_hub_name(name):
         return fetch_model(name, revision=revision)
     if revision is not None:
@@ -66,6 +68,8 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
         )
     if name in shipped:
         return shipped[name]
+    if adapter_of(name):
+        return _base_of(folder)
     for candidate in (folder / "model", folder):
         if (candidate / "config.json").is_file() and (candidate / "tokenizer_config.json").is_file():
             return candidate
@@ -75,6 +79,28 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
         f"model {name!r}: neither a shipped model ({', '.join(shipped) or 'none'}) nor a folder with config.json and "
         f"tokenizer_config.json, nor a finished run folder with model/, nor a hub name (org/name){hint}"
     )
+
+
+def adapter_of(name: str) -> Path | None:
+    """Return the folder where the name is that of an adapter alone."""
+    return Path(name) if is_adapter(Path(name)) and name not in _shipped() else None
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.name: path for path in sorted(ASSETS.glob("*")) if (path / "config.json").is_file()}
+
+
+def _base_of(adapter: Path) -> Path:
+    base, revision = adapter_base(adapter)
+    if adapter_of(base):
+        raise BadInputError(f"{adapter} is an adapter of another adapter, {base}; merge that one into its base first")
+    try:
+        return find_model(base, revision=revision)
+    except BadInputError as error:
+        raise BadInputError(
+            f"{adapter} is an adapter of {base!r}, which was not found ({error}); put its base there, or write the "
+            f"path it has now as base_model_name_or_path into {CONFIG_NAME}"
+        ) from None
 
 
 def load_model(
@@ -87,17 +113,20 @@ def load_model(
 ) -> LoadedModel:
     """Read a model; weights are cast to ``dtype`` (``None`` keeps the stored one).
 
+    Of a folder that holds an adapter alone, the base is read and the adapter merged into it.
     With a ``mesh`` the weights are read straight to where the placement table puts them, else they stay on the host.
     ``pixels`` are (min, max) pixels of a picture that replace the checkpoint's own where given; ``revision`` is a hub
     model's (see ``find_model``).
 
     Raises:
-        BadInputError: no such model (see ``find_model``), unknown family, weights that do not fit config.json,
-            unusable tokenizer.
+        BadInputError: no such model (see ``find_model``), unknown family, weights that do not fit config.json, an
+            adapter that does not fit its base, unusable tokenizer.
     """
     processor, folder = load_processor(name, revision=revision, pixels=pixels)
     shardings = None if mesh is None else shardings_for(abstract_params(processor.config), mesh)
     params = load_weights(folder, processor.family, processor.config, dtype=dtype, shardings=shardings)
+    if adapter := adapter_of(name):
+        params = merge_adapters(load_adapter(adapter, params, processor.family, processor.config), donate=True)
     return LoadedModel(processor, params, folder)
 
 
@@ -117,42 +146,44 @@ def load_processor(
     folder = find_model(name, revision=revision)
     stored = _json(folder / "config.json")
     family = family_of(stored, where=str(folder / "config.json"))
-    described = complete_config(stored, family, folder)
+    tokenizer = load_tokenizer(folder)
+    described = _described(stored, family, folder, tokenizer)
     config = family.read_config(described)
-    geometry = read_geometry(folder, family, described)
     try:
-        geometry = geometry.within(*pixels)
+        geometry = read_geometry(folder, family, described).within(*pixels)
     except BadInputError as error:
         raise BadInputError(f"{folder}: {error}") from None
-    tokenizer = load_tokenizer(folder)
-    add_placeholders(tokenizer, family)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = family.chat_template
+    _check_tokenizer(tokenizer, family, config, folder)
+    kept = {key: described[key] for key in family.kept_settings if key in described}
+    return Processor(family, config, geometry, tokenizer, kept), folder
+
+
+def is_original(config: dict[str, Any], family: Family) -> bool:
+    """Tell whether config.json is of the layout from before transformers."""
+    return family.original_model_type is not None and config.get("model_type") == family.original_model_type
+
+
+def _described(stored: dict[str, Any], family: Family, folder: Path, tokenizer: Any) -> dict[str, Any]:
+    """Return config.json in the layout of transformers; of the older layout the tokenizer gets its placeholders."""
+    if family.complete_config is None or not is_original(stored, family):
+        return stored
+    placeholders = [family.image_placeholder, family.video_placeholder]
+    tokenizer.add_tokens(placeholders, special_tokens=True)
+    image_id, video_id = tokenizer.convert_tokens_to_ids(placeholders)
+    shapes = {name: tensor.shape for name, tensor in stored_tensors(folder, family).items()}
+    return family.complete_config(stored, shapes, (image_id, video_id))
+
+
+def _check_tokenizer(tokenizer: Any, family: Family, config: ModelConfig, folder: Path) -> None:
+    """Refuse a tokenizer of another model."""
+    apart = "the tokenizer files and config.json do not belong together"
     if len(tokenizer) > config.decoder.vocab_size:
         raise BadInputError(
             f"{folder}: the tokenizer has {len(tokenizer)} ids, the embedding only {config.decoder.vocab_size} rows; "
-            "the tokenizer files and config.json do not belong together"
+            f"{apart}"
         )
-    _check_placeholders(tokenizer, family, config, folder)
-    return Processor(family, config, geometry, tokenizer), folder
-
-
-def complete_config(stored: dict[str, Any], family: Family, folder: Path) -> dict[str, Any]:
-    """Return config.json in the layout of transformers, whichever of the family's layouts the folder is in."""
-    if stored.get("model_type") != family.original_model_type or family.complete_config is None:
-        return stored
-    return family.complete_config(stored, {name: t.shape for name, t in stored_tensors(folder, family).items()})
-
-
-def add_placeholders(tokenizer: Any, family: Family) -> None:
-    """Give the tokenizer the placeholder tokens of the family where it lacks them (the original LLaVA layout)."""
-    known = tokenizer.get_vocab()
-    lacking = [t for t in (family.image_placeholder, family.video_placeholder) if t not in known]
-    if lacking:
-        tokenizer.add_tokens(lacking, special_tokens=True)
-
-
-def _check_placeholders(tokenizer: Any, family: Family, config: ModelConfig, folder: Path) -> None:
     for placeholder, wanted in (
         (family.image_placeholder, config.image_token_id),
         (family.video_placeholder, config.video_token_id),
@@ -160,8 +191,7 @@ def _check_placeholders(tokenizer: Any, family: Family, config: ModelConfig, fol
         found = tokenizer.convert_tokens_to_ids(placeholder)
         if found != wanted:
             raise BadInputError(
-                f"{folder}: the tokenizer gives {placeholder!r} the id {found}, config.json says {wanted}; the "
-                "tokenizer files and config.json do not belong together"
+                f"{folder}: the tokenizer gives {placeholder!r} the id {found}, config.json says {wanted}; {apart}"
             )
 
 
@@ -182,7 +212,7 @@ def save_model(
     folder, family = Path(folder), processor.family
     folder.mkdir(parents=True, exist_ok=True)
     before = _json(source / "config.json")
-    original = family.original_model_type is not None and before.get("model_type") == family.original_model_type
+    original = is_original(before, family)
     names = {} if original else written_names(source, family)
     for path in sorted(source.iterdir()) if source.resolve() != folder.resolve() else ():
         if path.is_file() and not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
@@ -196,9 +226,7 @@ def save_model(
     stored_dtype = np.dtype(dtype if dtype is not None else jax.tree.leaves(params)[0].dtype).name
     ids = {"bos_token_id": processor.pad_id, "pad_token_id": processor.pad_id, "eos_token_id": processor.end_ids[0]}
     written = family.write_config(processor.config, ids | {"dtype": stored_dtype}) | {"dtype": stored_dtype}
-    if "transformers_version" in before and not original:
-        written["transformers_version"] = before["transformers_version"]  # tells how clips stand in the prompt
-    (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(written | processor.kept_settings, indent=2) + "\n")
 
 
 def read_geometry(folder: Path, family: Family, config: dict[str, Any]) -> Geometry:

@@ -7,20 +7,43 @@ from pathlib import Path
 from typing import Literal
 
 from urt_jax.config.binding import knob
+from urt_jax.data.examples import MAX_FPS, BadInputError
+from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
 Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685) that are trained in place of the weights, which then all stay frozen."""
+
+    rank: int = knob(0, at_least=0)  # inner width of an adapter; 0 = none: the weights themselves are trained
+    alpha: float = knob(32.0, above=0)  # what an adapter adds is scaled by alpha / rank
+    targets: tuple[str, ...] = knob(  # kernel paths that get one
+        (r"^decoder/.*/(attention/[qkvo]|mlp/(gate|up|down))/kernel$",), nonempty=True
+    )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The weights a stage starts from, and what of them it trains."""
 
-    path: str = "urt-tiny"  # a shipped model, a run folder, a Hugging Face folder or hub name
+    path: str = "urt-tiny"  # a shipped model, a run folder, a Hugging Face folder, or org/name[@revision] of the hub
+    revision: str | None = None  # branch, tag or commit of a hub model; None = its main branch
     init: Literal["load", "random"] = "load"  # random: layout and tokenizer of `path`, fresh weights
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
     trainable: tuple[str, ...] = knob((r"^(decoder/|embedding$|head$)",), nonempty=True)  # parameter paths
     remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
+    lora: LoraConfig = LoraConfig()
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.lora.rank and self.trainable != ModelConfig.trainable:
+            message = f"is {self.trainable}, but with lora.rank {self.lora.rank} adapters alone are trained"
+            yield "trainable", f"{message}; leave it at its default and choose lora.targets, or set lora.rank to 0"
+        if self.lora.rank and self.init == "random":
+            yield "init", "is 'random': an adapter is for weights that can be loaded again; set lora.rank to 0 or load"
 
 
 @dataclass(frozen=True)
@@ -76,16 +99,26 @@ class DataConfig:
     split: Literal["train", "heldout"] = "train"
     seed: int = knob(0, at_least=0)
     difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2
-    template: str | None = None  # prompt file to use in place of the shipped one
+    max_frames: int | None = knob(None, at_least=1)  # kept of a clip: the first, the last, evenly between; None = all
+    fps: float | None = knob(None, above=0, at_most=MAX_FPS)  # kept frames a second, then max_frames; None = no rate
+    template: str = DEFAULT_TEMPLATE  # wording of questions: "v1", "v2", a file, or a folder with one <task>.txt a task
     swap: bool = True  # training shows every pair in both orders, so position carries no information
     weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources
 
     def file_problems(self) -> Problems:
-        """Yield the files that are named but not there."""
-        for key, name in (("path", self.path), ("media_root", self.media_root), ("template", self.template)):
+        """Yield the files that are named but not there, and what is wrong with the prompt template."""
+        for key, name in (("path", self.path), ("media_root", self.media_root)):
             if name is not None and name not in BUILT_IN and not Path(name).exists():
                 hint = "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'" if key == "path" else ""
                 yield key, f"there is no {name!r}{hint}"
+        yield from self.template_problems()
+
+    def template_problems(self) -> Problems:
+        """Yield why there is no such prompt template."""
+        try:
+            find_template(self.template)
+        except BadInputError as error:
+            yield "template", str(error)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from urt_jax.config.binding import bind, defaults_merged, plain, unknown_choice
 from urt_jax.config.parts import DataConfig
-from urt_jax.config.stages import STAGES, PipelineConfig, StageConfig
+from urt_jax.config.stages import STAGES, StageConfig
 from urt_jax.data.examples import BadInputError
 
 
@@ -25,8 +25,8 @@ def resolve(config: ConfigDict, stage: str | None = None) -> Any:
     cls = _stage_class(values.pop("stage", stage))
     problems: list[str] = []
     resolved = bind(cls, values, "config", problems)
-    if not problems and not isinstance(resolved, PipelineConfig):
-        problems += [f"{where}: {message}" for where, message in _file_problems(resolved)]
+    if not problems:
+        problems += [f"{where}: {message}" for where, message in _file_problems(resolved, "config")]
     if not problems and not resolved.workdir:
         resolved = replace(resolved, workdir=f"runs/{cls.stage}")
     if problems:
@@ -61,9 +61,13 @@ def _stage_class(name: Any) -> type[StageConfig]:
     return STAGES[name]
 
 
-def _file_problems(config: StageConfig) -> Iterator[tuple[str, str]]:
+def _file_problems(config: StageConfig, where: str, *, wired: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield what is named but not there; data of a stage that a pipeline wires need not exist yet."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        for source in value if isinstance(value, tuple) else (value,):
-            if isinstance(source, DataConfig):
-                yield from ((f"config.{item.name}.{key}", message) for key, message in source.file_problems())
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, DataConfig):
+                found = part.template_problems() if wired else part.file_problems()
+                yield from ((f"{where}.{item.name}.{key}", message) for key, message in found)
+            elif isinstance(part, StageConfig):
+                yield from _file_problems(part, f"{where}.{item.name}", wired=True)

@@ -172,6 +172,18 @@ class EvaluateConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class ExportConfig(StageConfig):
+    """Write a judge in the layout of transformers: any folder, the layout from before transformers, an adapter."""
+
+    stage: ClassVar[str] = "export"
+
+    model: str = "urt-tiny"  # as ModelConfig.path; an adapter is merged into its base
+    revision: str | None = None  # branch, tag or commit of a hub model; None = its main branch
+    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"  # of the written weights; keep: as stored
+    max_shard_gb: float = knob(5.0, above=0)  # largest weights file, in 10^9 bytes
+
+
+@dataclass(frozen=True)
 class PipelineConfig(StageConfig):
     """Run the whole recipe from a base model; models and files between the stages are wired by the pipeline."""
 
@@ -219,6 +231,7 @@ STAGES: dict[str, type[StageConfig]] = {
         RejectConfig,
         GrpoConfig,
         EvaluateConfig,
+        ExportConfig,
         PipelineConfig,
         StudyConfig,
     )

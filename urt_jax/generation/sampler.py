@@ -1,8 +1,9 @@
 """The host side of sampling: encoded chats in, token ids out, in a bounded number of compiled programs."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from urt_jax.families.processor import Processor
 from urt_jax.generation.loop import row_keys, sample_responses
 from urt_jax.generation.state import Completions, SamplingSettings, Vocabulary
 from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.types import Batch, EncodedChat
 
 
@@ -42,14 +44,12 @@ class Samples(NamedTuple):
 class Sampler:
     """Owns the compiled sampling programs of one model; parameters are given at each call.
 
-    Programs differ by bucket, number of questions, responses and slots only: every setting is traced. ``shapes`` holds
-    the shapes compiled so far.
+    Rows are split over the mesh that the parameters lie on. Programs differ by bucket, number of questions, responses
+    and slots only: every setting is traced. ``shapes`` holds the shapes compiled so far.
     """
 
-    def __init__(self, model: VisionLanguageModel, processor: Processor, *, place: Callable[[Any], Any] | None = None):
-        """``place`` puts a host batch on the devices (by default, the first device)."""
+    def __init__(self, model: VisionLanguageModel, processor: Processor):
         self.model, self.processor = model, processor
-        self.place = place or on_device
         self.vocabulary = make_vocabulary(processor)
         self.shapes: set[tuple[Need, int, int]] = set()
         self._program = jax.jit(self._run, static_argnames="slots")
@@ -84,6 +84,7 @@ class Sampler:
         """
         if sampling.max_new_tokens > slots:
             raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}, the response cache has {slots} slots")
+        place = partial(place_rows, mesh_of(params))
         prompts = collate_prompts(chats, bucket=bucket, **self.padding)
         positions = np.array([chat.next_position for chat in chats], np.int32)
         rows = len(chats) * responses
@@ -92,12 +93,12 @@ class Sampler:
         self.shapes.add((bucket, responses, slots))
         out = self._program(
             params,
-            self.place(prompts),
-            self.place(positions),
+            place(prompts),
+            place(positions),
             jax.random.key(seed),
             jnp.int32(step),
-            self.place((question_B, index.astype(np.uint32))),
-            self.place(_rows(sampling, rows)),
+            place((question_B, index.astype(np.uint32))),
+            place(_rows(sampling, rows)),
             self.vocabulary,
             slots=slots,
         )
@@ -137,11 +138,6 @@ def decode_texts(processor: Processor, tokens_BU: np.ndarray, mask_BU: np.ndarra
     """Decode each row up to its end token, special tokens left out."""
     rows = [row[mask].tolist() for row, mask in zip(tokens_BU, mask_BU)]
     return tuple(processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
-
-
-def on_device(tree: Any) -> Any:
-    """Put a host tree on the default device."""
-    return jax.tree.map(jnp.asarray, tree)
 
 
 def _rows(sampling: Sampling, rows: int) -> SamplingSettings:

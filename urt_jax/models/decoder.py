@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from urt_jax.models.config import DecoderConfig
 from urt_jax.models.kv_cache import PromptCache, ResponseCache
 from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
-from urt_jax.models.stacked import init_stacked, scan_layers
+from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.ops.attention import attend, attend_group
 from urt_jax.ops.rope import mrope_angles, rotate
 
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
             jnp.zeros((1, 1, cfg.head_width // 2)),
             jnp.ones((1, 1, 1), bool),
         )
-        self.layers = self.param("layers", init_stacked(self.layer, cfg.periods), *probe)
+        self.layers = stacked_param(self, "layers", self.layer, cfg.periods, *probe)
         self.norm = RMSNorm(cfg.norm_eps, *kinds)
 
     def _angles(self, positions_3BT: Int[Array, "3 B T"]) -> Float[Array, "B T half"]:

@@ -7,10 +7,11 @@ from jax import Array
 from jaxtyping import Float
 
 DType = jnp.dtype | type
+ADAPTER_LEAVES = ("lora_a", "lora_b", "lora_scale")  # [D, r], [r, F] and alpha / r; stacked where the kernel is
 
 
 class Linear(nn.Module):
-    """``x @ kernel (+ bias)`` over the last axis.
+    """``x @ kernel (+ bias)`` over the last axis, plus an adapter's share where its leaves stand beside the kernel.
 
     Leading axes are flattened around the product (twice as fast backward on CPU), which accumulates in float32.
     """
@@ -30,7 +31,17 @@ class Linear(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.dtype(self.param_dtype))
             y = y + bias.astype(jnp.float32)[None]
+        if self.has_variable("params", "lora_a"):
+            y = y + self._adapted(flat)
         return y.astype(self.dtype).reshape(*x.shape[:-1], self.features)
+
+    def _adapted(self, flat: Float[Array, "X D"]) -> Float[Array, "X F"]:
+        """Return ``scale * (x @ A) @ B`` (LoRA, arXiv 2106.09685, equation 3); both products accumulate in float32."""
+        leaves: list[Array] = [self.get_variable("params", name) for name in ADAPTER_LEAVES]
+        lora_a, lora_b, scale = leaves
+        inner = jnp.dot(flat, lora_a.astype(self.dtype), preferred_element_type=jnp.float32)
+        outer = jnp.dot(inner.astype(self.dtype), lora_b.astype(self.dtype), preferred_element_type=jnp.float32)
+        return scale * outer
 
 
 class RMSNorm(nn.Module):

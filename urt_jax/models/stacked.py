@@ -23,6 +23,17 @@ def init_stacked(layer: nn.Module, count: int) -> Callable[..., Any]:
     return init
 
 
+def stacked_param(module: nn.Module, name: str, layer: nn.Module, count: int, *probe: Any) -> Any:
+    """Return the stacked weights that ``module`` keeps under ``name``, drawn where it has none yet.
+
+    Given weights are taken as they are: each layer checks the shapes of its own when it is applied, and adapters may
+    stand beside its kernels, which ``module.param`` would count as leaves out of place.
+    """
+    if module.has_variable("params", name):
+        return module.get_variable("params", name)
+    return module.param(name, init_stacked(layer, count), *probe)
+
+
 def scan_layers(
     body: Callable[[Any, Any, Any], tuple[Any, Any]],
     x: Any,

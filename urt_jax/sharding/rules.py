@@ -13,11 +13,16 @@ PyTree = Any
 # The first rule whose pattern is found in a parameter's path wins. A spec counts from the *last* axis, so that stacked
 # layers [L, ...] and optimizer moments fall under the rule of the plain parameter. Products are split over `tensor`
 # along their inner width (out of the first matrix, into the second), which needs one sum a block; the other axis lies
-# on `fsdp`. Norms and the biases that are added after that sum lie whole everywhere.
+# on `fsdp`. Adapters (lora_a, lora_b) are split along the same widths and whole along their rank. Norms and the biases
+# that are added after that sum lie whole everywhere.
 RULES: tuple[tuple[str, P], ...] = (
     (r"(^|/)(embedding|head)$", P("tensor", "fsdp")),  # [V, D]
     (r"(^|/)(o|proj|down|output)/kernel$", P("tensor", "fsdp")),  # [inner, D]
+    (r"(^|/)(o|proj|down|output)/lora_a$", P("tensor", None)),  # [inner, r]
+    (r"(^|/)(o|proj|down|output)/lora_b$", P(None, "fsdp")),  # [r, D]
     (r"/kernel$", P("fsdp", "tensor")),  # [D, inner]: q k v qkv gate up input patch_embed
+    (r"/lora_a$", P("fsdp", None)),  # [D, r]
+    (r"/lora_b$", P(None, "tensor")),  # [r, inner]
     (r"(^|/)(q|k|v|qkv|gate|up|input)/bias$", P("tensor")),  # [inner]
     (r"", P()),
 )

@@ -14,23 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from urt_jax.checkpoints.model_folder import LoadedModel, save_model
+from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import Buckets, length_of, need_of, plan_buckets
 from urt_jax.data.examples import Example
 from urt_jax.data.loader import mix
 from urt_jax.generation.sampler import Sampler, Sampling, make_vocabulary
+from urt_jax.models.lora import without_adapters
+from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.stages.judging import held_out_table
+from urt_jax.stages.policy import save_policy, start_state
 from urt_jax.stages.records import Encoder, question_source
 from urt_jax.stages.sft import compute_dtype, open_mesh, open_model, open_optimizer
-from urt_jax.training.compile import compile_grpo_step, compile_score_step, place_rows, place_state
+from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, make_rollout, rollout_figures, rows_to_train
-from urt_jax.training.state import TrainState, init_state
+from urt_jax.training.state import Params, TrainState
 from urt_jax.training.steps import PolicyLoss
+from urt_jax.types import EncodedChat
 
 
 class DisagreementError(RuntimeError):
@@ -40,7 +45,7 @@ class DisagreementError(RuntimeError):
 def run(config: GrpoConfig) -> None:
     """Train, judge before and after, write ``model/`` and the result."""
     folder = Path(config.workdir)
-    loaded = open_model(config.model, config.pixels, seed=config.seed)
+    loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     before = held_out_table(config, folder, loaded, "before")
     trained = train_policy(config, folder, loaded)
     after = held_out_table(config, folder, trained, "after")
@@ -56,9 +61,7 @@ def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> Loade
         config.steps, config.save_every, config.keep, config.log_every, ("reward", "rewards/accuracy/mean")
     )
     state = train(folder, trainer.start, trainer.advance, settings, title="grpo")
-    params = jax.tree.map(np.asarray, state.params)
-    save_model(folder / "model", params, loaded.processor, loaded.folder)
-    return LoadedModel(loaded.processor, params, folder / "model")
+    return save_policy(config, folder, loaded, state)
 
 
 class GrpoTrainer:
@@ -70,8 +73,10 @@ class GrpoTrainer:
         self.mesh = open_mesh(config.mesh)
         model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
         optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps * config.updates_per_rollout)
-        self.start = place_state(self.mesh, init_state(loaded.params, optimizer, config.model.trainable))
-        self.reference = place_state(self.mesh, loaded.params) if config.kl_coef else None
+        self.start = start_state(config, loaded, optimizer, self.mesh)
+        # A copy: the state takes the loaded arrays over and its first step uses them up. Under adapters it needs none.
+        copied = config.kl_coef and not config.model.lora.rank
+        self.reference = jax.tree.map(jnp.copy, place_state(self.mesh, loaded.params)) if copied else None
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
         self.weights = dataclasses.asdict(config.rewards)
         loss = PolicyLoss(config.loss, config.clip_low, config.clip_high, config.kl_coef)
@@ -81,29 +86,36 @@ class GrpoTrainer:
         )
         self.slots = config.lengths.max_new_tokens
         self.score = compile_score_step(model, width=self.slots)
-        self.sampler = Sampler(model, self.processor, place=lambda tree: place_rows(self.mesh, tree))
+        self.sampler = Sampler(model, self.processor)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.encoder = Encoder(
             self.processor,
             max_prompt_tokens=config.lengths.max_prompt_tokens,
             max_new_tokens=config.lengths.max_new_tokens,
-            template=config.data.template,
         )
         source = question_source(config.data, seed=config.seed)
-        self.record = mix([source], seed=config.seed, rows=config.steps * config.questions_per_step)
+        self.drawn = mix([source], seed=config.seed, rows=config.steps * config.questions_per_step)
         self.buckets = self._plan_buckets()
         self.group_sizes = self._group_sizes()
 
     def questions(self, step: int) -> list[Example]:
         """Return the Q questions of a step."""
         first = step * self.config.questions_per_step
-        return [self.record(first + i) for i in range(self.config.questions_per_step)]
+        return [self.drawn(first + i).example for i in range(self.config.questions_per_step)]
+
+    def prompts(self, examples: Sequence[Example]) -> list[EncodedChat]:
+        """Encode questions in the wording of the stage's data."""
+        return [self.encoder.prompt(example, template=self.config.data.template) for example in examples]
+
+    def reference_params(self, state: TrainState) -> Params:
+        """Return the policy the run started with; under adapters it is what lies frozen below them."""
+        return without_adapters(state.params) if self.reference is None else self.reference
 
     def advance(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         """Sample, reward and update once; return the next state and the figures of the step."""
         config = self.config
         examples = self.questions(step)
-        chats = [self.encoder.prompt(example) for example in examples]
+        chats = self.prompts(examples)
         started = time.perf_counter()
         samples = self.sampler.sample(
             state.params,
@@ -125,8 +137,8 @@ class GrpoTrainer:
             self.mesh,
             make_grpo_batch(samples, advantage_B, temperature=config.sampling.temperature, trained=trained),
         )
-        if self.reference is not None:
-            scores = self.score(self.reference, batch.rows, batch.temperature, self.suppressed)
+        if config.kl_coef:
+            scores = self.score(self.reference_params(state), batch.rows, batch.temperature, self.suppressed)
             batch = batch._replace(ref_logp_BU=scores.logp_BU)
         if config.updates_per_rollout > 1:
             scores = self.score(state.params, batch.rows, batch.temperature, self.suppressed)
@@ -183,6 +195,6 @@ class GrpoTrainer:
         """Plan prompt shapes over every step of the run."""
         needs = []
         for step in range(self.config.steps):
-            lengths = [length_of(self.encoder.prompt(example)) for example in self.questions(step)]
+            lengths = [length_of(chat) for chat in self.prompts(self.questions(step))]
             needs.append(need_of(lengths, rows=len(lengths)))
-        return plan_buckets(needs, window_slots=self.processor.config.vision.window_slots)
+        return plan_buckets(needs, slot_step=self.processor.config.vision.slot_step)

@@ -25,11 +25,11 @@ from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
 from urt_jax.evals.tables import Cell, format_table
-from urt_jax.generation.sampler import Sampler, Sampling, on_device
+from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.stages.records import Encoder, labelled_pool
-from urt_jax.stages.sft import compute_dtype, open_model, train_on
+from urt_jax.stages.sft import compute_dtype, open_mesh, open_model, train_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sorted:
 def run(config: RejectConfig) -> None:
     """Sample, sort, write both record files, train on the accepted reasonings."""
     folder = Path(config.workdir)
-    loaded = open_model(config.model, config.pixels, seed=config.seed)
+    loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     pool = labelled_pool(config.data, seed=config.seed)
     texts = sample_pool(config, loaded, pool.examples, folder / "records" / "samples.jsonl")
     found = sort_pool(pool.examples, texts, seed=config.seed)
@@ -56,7 +56,7 @@ def run(config: RejectConfig) -> None:
             f"not one of {len(texts)} questions was answered correctly in {config.samples_per_item} samples: there "
             "is nothing to learn from; start from a model that went through sft, or look at records/samples.jsonl"
         )
-    source = Source(1.0, shuffled_epochs(found.accepted, seed=config.seed))
+    source = Source(1.0, shuffled_epochs(found.accepted, seed=config.seed), config.data.template)
     # Encoded again, a reasoning can be longer than it was sampled, by its end token where it had filled every slot.
     longer = dataclasses.replace(config.lengths, max_new_tokens=2 * config.lengths.max_new_tokens)
     learning = dataclasses.replace(config, lengths=longer)
@@ -76,14 +76,13 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
         loaded.processor,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
         max_new_tokens=config.lengths.max_new_tokens,
-        template=config.data.template,
     )
-    chats = [encoder.prompt(example) for example in tqdm(pool, desc="encoding", unit="pair", dynamic_ncols=True)]
+    asked = tqdm(pool, desc="encoding", unit="pair", dynamic_ncols=True)
+    chats = [encoder.prompt(example, template=config.data.template) for example in asked]
     groups = list(batches(len(pool), min(config.batch_questions, len(pool))))
     needs = [need_of([length_of(chats[i]) for i in group], rows=len(group)) for group, _ in groups]
-    buckets = plan_buckets(needs, window_slots=loaded.processor.config.vision.window_slots)
+    buckets = plan_buckets(needs, slot_step=loaded.processor.config.vision.slot_step)
     sampler = Sampler(loaded.module(dtype=compute_dtype(config.model.dtype)), loaded.processor)
-    params = on_device(loaded.params)
     k, slots = config.samples_per_item, config.lengths.max_new_tokens
     chosen = config.sampling
     sampling = Sampling(slots, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p)
@@ -92,7 +91,7 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
         for number, (group, real) in enumerate(groups):
             if number >= len(done):
                 samples = sampler.sample(
-                    params,
+                    loaded.params,
                     [chats[i] for i in group],
                     [pool[i].id for i in group],
                     bucket=buckets.fit(needs[number]),

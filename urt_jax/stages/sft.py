@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model, save_model
+from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, SftConfig, TrainingConfig
 from urt_jax.data.collate import Buckets, Need, collate, length_of, need_of, pack, plan_buckets
@@ -21,12 +22,14 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.generation.sampler import padding_of
 from urt_jax.sharding.mesh import make_mesh
+from urt_jax.sharding.placement import place_rows, place_state
+from urt_jax.stages.policy import check_base, save_policy, start_state
 from urt_jax.stages.records import Encoder, TrainedRecord, training_source
-from urt_jax.training.compile import compile_sft_step, place_rows, place_state
+from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.metrics import read_metrics
 from urt_jax.training.optimizer import make_optimizer, make_schedule
-from urt_jax.training.state import TrainState, init_state
+from urt_jax.training.state import TrainState
 from urt_jax.types import Batch
 
 PROBED_RECORDS = 2048  # records looked at to plan the shapes of an endless stream
@@ -36,18 +39,26 @@ HEADROOM = 1.35  # how much larger than any probed batch the largest shape is, w
 def run(config: SftConfig) -> None:
     """Train on the configured sources and write ``model/`` and the result."""
     folder = Path(config.workdir)
-    loaded = open_model(config.model, config.pixels, seed=config.seed)
+    loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     sources = [training_source(data, seed=config.seed) for data in config.data]
     train_on(config, folder, loaded, sources, batch_size=config.batch_size, title=config.stage)
     finish(folder, config.stage)
 
 
-def open_model(model: ModelConfig, pixels: PixelsConfig, *, seed: int) -> LoadedModel:
-    """Load the model a stage starts from, or draw fresh weights in its layout."""
+def open_model(
+    model: ModelConfig, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
+) -> LoadedModel:
+    """Load the model a stage starts from, or draw fresh weights in its layout.
+
+    With a ``mesh`` the weights are read straight to their place on it, and training takes them over: the loaded model
+    is used up by the first step.
+    """
+    check_base(model)
     bounds = (pixels.min_pixels, pixels.max_pixels)
     if model.init == "random":
-        return random_model(model.path, seed=seed, pixels=bounds)
-    return load_model(model.path, pixels=bounds)
+        drawn = random_model(model.path, seed=seed, revision=model.revision, pixels=bounds)
+        return drawn if mesh is None else replace(drawn, params=place_state(mesh, drawn.params))
+    return load_model(model.path, revision=model.revision, pixels=bounds, mesh=mesh)
 
 
 def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
@@ -95,7 +106,7 @@ def train_on(
     mesh = open_mesh(config.mesh)
     model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
     optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps)
-    state = place_state(mesh, init_state(loaded.params, optimizer, config.model.trainable))
+    state = start_state(config, loaded, optimizer, mesh)
     rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
     step_fn = compile_sft_step(model, optimizer, state, mesh)
     row_step = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -111,9 +122,7 @@ def train_on(
         state = train(folder, state, advance, settings, title=title)
     finally:
         ahead.close()
-    params = jax.tree.map(np.asarray, state.params)
-    save_model(folder / "model", params, loaded.processor, loaded.folder)
-    return LoadedModel(loaded.processor, params, folder / "model")
+    return save_policy(config, folder, loaded, state)
 
 
 class SftFeed:
@@ -126,12 +135,12 @@ class SftFeed:
         self._encoder = Encoder(
             loaded.processor, max_prompt_tokens=lengths.max_prompt_tokens, max_new_tokens=lengths.max_new_tokens
         )
-        self._record = mix(sources, seed=config.seed, rows=config.steps * batch_size)
+        self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
         self._size = batch_size
         self._padding = padding_of(loaded.processor)
-        self.buckets = self._plan(config.steps, loaded.processor.config.vision.window_slots, row_step)
+        self.buckets = self._plan(config.steps, loaded.processor.config.vision.slot_step, row_step)
 
-    def _plan(self, steps: int, window_slots: int, row_step: int) -> Buckets:
+    def _plan(self, steps: int, slot_step: int, row_step: int) -> Buckets:
         """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
         probed = min(steps, -(-PROBED_RECORDS // self._size))
         lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
@@ -141,17 +150,18 @@ class SftFeed:
             for batch in lengths
         ]
         if probed == steps:
-            return plan_buckets(needs, window_slots=window_slots, row_step=row_step)
+            return plan_buckets(needs, slot_step=slot_step, row_step=row_step)
         largest = Need(*map(max, zip(*needs)))
         roomy = Need(*(int(HEADROOM * size) for size in largest))
-        small, large = (plan_buckets([need], window_slots=window_slots, row_step=row_step) for need in (largest, roomy))
+        small, large = (plan_buckets([need], slot_step=slot_step, row_step=row_step) for need in (largest, roomy))
         rows, tokens, frames = (
             tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
         )
         return Buckets(rows, tokens, frames, small.patches)
 
     def _records(self, step: int) -> list[TrainedRecord]:
-        return [self._encoder.trained(self._record(step * self._size + i)) for i in range(self._size)]
+        drawn = [self._drawn(step * self._size + i) for i in range(self._size)]
+        return [self._encoder.trained(example, template=template) for example, template in drawn]
 
     def batch(self, step: int) -> Batch:
         """Return the padded batch of one step."""

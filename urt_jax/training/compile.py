@@ -1,42 +1,20 @@
-"""Where training programs are made: placement on the mesh and one jit per step (what the literature calls pjit)."""
+"""Where training programs are made: one jit per step, placed by the table of rules (the literature's pjit)."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from urt_jax.models.vlm import VisionLanguageModel
-from urt_jax.sharding.rules import batch_sharding, shardings_for
+from urt_jax.sharding.rules import shardings_for
 from urt_jax.training.state import TrainState
 from urt_jax.training.steps import PolicyLoss, grpo_train_step, score_completions, sft_train_step
 from urt_jax.types import Batch
 
 Step = Callable[..., Any]
-
-
-def place_rows(mesh: Mesh, tree: Any) -> Any:
-    """Put host arrays on the mesh with their first axis split over the data axes; what does not divide lies whole.
-
-    ``Batch.positions_3BT`` has its rows on the second axis, and scalars have none.
-    """
-
-    def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        axis = 1 if path and getattr(path[-1], "name", "") == "positions_3BT" else 0
-        parts = mesh.shape["data"] * mesh.shape["fsdp"]
-        divides = np.ndim(leaf) > axis and np.shape(leaf)[axis] % parts == 0 and np.shape(leaf)[axis] > 0
-        return jax.device_put(leaf, batch_sharding(mesh, axis) if divides else NamedSharding(mesh, P()))
-
-    return jax.tree_util.tree_map_with_path(put, tree)
-
-
-def place_state(mesh: Mesh, tree: Any) -> Any:
-    """Put parameters or a whole state on the mesh by the sharding table, in one transfer a leaf."""
-    return jax.device_put(tree, shardings_for(tree, mesh))
 
 
 def compile_sft_step(

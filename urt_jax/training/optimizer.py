@@ -24,7 +24,10 @@ def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup_steps: int)
 def make_optimizer(
     schedule: optax.Schedule, *, weight_decay: float, b1: float, b2: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Return clipped AdamW (arXiv 1711.05101); biases, norms and embeddings are not decayed."""
+    """Return clipped AdamW (arXiv 1711.05101); biases, norms and embeddings are not decayed.
+
+    Adapters' matrices are decayed as kernels are (so does PEFT under AdamW): towards the weights that they adapt.
+    """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
         optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decayed),
@@ -32,4 +35,5 @@ def make_optimizer(
 
 
 def _decayed(params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", "") == "kernel", params)
+    decayed = ("kernel", "lora_a", "lora_b")
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", "") in decayed, params)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from urt_jax.models.config import WindowedVisionConfig
 from urt_jax.models.layers import DType, GatedMLP, Linear, Projector, RMSNorm
-from urt_jax.models.stacked import init_stacked, scan_layers
+from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.ops.rope import grid_angles, rotate
@@ -89,7 +89,7 @@ class Qwen25VisionTower(nn.Module):
         block = VisionBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
         probe = (x[:1, :1] * 0, angles[:1, :1], mask[:1, :1], jnp.array(True))
-        params = self.param("blocks", init_stacked(block, cfg.depth), *probe)
+        params = stacked_param(self, "blocks", block, cfg.depth, *probe)
         full_L = jnp.array(np.isin(np.arange(cfg.depth), cfg.full_attention_layers))
 
         def body(x: Array, layer: Any, full: Array) -> tuple[Array, None]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from urt_jax.models.config import DeepStackVisionConfig
 from urt_jax.models.layers import MLP, DType, LayerNorm, Linear, Projector
-from urt_jax.models.stacked import init_stacked, scan_layers
+from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.ops.rope import grid_angles, rotate
@@ -80,7 +80,7 @@ class Qwen3VisionTower(nn.Module):
         angles = grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
         block = VisionBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
-        params = self.param("blocks", init_stacked(block, cfg.depth), x[:1, :1] * 0, angles[:1, :1], mask[:1, :1])
+        params = stacked_param(self, "blocks", block, cfg.depth, x[:1, :1] * 0, angles[:1, :1], mask[:1, :1])
         deep_layers = cfg.deepstack_layers
         place_L = jnp.array([deep_layers.index(i) if i in deep_layers else -1 for i in range(cfg.depth)])
         kept = jnp.zeros((len(deep_layers), *x.shape), x.dtype)
@@ -98,6 +98,6 @@ class Qwen3VisionTower(nn.Module):
             return VisionFeatures(merged)
         merger = PatchMerger(cfg, True, *kinds, parent=None)
         probe = jnp.zeros((1, cfg.merge_size**2, cfg.width))
-        deep = self.param("deep_projector", init_stacked(merger, len(deep_layers)), probe)
+        deep = stacked_param(self, "deep_projector", merger, len(deep_layers), probe)
         features: Any = jax.vmap(lambda layer, states: merger.apply({"params": layer}, states))(deep, kept)
         return VisionFeatures(merged, deep_KED=features)

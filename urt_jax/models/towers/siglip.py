@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from urt_jax.models.config import TileVisionConfig
 from urt_jax.models.layers import MLP, DType, LayerNorm, Linear, Projector
-from urt_jax.models.stacked import init_stacked, scan_layers
+from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.types import VisionInput
@@ -58,7 +58,7 @@ class SiglipTower(nn.Module):
         x = x + table[positions[..., 0] * cfg.tile_side + positions[..., 1]].astype(x.dtype)
         block = TileBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the tile, so one tiny tile is enough to draw them.
-        params = self.param("blocks", init_stacked(block, cfg.depth), x[:1, :1] * 0, mask[:1, :1])
+        params = stacked_param(self, "blocks", block, cfg.depth, x[:1, :1] * 0, mask[:1, :1])
 
         def body(x: Array, layer: Any, used: Array) -> tuple[Array, None]:
             def run() -> Any:

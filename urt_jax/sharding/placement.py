@@ -1,0 +1,43 @@
+"""Putting host trees on the mesh: rows split over the data axes, states by the table of rules."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from urt_jax.sharding.rules import batch_sharding, shardings_for
+
+
+def place_rows(mesh: Mesh | None, tree: Any) -> Any:
+    """Put host arrays on the mesh with their first axis split over the data axes; what does not divide lies whole.
+
+    ``Batch.positions_3BT`` has its rows on the second axis, and scalars have none. Without a mesh everything goes to
+    the default device.
+    """
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+
+    def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
+        axis = 1 if path and getattr(path[-1], "name", "") == "positions_3BT" else 0
+        parts = mesh.shape["data"] * mesh.shape["fsdp"]
+        divides = np.ndim(leaf) > axis and np.shape(leaf)[axis] % parts == 0 and np.shape(leaf)[axis] > 0
+        return jax.device_put(leaf, batch_sharding(mesh, axis) if divides else NamedSharding(mesh, P()))
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def place_state(mesh: Mesh, tree: Any) -> Any:
+    """Put parameters or a whole state on the mesh by the sharding table, in one transfer a leaf.
+
+    What lies there already is not copied: a step that takes the state over uses up such arrays too.
+    """
+    return jax.device_put(tree, shardings_for(tree, mesh))
+
+
+def mesh_of(params: Any) -> Mesh | None:
+    """Return the mesh that a parameter tree was placed on, or None for host arrays and a single device's."""
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
