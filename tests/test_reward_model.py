@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from tests.rewards.test_votes import verdict
 from urt_jax import RewardModel
+from urt_jax.data.comparisons import make_pair
 from urt_jax.data.examples import BadInputError, Chat, Example, Media
 from urt_jax.data.scenes import make_example
-from urt_jax.reward_model import Query, majority, make_pair, mirrored
-from urt_jax.rewards.parse import Verdict, parse
+from urt_jax.reward_model import Query
 
 TOKENS = 8
 RED, GREEN, BLUE = (np.full((56, 56, 3), colour, np.uint8) for colour in ([200, 0, 0], [0, 200, 0], [0, 0, 200]))
@@ -40,15 +41,6 @@ def say(judge: RewardModel, monkeypatch: pytest.MonkeyPatch, answer: Any) -> lis
     return asked
 
 
-def verdict(first: float, second: float, winner: int | str | None = None) -> str:
-    named = winner if winner is not None else 1 if first > second else 2
-    label = "Both images are equally good" if named == "tie" else f"Image {named} is better"
-    return (
-        f"<think>\n1. Aesthetics: Image 1 ({first:g}/10) - a; Image 2 ({second:g}/10) - b\nTotal score:\n"
-        f"Image 1: {first:g}={first:g}\nImage 2: {second:g}={second:g}\n</think>\n<answer>{label}</answer>"
-    )
-
-
 def brightest(query: Query) -> str:
     """Judge by the mean colour of the pictures."""
     first, second = (float(np.mean(media.source)) / 30 for media in query.chat.images)
@@ -61,6 +53,32 @@ def test_compare_gives_a_verdict_with_the_text_it_was_read_from(judge: RewardMod
     assert found.failure
     assert found.text
     assert found == judge.compare(caption="a red square", images=(RED, BLUE), max_new_tokens=TOKENS)
+
+
+def test_every_way_of_judging_asks_in_the_wording_of_the_judge(
+    judge: RewardModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("Mine: {caption}")
+    worded = {
+        template: RewardModel(judge.loaded, prompt_template=template)
+        for template in ("v1", "v2", tmp_path / "mine.txt")
+    }
+    starts = []
+    for other in worded.values():
+        asked = say(other, monkeypatch, brightest)
+        other.compare(caption="x", images=(RED, BLUE))
+        other.compare_many([make_example("image_gen", split="heldout", seed=0, index=0)])
+        other.rank(caption="x", candidates=[RED, BLUE])
+        texts = [query.chat.messages[0]["content"][-1]["text"] for query in asked]
+        assert len(texts) == 4
+        starts.append([text.replace("caption: x\n", "").split()[0] for text in (texts[0], texts[2], texts[3])])
+    assert starts == [["Compare"] * 3, ["You"] * 3, ["Mine:"] * 3]
+    assert judge.prompt_template == "v1"
+
+
+def test_a_template_that_is_not_there_is_told_before_anything_is_loaded() -> None:
+    with pytest.raises(BadInputError, match=r"prompt template 'v9': neither .*; did you mean 'v[12]'"):
+        RewardModel.load("no-such-model", prompt_template="v9")
 
 
 def test_batch_size_does_not_change_answers(judge: RewardModel, pairs: list[Example]) -> None:
@@ -197,36 +215,6 @@ def test_arguments_name_the_task(arguments: dict[str, Any], task: str) -> None:
     assert example.task == task
     assert example.prompt == arguments.get("caption", arguments.get("question"))
     assert len(example.candidates) == 2
-
-
-def test_a_mirrored_verdict_speaks_of_the_given_order() -> None:
-    found = mirrored(parse(verdict(9, 3)))
-    assert (found.winner, found.totals, found.margin) == (2, (3.0, 9.0), -6.0)
-    assert found.scores == {"Aesthetics": (3.0, 9.0)}
-    assert mirrored(found) == parse(verdict(9, 3))
-    assert mirrored(parse(verdict(5, 5, "tie"))).winner == "tie"
-    assert mirrored(parse("hm")).winner is None
-
-
-def winners(*texts: str) -> Verdict:
-    return majority([parse(text) for text in texts])
-
-
-def test_the_majority_by_hand() -> None:
-    found = winners(verdict(9, 3), verdict(4, 6), verdict(8, 7))
-    assert (found.winner, found.totals) == (1, (9.0, 3.0))
-    assert found.margin == pytest.approx((6 - 2 + 1) / 3)
-    assert winners("hm", verdict(3, 9)).winner == 2, "what does not parse has no vote"
-    assert winners("hm", verdict(3, 9)).failure is None
-    split = winners(verdict(9, 3), verdict(4, 6))
-    assert (split.winner, split.failure) == (None, "split vote: 1 for each side")
-    lost = winners("hm", "hm")
-    assert (lost.winner, lost.failure) == (None, parse("hm").failure)
-
-
-def test_ties_alone_are_a_tie() -> None:
-    assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).winner == "tie"
-    assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).failure is None
 
 
 def test_the_length_of_answers_is_the_models_own_where_it_names_one(judge: RewardModel, tmp_path: Path) -> None:

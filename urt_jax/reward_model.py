@@ -3,21 +3,27 @@
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
-from urt_jax.data.collate import Need, collate, length_of, need_of, plan_buckets
-from urt_jax.data.examples import BadInputError, Chat, Example, Media, Task
+from urt_jax.data.collate import Need, collate, length_of, need_of, plan_buckets, roomy
+from urt_jax.data.comparisons import as_media, make_pair, pair_of
+from urt_jax.data.examples import BadInputError, Chat, Example
 from urt_jax.data.loader import batches
-from urt_jax.data.prompts import render
+from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
 from urt_jax.families.processor import encode_chat
-from urt_jax.generation.sampler import Sampler, Sampling, on_device, padding_of
+from urt_jax.generation.sampler import Sampler, Sampling, padding_of
 from urt_jax.rewards.parse import Verdict, parse
+from urt_jax.rewards.votes import majority, mirrored
+from urt_jax.sharding.mesh import make_mesh
+from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.types import EncodedChat
 
 Order = Literal["given", "both"]
@@ -43,16 +49,25 @@ class Query:
 
 
 class RewardModel:
-    """A judge in memory. Programs are compiled at first use, one per shape.
+    """A judge in memory, which asks in the wording of ``prompt_template``. Programs are compiled once per shape.
 
     Use ``RewardModel.load``; a stage that has a model already uses the constructor.
     """
 
-    def __init__(self, loaded: LoadedModel, *, dtype: Any = jnp.float32, max_prompt_tokens: int | None = None):
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        dtype: Any = jnp.float32,
+        max_prompt_tokens: int | None = None,
+        prompt_template: str | Path = DEFAULT_TEMPLATE,
+    ):
+        find_template(prompt_template)
+        self.prompt_template = str(prompt_template)
         self.loaded = loaded
         self.processor = loaded.processor
         self.model = loaded.module(dtype=dtype)
-        self.params = on_device(loaded.params)
+        self.params = place_rows(None, loaded.params) if mesh_of(loaded.params) is None else loaded.params
         self._max_prompt_tokens = max_prompt_tokens
         self._sampler = Sampler(self.model, self.processor)
         self._logits = jax.jit(self.model.apply)
@@ -61,13 +76,33 @@ class RewardModel:
         self.max_new_tokens = int(stored.get("max_new_tokens", DEFAULT_NEW_TOKENS))
 
     @classmethod
-    def load(cls, name: str, *, dtype: Any = jnp.float32, max_prompt_tokens: int | None = None) -> "RewardModel":
-        """Load a shipped model ("urt-tiny"), a run folder, or a folder in the published layout.
+    def load(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        dtype: Any = jnp.float32,
+        max_prompt_tokens: int | None = None,
+        prompt_template: str | Path = DEFAULT_TEMPLATE,
+        mesh: Mesh | None = None,
+    ) -> "RewardModel":
+        """Load a shipped model ("urt-tiny"), a run folder, a folder in the published layout, or "org/name" of the hub.
+
+        Args:
+            revision: branch, tag or commit of a hub model; None is its main branch.
+            prompt_template: wording of the questions: "v1" (one line per dimension), "v2" (a block per dimension), a
+                file with the wording, or a folder with one ``<task>.txt`` a task. A published checkpoint expects the
+                wording it was trained on.
+            mesh: devices to spread the weights and the rows of a batch over (``sharding.mesh.make_mesh``); None is the
+                first device.
 
         Raises:
-            BadInputError: as ``load_model``.
+            BadInputError: as ``load_model``; no such prompt template.
         """
-        return cls(load_model(name, dtype=np.dtype(dtype)), dtype=dtype, max_prompt_tokens=max_prompt_tokens)
+        find_template(prompt_template)  # before anything is fetched
+        mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+        loaded = load_model(name, revision=revision, dtype=np.dtype(dtype), mesh=mesh)
+        return cls(loaded, dtype=dtype, max_prompt_tokens=max_prompt_tokens, prompt_template=prompt_template)
 
     def logits(
         self, *, messages: list[dict[str, Any]], images: Sequence[Any] = (), videos: Sequence[Any] = ()
@@ -122,16 +157,16 @@ class RewardModel:
         chats = [self._encode(query.chat, name=query.id) for query in queries]
         size = min(batch_size, len(queries))
         groups = list(batches(len(queries), size))
-        window = self.processor.config.vision.window_slots
-        buckets = plan_buckets([self._need([chats[i] for i in group]) for group, _ in groups], window_slots=window)
+        needs = [self._need([chats[i] for i in group]) for group, _ in groups]
+        shapes = self._shapes(needs)
         slots = max_new_tokens or self.max_new_tokens
         texts: list[str] = []
-        for group, real in groups:
+        for (group, real), bucket in zip(groups, shapes):
             samples = self._sampler.sample(
                 self.params,
                 [chats[i] for i in group],
                 [queries[i].id for i in group],
-                bucket=buckets.fit(self._need([chats[i] for i in group])),
+                bucket=bucket,
                 response_index=[queries[i].response for i in group],
                 sampling=Sampling(slots, temperature),
                 slots=slots,
@@ -192,8 +227,9 @@ class RewardModel:
             )
         shown = [(e, False) for e in examples] + ([(e.swapped(), True) for e in examples] if order == "both" else [])
         queries = [
-            Query(f"{example.id}#swapped" if swapped else example.id, render(example, think=think), vote)
+            Query(f"{example.id}#swapped" if swapped else example.id, chat, vote)
             for example, swapped in shown
+            for chat in [render(example, think=think, template=self.prompt_template)]
             for vote in range(votes)
         ]
         texts = self.respond(
@@ -235,7 +271,7 @@ class RewardModel:
         pairs = list(itertools.combinations(range(len(candidates)), 2))
         if not pairs:
             raise BadInputError(f"rank needs at least two candidates, got {len(candidates)}")
-        examples = [_pair_of(candidates[a], candidates[b], caption, question, context, f"{a}-{b}") for a, b in pairs]
+        examples = [pair_of(candidates[a], candidates[b], caption, question, context, f"{a}-{b}") for a, b in pairs]
         settings: dict[str, Any] = {
             "think": think, "temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens,
             "batch_size": batch_size, "progress": progress,
@@ -262,105 +298,22 @@ class RewardModel:
     def _need(self, chats: Sequence[EncodedChat]) -> Need:
         return need_of([length_of(chat) for chat in chats], rows=len(chats))
 
-    def _bucket(self, chats: Sequence[EncodedChat], *, token_step: int = 32) -> Need:
-        need = self._need(chats)
-        window = self.processor.config.vision.window_slots
-        return plan_buckets([need], window_slots=window, token_step=token_step).fit(need)
+    def _shapes(self, needs: Sequence[Need]) -> list[Need]:
+        """Return the shape of each batch of a call; a call of many batches plans at most 8 tight ones for them."""
+        slot_step = self.processor.config.vision.slot_step
+        if len(needs) == 1:
+            return [roomy(needs[0], slot_step=slot_step)]
+        buckets = plan_buckets(needs, slot_step=slot_step)
+        return [buckets.fit(need) for need in needs]
 
-
-def make_pair(
-    *,
-    caption: str | None,
-    question: str | None,
-    images: Sequence[Any] | None,
-    videos: Sequence[Any] | None,
-    answers: Sequence[str] | None,
-    context: Any = None,
-) -> Example:
-    """Build the record of one comparison from the arguments of ``RewardModel.compare``.
-
-    Raises:
-        BadInputError: arguments that name no task, or another number of candidates than two.
-    """
-    given = {
-        name: value
-        for name, value in (("images", images), ("videos", videos), ("answers", answers))
-        if value is not None
-    }
-    needed = "give caption= with two images= or videos=, or question= with two answers= and context= (picture or clip)"
-    if len(given) != 1:
-        raise BadInputError(f"candidates were given as {', '.join(given) or 'nothing'}; {needed}")
-    kind, candidates = next(iter(given.items()))
-    if len(candidates) != 2:
-        raise BadInputError(f"{kind} holds {len(candidates)} candidates; compare takes 2, rank takes any number")
-    text = question if kind == "answers" else caption
-    if text is None or (kind == "answers") != (context is not None):
-        raise BadInputError(
-            f"{kind} came with caption={caption!r}, question={question!r}, context={context!r}; {needed}"
-        )
-    return _pair_of(candidates[0], candidates[1], caption, question, context, "pair", video=kind == "videos")
-
-
-def mirrored(verdict: Verdict) -> Verdict:
-    """Return a verdict on the swapped pair as a verdict on the pair in its given order."""
-    return Verdict(
-        winner={1: 2, 2: 1}.get(verdict.winner, verdict.winner) if isinstance(verdict.winner, int) else verdict.winner,
-        scores={name: (b, a) for name, (a, b) in verdict.scores.items()},
-        totals=None if verdict.totals is None else (verdict.totals[1], verdict.totals[0]),
-        margin=None if verdict.margin is None else -verdict.margin,
-        reasoning=verdict.reasoning,
-        text=verdict.text,
-        failure=verdict.failure,
-    )
-
-
-def majority(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the first verdict of the winning side with the mean margin of all; an even split decides nothing.
-
-    Verdicts that did not parse have no vote; ties decide only where no verdict names a side.
-    """
-    if len(verdicts) == 1:
-        return verdicts[0]
-    votes = {winner: sum(v.winner == winner for v in verdicts) for winner in (1, 2)}
-    margins = [v.margin for v in verdicts if v.margin is not None]
-    margin = float(np.mean(margins)) if margins else None
-    tied = next((v for v in verdicts if v.winner == "tie"), None)
-    if not votes[1] and not votes[2] and tied is not None:
-        return replace(tied, margin=margin)
-    if votes[1] == votes[2]:
-        first = verdicts[0]
-        reason = first.failure if votes[1] == 0 else f"split vote: {votes[1]} for each side"
-        return Verdict(
-            None, first.scores, first.totals, margin, first.reasoning, first.text, reason or "no vote parsed"
-        )
-    winner = 1 if votes[1] > votes[2] else 2
-    leading = next(v for v in verdicts if v.winner == winner)
-    return Verdict(winner, leading.scores, leading.totals, margin, leading.reasoning, leading.text, None)
-
-
-def _pair_of(
-    first: Any, second: Any, caption: str | None, question: str | None, context: Any, name: str, *, video: bool = False
-) -> Example:
-    if isinstance(first, str) and isinstance(second, str) and context is not None:
-        shown = _media(context, video=None)
-        task: Task = "video_und" if shown.kind == "video" else "image_und"
-        return Example(id=name, task=task, prompt=question or "", context=(shown,), candidates=(first, second))
-    media = (_media(first, video=video or None), _media(second, video=video or None))
-    task = "video_gen" if media[0].kind == "video" else "image_gen"
-    return Example(id=name, task=task, prompt=caption or "", candidates=media)
-
-
-def _media(item: Any, *, video: bool | None) -> Media:
-    """Take a medium as it is; an array with four axes or a list of frames is a clip, everything else a picture."""
-    if isinstance(item, Media):
-        return item
-    clip = video if video is not None else isinstance(item, (list, tuple)) or getattr(item, "ndim", 3) == 4
-    return Media("video" if clip else "image", item)
+    def _bucket(self, chats: Sequence[EncodedChat]) -> Need:
+        """Return the shape for chats of a call of their own: one of few sizes, whatever else was asked before."""
+        return self._shapes([self._need(chats)])[0]
 
 
 def _chat(messages: list[dict[str, Any]], images: Sequence[Any], videos: Sequence[Any]) -> Chat:
     return Chat(
         messages,
-        tuple(_media(image, video=False) for image in images),
-        tuple(_media(video, video=True) for video in videos),
+        tuple(as_media(image, video=False) for image in images),
+        tuple(as_media(video, video=True) for video in videos),
     )

@@ -70,6 +70,17 @@ def test_shards_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert_same(load(tmp_path), tiny_params())
 
 
+def test_weights_that_were_there_before_are_replaced(tmp_path: Path) -> None:
+    """Cut in other files, the old ones or their index would be read in place of the new ones."""
+    other = jax.tree.map(lambda leaf: leaf + 1, tiny_params())
+    save_weights(tmp_path, other, FAMILY, CONFIG, max_shard_bytes=12_000)
+    assert_same(load(save(tmp_path)), tiny_params())
+    assert [path.name for path in tmp_path.iterdir()] == [SINGLE_NAME]
+    save_weights(tmp_path, other, FAMILY, CONFIG, max_shard_bytes=12_000)
+    assert_same(load(tmp_path), other)
+    assert not (tmp_path / SINGLE_NAME).exists()
+
+
 def test_bfloat16_is_kept_or_cast(tmp_path: Path) -> None:
     save(tmp_path, dtype=ml_dtypes.bfloat16)
     half = jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), tiny_params())
@@ -131,9 +142,7 @@ def test_missing_and_unexpected_tensors_are_named_together(tmp_path: Path) -> No
 def test_many_missing_tensors_are_counted(tmp_path: Path) -> None:
     save(tmp_path)
     deeper = replace(CONFIG, decoder=replace(CONFIG.decoder, layers=3))
-    with pytest.raises(
-        BadInputError, match=r"missing model\.layers\.2\.input_layernorm\.weight, .* and 7 more; copy"
-    ):
+    with pytest.raises(BadInputError, match=r"missing model\.layers\.2\.input_layernorm\.weight, .* and 7 more; copy"):
         load(tmp_path, deeper)
 
 
@@ -198,9 +207,7 @@ def test_misshapen_tensors_are_named_with_file_and_both_shapes(tmp_path: Path) -
 def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
     save(tmp_path)
     rewrite(tmp_path, lambda tensors: tensors.update({"model.norm.weight": np.zeros(32, np.int32)}))
-    with pytest.raises(
-        BadInputError, match=r"model.norm.weight in .* is of dtype I32, not a plain float"
-    ):
+    with pytest.raises(BadInputError, match=r"model.norm.weight in .* is of dtype I32, not a plain float"):
         load(tmp_path)
 
 

@@ -16,6 +16,7 @@ from urt_jax.data.collate import (
     pack,
     plan_buckets,
 )
+from urt_jax.types import EncodedChat, FrameBlend, FramePatches
 
 
 def test_pack_puts_the_longest_first_into_the_first_row_that_has_room() -> None:
@@ -163,3 +164,81 @@ def test_completions_are_joined_question_major_and_share_frames() -> None:
     np.testing.assert_array_equal(rows.positions_3BT[:, 1, width:], [positions[0] + np.arange(3)] * 3)
     np.testing.assert_array_equal(rows.positions_3BT[:, 2, width:], [positions[1] + np.arange(3)] * 3)
     assert rows.vision is prompts.vision
+
+
+def mixing_chat(frames: int, *places: dict[tuple[int, int], float] | str) -> EncodedChat:
+    """Return a chat of frames with 3 patches: words, line ends, and mixes of two (frame, patch) with their weights."""
+    shown, sources, weights = [], np.zeros((len(places), 2, 2), np.int32), np.zeros((len(places), 2), np.float32)
+    for place, what in enumerate(places):
+        if isinstance(what, str):
+            shown.append({"word": (-1, -1), "end": (-2, -2)}[what])
+        else:
+            shown.append(next(iter(what)))
+            sources[place, : len(what)], weights[place, : len(what)] = list(what), list(what.values())
+    count = len(places)
+    return EncodedChat(
+        tokens_T=np.arange(7, 7 + count, dtype=np.int32),
+        positions_3T=np.tile(np.arange(count, dtype=np.int32), (3, 1)),
+        vision_T2=np.array(shown, np.int32),
+        frames=(FramePatches(np.ones((3, 2), np.float32), np.zeros((3, 2), np.int32), np.ones(3, bool)),) * frames,
+        blend=FrameBlend(sources, weights),
+    )
+
+
+# One frame, a mix of its patches 2 and 1; then two frames, a patch of the second and a mix of both.
+MIXING = (
+    mixing_chat(1, "word", {(0, 2): 0.75, (0, 1): 0.25}, "end"),
+    mixing_chat(2, {(1, 0): 1.0}, "word", {(0, 1): 0.5, (1, 2): 0.5}, "end"),
+)
+MIXED_SHAPE = {"pad_id": PAD, "patch_features": 2, "merge": 1, "blend_sources": 2}
+
+
+def test_blends_count_the_frames_of_the_batch() -> None:
+    """Frames take 3 slots each, those of the second record begin at slot 3; words and padding mix nothing."""
+    answers = [np.array([20, 2]), np.array([2])]
+    batch = collate(MIXING, answers, bucket=Need(2, 6, 4, 3), **MIXED_SHAPE)
+    np.testing.assert_array_equal(batch.vision_index_BT, [[-1, 2, -2, -1, -1, -1], [6, -1, 4, -2, -1, -1]])
+    assert batch.blend is not None
+    none = [0, 0]
+    np.testing.assert_array_equal(
+        batch.blend.index_BTK, [[none, [2, 1], none, none, none, none], [[6, 0], none, [4, 8], none, none, none]]
+    )
+    np.testing.assert_array_equal(
+        batch.blend.weight_BTK,
+        [[none, [0.75, 0.25], none, none, none, none], [[1, 0], none, [0.5, 0.5], none, none, none]],
+    )
+
+
+def test_blends_of_packed_records_follow_each_other() -> None:
+    answers = [np.array([20]), np.array([2])]
+    batch = collate(MIXING, answers, bucket=Need(1, 10, 4, 3), packed=[[1, 0]], **MIXED_SHAPE)
+    np.testing.assert_array_equal(batch.vision_index_BT, [[3, -1, 1, -2, -1, -1, 8, -2, -1, -1]])
+    assert batch.blend is not None
+    np.testing.assert_array_equal(batch.blend.index_BTK[0, [0, 2, 6]], [[3, 0], [1, 5], [8, 7]])
+    np.testing.assert_array_equal(batch.blend.weight_BTK[0].sum(axis=-1), [1, 0, 1, 0, 0, 0, 1, 0, 0, 0])
+
+
+def test_blends_are_padded_to_the_left_and_joined_with_completions() -> None:
+    prompts = collate_prompts(MIXING, bucket=Need(2, 5, 4, 4), **MIXED_SHAPE)  # 4 slots a frame
+    assert prompts.blend is not None
+    np.testing.assert_array_equal(prompts.vision_index_BT, [[-1, -1, -1, 2, -2], [-1, 8, -1, 5, -2]])
+    np.testing.assert_array_equal(prompts.blend.index_BTK[:, 3], [[2, 1], [5, 10]])
+    np.testing.assert_array_equal(prompts.blend.weight_BTK.sum(axis=-1), [[0, 0, 0, 1, 0], [0, 1, 0, 1, 0]])
+    rows = join_completions(prompts, np.array([3, 4]), np.full((4, 2), 20, np.int32), np.ones((4, 2), bool))
+    assert rows.blend is not None
+    for ours, theirs in zip(rows.blend, prompts.blend):
+        np.testing.assert_array_equal(ours[:, :5], np.asarray(theirs)[[0, 0, 1, 1]])
+        np.testing.assert_array_equal(ours[:, 5:], np.zeros((4, 2, 2)))
+    third = rows.take_rows(np.array([2]))
+    assert third.blend is not None
+    np.testing.assert_array_equal(third.blend.index_BTK, rows.blend.index_BTK[[2]])
+    np.testing.assert_array_equal(third.blend.weight_BTK, rows.blend.weight_BTK[[2]])
+    assert third.vision is prompts.vision
+
+
+def test_where_nothing_is_mixed_there_is_no_blend() -> None:
+    prompts = batch_of([make_chat(1, pictures=[(1, 1)])], left=True)
+    assert prompts.blend is None
+    rows = join_completions(prompts, np.array([9]), np.full((1, 2), 20, np.int32), np.ones((1, 2), bool))
+    assert rows.blend is None
+    assert rows.take_rows(np.array([0])).blend is None

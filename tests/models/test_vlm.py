@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.tiny import CONFIG, FEATURES, MODEL, as_jnp, batch_of, jitted, make_chat, tiny_params
-from urt_jax.models.vlm import VisionLanguageModel
-from urt_jax.types import Batch
+from urt_jax.models.towers.features import VisionFeatures
+from urt_jax.models.vlm import VisionLanguageModel, blended
+from urt_jax.types import Batch, FeatureBlend
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 PACKED = np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32)
@@ -186,3 +187,37 @@ def test_a_batch_without_frames_needs_no_tower() -> None:
     assert batch.vision.patches_IPC.shape == (0, 0, FEATURES)
     broken = {**tiny_params(), "vision": jax.tree.map(lambda x: x * np.nan, tiny_params()["vision"])}
     assert np.isfinite(np.asarray(jitted("hidden")(broken, batch)[0])).all()
+
+
+FEATURES_ED = jnp.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+
+
+def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
+    index = np.array([[[0, 2], [1, 1], [2, 0]]], np.int32)
+    weight = np.array([[[0.25, 0.75], [1.0, 0.0], [0.0, 0.0]]], np.float32)
+    found = blended(FEATURES_ED, FeatureBlend(index, weight))
+    np.testing.assert_allclose(found, [[[3.25, 32.5], [2, 20], [0, 0]]], rtol=1e-6)
+
+
+def test_a_blend_is_summed_in_float32() -> None:
+    """257 is no bfloat16 number, the sum of 256 and 1 must not be rounded to it on the way."""
+    features = jnp.array([[256.0], [1.0]], jnp.bfloat16)
+    blend = FeatureBlend(np.array([[[0, 1]]], np.int32), np.ones((1, 1, 2), np.float32))
+    np.testing.assert_array_equal(blended(features, blend), [[[257.0]]])
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["as it is", "blend"])
+def test_features_and_line_ends_take_the_places_that_show_them(mixed: bool) -> None:
+    batch = batch_of([make_chat(1, text=4)])._replace(vision_index_BT=np.array([[-1, 1, -2, 0]], np.int32))
+    if mixed:  # text and line ends bring weights of 0
+        index = np.array([[[0, 0], [1, 2], [0, 0], [0, 0]]], np.int32)
+        weight = np.array([[[0, 0], [0.5, 0.5], [0, 0], [1, 0]]], np.float32)
+        batch = batch._replace(blend=FeatureBlend(index, weight))
+    features = jnp.broadcast_to(FEATURES_ED[:, :1], (3, 32))
+    embed = partial(MODEL.apply, {"params": tiny_params()}, method="embed")
+    found = embed(batch, VisionFeatures(features, None, jnp.full(32, 9.0)))
+    words = tiny_params()["embedding"][batch.tokens_BT[0]]
+    np.testing.assert_array_equal(found[0, 0], words[0])
+    np.testing.assert_array_equal(found[0, 1:, 0], [3.0 if mixed else 2.0, 9.0, 1.0])
+    without = embed(batch, VisionFeatures(features, None, None))
+    np.testing.assert_array_equal(without[0, 2], words[2])  # a tower without a line end leaves the token

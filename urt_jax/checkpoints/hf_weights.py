@@ -28,6 +28,7 @@ DTYPES = {
     "BF16": ml_dtypes.bfloat16,
 }
 READ_BYTES = 1 << 26  # read at once from a file
+TURNED_ROWS = 256  # transposed at once
 
 
 def load_weights(
@@ -68,7 +69,8 @@ def save_weights(
 ) -> None:
     """Write the parameter tree as safetensors, with an index where it takes more than one shard.
 
-    ``dtype`` casts; ``None`` keeps the dtype of each leaf. ``rename`` maps our rules' names to those to write.
+    Weights that the folder held before are replaced. ``dtype`` casts; ``None`` keeps the dtype of each leaf. ``rename``
+    maps our rules' names to those to write.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +89,9 @@ def save_weights(
         weight_map = {name: file_name for file_name, shard in zip(names, shards) for name, *_ in shard}
         index = {"metadata": {"total_size": sum(size for *_, size in sizes)}, "weight_map": weight_map}
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n")
+    for stale in (*folder.glob("model*.safetensors"), *([folder / INDEX_NAME] if len(shards) == 1 else [])):
+        if stale.name not in names:  # of an earlier model in this folder, cut in other files
+            stale.unlink(missing_ok=True)
 
 
 def _read_leaf(
@@ -130,9 +135,18 @@ def _read_tensor(rule: WeightRule, tensor: StoredTensor, part: tuple[slice, ...]
         if not rule.kernel:
             out[rows] = tensor.read(slice(start, stop), *part[1:])
         elif rule.stored_tail is None:
-            out[:, rows] = tensor.read(slice(start, stop), part[0]).T
+            _turn_into(out[:, rows], tensor.read(slice(start, stop), part[0]))
         else:
             out[:, rows] = rule.from_stored(tensor.read(slice(start, stop)))[part[0]]
+
+
+def _turn_into(out: np.ndarray, rows: np.ndarray) -> None:
+    """Write ``rows.T`` into ``out`` (which may be of another dtype), a block that fits the cache at a time."""
+    if out.dtype == rows.dtype:  # bit patterns: numpy copies its own types several times faster than bfloat16
+        kind = np.dtype(f"u{out.dtype.itemsize}")
+        out, rows = out.view(kind), rows.view(kind)
+    for start in range(0, len(rows), TURNED_ROWS):
+        out[:, start : start + TURNED_ROWS] = rows[start : start + TURNED_ROWS].astype(out.dtype, copy=False).T
 
 
 def _check_names(folder: Path, rules: tuple[WeightRule, ...], stored: Mapping[str, Any], *, tied: bool) -> None:

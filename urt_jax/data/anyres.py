@@ -126,9 +126,10 @@ def pooled_size(rows: int, columns: int, side: int, max_tiles: int) -> tuple[int
 def bilinear_taps(length: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for each of ``wanted`` places the two neighbours on an axis of ``length`` and the share of the second.
 
-    Centres meet centres (``align_corners=False`` of torch), places before the first centre take the first.
+    Centres meet centres (``align_corners=False`` of torch), places before the first centre take the first. As in torch
+    a place is a float32 rounded once, after the product and the difference.
     """
-    scale = np.float32(length) / np.float32(wanted)
-    place = np.maximum(scale * (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+    scale = np.float64(np.float32(length) / np.float32(max(wanted, 1)))
+    place = np.maximum((scale * (np.arange(wanted) + 0.5) - 0.5).astype(np.float32), 0)
     low = np.minimum(place.astype(np.int64), length - 1)
     return low, np.minimum(low + 1, length - 1), (place - low).astype(np.float32)

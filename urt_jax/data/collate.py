@@ -85,6 +85,25 @@ def plan_buckets(needs: Sequence[Need], *, slot_step: int, token_step: int = 8, 
     )
 
 
+def roomy(need: Need, *, slot_step: int) -> Need:
+    """Return a shape for a batch that comes alone, each axis one of few sizes: 1, 1.5, 2, 3, 4, 6, 8, ... steps.
+
+    So a service that sees pictures of any size and prompts of any length compiles few programs: two for each doubling
+    of an axis. Tokens count in steps of 32, patches in steps of ``slot_step`` above one step; rows stay as they are.
+    """
+
+    def size(value: int, step: int) -> int:
+        steps, power = -(-value // step), 1
+        while power < steps:
+            power *= 2
+        three_quarters = 3 * power // 4
+        return step * (three_quarters if power >= 4 and steps <= three_quarters else power) if value else 0
+
+    tiles = slot_step == 1  # frames of one size, which it would be a waste to pad
+    patches = need.patches if tiles else size(need.patches, slot_step if need.patches > slot_step else 4)
+    return Need(need.rows, size(need.tokens, 32), size(need.frames, 1), patches)
+
+
 def length_of(chat: EncodedChat, response_tokens: int = 0) -> Length:
     """Return the size of one record."""
     slots = max((len(frame.mask_P) for frame in chat.frames), default=0)

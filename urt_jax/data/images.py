@@ -311,19 +311,18 @@ def image_patches(
     Raises:
         BadInputError: the picture, called ``name``, is too long a strip.
     """
-    return frame_patches(array[None], geometry, geometry.min_pixels, geometry.max_pixels, name=name)
+    low, high = geometry.min_pixels, geometry.max_pixels
+    try:
+        size = smart_resize(*array.shape[:2], factor=geometry.factor, min_pixels=low, max_pixels=high)
+    except BadInputError as error:
+        raise BadInputError(f"{name}: {error}") from None
+    return frame_patches(resize_image(array, size)[None], geometry)
 
 
 def frame_patches(
-    frames: UInt8[np.ndarray, "F H W 3"], geometry: PictureGeometry, min_pixels: int, max_pixels: int, *, name: str
+    frames: UInt8[np.ndarray, "F H W 3"], geometry: PictureGeometry
 ) -> tuple[Float32[np.ndarray, "P K"], tuple[int, int, int]]:
-    """Resize each frame into a budget of pixels, normalise and cut; the shared part of pictures and clips."""
-    try:
-        size = smart_resize(*frames.shape[1:3], factor=geometry.factor, min_pixels=min_pixels, max_pixels=max_pixels)
-    except BadInputError as error:
-        raise BadInputError(f"{name}: {error}") from None
-    if frames.shape[1:3] != size:
-        frames = np.stack([resize_image(frame, size) for frame in frames])
+    """Normalise and cut frames that have their size already; the shared part of pictures and clips."""
     return patchify(
         normalize(frames, geometry.mean, geometry.std),
         patch_size=geometry.patch_size,

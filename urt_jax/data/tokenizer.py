@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ _CHAT_TEMPLATE = """\
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """Load the tokenizer of a model folder from its files alone (nothing is fetched).
+    """Load the tokenizer of a model folder from its files alone: nothing is fetched, no code among them is run.
 
     Returns:
         a ``transformers`` tokenizer; its chat template comes from ``chat_template.json`` where no newer file holds one.
@@ -80,7 +81,8 @@ def load_tokenizer(folder: str | Path) -> Any:
     with _no_torch_advice():
         from transformers import AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        with _no_word_on_config_json():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception on a broken file
         raise BadInputError(
             f"tokenizer folder {folder}: its files cannot be read ({error}); copy them again"
@@ -193,3 +195,15 @@ def _no_torch_advice() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def _no_word_on_config_json() -> Iterator[None]:
+    """Silence what transformers says of a model type it has no class for: only the tokenizer is read."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

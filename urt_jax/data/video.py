@@ -13,8 +13,10 @@ from urt_jax.data.animations import animation_timeline, read_animation
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
 from urt_jax.data.examples import MAX_FPS, BadInputError, FramePicking, Media
 from urt_jax.data.frame_picking import Timeline, even_timeline, kept_rate, pick_frames, spread
-from urt_jax.data.images import PictureGeometry, frame_patches, load_image, open_picture, read_bytes
+from urt_jax.data.frame_resizing import resize_frames
+from urt_jax.data.images import PictureGeometry, frame_patches, load_image, open_picture, read_bytes, smart_resize
 
+DEFAULT_FPS = 24.0  # what transformers assumes of frames without times
 MAX_CLIP_PIXELS = 2**28  # frames x height x width allowed in one clip, 0.8 GB as RGB
 
 _FRAME_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -100,7 +102,12 @@ def video_patches(
     Raises:
         BadInputError: the frames of the clip, called ``name``, are too long strips.
     """
-    return frame_patches(frames, geometry, geometry.video_min_pixels, geometry.video_max_pixels, name=name)
+    low, high = geometry.video_min_pixels, geometry.video_max_pixels
+    try:
+        size = smart_resize(*frames.shape[1:3], factor=geometry.factor, min_pixels=low, max_pixels=high)
+    except BadInputError as error:
+        raise BadInputError(f"{name}: {error}") from None
+    return frame_patches(resize_frames(frames, size), geometry)
 
 
 def _open(media: Any, name: str) -> _Source:

@@ -116,10 +116,11 @@ class Family:
     read_geometry: Callable[[PictureSettings], Any]
     picture_files: Callable[[Any], dict[str, Json]]  # geometry -> settings files by name
     lay_out_image: Callable[..., MediaLayout]  # (image, geometry, config, *, alone, name)
-    lay_out_clip: Callable[..., MediaLayout]  # (frames, fps, geometry, config, *, name)
+    lay_out_clip: Callable[..., MediaLayout]  # (clip, geometry, config, *, name)
     image_placeholder: str = "<|image_pad|>"
     video_placeholder: str = "<|video_pad|>"
+    kept_settings: tuple[str, ...] = ()  # keys of config.json beside the sizes that are written back as they were
     unused_tensors: str = r"(?!)"  # regex of stored tensors that a checkpoint may bring and no model uses
     chat_template: str | None = None  # for folders that bring none
     original_model_type: str | None = None  # the model_type of a layout from before transformers, and its translation
-    complete_config: Callable[[Json, Mapping[str, tuple[int, ...]]], Json] | None = None
+    complete_config: Callable[[Json, Mapping[str, tuple[int, ...]], tuple[int, int]], Json] | None = None

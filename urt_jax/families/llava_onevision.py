@@ -6,7 +6,8 @@ import numpy as np
 
 from urt_jax.data.anyres import PUBLISHED_GRIDS, TileGeometry, cut_tiles, square_tile, tile_patches
 from urt_jax.data.examples import BadInputError
-from urt_jax.data.images import resize_image
+from urt_jax.data.frame_resizing import resize_frames
+from urt_jax.data.video import Clip
 from urt_jax.families.family import (
     Family,
     Json,
@@ -176,12 +177,10 @@ def lay_out_image(
     return lay_out_tiles(tile_patches(cut_tiles(image, geometry), geometry), image.shape[:2], geometry)
 
 
-def lay_out_clip(
-    frames: np.ndarray, fps: float | None, geometry: TileGeometry, config: ModelConfig, *, name: str
-) -> MediaLayout:
-    """Lay out one clip uint8 [F, H, W, 3], every frame one stretched tile; the model is not told the rate."""
+def lay_out_clip(clip: Clip, geometry: TileGeometry, config: ModelConfig, *, name: str) -> MediaLayout:
+    """Lay out one clip, every frame one stretched tile; the model is not told of time."""
     size = (geometry.tile_size, geometry.tile_size)
-    return lay_out_frames(tile_patches(np.stack([resize_image(frame, size) for frame in frames]), geometry), geometry)
+    return lay_out_frames(tile_patches(resize_frames(clip.frames, size), geometry), geometry)
 
 
 FAMILY = Family(
@@ -212,6 +211,7 @@ FAMILY = Family(
     lay_out_clip=lay_out_clip,
     image_placeholder="<image>",
     video_placeholder="<video>",
+    kept_settings=("image_grid_pinpoints", "vision_aspect_ratio"),
     unused_tensors=r"^vision_tower\.head\.",
     chat_template=CHAT_TEMPLATE,
     original_model_type="llava_qwen",

@@ -29,11 +29,12 @@ CHAT_TEMPLATE = """\
 """
 
 
-def complete_config(config: Json, shapes: Mapping[str, tuple[int, ...]]) -> Json:
+def complete_config(config: Json, shapes: Mapping[str, tuple[int, ...]], placeholder_ids: tuple[int, int]) -> Json:
     """Translate config.json of the original LLaVA layout (``llava_qwen``) into that of transformers.
 
     The tower is named, not described: its sizes come from ``vision_config`` where a folder brings one, else from its
-    name and from the ``shapes`` of the stored tensors (by their names in the transformers layout).
+    name and from the ``shapes`` of the stored tensors (by their names in the transformers layout). Placeholders of
+    pictures and clips have no ids of their own there: ``placeholder_ids`` are those the tokenizer was given.
 
     Raises:
         BadInputError: a projector, merge or picture mode that the transformers layout has no place for.
@@ -67,8 +68,8 @@ def complete_config(config: Json, shapes: Mapping[str, tuple[int, ...]]) -> Json
         "tie_word_embeddings": config.get("tie_word_embeddings", False),
         "image_grid_pinpoints": _grids(config.get("image_grid_pinpoints"), vision["image_size"]),
         "vision_aspect_ratio": config.get("image_aspect_ratio", "anyres_max_9"),
-        "image_token_index": 151646,
-        "video_token_index": 151647,
+        "image_token_index": placeholder_ids[0],
+        "video_token_index": placeholder_ids[1],
     }
 
 

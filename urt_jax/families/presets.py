@@ -9,7 +9,6 @@ from urt_jax.models.config import (
     DeepStackVisionConfig,
     ModelConfig,
     TileVisionConfig,
-    VisionConfig,
     WindowedVisionConfig,
 )
 
@@ -21,34 +20,30 @@ QWEN_IDS = {
 }
 
 
-def _decoder(
-    width: int, layers: int, heads: int, kv: int, feed_forward: int, vocabulary: int, **more: Any
-) -> DecoderConfig:
-    sizes = {"width": width, "layers": layers, "query_heads": heads, "kv_heads": kv, "feed_forward": feed_forward}
-    return DecoderConfig(vocab_size=vocabulary, **{"head_width": 128, **sizes, **more})
+def _decoder(sizes: tuple[int, ...], **more: Any) -> DecoderConfig:
+    names = ("width", "layers", "query_heads", "kv_heads", "feed_forward", "vocab_size")
+    return DecoderConfig(**{"head_width": 128, **dict(zip(names, sizes, strict=True)), **more})
 
 
 def _qwen2_5(*sizes: int, vision_feed_forward: int, tied: bool = False) -> ModelConfig:
     vision = WindowedVisionConfig(32, 1280, 16, vision_feed_forward, out_width=sizes[0])
-    decoder = _decoder(*sizes, mrope_section=(16, 24, 24), tied_head=tied)
-    return ModelConfig(decoder, vision, **QWEN_IDS)
+    return ModelConfig(_decoder(sizes, mrope_section=(16, 24, 24), tied_head=tied), vision, **QWEN_IDS)
 
 
 def _qwen3(*sizes: int, large_tower: bool, tied: bool = False) -> ModelConfig:
     depth, width, feed_forward = (27, 1152, 4304) if large_tower else (24, 1024, 4096)
     deep = (8, 16, 24) if large_tower else (5, 11, 17)
-    tower = {"patch_size": 16, "deepstack_layers": deep}
-    vision: VisionConfig = DeepStackVisionConfig(depth, width, 16, feed_forward, out_width=sizes[0], **tower)  # type: ignore[arg-type]
+    vision = DeepStackVisionConfig(
+        depth, width, 16, feed_forward, out_width=sizes[0], patch_size=16, deepstack_layers=deep
+    )
     kind = {"mrope_section": (24, 20, 20), "mrope_interleaved": True, "qkv_bias": False, "qk_norm": True}
-    decoder = _decoder(*sizes, 151936, rope_theta=5e6, tied_head=tied, **kind)
-    return ModelConfig(decoder, vision, **QWEN_IDS)
+    return ModelConfig(_decoder((*sizes, 151936), rope_theta=5e6, tied_head=tied, **kind), vision, **QWEN_IDS)
 
 
 def _onevision(*sizes: int, head_width: int, tied: bool = False) -> ModelConfig:
-    tower = {"temporal_patch_size": 1, "merge_size": 1}
-    vision = TileVisionConfig(26, 1152, 16, 4304, out_width=sizes[0], **tower)
+    vision = TileVisionConfig(26, 1152, 16, 4304, out_width=sizes[0], temporal_patch_size=1, merge_size=1)
     section = (head_width // 2, 0, 0)
-    decoder = _decoder(*sizes, 152000, head_width=head_width, mrope_section=section, tied_head=tied)
+    decoder = _decoder((*sizes, 152000), head_width=head_width, mrope_section=section, tied_head=tied)
     return ModelConfig(decoder, vision, image_token_id=151646, video_token_id=151647)
 
 

@@ -7,7 +7,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from urt_jax.data.examples import BadInputError, Chat
 from urt_jax.data.images import load_image
 from urt_jax.data.tokenizer import chat_text
-from urt_jax.data.video import load_frames
-from urt_jax.families.family import Family, Geometry, MediaLayout, Piece
+from urt_jax.data.video import Clip, load_clip
+from urt_jax.families.family import Family, Geometry, Json, MediaLayout, Piece
 from urt_jax.models.config import ModelConfig
 from urt_jax.types import TEXT, EncodedChat, FrameBlend, FramePatches
 
@@ -29,6 +29,7 @@ class Processor:
     config: ModelConfig
     geometry: Geometry
     tokenizer: Any
+    kept_settings: Json = field(default_factory=dict)  # of config.json, beside the sizes
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -63,14 +64,14 @@ def encode_chat(
     """
     text = chat_text(processor.tokenizer, chat, add_generation_prompt=generation_prompt)
     images = [load_image(media, name=f"{name}: image {i + 1}") for i, media in enumerate(chat.images)]
-    clips = [(load_frames(media, name=f"{name}: video {i + 1}"), media.fps) for i, media in enumerate(chat.videos)]
+    clips = [load_clip(media, name=f"{name}: video {i + 1}") for i, media in enumerate(chat.videos)]
     geometry = processor.geometry
     while True:
         layouts = _lay_out(processor, geometry, images, clips, name=name)
         encoded = _encode(processor, text, *layouts, name=name)
         if max_tokens is None or len(encoded.tokens_T) <= max_tokens:
             return encoded
-        smaller = geometry.smaller(images, [frames for frames, _ in clips])
+        smaller = geometry.smaller(images, [clip.frames for clip in clips])
         if smaller is None:
             raise BadInputError(
                 f"{name}: the prompt has {len(encoded.tokens_T)} tokens with its pictures at their smallest, "
@@ -80,7 +81,7 @@ def encode_chat(
 
 
 def _lay_out(
-    processor: Processor, geometry: Geometry, images: list, clips: list, *, name: str
+    processor: Processor, geometry: Geometry, images: list[np.ndarray], clips: list[Clip], *, name: str
 ) -> tuple[list[MediaLayout], list[MediaLayout]]:
     family, config, alone = processor.family, processor.config, len(images) == 1
     return (
@@ -88,10 +89,7 @@ def _lay_out(
             family.lay_out_image(image, geometry, config, alone=alone, name=f"{name}: image {i + 1}")
             for i, image in enumerate(images)
         ],
-        [
-            family.lay_out_clip(frames, fps, geometry, config, name=f"{name}: video {i + 1}")
-            for i, (frames, fps) in enumerate(clips)
-        ],
+        [family.lay_out_clip(clip, geometry, config, name=f"{name}: video {i + 1}") for i, clip in enumerate(clips)],
     )
 
 

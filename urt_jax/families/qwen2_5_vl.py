@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from urt_jax.data.images import PictureGeometry, image_patches
-from urt_jax.data.video import video_patches
+from urt_jax.data.video import DEFAULT_FPS, Clip, video_patches
 from urt_jax.families.family import Family, Json, MediaLayout, Piece, WeightRule, linear_rules
 from urt_jax.families.picture_settings import QWEN_MEAN, QWEN_STD, picture_files, read_picture_geometry
 from urt_jax.families.qwen_decoder import decoder_rules, missing_key, read_decoder, token_id, write_decoder
@@ -125,12 +125,10 @@ def lay_out_image(
     return lay_out(*image_patches(image, geometry=geometry, name=name), config, None)
 
 
-def lay_out_clip(
-    frames: np.ndarray, fps: float | None, geometry: PictureGeometry, config: ModelConfig, *, name: str
-) -> MediaLayout:
-    """Resize, cut and lay out one clip uint8 [F, H, W, 3]; without ``fps`` two frames a second are assumed."""
-    patches, grid = video_patches(frames, geometry=geometry, name=name)
-    return lay_out(patches, grid, config, geometry.temporal_patch_size / fps if fps else 1.0)
+def lay_out_clip(clip: Clip, geometry: PictureGeometry, config: ModelConfig, *, name: str) -> MediaLayout:
+    """Resize, cut and lay out one clip; where nothing is known of its rate, 24 frames a second are assumed."""
+    patches, grid = video_patches(clip.frames, geometry=geometry, name=name)
+    return lay_out(patches, grid, config, geometry.temporal_patch_size / (clip.fps or DEFAULT_FPS))
 
 
 def lay_out(

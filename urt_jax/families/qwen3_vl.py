@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from urt_jax.data.examples import BadInputError
+from urt_jax.data.frame_resizing import resize_frames
 from urt_jax.data.images import (
     MAX_ASPECT_RATIO,
     SHRINK,
@@ -14,8 +15,8 @@ from urt_jax.data.images import (
     image_patches,
     normalize,
     patchify,
-    resize_image,
 )
+from urt_jax.data.video import DEFAULT_FPS, Clip
 from urt_jax.families.family import (
     Family,
     Json,
@@ -32,7 +33,6 @@ from urt_jax.models.config import DeepStackVisionConfig, ModelConfig
 from urt_jax.types import FramePatches
 
 NAME = "Qwen3-VL"
-DEFAULT_FPS = 24.0  # what transformers assumes for frames of unknown rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +219,8 @@ def clip_patches(frames: np.ndarray, geometry: ClipGeometry, *, name: str) -> tu
         size = clip_size(count, frames.shape[1], frames.shape[2], geometry)
     except BadInputError as error:
         raise BadInputError(f"{name}: {error}") from None
-    resized = np.stack([resize_image(frame, size) for frame in frames])
     return patchify(
-        normalize(resized, geometry.mean, geometry.std),
+        normalize(resize_frames(frames, size), geometry.mean, geometry.std),
         patch_size=geometry.patch_size,
         temporal_patch_size=geometry.temporal_patch_size,
         merge_size=geometry.merge_size,
@@ -235,21 +234,26 @@ def lay_out_image(
     return lay_out(*image_patches(image, geometry=geometry, name=name), config)
 
 
-def lay_out_clip(
-    frames: np.ndarray, fps: float | None, geometry: ClipGeometry, config: ModelConfig, *, name: str
-) -> MediaLayout:
-    """Resize, cut and lay out one clip; every temporal patch is written with its time in seconds before it."""
-    patches, grid = clip_patches(frames, geometry, name=name)
-    times = frame_times(len(frames), fps or DEFAULT_FPS, geometry.temporal_patch_size)
+def lay_out_clip(clip: Clip, geometry: ClipGeometry, config: ModelConfig, *, name: str) -> MediaLayout:
+    """Resize, cut and lay out one clip; every temporal patch is written with its time in seconds before it.
+
+    Where nothing is known of time, 24 frames a second are assumed.
+    """
+    patches, grid = clip_patches(clip.frames, geometry, name=name)
+    times = np.arange(len(clip.frames)) / DEFAULT_FPS if clip.times is None else clip.times
     block = f"<|vision_start|>{FAMILY.video_placeholder}<|vision_end|>"
-    text = "".join(f"<{time:.1f} seconds>{block}" for time in times)
+    stamps = patch_times(times, geometry.temporal_patch_size)
+    text = "".join(f"<{stamp:.1f} seconds>{block}" for stamp in stamps)
     return lay_out(patches, grid, config)._replace(text=text, instead_of=None if geometry.keep_wrapper else block)
 
 
-def frame_times(frames: int, fps: float, step: int) -> list[float]:
-    """Return the time of each temporal patch in seconds: the middle between its first and last frame."""
-    times = [min(index, frames - 1) / fps for index in range(-(-frames // step) * step)]
-    return [(times[i] + times[i + step - 1]) / 2 for i in range(0, len(times), step)]
+def patch_times(times: np.ndarray, step: int) -> list[float]:
+    """Return the time of each temporal patch of ``step`` frames: the middle between its first and last frame.
+
+    The last frame is repeated where the clip does not fill its last patch.
+    """
+    padded = np.concatenate([times, np.repeat(times[-1:], -len(times) % step)]).reshape(-1, step)
+    return [float(first + last) / 2 for first, last in zip(padded[:, 0], padded[:, -1])]
 
 
 def lay_out(patches: np.ndarray, grid: tuple[int, int, int], config: ModelConfig) -> MediaLayout:
@@ -289,6 +293,7 @@ FAMILY = Family(
         (r"^model\.(?=layers\.|embed_tokens\.|norm\.)", "model.language_model."),
     ),
     module_names=(),
+    kept_settings=("transformers_version",),  # tells how clips stand in the prompt
     read_geometry=read_geometry,
     picture_files=partial(picture_files, processor="Qwen3VLProcessor", video_processor="Qwen3VLVideoProcessor"),
     lay_out_image=lay_out_image,

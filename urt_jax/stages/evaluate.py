@@ -22,7 +22,7 @@ from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.reward_model import RewardModel
 from urt_jax.stages.judging import judge
 from urt_jax.stages.records import labelled_pool
-from urt_jax.stages.sft import compute_dtype
+from urt_jax.stages.sft import compute_dtype, open_mesh
 from urt_jax.training.metrics import read_metrics
 
 BASELINE_PAIRS = 1000  # training pairs that the blind baselines are fitted on
@@ -114,9 +114,10 @@ def _judge_model(
 ) -> dict[str, list[Judgement]]:
     bounds = (config.pixels.min_pixels, config.pixels.max_pixels)
     model = RewardModel(
-        load_model(path, pixels=bounds),
+        load_model(path, pixels=bounds, mesh=open_mesh(config.mesh)),
         dtype=compute_dtype(config.dtype),
         max_prompt_tokens=config.lengths.max_prompt_tokens,
+        prompt_template=config.data.template,
     )
     return {
         mode: judge(
@@ -128,7 +129,6 @@ def _judge_model(
             seed=config.seed,
             max_new_tokens=config.lengths.max_new_tokens,
             batch_size=config.batch_size,
-            template=config.data.template,
         )
         for mode in config.modes
     }

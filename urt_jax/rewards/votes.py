@@ -1,0 +1,43 @@
+"""Verdicts on the same pair put together: the other presentation order mirrored, and votes counted."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from urt_jax.rewards.parse import Verdict
+
+
+def mirrored(verdict: Verdict) -> Verdict:
+    """Return a verdict on the swapped pair as a verdict on the pair in its given order."""
+    return Verdict(
+        winner={1: 2, 2: 1}.get(verdict.winner, verdict.winner) if isinstance(verdict.winner, int) else verdict.winner,
+        scores={name: (b, a) for name, (a, b) in verdict.scores.items()},
+        totals=None if verdict.totals is None else (verdict.totals[1], verdict.totals[0]),
+        margin=None if verdict.margin is None else -verdict.margin,
+        reasoning=verdict.reasoning,
+        text=verdict.text,
+        failure=verdict.failure,
+    )
+
+
+def majority(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the first verdict of the winning side with the mean margin of all; an even split decides nothing.
+
+    Verdicts that did not parse have no vote; ties decide only where no verdict names a side.
+    """
+    if len(verdicts) == 1:
+        return verdicts[0]
+    votes = {winner: sum(v.winner == winner for v in verdicts) for winner in (1, 2)}
+    margins = [v.margin for v in verdicts if v.margin is not None]
+    margin = sum(margins) / len(margins) if margins else None
+    tied = next((v for v in verdicts if v.winner == "tie"), None)
+    if not votes[1] and not votes[2] and tied is not None:
+        return replace(tied, margin=margin)
+    if votes[1] == votes[2]:
+        first = verdicts[0]
+        reason = first.failure if votes[1] == 0 else f"split vote: {votes[1]} for each side"
+        return Verdict(
+            None, first.scores, first.totals, margin, first.reasoning, first.text, reason or "no vote parsed"
+        )
+    winner = 1 if votes[1] > votes[2] else 2
+    leading = next(v for v in verdicts if v.winner == winner)
+    return Verdict(winner, leading.scores, leading.totals, margin, leading.reasoning, leading.text, None)

@@ -1,0 +1,36 @@
+"""Write a judge in the layout of transformers, from whichever layout it is in, cast and cut into files on request.
+
+1. read the weights as they are stored; an adapter is merged into its base;
+2. write ``model/``: weights, config.json, tokenizer, picture settings;
+3. count what was written.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from urt_jax.checkpoints.model_folder import load_model, save_model
+from urt_jax.checkpoints.run_folder import write_result
+from urt_jax.checkpoints.stored_tensors import stored_tensors
+from urt_jax.config import ExportConfig
+
+
+def run(config: ExportConfig) -> None:
+    """Write ``model/`` and print what it holds."""
+    folder = Path(config.workdir) / "model"
+    loaded = load_model(config.model, revision=config.revision, dtype=None)
+    dtype = None if config.dtype == "keep" else np.dtype(config.dtype)
+    shard = int(config.max_shard_gb * 1e9)
+    save_model(folder, loaded.params, loaded.processor, loaded.folder, dtype=dtype, max_shard_bytes=shard)
+    family = loaded.processor.family
+    written = stored_tensors(folder, family).values()
+    parameters = sum(int(np.prod(tensor.shape)) for tensor in written)
+    files = {tensor.path for tensor in written}
+    size = sum(path.stat().st_size for path in files)
+    kinds = ", ".join(sorted({tensor.dtype for tensor in written}))
+    table = (
+        f"{family.model_type}: {parameters:,} parameters in {len(written)} tensors ({kinds}), {size / 1e9:.3f} GB in "
+        f"{len(files)} file{'s' if len(files) > 1 else ''}\nmodel in {folder}"
+    )
+    print(table)
+    write_result(Path(config.workdir), table, parameters=parameters, tensors=len(written), bytes=size)
