@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_shape_is_refused(
     (other / "config.json").write_text(json.dumps(stored))
     told = refused(capsys, folder, "sft", other, records=[GOOD], **STEPS)
     assert "weights and config.json do not belong together" in told
-    assert "file has (2, 32, 64), config.json asks for (2, 32, 96)" in told
+    assert "model.layers.0.mlp.down_proj.weight in model.safetensors is (32, 64), config.json asks for (32, 96)" in told
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_clips_of_every_source_carry_the_picking_of_its_settings(tmp_path: Path)
             assert {clip.picking for clip in clips_of(example)} == {FramePicking(max_frames=3, fps=6.0)}
     pair = labelled_pool(DataConfig(path=path, max_frames=3, fps=6.0), seed=0).examples[0]
     clip = load_clip(clips_of(pair)[0], name="x")
-    assert (levels_of(clip.frames).tolist(), clip.fps) == ([0, 12, 24], 2)  # of 0, 4, ..., 24
+    assert (levels_of(clip.frames).tolist(), clip.fps) == ([0, 12, 24], 24 * 3 / 25)  # of 0, 4, ..., 24
 
 
 def test_learnt_files_and_drills_are_picked_too(tmp_path: Path) -> None:
