@@ -103,6 +103,28 @@ class Batch(NamedTuple):
         )
 
 
+class PromptedRows(NamedTuple):
+    """Q prompts with ``B / Q`` responses each, question-major: every prompt stands once, its responses attend to it.
+
+    Prompts are left-padded, responses right-padded; responses are trained where ``mask_BU`` is True::
+
+        prompt 0   . . p p p p      response 0 0   c c c .
+                                    response 0 1   c c c c
+    """
+
+    prompts: Batch
+    next_position_Q: Int[Array, " Q"]  # position of the first token of a response
+    tokens_BU: Int[Array, "B U"]
+    mask_BU: Bool[Array, "B U"]  # True up to and with the end token
+
+    def take_groups(self, groups: Int[np.ndarray, " groups"]) -> "PromptedRows":
+        """Return these questions with their responses, and the frames of all."""
+        responses = len(self.tokens_BU) // len(self.next_position_Q)
+        rows = (groups[:, None] * responses + np.arange(responses)).reshape(-1)
+        prompts = self.prompts.take_rows(groups)
+        return PromptedRows(prompts, self.next_position_Q[groups], self.tokens_BU[rows], self.mask_BU[rows])
+
+
 class Rollout(NamedTuple):
     """A group of sampled responses to Q questions, question-major rows ``B = Q * R``.
 

@@ -13,6 +13,7 @@ from urt_jax.data.collate import join_completions
 from urt_jax.generation.sampler import Sampler, Samples, Sampling
 from urt_jax.models.kv_cache import init_response_cache, write_token
 from urt_jax.training.compile import compile_score_step
+from urt_jax.types import PromptedRows
 
 SLOTS, RESPONSES = 12, 3
 HOT = Sampling(SLOTS, temperature=5.0)  # nearly uniform: every allowed token comes up
@@ -55,8 +56,8 @@ def test_greedy_is_top_1(sampler: Sampler) -> None:
 @pytest.mark.parametrize("temperature", [0.6, 5.0])
 def test_sampler_logp_is_the_teacher_forced_logp(sampler: Sampler, temperature: float) -> None:
     found = sample(sampler, Sampling(SLOTS, temperature=temperature, top_p=0.95), seed=4)
-    rows = join_completions(found.prompts, found.next_position_Q, found.tokens_BU, found.mask_BU)
-    score = compile_score_step(MODEL, width=SLOTS)
+    rows = PromptedRows(found.prompts, found.next_position_Q, found.tokens_BU, found.mask_BU)
+    score = compile_score_step(MODEL)
     scores = score(tiny_params(), rows, np.float32(temperature), sampler.vocabulary.suppressed_V)
     assert found.mask_BU.sum() > 20
     np.testing.assert_allclose(found.logp_BU, np.where(found.mask_BU, scores.logp_BU, 0.0), atol=1e-4, rtol=0)

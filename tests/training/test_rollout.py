@@ -96,10 +96,9 @@ def test_no_response_that_ended_has_no_mean_length() -> None:
 def test_the_batch_of_an_update_joins_prompts_and_responses() -> None:
     drawn = samples()
     batch = make_grpo_batch(drawn, np.arange(8, dtype=np.float32), temperature=0.5)
-    np.testing.assert_array_equal(batch.rows.tokens_BT[:, -6:], drawn.tokens_BU)
-    np.testing.assert_array_equal(batch.rows.tokens_BT[4:, :-6], np.repeat(drawn.prompts.tokens_BT[1:], 4, axis=0))
-    np.testing.assert_array_equal(batch.rows.loss_mask_BT[:, -6:], drawn.mask_BU)
-    assert not batch.rows.loss_mask_BT[:, :-6].any()
+    np.testing.assert_array_equal(batch.rows.tokens_BU, drawn.tokens_BU)
+    np.testing.assert_array_equal(batch.rows.prompts.tokens_BT, drawn.prompts.tokens_BT)
+    np.testing.assert_array_equal(batch.rows.mask_BU, drawn.mask_BU)
     assert float(batch.temperature) == 0.5
 
 
@@ -120,7 +119,8 @@ def test_groups_without_advantage_are_left_out(advantage: list[float], groups: l
 def test_the_batch_of_some_rows_keeps_the_masks_of_the_others() -> None:
     drawn = samples()
     batch = make_grpo_batch(drawn, np.arange(8, dtype=np.float32), temperature=0.5, trained=np.arange(4, 8))
-    np.testing.assert_array_equal(batch.rows.tokens_BT[:, -6:], drawn.tokens_BU[4:])
+    np.testing.assert_array_equal(batch.rows.tokens_BU, drawn.tokens_BU[4:])
+    np.testing.assert_array_equal(batch.rows.prompts.tokens_BT, drawn.prompts.tokens_BT[1:])
     np.testing.assert_array_equal(batch.advantage_B, [4, 5, 6, 7])
     np.testing.assert_array_equal(batch.idle_mask_XU, drawn.mask_BU[:4])
-    assert batch.rows.vision is drawn.prompts.vision
+    assert batch.rows.prompts.vision is drawn.prompts.vision

@@ -118,9 +118,9 @@ def test_a_constant_group_adds_nothing_to_the_others() -> None:
     """Equal rewards for question 2: whatever its responses were, the update is the same bit for bit."""
     rewards = np.array([[1, 0, 0, 1], [0.3, 0.3, 0.3, 0.3]], np.float32)
     batch = grpo_batch(np.asarray(group_advantages(rewards)).reshape(-1))
-    tokens = batch.rows.tokens_BT.copy()
-    tokens[RESPONSES:, -6:] = 20
-    other = batch._replace(rows=batch.rows._replace(tokens_BT=tokens))
+    tokens = batch.rows.tokens_BU.copy()
+    tokens[RESPONSES:] = 20
+    other = batch._replace(rows=batch.rows._replace(tokens_BU=tokens))
     assert_same(run_grpo(other)[0].params, run_grpo(batch)[0].params)
 
 
@@ -130,9 +130,9 @@ def test_a_constant_group_may_be_left_out() -> None:
     batch = grpo_batch(np.asarray(group_advantages(rewards)).reshape(-1))
     kept = np.arange(RESPONSES)
     less = GrpoBatch(
-        batch.rows.take_rows(kept),
+        batch.rows.take_groups(np.array([0])),
         *(part[kept] for part in batch[1:5]),
-        idle_mask_XU=np.asarray(batch.rows.loss_mask_BT)[RESPONSES:, -6:],
+        idle_mask_XU=np.asarray(batch.rows.mask_BU)[RESPONSES:],
         temperature=batch.temperature,
     )
     whole, part = run_grpo(batch), run_grpo(less)
@@ -144,7 +144,7 @@ def test_a_constant_group_may_be_left_out() -> None:
 def test_rewarded_responses_become_more_likely_and_punished_ones_less() -> None:
     advantage = np.array([1, 0, 0, 0, 0, 0, -1, 0], np.float32)
     rows = grpo_batch(advantage).rows
-    mask = np.asarray(rows.loss_mask_BT)[:, -6:]
+    mask = np.asarray(rows.mask_BU)
     before = np.where(mask, score(tiny_params(), rows), 0).sum(axis=1)
     state, _ = run_grpo(grpo_batch(advantage))
     after = np.where(mask, score(state.params, rows), 0).sum(axis=1)
@@ -171,8 +171,7 @@ def test_the_kl_term_pulls_only_where_the_policy_left_the_reference() -> None:
 def test_masked_completion_tokens_carry_no_gradient(grpo_plain: tuple[Any, dict[str, Any]]) -> None:
     """What stands after the end token changes nothing."""
     batch = grpo_batch(ADVANTAGE)
-    tokens = np.where(batch.rows.loss_mask_BT, batch.rows.tokens_BT, 20)
-    tokens[:, :-6] = batch.rows.tokens_BT[:, :-6]
-    changed, _ = run_grpo(batch._replace(rows=batch.rows._replace(tokens_BT=tokens)))
-    assert (tokens != batch.rows.tokens_BT).any()
+    tokens = np.where(batch.rows.mask_BU, batch.rows.tokens_BU, 20)
+    changed, _ = run_grpo(batch._replace(rows=batch.rows._replace(tokens_BU=tokens)))
+    assert (tokens != batch.rows.tokens_BU).any()
     assert_close(changed.trainable, grpo_plain[0].trainable)

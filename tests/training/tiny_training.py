@@ -16,7 +16,7 @@ from urt_jax.training.compile import compile_grpo_step, compile_score_step, comp
 from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
-from urt_jax.types import Batch
+from urt_jax.types import Batch, PromptedRows
 
 TRAINED = (r"^decoder/", r"^embedding$", r"^head$")
 PLAIN = optax.sgd(0.1)  # parameters move by a tenth of the gradient, which is compared so
@@ -75,10 +75,10 @@ def grpo_batch(advantage_B: Any) -> GrpoBatch:
     return batch._replace(sampler_logp_BU=logp, ref_logp_BU=logp, old_logp_BU=logp)
 
 
-_score = compile_score_step(MODEL, width=SLOTS)
+_score = compile_score_step(MODEL)
 
 
-def score(params: Any, rows: Batch) -> np.ndarray:
+def score(params: Any, rows: PromptedRows) -> np.ndarray:
     """Return the log-probabilities of all completions."""
     return np.asarray(_score(params, rows, np.float32(TEMPERATURE), SUPPRESSED).logp_BU)
 

@@ -15,7 +15,7 @@ from urt_jax.models.config import DecoderConfig
 from urt_jax.models.kv_cache import PromptCache, ResponseCache
 from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
 from urt_jax.models.stacked import scan_layers, stacked_param
-from urt_jax.ops.attention import attend, attend_group
+from urt_jax.ops.attention import attend, attend_group, attend_with_prefix
 from urt_jax.ops.rope import mrope_angles, rotate
 
 
@@ -59,6 +59,19 @@ class Attention(nn.Module):
         seen = attend(query, key, value, mask)
         return self.o(seen.reshape(*x.shape[:2], -1)), (key.swapaxes(1, 2), value.swapaxes(1, 2))
 
+    def extend(
+        self,
+        x: Float[Array, "B U D"],
+        angles: Float[Array, "B U half"],
+        prompt: tuple[Array, Array],
+        prompt_mask: Bool[Array, "Q S"],
+        own_mask: Bool[Array, "B U U"],
+    ) -> Array:
+        """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
+        query, key, value = self.project(x, angles)
+        seen = attend_with_prefix(query, key, value, *prompt, prompt_mask, own_mask)
+        return self.o(seen.reshape(*x.shape[:2], -1))
+
     def decode(
         self,
         x: Float[Array, "B 1 D"],
@@ -97,6 +110,15 @@ class DecoderLayer(nn.Module):
         """Run the layer over whole sequences; see Attention for shapes."""
         attended, cache = self.attention(self.input_norm(x), angles, mask)
         return self._finish(x, attended), cache
+
+    def with_responses(
+        self, x_QSD: Array, x_BUD: Array, angles: tuple[Array, Array], masks: tuple[Array, Array, Array]
+    ) -> tuple[Array, Array]:
+        """Run the layer over Q prompts once and over their responses, which attend to them; see ``Decoder``."""
+        prompt_mask_QSS, prompt_mask_QS, own_mask_BUU = masks
+        attended, keys = self.attention(self.input_norm(x_QSD), angles[0], prompt_mask_QSS)
+        extended = self.attention.extend(self.input_norm(x_BUD), angles[1], keys, prompt_mask_QS, own_mask_BUU)
+        return self._finish(x_QSD, attended), self._finish(x_BUD, extended)
 
     def decode(self, x: Array, angles: Array, *caches: object) -> tuple[Array, tuple[Array, Array]]:
         """Run the layer on one new token per row; see Attention for shapes."""
@@ -173,6 +195,31 @@ class Decoder(nn.Module):
         counted = jnp.arange(self.config.layers)
         x_BTD, caches = scan_layers(body, x_BTD, self.layers, counted, remat=self.remat, unroll=self.unroll)
         return self.norm(x_BTD), PromptCache(*caches) if keep_cache else None
+
+    def with_responses(
+        self,
+        x_QSD: Float[Array, "Q S D"],
+        x_BUD: Float[Array, "B U D"],
+        positions: tuple[Int[Array, "3 Q S"], Int[Array, "3 B U"]],
+        masks: tuple[Bool[Array, "Q S S"], Bool[Array, "Q S"], Bool[Array, "B U U"]],
+        injection: Injection | None = None,
+    ) -> tuple[Float[Array, "Q S D"], Float[Array, "B U D"]]:
+        """Return normed hidden states of Q prompts and of their ``B = Q * R`` responses; each prompt is run once.
+
+        ``masks`` are the prompts' own, which of their columns are real, and the responses' own. Only prompts show
+        pictures, so only they get an ``injection``.
+        """
+        angles = (self._angles(positions[0]), self._angles(positions[1]))
+
+        def body(carry: tuple[Array, Array], params: Any, index: Array) -> tuple[Any, None]:
+            prompts, rows = self.layer.apply(
+                {"params": params}, *carry, angles, masks, method=DecoderLayer.with_responses
+            )
+            return (prompts if injection is None else inject(prompts, injection, index), rows), None
+
+        counted, both = jnp.arange(self.config.layers), (x_QSD, x_BUD)
+        both, _ = scan_layers(body, both, self.layers, counted, remat=self.remat, unroll=self.unroll)
+        return self.norm(both[0]), self.norm(both[1])
 
     def decode(
         self,

@@ -15,7 +15,7 @@ from urt_jax.models.layers import DType
 from urt_jax.models.towers import make_tower
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.masking import segment_mask
-from urt_jax.types import NEWLINE, Batch, FeatureBlend, VisionInput
+from urt_jax.types import NEWLINE, Batch, FeatureBlend, PromptedRows, VisionInput
 
 
 def run(model: "VisionLanguageModel", params: Any, *inputs: Any, method: str, **settings: Any) -> Any:
@@ -74,18 +74,42 @@ class VisionLanguageModel(nn.Module):
             return x_BTD
         return jnp.where((index_BT == NEWLINE)[..., None], features.newline_D[None, None].astype(self.dtype), x_BTD)
 
+    def _embedded(self, batch: Batch) -> tuple[Float[Array, "B T D"], Injection | None]:
+        """Return the decoder's input, and what is added to its hidden states where the tower has deep features."""
+        features = self.features(batch.vision) if batch.vision.mask_IP.shape[0] > 0 else None
+        x_BTD = self.embed(batch, features)
+        if features is None or features.deep_KED is None:
+            return x_BTD, None
+        return x_BTD, Injection(features.deep_KED, jnp.asarray(batch.vision_index_BT))
+
     def hidden(self, batch: Batch, *, keep_cache: bool = False) -> tuple[Float[Array, "B T D"], PromptCache | None]:
         """Run the whole batch, causal within segments; return normed hidden states and, if wanted, the cache."""
-        features = self.features(batch.vision) if batch.vision.mask_IP.shape[0] > 0 else None
         segments = jnp.asarray(batch.segments_BT)
-        x_BTD = self.embed(batch, features)
-        injection = None
-        if features is not None and features.deep_KED is not None:
-            injection = Injection(features.deep_KED, jnp.asarray(batch.vision_index_BT))
+        x_BTD, injection = self._embedded(batch)
         index_T = jnp.arange(segments.shape[1])
         mask = segment_mask(segments, segments, index_T, index_T)
         positions = jnp.asarray(batch.positions_3BT)
         return self.decoder(x_BTD, positions, jnp.asarray(mask), injection, keep_cache=keep_cache)
+
+    def hidden_with_responses(self, rows: PromptedRows) -> tuple[Float[Array, "Q S D"], Float[Array, "B U D"]]:
+        """Run Q prompts once and their ``B = Q * R`` responses; return the normed hidden states of both.
+
+        Equal, in value and gradient, to ``hidden`` over every prompt joined with each of its responses.
+        """
+        prompts, tokens = rows.prompts, jnp.asarray(rows.tokens_BU)
+        x_QSD, injection = self._embedded(prompts)
+        x_BUD = self.embedding[tokens].astype(self.dtype)
+        segments, own = jnp.asarray(prompts.segments_BT), jnp.asarray(rows.mask_BU).astype(jnp.int32)
+        index_S, index_U = jnp.arange(segments.shape[1]), jnp.arange(tokens.shape[1])
+        masks = (
+            jnp.asarray(segment_mask(segments, segments, index_S, index_S)),
+            segments > 0,
+            jnp.asarray(segment_mask(own, own, index_U, index_U)),
+        )
+        responses = tokens.shape[0] // segments.shape[0]
+        after_BU = jnp.repeat(jnp.asarray(rows.next_position_Q), responses)[:, None] + index_U[None]
+        positions = (jnp.asarray(prompts.positions_3BT), jnp.broadcast_to(after_BU[None], (3, *after_BU.shape)))
+        return self.decoder.with_responses(x_QSD, x_BUD, positions, masks, injection)
 
     def decode(
         self,

@@ -34,6 +34,60 @@ def attend(
     return seen.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, width)
 
 
+def attend_with_prefix(
+    query_BUNH: Float[Array, "B U N H"],
+    key_BUKH: Float[Array, "B U K H"],
+    value_BUKH: Float[Array, "B U K H"],
+    prompt_key_QKSH: Float[Array, "Q K S H"],
+    prompt_value_QKSH: Float[Array, "Q K S H"],
+    prompt_mask_QS: Bool[Array, "Q S"],
+    own_mask_BUU: Bool[Array, "B U U"],
+) -> Float[Array, "B U N H"]:
+    """Return the attention of whole responses, ``B = Q * R`` question-major rows that share Q prompts.
+
+    The prompt's keys stand once per question for all tokens of its R responses, forward and backward::
+
+        row (q, r) sees   prompt q (shared)  |  its own tokens
+                          mask: prompt_mask  |  own_mask (causal)
+
+    Equal to ``attend`` over the joined sequences; softmax in float32.
+    """
+    questions, kv_heads, _, width = prompt_key_QKSH.shape
+    rows, length, heads, _ = query_BUNH.shape
+    responses, groups = rows // questions, heads // kv_heads
+    query = query_BUNH.reshape(questions, responses, length, kv_heads, groups, width)
+    # One plain product a key head: over all responses of a question for the prompt, over one response for its own.
+    of_prompt = query.transpose(0, 3, 1, 4, 2, 5).reshape(questions, kv_heads, responses * groups * length, width)
+    of_own = query.transpose(0, 1, 3, 4, 2, 5).reshape(rows, kv_heads, groups * length, width)
+
+    def scores(equation: str, query: Array, key: Array) -> Array:
+        return jnp.einsum(equation, query, key, preferred_element_type=jnp.float32) * width**-0.5
+
+    prompt = jnp.where(prompt_mask_QS[:, None, None], scores("QKXH,QKSH->QKXS", of_prompt, prompt_key_QKSH), MASKED)
+    own = scores("BKXH,BUKH->BKXU", of_own, key_BUKH).reshape(rows, kv_heads, groups, length, length)
+    own = jnp.where(own_mask_BUU[:, None, None], own, MASKED).reshape(rows, kv_heads, groups * length, length)
+
+    def to_rows(x: Array) -> Array:  # [Q, K, R*G*U, .] -> [B, K, G*U, .]
+        x = x.reshape(questions, kv_heads, responses, groups * length, -1).swapaxes(1, 2)
+        return x.reshape(rows, kv_heads, groups * length, -1)
+
+    def to_prompt(x: Array) -> Array:  # the inverse
+        x = x.reshape(questions, responses, kv_heads, groups * length, -1).swapaxes(1, 2)
+        return x.reshape(questions, kv_heads, responses * groups * length, -1)
+
+    # One softmax over both parts, merged by their maxima and sums: the joined scores never exist.
+    top = jnp.maximum(to_rows(prompt.max(axis=-1, keepdims=True)), own.max(axis=-1, keepdims=True))
+    top = jax.lax.stop_gradient(top)
+    prompt, own = jnp.exp(prompt - to_prompt(top)), jnp.exp(own - top)
+    total = to_rows(prompt.sum(axis=-1, keepdims=True)) + own.sum(axis=-1, keepdims=True)
+    kind = value_BUKH.dtype
+    seen = to_rows(jnp.einsum("QKXS,QKSH->QKXH", (prompt / to_prompt(total)).astype(kind), prompt_value_QKSH))
+    seen = seen + jnp.einsum("BKXU,BUKH->BKXH", (own / total).astype(kind), value_BUKH)
+    return (
+        seen.reshape(rows, kv_heads, groups, length, width).transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, width)
+    )
+
+
 def attend_group(
     query_BNH: Float[Array, "B N H"],
     new_key_BKH: Float[Array, "B K H"],

@@ -85,7 +85,7 @@ class GrpoTrainer:
             for first in (True, False)
         )
         self.slots = config.lengths.max_new_tokens
-        self.score = compile_score_step(model, width=self.slots)
+        self.score = compile_score_step(model)
         self.sampler = Sampler(model, self.processor)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.encoder = Encoder(

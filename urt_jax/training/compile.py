@@ -12,7 +12,7 @@ from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.rules import shardings_for
 from urt_jax.training.state import TrainState
 from urt_jax.training.steps import PolicyLoss, grpo_train_step, score_completions, sft_train_step
-from urt_jax.types import Batch
+from urt_jax.types import PromptedRows
 
 Step = Callable[..., Any]
 
@@ -39,10 +39,10 @@ def compile_grpo_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
 
 
-def compile_score_step(model: VisionLanguageModel, *, width: int) -> Step:
+def compile_score_step(model: VisionLanguageModel) -> Step:
     """Return ``(params, rows, temperature, suppressed_V) -> CompletionScores``, for reference and old policies."""
 
-    def score(params: Any, rows: Batch, temperature: Any, suppressed_V: Any) -> Any:
-        return score_completions(model, params, rows, temperature, suppressed_V, width=width)
+    def score(params: Any, rows: PromptedRows, temperature: Any, suppressed_V: Any) -> Any:
+        return score_completions(model, params, rows, temperature, suppressed_V)
 
     return jax.jit(score)

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from urt_jax.data.collate import join_completions
 from urt_jax.generation.sampler import Samples
 from urt_jax.losses.grpo import group_advantages
 from urt_jax.rewards.verifiable import accuracy_reward, combine, consistency_reward, format_reward
 from urt_jax.training.steps import GrpoBatch
-from urt_jax.types import Rollout
+from urt_jax.types import PromptedRows, Rollout
 
 # name -> (text, solution) -> number; a user's reward has the same form
 REWARDS: dict[str, Callable[[str, str], float]] = {
@@ -70,10 +69,11 @@ def make_grpo_batch(
     """
     kept = np.arange(len(advantage_B)) if trained is None else trained
     idle = np.setdiff1d(np.arange(len(advantage_B)), kept)
-    rows = join_completions(samples.prompts, samples.next_position_Q, samples.tokens_BU, samples.mask_BU)
+    responses = len(advantage_B) // len(samples.next_position_Q)
+    rows = PromptedRows(samples.prompts, samples.next_position_Q, samples.tokens_BU, samples.mask_BU)
     zeros = np.zeros_like(samples.logp_BU[kept])
     return GrpoBatch(
-        rows=rows.take_rows(kept),
+        rows=rows.take_groups(kept[::responses] // responses),
         advantage_B=advantage_B[kept],
         old_logp_BU=zeros,
         ref_logp_BU=zeros,

@@ -14,7 +14,7 @@ from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps
 from urt_jax.training.state import Params, TrainState, merge_params
-from urt_jax.types import Array, Batch
+from urt_jax.types import Array, Batch, PromptedRows
 
 Metrics = dict[str, Any]  # scalars, or (sum, count) pairs before the step divides
 
@@ -27,13 +27,13 @@ class CompletionScores(NamedTuple):
 
 
 class GrpoBatch(NamedTuple):
-    """A rollout made ready for the update; rows are question-major, completions start at column ``S``.
+    """A rollout made ready for the update: its prompts, once each, and their question-major completions.
 
     Groups without any advantage may be left out of the rows (B of them stay); their completion masks are then kept in
     ``idle_mask_XU``, since they count in the loss's denominator.
     """
 
-    rows: Batch  # tokens [B, S + U]
+    rows: PromptedRows
     advantage_B: Float[Array, " B"]
     old_logp_BU: Float[Array, "B U"]
     ref_logp_BU: Float[Array, "B U"]
@@ -55,23 +55,23 @@ class PolicyLoss:
 def score_completions(
     model: VisionLanguageModel,
     params: Params,
-    rows: Batch,
+    rows: PromptedRows,
     temperature: Float[Array, ""],
     suppressed_V: Bool[Array, " V"],
-    *,
-    width: int,
 ) -> CompletionScores:
-    """Score the last ``width`` columns of each row, each from the hidden state of the column before it.
+    """Score every completion token from the hidden state before it; each prompt is run once for all its completions.
 
     The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists.
     """
-    hidden, _ = run(model, params, rows, method="hidden")
-    before = hidden[:, -width - 1 : -1]
+    prompts_QSD, hidden_BUD = run(model, params, rows, method="hidden_with_responses")
+    responses = hidden_BUD.shape[0] // prompts_QSD.shape[0]
+    last_BD = jnp.repeat(prompts_QSD[:, -1], responses, axis=0)
+    before = jnp.concatenate([last_BD[:, None], hidden_BUD[:, :-1]], axis=1)
     head = run(model, params, method="head_weight")
     logp, entropy = chosen_logps(
         before.reshape(-1, before.shape[-1]),
         head,
-        jnp.asarray(rows.tokens_BT)[:, -width:].reshape(-1),
+        jnp.asarray(rows.tokens_BU).reshape(-1),
         temperature=temperature,
         suppress_V=suppressed_V,
     )
@@ -122,11 +122,11 @@ def grpo_train_step(
     a KL term.
     """
     width = batch.old_logp_BU.shape[1]
-    mask = jnp.asarray(batch.rows.loss_mask_BT)[:, -width:]
+    mask = jnp.asarray(batch.rows.mask_BU)
 
     def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
         params = merge_params(trainable, state.frozen)
-        scores = score_completions(model, params, batch.rows, batch.temperature, suppressed_V, width=width)
+        scores = score_completions(model, params, batch.rows, batch.temperature, suppressed_V)
         total, denominator, metrics = policy_loss(
             loss.kind,
             logp_BT=scores.logp_BU,
