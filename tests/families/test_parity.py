@@ -17,6 +17,7 @@ from urt_jax.checkpoints.hf_weights import save_weights
 from urt_jax.data.collate import collate, collate_prompts, length_of, need_of, plan_buckets
 from urt_jax.generation.loop import row_keys, sample_responses
 from urt_jax.generation.state import SamplingSettings, Vocabulary
+from urt_jax.generation.stops import no_stops
 
 pytestmark = pytest.mark.parity
 NO_ANSWER = np.zeros(0, np.int32)
@@ -87,9 +88,10 @@ def test_greedy_continuation_equals_transformers(reference: Reference, trait, tm
     prompts = collate_prompts(chats, **shapes(config, chats))
     rows = len(chats)
     settings = SamplingSettings(
-        jnp.zeros(rows), jnp.zeros(rows, jnp.int32), jnp.ones(rows), jnp.zeros(rows), jnp.int32(NEW_TOKENS)
-    )
-    vocabulary = Vocabulary(jnp.array([EOS]), jnp.zeros(trait.vocab, bool), jnp.int32(PAD))
+        jnp.zeros(rows), jnp.zeros(rows, jnp.int32), jnp.ones(rows), jnp.zeros(rows), jnp.ones(rows),
+        jnp.int32(NEW_TOKENS),
+    )  # fmt: skip
+    vocabulary = Vocabulary(jnp.array([EOS]), jnp.zeros(trait.vocab, bool), jnp.int32(PAD), no_stops(trait.vocab))
     keys = row_keys(jax.random.key(0), jnp.int32(0), jnp.arange(rows), jnp.arange(rows))
     positions = jnp.array([chat.next_position for chat in chats])
     sample = jax.jit(partial(sample_responses, model, slots=NEW_TOKENS))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from urt_jax.ops.logprobs import chosen_logps, temper_logits
-from urt_jax.ops.token_choice import choose_token, filter_logits
+from urt_jax.ops.token_choice import choose_token, filter_logits, penalise_repetition
 
 NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 TRANSFORMS = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
@@ -206,3 +206,22 @@ def test_filters_equal_transformers(given):
     np.testing.assert_allclose(np.sort(ours, axis=-1), np.sort(expected.numpy(), axis=-1), rtol=1e-5)
     if "top_p" not in given:
         np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5)
+
+
+def test_repetition_penalty_by_hand() -> None:
+    logits = jnp.array([[2.0, -1.0, 3.0], [2.0, -1.0, 3.0]])
+    seen = jnp.array([[True, True, False], [True, True, True]])
+    found = penalise_repetition(logits, seen, jnp.array([2.0, 1.0]))
+    np.testing.assert_allclose(found, [[1.0, -2.0, 3.0], [2.0, -1.0, 3.0]])
+
+
+def test_repetition_penalty_equals_transformers() -> None:
+    torch = pytest.importorskip("torch", reason="parity with transformers needs torch")
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    rng = np.random.default_rng(0)
+    logits, ids = rng.standard_normal((4, 30)).astype(np.float32), rng.integers(0, 30, (4, 9))
+    seen = np.zeros((4, 30), bool)
+    np.put_along_axis(seen, ids, True, axis=1)
+    expected = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor(ids), torch.tensor(logits))
+    np.testing.assert_allclose(penalise_repetition(logits, seen, np.full(4, 1.3, np.float32)), expected, rtol=1e-6)

@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Integer, Key
+from jaxtyping import Bool, Float, Int, Integer, Key
 
 from urt_jax.generation.state import Completions, DecodeState, SamplingSettings, Vocabulary
 from urt_jax.models.kv_cache import PromptCache, init_response_cache, write_token
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import temper_logits
-from urt_jax.ops.token_choice import choose_token, filter_logits
+from urt_jax.ops.token_choice import choose_token, filter_logits, penalise_repetition
 from urt_jax.types import Array, Batch
 
 
@@ -40,11 +40,16 @@ def sample_responses(
     vocabulary: Vocabulary,
     *,
     slots: int,
+    penalised: bool = False,
 ) -> Completions:
-    """Sample ``B / Q`` responses to each of Q left-padded prompts, at most ``slots`` tokens each."""
+    """Sample ``B / Q`` responses to each of Q left-padded prompts, at most ``slots`` tokens each.
+
+    ``penalised`` says that the settings' repetition penalty is to be applied, for which ids are kept track of.
+    """
     hidden, prompt_cache = run(model, params, prompts, keep_cache=True, method="hidden")
     responses = keys_B.shape[0] // hidden.shape[0]
     last_BD = jnp.repeat(hidden[:, -1], responses, axis=0)
+    seen_BV = jnp.repeat(_ids_of(prompts, model.config.decoder.vocab_size), responses, axis=0) if penalised else None
     return _decode(
         model,
         params,
@@ -55,8 +60,16 @@ def sample_responses(
         keys_B,
         settings,
         vocabulary,
+        seen_BV,
         slots=slots,
     )
+
+
+def _ids_of(prompts: Batch, vocab_size: int) -> Bool[Array, "Q V"]:
+    """Return which ids each prompt holds, padding apart."""
+    tokens = jnp.asarray(prompts.tokens_BT)
+    row = jnp.arange(len(tokens))[:, None]
+    return jnp.zeros((len(tokens), vocab_size), bool).at[row, tokens].max(jnp.asarray(prompts.segments_BT) > 0)
 
 
 def _decode(
@@ -69,6 +82,7 @@ def _decode(
     keys_B: Key[jax.Array, " B"],
     settings: SamplingSettings,
     vocabulary: Vocabulary,
+    seen_BV: Array | None,
     *,
     slots: int,
 ) -> Completions:
@@ -85,6 +99,8 @@ def _decode(
         mask_BU=jnp.zeros((rows, slots), bool),
         logp_BU=jnp.zeros((rows, slots), jnp.float32),
         keys_B=keys_B,
+        stop_B=jnp.zeros(rows, jnp.int32),
+        seen_BV=seen_BV,
     )
 
     def unfinished(state: DecodeState) -> Array:
@@ -106,7 +122,12 @@ def _decode(
             jnp.arange(slots) < state.step,
             method="decode",
         )
+        stop_B = jnp.asarray(vocabulary.stops.next_SV)[state.stop_B, token_B].astype(jnp.int32)
         ended_B = (token_B[:, None] == vocabulary.end_ids[None]).any(axis=1)
+        ended_B = ended_B | jnp.asarray(vocabulary.stops.found_S)[stop_B]
+        seen_BV = state.seen_BV
+        if seen_BV is not None:
+            seen_BV = jnp.asarray(seen_BV).at[jnp.arange(rows), token_B].max(live_B)
         return DecodeState(
             step=state.step + 1,
             hidden_BD=hidden_BD,
@@ -116,6 +137,8 @@ def _decode(
             mask_BU=jax.lax.dynamic_update_index_in_dim(state.mask_BU, live_B, state.step, 1),
             logp_BU=jax.lax.dynamic_update_index_in_dim(state.logp_BU, jnp.where(live_B, logp_B, 0.0), state.step, 1),
             keys_B=state.keys_B,
+            stop_B=jnp.where(live_B, stop_B, state.stop_B),
+            seen_BV=seen_BV,
         )
 
     end = jax.lax.while_loop(unfinished, one_token, state)
@@ -127,6 +150,8 @@ def _choose(
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
     """Choose the next token of each row and return its log-probability before any truncating filter."""
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(state.keys_B, state.step)
+    if state.seen_BV is not None:
+        logits_BV = penalise_repetition(logits_BV, state.seen_BV, settings.repetition_penalty_B)
     tempered_BV = temper_logits(logits_BV, settings.temperature_B, vocabulary.suppressed_V)
     filtered_BV = filter_logits(
         logits_BV,

@@ -14,6 +14,7 @@ from urt_jax.data.collate import Need, collate_prompts
 from urt_jax.families.processor import Processor
 from urt_jax.generation.loop import row_keys, sample_responses
 from urt_jax.generation.state import Completions, SamplingSettings, Vocabulary
+from urt_jax.generation.stops import StopTable, no_stops, stop_table
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.types import Batch, EncodedChat
@@ -28,6 +29,8 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()  # texts that end a response, kept in it; none by default
 
 
 class Samples(NamedTuple):
@@ -52,14 +55,24 @@ class Sampler:
         self.model, self.processor = model, processor
         self.vocabulary = make_vocabulary(processor)
         self.shapes: set[tuple[Need, int, int]] = set()
-        self._program = jax.jit(self._run, static_argnames="slots")
+        self._program = jax.jit(self._run, static_argnames=("slots", "penalised"))
+        self._stops: dict[tuple[str, ...], StopTable] = {}
 
     def _run(
         self, params: Any, prompts: Batch, positions: Any, rng: Any, step: Any, rows: Any, settings: Any,
-        vocabulary: Any, *, slots: int,
+        vocabulary: Any, *, slots: int, penalised: bool,
     ) -> Completions:  # fmt: skip
         keys = row_keys(rng, step, *rows)
-        return sample_responses(self.model, params, prompts, positions, keys, settings, vocabulary, slots=slots)
+        return sample_responses(
+            self.model, params, prompts, positions, keys, settings, vocabulary, slots=slots, penalised=penalised
+        )
+
+    def _stopping_at(self, stops: tuple[str, ...]) -> Vocabulary:
+        """Return the vocabulary with the automaton of these stop strings, which is made once."""
+        if stops not in self._stops:
+            size = self.processor.config.decoder.vocab_size
+            self._stops[stops] = stop_table(self.processor.tokenizer, stops, vocab_size=size)
+        return self.vocabulary._replace(stops=StopTable(*map(jnp.asarray, self._stops[stops])))
 
     def sample(
         self,
@@ -99,8 +112,9 @@ class Sampler:
             jnp.int32(step),
             place((question_B, index.astype(np.uint32))),
             place(_rows(sampling, rows)),
-            self.vocabulary,
+            self._stopping_at(sampling.stop) if sampling.stop else self.vocabulary,
             slots=slots,
+            penalised=sampling.repetition_penalty != 1,
         )
         tokens, mask, logp = (np.asarray(x) for x in out)
         return Samples(prompts, positions, tokens, mask, logp, decode_texts(self.processor, tokens, mask))
@@ -126,7 +140,9 @@ def make_vocabulary(processor: Processor) -> Vocabulary:
     """Return end ids, suppressed ids and padding of a checkpoint as arrays."""
     suppressed = np.zeros(processor.config.decoder.vocab_size, bool)
     suppressed[list(processor.suppressed_ids)] = True
-    return Vocabulary(jnp.array(processor.end_ids, jnp.int32), jnp.array(suppressed), jnp.int32(processor.pad_id))
+    stops = StopTable(*map(jnp.asarray, no_stops(len(suppressed))))
+    ends = jnp.array(processor.end_ids, jnp.int32)
+    return Vocabulary(ends, jnp.array(suppressed), jnp.int32(processor.pad_id), stops)
 
 
 def question_number(question_id: str) -> int:
@@ -146,5 +162,6 @@ def _rows(sampling: Sampling, rows: int) -> SamplingSettings:
         top_k_B=np.full(rows, sampling.top_k, np.int32),
         top_p_B=np.full(rows, sampling.top_p, np.float32),
         min_p_B=np.full(rows, sampling.min_p, np.float32),
+        repetition_penalty_B=np.full(rows, sampling.repetition_penalty, np.float32),
         max_new_tokens=np.array(sampling.max_new_tokens, np.int32),
     )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Bool, Float, Int, Key
 
+from urt_jax.generation.stops import StopTable
 from urt_jax.models.kv_cache import ResponseCache
 from urt_jax.types import Array
 
@@ -12,7 +13,8 @@ from urt_jax.types import Array
 class SamplingSettings(NamedTuple):
     """Sampling settings of each row, all traced: a change compiles nothing.
 
-    Neutral values are temperature 1, top_k 0, top_p 1, min_p 0; temperature 0 takes the most likely token.
+    Neutral values are temperature 1, top_k 0, top_p 1, min_p 0, repetition_penalty 1; temperature 0 takes the most
+    likely token.
     A checkpoint's generation config is never read.
     """
 
@@ -20,6 +22,9 @@ class SamplingSettings(NamedTuple):
     top_k_B: Int[Array, " B"]
     top_p_B: Float[Array, " B"]
     min_p_B: Float[Array, " B"]
+    repetition_penalty_B: Float[
+        Array, " B"
+    ]  # logits of ids in prompt or response are divided by it, negative ones times
     max_new_tokens: Int[Array, ""]  # at most the slots of the response cache
 
 
@@ -29,6 +34,7 @@ class Vocabulary(NamedTuple):
     end_ids: Int[Array, " ends"]  # any of these ends a row and is kept
     suppressed_V: Bool[Array, " V"]  # True = never sampled: picture placeholders, special tokens, unused rows
     pad_id: Int[Array, ""]
+    stops: StopTable  # which texts end a row before an end id does
 
 
 class DecodeState(NamedTuple):
@@ -42,6 +48,8 @@ class DecodeState(NamedTuple):
     mask_BU: Bool[Array, "B U"]
     logp_BU: Float[Array, "B U"]
     keys_B: Key[jax.Array, " B"]
+    stop_B: Int[Array, " B"]  # state of the stop strings' automaton
+    seen_BV: Bool[Array, "B V"] | None  # ids in prompt or response; None where no row is penalised
 
 
 class Completions(NamedTuple):

@@ -88,6 +88,18 @@ def filter_logits(
     return jnp.where(greedy_B1, jnp.where(others, -jnp.inf, tempered_BV), filtered)
 
 
+def penalise_repetition(
+    logits_BV: Float[Array, "B V"], seen_BV: Bool[Array, "B V"], penalty_B: Num[Array, " B"]
+) -> Float[Array, "B V"]:
+    """Make ids that were seen less likely: positive logits over the penalty, negative ones times it; 1 changes nothing.
+
+    Source: CTRL (arXiv 1909.05858, section 4.1), in the form of transformers 5.23, before temperature and filters.
+    """
+    penalty_B1 = jnp.asarray(penalty_B, logits_BV.dtype)[:, None]
+    penalised = jnp.where(logits_BV < 0, logits_BV * penalty_B1, logits_BV / penalty_B1)
+    return jnp.where(seen_BV, penalised, logits_BV)
+
+
 def choose_token(
     keys_B: Key[jax.Array, " B"], filtered_BV: Float[Array, "B V"], tempered_BV: Float[Array, "B V"]
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:

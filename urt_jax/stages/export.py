@@ -29,8 +29,12 @@ def run(config: ExportConfig) -> None:
     size = sum(path.stat().st_size for path in files)
     kinds = ", ".join(sorted({tensor.dtype for tensor in written}))
     table = (
-        f"{family.model_type}: {parameters:,} parameters in {len(written)} tensors ({kinds}), {size / 1e9:.3f} GB in "
+        f"{family.model_type}: {parameters:,} parameters in {len(written)} tensors ({kinds}), {_readable(size)} in "
         f"{len(files)} file{'s' if len(files) > 1 else ''}\nmodel in {folder}"
     )
     print(table)
     write_result(Path(config.workdir), table, parameters=parameters, tensors=len(written), bytes=size)
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
