@@ -78,7 +78,7 @@ def test_cached_decoding_computes_what_the_full_forward_does(hot: Samples) -> No
     for step in range(SLOTS):
         position_B = np.repeat(hot.next_position_Q, RESPONSES) + np.int32(step)
         positions = np.broadcast_to(position_B, (3, count))
-        seen = jnp.arange(SLOTS) < step
+        seen = jnp.broadcast_to(np.arange(SLOTS) < step, (count, SLOTS))
         mask = hot.prompts.segments_BT > 0
         hidden, new = decode(tiny_params(), completions[:, step], positions, prompt, past, mask, seen)
         past = write_token(past, new, jnp.int32(step))

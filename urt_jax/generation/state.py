@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int
 
+from urt_jax.generation.schedule import Rows
 from urt_jax.generation.stops import StopTable
-from urt_jax.models.kv_cache import ResponseCache
+from urt_jax.models.kv_cache import PromptCache, ResponseCache
 from urt_jax.types import Array
 
 
@@ -38,18 +38,19 @@ class Vocabulary(NamedTuple):
 
 
 class DecodeState(NamedTuple):
-    """Carried through the decode loop; slot ``step`` is written next."""
+    """Carried through the decode loop; X counts all responses, B the rows that decode, G their groups."""
 
     step: Int[Array, ""]
+    rows: Rows
     hidden_BD: Float[Array, "B D"]  # of the last token, from which the next is chosen
-    done_B: Bool[Array, " B"]
-    cache: ResponseCache
-    tokens_BU: Int[Array, "B U"]
-    mask_BU: Bool[Array, "B U"]
-    logp_BU: Float[Array, "B U"]
-    keys_B: Key[jax.Array, " B"]
     stop_B: Int[Array, " B"]  # state of the stop strings' automaton
     seen_BV: Bool[Array, "B V"] | None  # ids in prompt or response; None where no row is penalised
+    prompt: PromptCache  # of each group's question
+    prompt_mask_GS: Bool[Array, "G S"]
+    cache: ResponseCache  # a ring: all rows write slot ``step % U``
+    tokens_XU: Int[Array, "X U"]
+    mask_XU: Bool[Array, "X U"]
+    logp_XU: Float[Array, "X U"]
 
 
 class Completions(NamedTuple):
@@ -58,3 +59,4 @@ class Completions(NamedTuple):
     tokens_BU: Int[Array, "B U"]
     mask_BU: Bool[Array, "B U"]  # True up to and with the end token
     logp_BU: Float[Array, "B U"]  # under the full tempered distribution, 0 where masked
+    steps: Int[Array, ""]  # times the rows were run through the model

@@ -79,7 +79,7 @@ class Attention(nn.Module):
         prompt: tuple[Array, Array],
         past: tuple[Array, Array],
         prompt_mask: Bool[Array, "Q S"],
-        past_mask: Bool[Array, " U"],
+        past_mask: Bool[Array, "B U"],
     ) -> tuple[Array, tuple[Array, Array]]:
         """Return the output for one new token per row and its key and value ``[B, K, 1, H]``."""
         query, key, value = self.project(x, angles)
@@ -228,14 +228,14 @@ class Decoder(nn.Module):
         prompt: PromptCache,
         past: ResponseCache,
         prompt_mask_QS: Bool[Array, "Q S"],
-        past_mask_U: Bool[Array, " U"],
+        past_mask_BU: Bool[Array, "B U"],
     ) -> tuple[Float[Array, "B D"], ResponseCache]:
         """Return the hidden state of one new token per row and its keys and values (``U = 1``), not yet written."""
         angles = self._angles(positions_3B[..., None])
 
         def body(x: Array, params: Any, caches: tuple) -> tuple[Array, tuple[Array, Array]]:
             return self.layer.apply(  # type: ignore[return-value]
-                {"params": params}, x, angles, *caches, prompt_mask_QS, past_mask_U, method=DecoderLayer.decode
+                {"params": params}, x, angles, *caches, prompt_mask_QS, past_mask_BU, method=DecoderLayer.decode
             )
 
         x, new = scan_layers(body, x_BD[:, None], self.layers, (tuple(prompt), tuple(past)), unroll=self.unroll)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 
 class PromptCache(NamedTuple):
@@ -37,3 +37,15 @@ def write_token(cache: ResponseCache, new: ResponseCache, slot: Array) -> Respon
         jax.lax.dynamic_update_slice(cache.key_LBKUH, new.key_LBKUH, start),
         jax.lax.dynamic_update_slice(cache.value_LBKUH, new.value_LBKUH, start),
     )
+
+
+def ring_mask(used_B: Int[Array, " B"], step: Int[Array, ""], slots: int) -> Bool[Array, "B U"]:
+    """Return which slots hold a row's own past when all rows write slot ``step % slots`` at every step.
+
+    A row that has used ``u`` tokens wrote the last ``u`` slots before this step's; what is older is of the response
+    that had the row before. A response is never longer than the ring::
+
+        slots 4, step 5 (slot 1 is next)      used 2:  x . . x      used 4:  x x x x  (slot 1 is overwritten next)
+    """
+    age_U = (step - 1 - jnp.arange(slots)) % slots
+    return age_U[None] < used_B[:, None]

@@ -118,11 +118,11 @@ class VisionLanguageModel(nn.Module):
         prompt: PromptCache,
         past: ResponseCache,
         prompt_mask_QS: Array,
-        past_mask_U: Array,
+        past_mask_BU: Array,
     ) -> tuple[Float[Array, "B D"], ResponseCache]:
         """Run one new text token per row; return its hidden state and its keys and values, not yet written."""
         x_BD = self.embedding[tokens_B].astype(self.dtype)
-        return self.decoder.decode(x_BD, positions_3B, prompt, past, prompt_mask_QS, past_mask_U)
+        return self.decoder.decode(x_BD, positions_3B, prompt, past, prompt_mask_QS, past_mask_BU)
 
     def head_weight(self) -> Float[Array, "V D"]:
         """Return the output matrix, which is the embedding when tied."""

@@ -97,14 +97,14 @@ def attend_group(
     past_key_BKUH: Float[Array, "B K U H"],
     past_value_BKUH: Float[Array, "B K U H"],
     prompt_mask_QS: Bool[Array, "Q S"],
-    past_mask_U: Bool[Array, " U"],
+    past_mask_BU: Bool[Array, "B U"],
 ) -> Float[Array, "B N H"]:
     """Return the attention of one new token per row, ``B = Q * R`` question-major rows that share Q prompts.
 
     The prompt's keys are stored once per question and read by its R rows::
 
         row (q, r) sees   prompt q (shared)  |  its own past tokens  |  itself
-                          mask: prompt_mask  |  past_mask (same U)   |  always
+                          mask: prompt_mask  |  past_mask            |  always
     """
     questions, kv_heads, _, head_width = prompt_key_QKSH.shape
     rows, query_heads, _ = query_BNH.shape
@@ -126,7 +126,7 @@ def attend_group(
     prompt = scores("QKXH,QKSH->QKXS", prompt_layout(query_BKGH), prompt_key_QKSH)
     prompt = row_layout(jnp.where(prompt_mask_QS[:, None, None], prompt, MASKED))
     past = scores("BKGH,BKUH->BKGU", query_BKGH, past_key_BKUH)
-    past = jnp.where(past_mask_U[None, None, None], past, MASKED)
+    past = jnp.where(past_mask_BU[:, None, None], past, MASKED)
     own = scores("BKGH,BKH->BKG", query_BKGH, new_key_BKH)[..., None]
     weights = jax.nn.softmax(jnp.concatenate([prompt, past, own], axis=-1), axis=-1).astype(query_BNH.dtype)
     width = prompt_key_QKSH.shape[2]

@@ -42,12 +42,13 @@ def chosen_logps(
     temperature: Num[Array, ""] | float = 1.0,
     chunk: int = 1024,
     suppress_V: Bool[Array, " V"] | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Float[Array, "*leading"], Float[Array, "*leading"]]:
     """Return log-probability of each target and entropy of its distribution, float32, at the sampling temperature.
 
     ``head`` is the output matrix, or a function from hidden states ``[C, D]`` to float32 logits ``[C, V]``. About
     ``chunk`` tokens are projected at a time, forward and again backward, so memory is ``chunk * V`` and not ``T * V``.
-    The entropy is a measurement and detached. Targets must be inside the vocabulary, also where they are padding.
+    The entropy is detached unless ``entropy_gradient``. Targets must be inside the vocabulary, also where padding.
     ``suppress_V`` (True = never sampled) must be what the sampler had. Chunks are strided::
 
         8 tokens on 2 devices, chunk 4      device 0: 0 1 2 3    device 1: 4 5 6 7
@@ -61,7 +62,8 @@ def chosen_logps(
         logits_CV = temper_logits(project(hidden_CD), temperature, suppress_V)
         logp_CV = jax.nn.log_softmax(logits_CV, axis=-1)
         entropy_C = -jnp.sum(jnp.exp(logp_CV) * logp_CV, axis=-1)
-        return jnp.take_along_axis(logp_CV, targets_C[:, None], axis=-1)[:, 0], jax.lax.stop_gradient(entropy_C)
+        chosen_C = jnp.take_along_axis(logp_CV, targets_C[:, None], axis=-1)[:, 0]
+        return chosen_C, entropy_C if entropy_gradient else jax.lax.stop_gradient(entropy_C)
 
     tokens = targets.size
     if tokens == 0:

@@ -1,0 +1,98 @@
+"""Rows are refilled as responses end: by hand, and the same samples however many rows decode at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.generation.test_sampler import HOT, RESPONSES, SLOTS, sample
+from tests.tiny import EOS, MODEL, PROCESSOR
+from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.schedule import Schedule, first_rows, refill
+from urt_jax.models.kv_cache import ring_mask
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    return Sampler(MODEL, PROCESSOR)
+
+
+def test_rows_stand_in_groups_of_whole_questions_or_parts_of_one() -> None:
+    assert Schedule.of(questions=5, responses=3, rows=15).all_at_once
+    assert Schedule.of(questions=5, responses=3, rows=99).rows == 15
+    some = Schedule.of(questions=5, responses=3, rows=7)
+    assert (some.rows, some.group, some.groups, some.all_at_once) == (6, 3, 2, False)
+    part = Schedule.of(questions=5, responses=4, rows=2)
+    assert (part.rows, part.group, part.groups) == (2, 2, 1)
+    with pytest.raises(ValueError, match="rows is 0; at least one"):
+        Schedule.of(questions=1, responses=1, rows=0)
+
+
+def test_free_rows_take_the_next_response_then_the_next_question_by_hand() -> None:
+    """Three questions of three responses, four rows in two groups of two."""
+    plan = Schedule(questions=3, responses=3, rows=4, group=2)
+    rows = first_rows(plan)
+    np.testing.assert_array_equal(rows.place_B(plan), [0, 1, 3, 4])
+    rows, fresh = refill(rows.after_token(jnp.array([False, True, False, False])), plan)
+    np.testing.assert_array_equal(rows.place_B(plan), [0, 2, 3, 4])
+    np.testing.assert_array_equal(fresh, [False, True, False, False])
+    np.testing.assert_array_equal(rows.used_B, [1, 0, 1, 1])
+    rows, fresh = refill(rows.after_token(jnp.array([True, False, False, False])), plan)
+    np.testing.assert_array_equal(rows.place_B(plan), [9, 2, 3, 4])  # question 0 has no response left: the row idles
+    assert not fresh.any()
+    rows, fresh = refill(rows.after_token(jnp.array([False, True, False, False])), plan)
+    np.testing.assert_array_equal(rows.place_B(plan), [6, 7, 3, 4])  # question 2 comes
+    np.testing.assert_array_equal(fresh, [True, True, False, False])
+    rows, _ = refill(rows.after_token(jnp.array([False, False, True, True])), plan)
+    np.testing.assert_array_equal(rows.place_B(plan), [6, 7, 5, 9])
+    rows, _ = refill(rows.after_token(jnp.ones(4, bool)), plan)
+    np.testing.assert_array_equal(rows.place_B(plan), [8, 9, 9, 9])
+    rows, _ = refill(rows.after_token(jnp.ones(4, bool)), plan)
+    assert not rows.live_B.any()
+
+
+@pytest.mark.parametrize(("questions", "responses", "at_once"), [(1, 1, 1), (7, 1, 3), (4, 6, 4), (5, 2, 4), (3, 5, 1)])
+def test_every_response_is_decoded_exactly_once(questions: int, responses: int, at_once: int) -> None:
+    plan = Schedule.of(questions=questions, responses=responses, rows=at_once)
+    rng, rows, step = np.random.default_rng(0), first_rows(plan), jax.jit(lambda rows: refill(rows, plan))
+    begun = [int(place) for place in rows.place_B(plan)]
+    for _ in range(200):
+        if not rows.live_B.any():
+            break
+        rows, fresh = step(rows.after_token(jnp.asarray(rng.random(plan.rows) < 0.3) & rows.live_B))
+        begun += np.asarray(rows.place_B(plan))[np.asarray(fresh)].tolist()
+    assert sorted(begun) == list(range(questions * responses))
+
+
+def test_a_row_sees_its_own_past_in_the_ring() -> None:
+    mask = ring_mask(jnp.array([2, 4, 0]), jnp.int32(5), 4)
+    np.testing.assert_array_equal(mask, [[1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_what_is_sampled_does_not_depend_on_how_many_rows_decode(sampler: Sampler, at_once: int) -> None:
+    """Prompts of pictures, text and a clip; responses of all lengths, so that rows come free one by one."""
+    whole = sample(sampler, HOT)
+    assert len(set(whole.mask_BU.sum(axis=1).tolist())) > 2, "the responses must differ in length"
+    some = sample(sampler, HOT, at_once=at_once)
+    np.testing.assert_array_equal(some.tokens_BU, whole.tokens_BU)
+    np.testing.assert_array_equal(some.mask_BU, whole.mask_BU)
+    np.testing.assert_allclose(some.logp_BU, whole.logp_BU, atol=1e-5, rtol=0)
+    assert some.texts == whole.texts
+
+
+def test_penalty_and_stop_strings_start_anew_with_each_response(sampler: Sampler) -> None:
+    sampling = Sampling(SLOTS, temperature=5.0, repetition_penalty=1.7)
+    whole, some = sample(sampler, sampling), sample(sampler, sampling, at_once=2)
+    np.testing.assert_array_equal(some.tokens_BU, whole.tokens_BU)
+
+
+def test_throughput_does_not_fall_to_the_slowest_row(sampler: Sampler) -> None:
+    """Few rows run the model about as often as there are tokens for each of them."""
+    whole = sample(sampler, HOT)
+    lengths = whole.mask_BU.sum(axis=1)
+    assert whole.steps == lengths.max()
+    some = sample(sampler, HOT, at_once=RESPONSES)
+    assert some.steps < 0.9 * SLOTS * len(lengths) / RESPONSES, "waves of full length would take this long"
+    assert some.steps >= lengths.sum() / RESPONSES
+    assert (whole.tokens_BU == EOS).any()
