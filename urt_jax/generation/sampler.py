@@ -19,7 +19,6 @@ from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.types import Batch, EncodedChat
 
-
 # Rows decoded at a time where not said otherwise. A CPU is a third faster with few: their caches stay near the cores.
 AT_ONCE = {"cpu": 32}
 
