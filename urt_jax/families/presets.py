@@ -4,6 +4,7 @@ import difflib
 from typing import Any
 
 from urt_jax.data.examples import BadInputError
+from urt_jax.families.qwen_decoder import VISION_IDS
 from urt_jax.models.config import (
     DecoderConfig,
     DeepStackVisionConfig,
@@ -11,13 +12,6 @@ from urt_jax.models.config import (
     TileVisionConfig,
     WindowedVisionConfig,
 )
-
-QWEN_IDS = {
-    "image_token_id": 151655,
-    "video_token_id": 151656,
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
-}
 
 
 def _decoder(sizes: tuple[int, ...], **more: Any) -> DecoderConfig:
@@ -27,7 +21,7 @@ def _decoder(sizes: tuple[int, ...], **more: Any) -> DecoderConfig:
 
 def _qwen2_5(*sizes: int, vision_feed_forward: int, tied: bool = False) -> ModelConfig:
     vision = WindowedVisionConfig(32, 1280, 16, vision_feed_forward, out_width=sizes[0])
-    return ModelConfig(_decoder(sizes, mrope_section=(16, 24, 24), tied_head=tied), vision, **QWEN_IDS)
+    return ModelConfig(_decoder(sizes, mrope_section=(16, 24, 24), tied_head=tied), vision, **VISION_IDS)
 
 
 def _qwen3(*sizes: int, large_tower: bool, tied: bool = False) -> ModelConfig:
@@ -37,7 +31,7 @@ def _qwen3(*sizes: int, large_tower: bool, tied: bool = False) -> ModelConfig:
         depth, width, 16, feed_forward, out_width=sizes[0], patch_size=16, deepstack_layers=deep
     )
     kind = {"mrope_section": (24, 20, 20), "mrope_interleaved": True, "qkv_bias": False, "qk_norm": True}
-    return ModelConfig(_decoder((*sizes, 151936), rope_theta=5e6, tied_head=tied, **kind), vision, **QWEN_IDS)
+    return ModelConfig(_decoder((*sizes, 151936), rope_theta=5e6, tied_head=tied, **kind), vision, **VISION_IDS)
 
 
 def _onevision(*sizes: int, head_width: int, tied: bool = False) -> ModelConfig:

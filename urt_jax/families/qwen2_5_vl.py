@@ -8,7 +8,14 @@ from urt_jax.data.images import PictureGeometry, image_patches
 from urt_jax.data.video import DEFAULT_FPS, Clip, video_patches
 from urt_jax.families.family import Family, Json, MediaLayout, Piece, WeightRule, linear_rules
 from urt_jax.families.picture_settings import QWEN_MEAN, QWEN_STD, picture_files, read_picture_geometry
-from urt_jax.families.qwen_decoder import decoder_rules, missing_key, read_decoder, token_id, write_decoder
+from urt_jax.families.qwen_decoder import (
+    VISION_IDS,
+    decoder_rules,
+    missing_key,
+    read_decoder,
+    vision_ids,
+    write_decoder,
+)
 from urt_jax.models.config import ModelConfig, WindowedVisionConfig
 from urt_jax.types import FramePatches
 
@@ -53,14 +60,7 @@ def read_config(config: Json) -> ModelConfig:
         )
     except KeyError as missing:
         raise missing_key(missing, NAME) from None
-    return ModelConfig(
-        decoder=decoder,
-        vision=tower,
-        image_token_id=token_id(config, ["image_token_id"], 151655),
-        video_token_id=token_id(config, ["video_token_id"], 151656),
-        vision_start_token_id=token_id(config, ["vision_start_token_id"], 151652),
-        vision_end_token_id=token_id(config, ["vision_end_token_id"], 151653),
-    )
+    return ModelConfig(decoder, tower, **vision_ids(config))
 
 
 def write_config(config: ModelConfig, token_ids: Json) -> Json:
@@ -71,10 +71,7 @@ def write_config(config: ModelConfig, token_ids: Json) -> Json:
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
-        "image_token_id": config.image_token_id,
-        "video_token_id": config.video_token_id,
-        "vision_start_token_id": config.vision_start_token_id,
-        "vision_end_token_id": config.vision_end_token_id,
+        **{name: getattr(config, name) for name in VISION_IDS},
         "tie_word_embeddings": decoder.tied_head,
         "text_config": write_decoder(decoder, "qwen2_5_vl_text", token_ids, mrope_section=section)
         | {"use_sliding_window": False},

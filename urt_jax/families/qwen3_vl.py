@@ -28,7 +28,14 @@ from urt_jax.families.family import (
     norm_rules,
 )
 from urt_jax.families.picture_settings import picture_files, read_picture_geometry
-from urt_jax.families.qwen_decoder import decoder_rules, missing_key, read_decoder, token_id, write_decoder
+from urt_jax.families.qwen_decoder import (
+    VISION_IDS,
+    decoder_rules,
+    missing_key,
+    read_decoder,
+    vision_ids,
+    write_decoder,
+)
 from urt_jax.models.config import DeepStackVisionConfig, ModelConfig
 from urt_jax.types import FramePatches
 
@@ -99,14 +106,7 @@ def read_config(config: Json) -> ModelConfig:
         )
     except KeyError as missing:
         raise missing_key(missing, NAME) from None
-    return ModelConfig(
-        decoder=decoder,
-        vision=tower,
-        image_token_id=token_id(config, ["image_token_id"], 151655),
-        video_token_id=token_id(config, ["video_token_id"], 151656),
-        vision_start_token_id=token_id(config, ["vision_start_token_id"], 151652),
-        vision_end_token_id=token_id(config, ["vision_end_token_id"], 151653),
-    )
+    return ModelConfig(decoder, tower, **vision_ids(config))
 
 
 def write_config(config: ModelConfig, token_ids: Json) -> Json:
@@ -117,10 +117,7 @@ def write_config(config: ModelConfig, token_ids: Json) -> Json:
     return {
         "architectures": ["Qwen3VLForConditionalGeneration"],
         "model_type": "qwen3_vl",
-        "image_token_id": config.image_token_id,
-        "video_token_id": config.video_token_id,
-        "vision_start_token_id": config.vision_start_token_id,
-        "vision_end_token_id": config.vision_end_token_id,
+        **{name: getattr(config, name) for name in VISION_IDS},
         "tie_word_embeddings": decoder.tied_head,
         "text_config": write_decoder(decoder, "qwen3_vl_text", token_ids, **rope) | {"attention_bias": False},
         "vision_config": {

@@ -7,6 +7,14 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.families.family import Json, WeightRule, linear_rules
 from urt_jax.models.config import DecoderConfig
 
+# Placeholders and what stands around them in the Qwen-VL families, as published.
+VISION_IDS = {
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+}
+
 
 def read_decoder(
     text: Json,
@@ -104,6 +112,11 @@ def _scale_rules(layer: str, layers: tuple[str, ...], scales: Any, stack: int) -
 def missing_key(missing: KeyError, name: str) -> BadInputError:
     """Return the error for a config.json without a needed setting."""
     return BadInputError(f"config.json lacks {missing}, which {name} needs; is the folder complete?")
+
+
+def vision_ids(config: Json) -> dict[str, int]:
+    """Return the token ids of pictures and clips that config.json of a Qwen-VL model states, by their names there."""
+    return {name: token_id(config, [name], default) for name, default in VISION_IDS.items()}
 
 
 def token_id(config: Json, names: Sequence[str], default: int) -> int:
