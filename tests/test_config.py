@@ -19,7 +19,9 @@ from urt_jax.config import (
     with_defaults,
 )
 from urt_jax.data.examples import BadInputError
-from urt_jax.losses.grpo import OBJECTIVES, SCALES
+from urt_jax.losses.advantages import SCALES
+from urt_jax.losses.grpo import OBJECTIVES
+from urt_jax.losses.kl import KL_KINDS
 
 
 def problems_of(**values: object) -> str:
@@ -102,7 +104,40 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ({"stage": "grpo", "sampling": {"top_p": 0.9}}, "config.sampling.top_p: 0.9 cuts the distribution"),
         ({"stage": "grpo", "sampling": {"top_k": 50}}, "config.sampling.top_k: 50 cuts the distribution"),
         ({"stage": "grpo", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy"),
+        ({"stage": "grpo", "delta": 1.2}, "config.delta: 1.2 is not above 1 + clip_high = 1.2, so it would clip"),
+        ({"stage": "grpo", "loss": "cispo", "delta": 2.0}, "config.delta: 2.0 is not read by loss 'cispo', only by"),
+        ({"stage": "grpo", "loss": "sapo", "clip_high": 0.28}, "config.clip_high: 0.28 is not read by loss 'sapo'"),
+        ({"stage": "grpo", "cispo_cap": 4.0}, "config.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave"),
+        ({"stage": "grpo", "kl_kind": "none"}, "config.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0"),
+        ({"stage": "grpo", "importance_cap": 1.0}, "config.importance_cap: got 1.0, must be above 1"),
+        ({"stage": "grpo", "entropy_coef": -0.1}, "config.entropy_coef: got -0.1, must be at least 0"),
         ({"stage": "grpo", "rewards": {"format": 0.0, "accuracy": 0.0}}, "config.rewards.format: every reward has"),
+        (
+            {"stage": "grpo", "questions_per_step": 3, "rewards": {"swap_consistency": 1.0}},
+            "config.questions_per_step: 3 is odd, but rewards.swap_consistency shows every pair in both orders",
+        ),
+        (
+            {"stage": "grpo", "data": {"swap": False}, "rewards": {"swap_consistency": 1.0}},
+            "config.data.swap: is False, but rewards.swap_consistency shows every pair in both orders",
+        ),
+        (
+            {"stage": "grpo", "rewards": {"overlong": 1.0, "overlong_cache": 161}},
+            "config.rewards.overlong_cache: 161 is above the longest response, 160 tokens",
+        ),
+        (
+            {"stage": "grpo", "rewards": {"user": {"function": "brevity"}}},
+            "config.rewards.user[0].function: 'brevity' names no function; give module:function",
+        ),
+        (
+            {"stage": "grpo", "rewards": {"user": ({"function": "a:f"}, {"function": "b.c:f"})}},
+            "config.rewards.user[1].function: there is a reward called 'f' already",
+        ),
+        (
+            {"stage": "grpo", "rewards": {"user": ({"function": "a:accuracy"},)}},
+            "config.rewards.user[0].function: there is a reward called 'accuracy' already",
+        ),
+        ({"stage": "grpo", "curriculum": {"lowest": 0.9, "highest": 0.1}}, "config.curriculum.lowest: 0.9 is above"),
+        ({"stage": "grpo", "curriculum": {"rescore_every": 5}}, "config.curriculum.rescore_every: is set, but no"),
         ({"stage": "reject", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy: all 4"),
         ({"stage": "evaluate", "data": {"count": None}}, "config.data.count: 'scenes' has no end"),
         ({"stage": "evaluate", "models": {}}, "config.models: is empty"),
@@ -176,9 +211,20 @@ def test_unknown_keys_survive_the_defaults_and_are_reported() -> None:
         resolve(filled)
 
 
+def test_a_run_has_the_reward_parts_that_are_asked_for() -> None:
+    user = ({"function": "package.module:brevity", "weight": 0.5}, {"function": "m:length", "weight": 0})
+    rewards = resolve(with_defaults(ConfigDict({"stage": "grpo", "rewards": {"overlong": 2, "user": user}}))).rewards
+    assert rewards.parts() == {
+        **{"format": 1.0, "accuracy": 1.0, "consistency": 0.0, "overlong": 2.0},
+        **{"brevity": 0.5, "length": 0.0},
+    }
+    assert GrpoConfig().rewards.parts() == {"format": 1.0, "accuracy": 1.0, "consistency": 0.0}
+
+
 def test_choices_of_the_loss_are_those_the_losses_know() -> None:
     hints = typing.get_type_hints(GrpoConfig)
     assert set(typing.get_args(hints["loss"])) == set(OBJECTIVES)
+    assert set(typing.get_args(hints["kl_kind"])) == set(KL_KINDS)
     assert typing.get_args(hints["advantage_scale"]) == SCALES
 
 

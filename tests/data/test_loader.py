@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from urt_jax.data.examples import BadInputError, Example, Media
-from urt_jax.data.loader import Prefetcher, Source, batches, in_random_order, mix, shuffled_epochs
+from urt_jax.data.loader import Prefetcher, Source, batches, in_random_order, mix, shuffled_epochs, with_twins
 
 EXAMPLES = [Example(id=str(i)) for i in range(5)]
 
@@ -64,13 +64,38 @@ def test_a_pair_is_shown_in_both_orders_about_equally() -> None:
     "example",
     [
         Example(id="chat", text="hello", response="hi"),
-        Example(id="written", candidates=("a", "b"), response="Answer 1 is better"),
         Example(id="own text", candidates=("a", "b"), text="Which is better?"),
     ],
     ids=lambda example: example.id,
 )
 def test_what_cannot_be_swapped_stays(example: Example) -> None:
     assert all(in_random_order(example, seed=0, place=place) is example for place in range(20))
+
+
+def test_a_question_with_a_written_response_or_its_own_text_about_pictures_is_shown_in_both_orders() -> None:
+    pictures = (Media("image", "a.png"), Media("image", "b.png"))
+    written = Example(
+        "w", "image_und", "?", candidates=("a", "b"), label=1, response="<answer>Answer 1 is better</answer>"
+    )
+    own = Example("t", "image_gen", candidates=pictures, label=1, text="Which of the two?")
+    for example in (written, own):
+        shown = [in_random_order(example, seed=0, place=place) for place in range(40)]
+        assert {item.label for item in shown} == {1, 2}
+        assert all(item.response is None for item in shown if item.label == 2)
+
+
+def test_twins_stand_next_to_each_other_and_mirror() -> None:
+    pair = Example("p", "image_gen", candidates=("a", "b"), label=1)
+    other = Example("q", "image_gen", candidates=("c", "d"), label=2)
+    shown = with_twins([pair, other])
+    assert [(e.id, e.candidates, e.label) for e in shown] == [
+        ("p", ("a", "b"), 1),
+        ("p", ("b", "a"), 2),
+        ("q", ("c", "d"), 2),
+        ("q", ("d", "c"), 1),
+    ]
+    with pytest.raises(BadInputError, match="record own: its own prompt text already holds the answers in one order"):
+        with_twins([Example("own", candidates=("a", "b"), text="Which is better?")])
 
 
 def test_items_come_in_order_and_ahead_of_their_use() -> None:

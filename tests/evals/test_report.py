@@ -14,8 +14,10 @@ from PIL import Image
 
 from tests.evals.judged import image_pair, judgement, written
 from urt_jax.data.examples import BadInputError, Example, Media
+from urt_jax.evals.completions import Completion, CompletionGroup
 from urt_jax.evals.pairwise import Judgement, judge_texts
-from urt_jax.evals.report import Sample, picture_url, write_report
+from urt_jax.evals.pictures import picture_url
+from urt_jax.evals.report import Sample, write_report
 from urt_jax.evals.statistics import summarize
 
 RIGHT = written((9, 9, 5), (6, 7, 8), 1)
@@ -217,3 +219,23 @@ def test_large_pictures_are_scaled_down() -> None:
 def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="a report needs at least one summary"):
         write_report(tmp_path / "r.html", title="T", summaries={"base": {}})
+
+
+def test_completions_stand_below_their_question_with_every_reward(tmp_path: Path) -> None:
+    example = image_pair("pair-3").swapped()
+    group = CompletionGroup(
+        example,
+        [
+            Completion(RIGHT, {"format": 1.0, "swap_consistency": 0.12345}, 1.25),
+            Completion(EVIL, {"format": 0.0, "swap_consistency": None}, None),
+        ],
+    )
+    page, tags = report(tmp_path, completions=[group])
+    seen = words(page)
+    assert "format swap consistency reward response 1 0.123 1.25 &lt;think&gt;" in seen
+    assert "0 – – &lt;script&gt;" in seen
+    assert EVIL not in page
+    assert "order swapped · pair-3" in seen
+    assert "Image 2 (better)" in seen
+    assert sum(tag == "img" for tag, _ in tags.seen) == 2
+    assert "Completions" not in words(report(tmp_path / "none")[0])

@@ -57,6 +57,25 @@ def test_gradient_reaches_parameters_inside_a_callable_head_and_skips_the_entrop
     np.testing.assert_array_equal(jax.grad(loss)(HEAD, 1), jnp.zeros_like(HEAD))
 
 
+@pytest.mark.parametrize("suppress", [None, SUPPRESS])
+def test_the_entropy_carries_a_gradient_where_it_is_asked_for(suppress):
+    """Of both parts at once, as an entropy bonus needs it; suppressed logits get none."""
+    weight = jnp.asarray(RNG.normal(size=(2, 2, 5)), jnp.float32)
+    kept = np.arange(7) if suppress is None else np.flatnonzero(~np.asarray(suppress))
+    targets = jnp.asarray(np.searchsorted(kept, np.asarray(ALLOWED)))
+
+    def chunked(hidden, head):
+        settings = {"temperature": 0.7, "chunk": 3, "suppress_V": suppress, "entropy_gradient": True}
+        return sum(jnp.sum(w * part) for w, part in zip(weight, chosen_logps(hidden, head, ALLOWED, **settings)))
+
+    def whole(hidden, head):
+        return sum(jnp.sum(w * part) for w, part in zip(weight, plain(hidden, head[kept], targets, 0.7)))
+
+    ours = jax.grad(chunked, argnums=(0, 1))(HIDDEN, HEAD)
+    for got, expected in zip(ours, jax.grad(whole, argnums=(0, 1))(HIDDEN, HEAD), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_suppressed_tokens_hold_no_probability():
     logp, entropy = chosen_logps(HIDDEN, HEAD, ALLOWED, suppress_V=SUPPRESS, chunk=4)
     kept = np.flatnonzero(~np.asarray(SUPPRESS))
@@ -76,12 +95,13 @@ def test_low_precision_hidden_states_give_float32_results():
     np.testing.assert_allclose(logp, plain(*rounded, TARGETS, 1.0)[0], rtol=1e-5, atol=1e-5)
 
 
-def test_the_logits_of_all_tokens_are_never_formed():
+@pytest.mark.parametrize("entropy", [False, True])
+def test_the_logits_of_all_tokens_are_never_formed(entropy):
     hidden, head = jnp.zeros((64, 4)), jnp.zeros((512, 4))
     targets = jnp.zeros(64, jnp.int32)
 
     def loss(hidden, head):
-        return jnp.sum(chosen_logps(hidden, head, targets, chunk=8)[0])
+        return sum(map(jnp.sum, chosen_logps(hidden, head, targets, chunk=8, entropy_gradient=entropy)))
 
     text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(hidden, head).as_text()
     assert "8x512x" in text

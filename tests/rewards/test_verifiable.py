@@ -1,9 +1,17 @@
-"""Format, accuracy and consistency by hand, and their weighted sum."""
+"""Format, accuracy, consistency and the over-long penalty by hand, and the weighted sum of parts."""
 
 import numpy as np
 import pytest
 
-from urt_jax.rewards import accuracy_reward, combine, consistency_reward, format_reward, parse, score_agreement
+from urt_jax.rewards import (
+    accuracy_reward,
+    combine,
+    consistency_reward,
+    format_reward,
+    overlong_reward,
+    parse,
+    score_agreement,
+)
 
 GOOD = """<think>
 1. Clarity: Answer 1 (9/10) - a; Answer 2 (6/10) - b
@@ -90,6 +98,29 @@ def test_combine_weighs_parts_and_leaves_the_missing_out():
     total = combine(parts, {"format": 0.5, "accuracy": 2.0})
     assert total.dtype == np.float32
     np.testing.assert_array_equal(total, [[2.5, 0.0], [1.0, NAN]])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reward"), [(0, 0.0), (15, 0.0), (16, 0.0), (17, -0.25), (18, -0.5), (19, -0.75), (20, -1.0), (99, -1.0)]
+)
+def test_the_overlong_penalty_falls_in_a_line_over_its_cache(tokens: int, reward: float) -> None:
+    assert overlong_reward(tokens, longest=20, cache=4) == reward
+
+
+@pytest.mark.parametrize("cache", [0, 21])
+def test_a_cache_that_does_not_fit_is_refused(cache: int) -> None:
+    with pytest.raises(ValueError, match=f"cache is {cache} tokens, longest is 20: give a cache from 1 to 20"):
+        overlong_reward(3, longest=20, cache=cache)
+
+
+def test_a_part_of_weight_0_changes_nothing() -> None:
+    """Neither the sum, nor whether there is one: a part that is only logged makes no missing reward a given one."""
+    parts = {"format": np.array([[1.0, 0.3], [NAN, NAN]], np.float32)}
+    alone = combine(parts, {"format": 0.7})
+    for logged in ([[5.0, -2.0], [1.0, NAN]], [[NAN, NAN], [NAN, NAN]]):
+        beside = combine({**parts, "logged": np.array(logged)}, {"format": 0.7, "logged": 0.0})
+        np.testing.assert_array_equal(beside, alone)
+    np.testing.assert_array_equal(alone[1], [NAN, NAN])
 
 
 def test_combine_errors_name_what_differs():

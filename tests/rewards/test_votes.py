@@ -1,9 +1,12 @@
-"""Votes by hand: the majority, ties, draws, what does not parse, and the verdict on a swapped pair turned back."""
+"""Votes by hand: majority, ties, draws, what does not parse, verdicts on a swapped pair turned back and compared."""
+
+import math
+from itertools import product
 
 import pytest
 
 from urt_jax.rewards.parse import Verdict, parse
-from urt_jax.rewards.votes import majority, mirrored
+from urt_jax.rewards.votes import majority, mirrored, swap_consistency
 
 
 def verdict(first: float, second: float, winner: int | str | None = None) -> str:
@@ -43,3 +46,33 @@ def test_the_majority_by_hand() -> None:
 def test_ties_alone_are_a_tie() -> None:
     assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).winner == "tie"
     assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).failure is None
+
+
+FIRST, SECOND, TIE = verdict(9, 3), verdict(3, 9), verdict(5, 5, "tie")
+
+
+@pytest.mark.parametrize(
+    ("texts", "swapped", "shares"),
+    [
+        ([FIRST, SECOND], [SECOND, SECOND], [1.0, 0.0]),
+        ([FIRST, FIRST], [FIRST, FIRST], [0.0, 0.0]),  # the first in either order: position alone
+        ([FIRST, SECOND, "hm", TIE], [SECOND, SECOND, FIRST, TIE], [0.5, 0.25, 0.0, 0.25]),
+        ([FIRST, "hm"], ["hm", SECOND], [1.0, 0.0]),  # what does not parse has no say
+        ([TIE], [TIE, FIRST], [0.5]),
+    ],
+)
+def test_swap_consistency_by_hand(texts: list[str], swapped: list[str], shares: list[float]) -> None:
+    assert swap_consistency(texts, swapped) == shares
+
+
+def test_with_no_verdict_on_the_swapped_pair_there_is_nothing_to_compare_with() -> None:
+    assert all(math.isnan(share) for share in swap_consistency([FIRST, "hm"], ["hm", ""]))
+
+
+def test_swapping_the_pair_mirrors_everything() -> None:
+    """The same verdicts told of the other order have the same shares, whatever they are."""
+    mirror = {FIRST: SECOND, SECOND: FIRST, TIE: TIE, "hm": "hm"}
+    for texts in product(mirror, repeat=2):
+        for swapped in product(mirror, repeat=2):
+            turned = swap_consistency([mirror[t] for t in texts], [mirror[t] for t in swapped])
+            assert turned == pytest.approx(swap_consistency(texts, swapped), nan_ok=True)

@@ -1,8 +1,10 @@
 """GRPO as a story, with a judge whose groups are mixed: half of its answers are right."""
 
+import dataclasses
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,15 @@ from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, ModelConfig, OptimizerConfig
 from urt_jax.main import main
 from urt_jax.stages import grpo, judging
+from urt_jax.stages.rollouts import RolloutMaker
 
 STEPS = 4
 FIGURES = {
     *("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "kl", "entropy"),
     *("rewards/format/mean", "rewards/accuracy/mean", "completions/mean_length", "completions/clipped_ratio"),
     *("sampling/sampling_logp_difference/mean", "num_tokens", "parse_failure", "all_right", "all_wrong"),
+    *("tokens/prompts", "tokens/responses", "timing_s/prompts", "timing_s/rollout", "timing_s/rewards"),
+    *("timing_s/update", "step_time", "completions/min_terminated_length", "completions/max_terminated_length"),
 }
 
 
@@ -80,6 +85,8 @@ def test_a_run_leaves_everything_and_teaches_the_language_model(finished: Path, 
     assert lines[0]["reward"] == pytest.approx(1.0 + lines[0]["rewards/accuracy/mean"])
     assert max(line["sampling/sampling_logp_difference/mean"] for line in lines) < 1e-4
     assert lines[-1]["kl"] > 0
+    steps = [line["tokens/prompts"] + line["tokens/responses"] for line in lines]
+    assert [line["num_tokens"] for line in lines] == np.cumsum(steps).tolist()
     result = json.loads((finished / "result.json").read_text())
     assert {"before GRPO", "after GRPO"} <= set(result["table"].replace("  ", "\n").replace("\n ", "\n").split("\n"))
     assert result["before"].keys() == result["after"].keys() == {"greedy", "sampled"}
@@ -93,13 +100,16 @@ def test_samples_are_written_at_the_first_step_and_on_schedule(finished: Path) -
     samples = [json.loads(line) for line in files[0].read_text().splitlines()]
     assert len(samples) == 4
     for sample in samples:
-        right = sample["text"].endswith(f"<answer>{sample['solution']}</answer>")
-        assert sample["rewards"] == {"format": 1.0, "accuracy": float(right), "consistency": 0.0}
+        assert len(sample["responses"]) == 4
+        for response in sample["responses"]:
+            right = response["text"].endswith(f"<answer>{sample['solution']}</answer>")
+            assert response["rewards"] == {"format": 1.0, "accuracy": float(right), "consistency": 0.0}
+            assert response["reward"] == 1.0 + float(right)
 
 
 def test_a_run_takes_few_programs(finished: Path, trainers: list[grpo.GrpoTrainer]) -> None:
     (trainer,) = trainers
-    assert 1 <= len(trainer.sampler.shapes) <= trainer.buckets.count <= 8
+    assert 1 <= len(trainer.sampler.shapes) <= trainer.rollouts.buckets.count <= 8
     sizes = {
         name: getattr(program, "_cache_size")()  # noqa: B009
         for name, program in (("first", trainer.first), ("later", trainer.later), ("sampler", trainer.sampler._program))
@@ -167,9 +177,9 @@ def test_a_sampler_that_drifts_from_the_trainer_stops_the_run(coin_judge: Path, 
 def test_rates_follow_updates_and_questions_follow_the_step(coin_judge: Path, tmp_path: Path) -> None:
     trainer = grpo.GrpoTrainer(hand_config(coin_judge), tmp_path, load_model(str(coin_judge)))
     np.testing.assert_allclose(trainer.rates, [0.0, 1e-3, 1e-3], rtol=1e-6)  # at updates 0, 2 and 4 of 6
-    questions = [[example.id for example in trainer.questions(step)] for step in range(3)]
+    questions = [[question.example.id for question in trainer.rollouts.feed.draw(step)] for step in range(3)]
     assert sorted(questions[0] + questions[1]) == sorted(set(questions[0] + questions[1])), "an epoch shows each once"
-    assert questions == [[example.id for example in trainer.questions(step)] for step in range(3)]
+    assert questions == [[question.stream for question in trainer.rollouts.feed.draw(step)] for step in range(3)]
 
 
 def hand_config(coin_judge: Path) -> GrpoConfig:
@@ -183,3 +193,121 @@ def hand_config(coin_judge: Path) -> GrpoConfig:
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
         lengths=LengthConfig(**SHORT),
     )
+
+
+OWN_REWARD = """
+def decided(*, text, solution, example):
+    return None if example.meta.get("swapped") else 0.25 * text.endswith(solution + "</answer>")
+"""
+PARTS = {"format", "accuracy", "consistency", "swap_consistency", "overlong", "decided"}
+
+
+@pytest.fixture(scope="module")
+def twin_config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Iterator[Path]:
+    """Return a run with twins, a curriculum, refills and a reward of the user's own."""
+    folder = tmp_path_factory.mktemp("twins")
+    (folder / "grpo_own_rewards.py").write_text(OWN_REWARD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield write_config(
+            folder / "grpo.py",
+            "grpo",
+            data={"count": 10, "seed": 2},
+            eval_data={"split": "heldout", "count": 2},
+            model={"path": str(coin_judge)},
+            steps=6,
+            questions_per_step=4,
+            responses_per_question=2,
+            kl_coef=0.0,
+            rewards={
+                **{"swap_consistency": 0.5, "overlong": 1.0, "overlong_cache": 4},
+                "user": ({"function": "grpo_own_rewards:decided", "weight": 1.0},),
+            },
+            curriculum={"lowest": 0.3, "retire_after": 1, "rescore_every": 4},
+            dynamic_sampling=1,
+            optimizer={**OPTIMIZER, "schedule": "constant"},
+            lengths=SHORT,
+            save_every=1,
+            sample_every=4,  # and at the last step
+        )
+
+
+@pytest.fixture(scope="module")
+def twins(twin_config: Path) -> Path:
+    return run_in_process(twin_config, twin_config.parent / "whole")
+
+
+def test_a_run_with_twins_and_a_curriculum(twins: Path) -> None:
+    lines = metric_lines(twins)
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    assert {f"rewards/{name}/mean" for name in PARTS} <= set(lines[0])
+    assert all(0.0 <= line["rewards/swap_consistency/mean"] <= 1.0 for line in lines)
+    assert {line["extra_rollouts"] for line in lines} <= {0.0, 1.0}
+    assert any(line["curriculum/left"] > 0 for line in lines)
+    assert all(line["curriculum/left"] + line["curriculum/active"] == 10 for line in lines)
+    assert all(line["rewards/overlong/mean"] == 0.0 for line in lines if line["completions/max_length"] <= 12)
+    samples = [json.loads(line) for line in (twins / "samples" / "step-000001.jsonl").read_text().splitlines()]
+    parts = [response["rewards"] for sample in samples for response in sample["responses"]]
+    assert {name for rewards in parts for name in rewards} == PARTS
+    assert None in [rewards["decided"] for rewards in parts]
+
+
+def test_the_report_shows_the_last_sampled_questions_as_they_were_asked(twins: Path) -> None:
+    page = (twins / "report.html").read_text()
+    samples = [json.loads(line) for line in (twins / "samples" / "step-000006.jsonl").read_text().splitlines()]
+    shown = page[page.index("<h2>Completions</h2>") :]
+    assert shown.count("<article") == 4
+    assert shown.count("<img") == 8
+    for article, sample in zip(shown.split("<article")[1:], samples):
+        assert sample["id"] in article
+        better = article[article.index('class="candidate better"') :]
+        assert f"{sample['solution'].removesuffix(' is better')} (better)" in better
+        assert article.count("<pre>") == len(sample["responses"]) == 2
+    for name in PARTS:
+        assert f"<th>{name.replace('_', ' ')}</th>" in shown
+    assert "rewards/swap_consistency/mean" in page, "its curve"
+
+
+def test_twins_and_a_curriculum_go_on_with_the_same_bits(
+    twin_config: Path, twins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped when items have left: a pool that began anew would ask other questions."""
+    make = RolloutMaker.make
+
+    def noticed(maker: RolloutMaker, params: Any, step: int) -> Any:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make(maker, params, step)
+
+    stopped = twin_config.parent / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(RolloutMaker, "make", noticed)
+        assert main(arguments(twin_config, stopped)) == 75
+    run_in_process(twin_config, stopped)
+    assert_same_weights(stopped, twins)
+
+    def untimed(line: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in line.items() if "time" not in name and "timing" not in name}
+
+    assert [untimed(line) for line in metric_lines(stopped)] == [untimed(line) for line in metric_lines(twins)]
+
+
+def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write_config(tmp_path / "own.py", "grpo", rewards={"user": ({"function": "no_such_rewards:f"},)})
+    assert main(arguments(settings, tmp_path / "run")) == 2
+    assert "config.rewards.user: reward 'no_such_rewards:f': there is no module" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "records").exists()
+
+
+def test_every_constant_of_the_loss_is_a_setting() -> None:
+    config = GrpoConfig(
+        loss="gspo", clip_low=3e-4, clip_high=4e-4, delta=3.0, cispo_cap=4.0, sapo_temperature_pos=2.0,
+        sapo_temperature_neg=3.0, kl_kind="k2", kl_coef=0.1, importance_cap=2.0, entropy_coef=0.01,
+    )  # fmt: skip
+    constants = dataclasses.asdict(grpo._policy_loss(config))
+    assert constants.pop("kind") == "gspo"
+    assert constants == {name: getattr(config, name) for name in constants}
+    unset = dataclasses.asdict(grpo._policy_loss(GrpoConfig()))
+    assert all(unset[name] != value for name, value in constants.items())

@@ -1,6 +1,7 @@
 """What the data settings of a stage make of its records."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from urt_jax.config import DataConfig
 from urt_jax.config.parts import TaskWeights
 from urt_jax.data.examples import Example, FramePicking, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE
+from urt_jax.data.sources import write_examples
 from urt_jax.data.video import load_clip
 from urt_jax.stages import records
-from urt_jax.stages.records import Encoder, labelled_pool, question_source, training_source
+from urt_jax.stages.records import Encoder, labelled_pool, question_pool, question_source, training_source
 
 
 def write_pairs(folder: Path) -> str:
@@ -73,3 +75,18 @@ def test_a_question_is_encoded_anew_for_another_picking(tiny_judge: Path) -> Non
     whole, picked, again = (encoder.prompt(film, template=DEFAULT_TEMPLATE) for film in films)
     assert again is picked
     assert sum(len(frame.patches_PC) for frame in picked.frames) < sum(len(frame.patches_PC) for frame in whole.frames)
+
+
+def test_the_order_of_a_question_is_drawn_once_and_anew_in_every_pass(tmp_path: Path) -> None:
+    """One coin for each showing: no other one for each record stands behind it."""
+    first = labelled_pool(DataConfig(count=1), seed=0).examples[0]
+    winners = [replace(first, id=f"r{n}", label=1, meta={}) for n in range(30)]
+    write_examples(tmp_path / "pairs.jsonl", winners)
+    data = DataConfig(path=str(tmp_path / "pairs.jsonl"))
+    assert [e.label for e in question_pool(data, seed=3)] == [1] * 30, "as it is written"
+    source = question_source(data, seed=3)
+    passes = [{(e := source.get(30 * n + place)).id: e.label for place in range(30)} for n in range(6)]
+    assert all(8 <= list(labels.values()).count(2) <= 22 for labels in passes)
+    assert all({labels[f"r{n}"] for labels in passes} == {1, 2} for n in range(20))
+    kept = question_source(replace(data, swap=False), seed=3)
+    assert {kept.get(place).label for place in range(60)} == {1}

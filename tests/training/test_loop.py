@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,23 @@ def run(folder: Path, advance: Advance = small_step, settings: LoopSettings = SE
 
 def lines(folder: Path) -> list[tuple[int, float]]:
     return [(int(line["step"]), line["loss"]) for line in read_metrics(folder)]
+
+
+class Counter:
+    """A carried number that every step depends on and adds to."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def saved(self) -> dict[str, int]:
+        return {"number": self.number}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        self.number = saved["number"]
+
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Any]:
+        self.number = 3 * self.number + step
+        return small_step(state, self.number % 1000)
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +174,14 @@ def test_frozen_parameters_are_not_saved(tmp_path: Path) -> None:
     moved = small_state()._replace(frozen={"fixed": jnp.zeros(2)})
     state = train(tmp_path, moved, small_step, SETTINGS, title="test")
     np.testing.assert_array_equal(state.frozen["fixed"], 0.0)
+
+
+def test_what_a_stage_carries_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    carried = Counter()
+    expected = run(tmp_path / "whole", carried.advance, carried=carried)
+    first = Counter()
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", broken_at(6, kill, first.advance), carried=first)
+    again = Counter()
+    assert_same(run(tmp_path / "killed", again.advance, carried=again), expected)
+    assert again.number == carried.number

@@ -1,17 +1,22 @@
-"""Where texts become rewards, advantages and figures, by hand."""
+"""Where texts become rewards, advantages and the batch of an update, by hand."""
 
 import numpy as np
 import pytest
 
 from tests.tiny import EOS, PAD
 from tests.training.tiny_training import samples
+from urt_jax.data.examples import Example
+from urt_jax.rewards import RewardError, UserReward
 from urt_jax.training.rollout import (
+    Scoring,
     advantages_of,
+    groups_to_keep,
+    join_groups,
     make_grpo_batch,
     make_rollout,
-    rollout_figures,
     rows_to_train,
     score_texts,
+    spread_groups,
 )
 from urt_jax.types import Rollout
 
@@ -35,16 +40,47 @@ def rollout(accuracy: list[list[float]], format_: list[list[float]]) -> Rollout:
     return Rollout(3, ("a", "b"), tokens, mask, np.zeros((4, 3), np.float32), rewards, ("",) * 4)
 
 
+def question(name: str, label: int) -> Example:
+    return Example(name, task="image_gen", label=label)  # type: ignore[arg-type]
+
+
+QUESTIONS = [question("a", 1), question("b", 2)]
+
+
 def test_texts_are_scored_against_their_own_question() -> None:
-    parts = score_texts([GOOD, "hm", GOOD, AGAINST], ["Image 1 is better", "Image 2 is better"])
+    parts = score_texts([GOOD, "hm", GOOD, AGAINST], [1] * 4, QUESTIONS, Scoring())
+    assert set(parts) == {"format", "accuracy", "consistency"}
     np.testing.assert_array_equal(parts["format"], [[1, 0], [1, 1]])
     np.testing.assert_array_equal(parts["accuracy"], [[1, 0], [0, 1]])
     np.testing.assert_array_equal(parts["consistency"], [[1, 0], [1, 0]])
 
 
+def test_twins_are_compared_with_each_other_alone() -> None:
+    """Two pairs in both orders; of the last nothing parsed in one order, so the other has nothing to compare with."""
+    texts = [GOOD, AGAINST, AGAINST, "hm", "hm", "", GOOD, AGAINST]
+    parts = score_texts(texts, [1] * 8, [*QUESTIONS, *QUESTIONS], Scoring(twins=True))
+    np.testing.assert_array_equal(parts["swap_consistency"], [[1, 0], [0.5, 0], [0, 0], [np.nan, np.nan]])
+
+
+def test_lengths_and_a_users_own_rewards_are_parts_too() -> None:
+    def shown(*, text: str, solution: str, example: Example) -> float | None:
+        return None if text == "hm" else float(solution == f"Image {example.label} is better" and example.id == "b")
+
+    scoring = Scoring(overlong=(8, 4), user=(UserReward("shown", shown),))
+    parts = score_texts([GOOD, "hm", GOOD, AGAINST], [4, 5, 8, 20], QUESTIONS, scoring)
+    np.testing.assert_array_equal(parts["overlong"], [[0, -0.25], [-1, -1]])
+    np.testing.assert_array_equal(parts["shown"], [[0, np.nan], [1, 1]])
+
+
+def test_an_error_in_a_users_reward_is_not_passed_over() -> None:
+    scoring = Scoring(user=(UserReward("broken", lambda **given: 1 / 0),))
+    with pytest.raises(RewardError, match="reward 'broken' on record a raised ZeroDivisionError"):
+        score_texts(["x"] * 4, [1] * 4, QUESTIONS, scoring)
+
+
 def test_a_rollout_keeps_what_a_later_update_needs() -> None:
     drawn = samples()._replace(texts=(GOOD, *[""] * 7))
-    made = make_rollout(drawn, ["q1", "q2"], ["Image 1 is better"] * 2, policy_step=7)
+    made = make_rollout(drawn, ["q1", "q2"], [question("q1", 1), question("q2", 1)], policy_step=7)
     assert (made.policy_step, made.prompt_ids) == (7, ("q1", "q2"))
     assert made.sampler_logp_BU is drawn.logp_BU
     np.testing.assert_array_equal(made.rewards["accuracy"], [[1, 0, 0, 0], [0, 0, 0, 0]])
@@ -60,37 +96,46 @@ def test_advantages_by_hand() -> None:
     np.testing.assert_allclose(advantages_of(made, WEIGHTS, scale="none"), [1, -1, 0, 0])
 
 
-def test_figures_by_hand() -> None:
+def test_groups_of_equal_or_missing_rewards_have_no_spread() -> None:
     made = rollout(accuracy=[[1, 0], [1, 1]], format_=[[1, 1], [0, 0]])
-    figures = rollout_figures(made, WEIGHTS, [EOS, PAD])
-    expected = {
-        "reward": (3 + 1 + 2 + 2) / 4,
-        "reward_std": (2**0.5 + 0) / 2,
-        "frac_reward_zero_std": 0.5,
-        "all_right": 0.5,
-        "all_wrong": 0.0,
-        "parse_failure": 0.5,
-        "completions/mean_length": (2 + 3 + 3 + 1) / 4,
-        "completions/min_length": 1,
-        "completions/max_length": 3,
-        "completions/clipped_ratio": 0.25,
-        "completions/mean_terminated_length": (2 + 3 + 1) / 3,
-        "rewards/accuracy/mean": 0.75,
-        "rewards/accuracy/std": 0.5,
-        "rewards/format/mean": 0.5,
-        "rewards/format/std": (1 / 3) ** 0.5,
-        "rewards/consistency/mean": 0.0,
-        "rewards/consistency/std": 0.0,
-    }
-    assert figures == pytest.approx(expected)
+    assert spread_groups(made, WEIGHTS).tolist() == [True, False]
+    assert spread_groups(made, WEIGHTS | {"accuracy": 0.0}).tolist() == [False, False]
+    missing = made._replace(rewards={"own": np.array([[np.nan, 1.0], [np.nan, np.nan]], np.float32)})
+    assert spread_groups(missing, {"own": 1.0}).tolist() == [False, False]
 
 
-def test_no_response_that_ended_has_no_mean_length() -> None:
-    made = rollout(accuracy=[[0, 0], [0, 0]], format_=[[0, 0], [0, 0]])
-    figures = rollout_figures(made, WEIGHTS, [39])
-    assert figures["completions/clipped_ratio"] == 1.0
-    assert figures["all_wrong"] == 1.0
-    assert "completions/mean_terminated_length" not in figures
+@pytest.mark.parametrize(
+    ("spread_of", "kept"),
+    [
+        ([[True, False, True]], [(0, 0), (0, 1), (0, 2)]),
+        ([[False, True, False], [False, True, False]], [(1, 1), (0, 1), (0, 2)]),
+        ([[False, True, False], [False, True, False], [True, True, True]], [(1, 1), (0, 1), (2, 0)]),
+    ],
+)
+def test_groups_without_spread_are_replaced_in_the_order_of_sampling(
+    spread_of: list[list[bool]], kept: list[tuple[int, int]]
+) -> None:
+    assert groups_to_keep([np.array(spread) for spread in spread_of]) == kept
+
+
+def test_groups_of_several_rollouts_are_joined_whole() -> None:
+    first, second = samples(), samples()
+    second = second._replace(
+        tokens_BU=second.tokens_BU[::-1], mask_BU=second.mask_BU[::-1], texts=(*[GOOD] * 4, *[AGAINST] * 4),
+        next_position_Q=second.next_position_Q + 100,
+    )  # fmt: skip
+    made = [
+        (drawn, make_rollout(drawn, names, [question(name, 1) for name in names], policy_step=2))
+        for drawn, names in ((first, ["a", "b"]), (second, ["c", "d"]))
+    ]
+    joined, rollout_of = join_groups(made, [(1, 1), (0, 1)], first.prompts)
+    assert rollout_of.prompt_ids == ("d", "b")
+    assert joined.prompts is first.prompts
+    assert joined.next_position_Q.tolist() == [second.next_position_Q[1], first.next_position_Q[1]]
+    np.testing.assert_array_equal(joined.tokens_BU, np.concatenate([second.tokens_BU[4:], first.tokens_BU[4:]]))
+    np.testing.assert_array_equal(rollout_of.completion_mask_BU, joined.mask_BU)
+    assert joined.texts == rollout_of.texts == (*[AGAINST] * 4, *first.texts[4:])
+    np.testing.assert_array_equal(rollout_of.rewards["format"], [[1] * 4, [0] * 4])
 
 
 def test_the_batch_of_an_update_joins_prompts_and_responses() -> None:

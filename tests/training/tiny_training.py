@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -99,10 +100,17 @@ def run_sft(batch: Batch, mesh: Mesh | None = None) -> tuple[TrainState, dict[st
 
 
 def run_grpo(
-    batch: GrpoBatch, mesh: Mesh | None = None, *, loss: PolicyLoss = GRPO, first_update: bool = True
+    batch: GrpoBatch,
+    mesh: Mesh | None = None,
+    *,
+    loss: PolicyLoss = GRPO,
+    first_update: bool = True,
+    state: TrainState | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
+    """Take one step from ``state``, or from the fresh one; the given state's memory is kept."""
     mesh = mesh or one_device()
-    return grpo_step(mesh, loss, first_update)(fresh_state(mesh=mesh), place_rows(mesh, batch), SUPPRESSED)
+    start = fresh_state(mesh=mesh) if state is None else jax.tree.map(jnp.copy, state)
+    return grpo_step(mesh, loss, first_update)(start, place_rows(mesh, batch), SUPPRESSED)
 
 
 def assert_close(found: Any, wanted: Any, *, atol: float = 2e-6) -> None:

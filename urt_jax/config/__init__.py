@@ -13,20 +13,22 @@ from urt_jax.config.parts import (
     ModelConfig,
     OptimizerConfig,
     PixelsConfig,
-    RewardWeights,
     SamplingConfig,
     ShapeConfig,
     TaskWeights,
     TeacherConfig,
 )
 from urt_jax.config.resolve import as_json, resolve, with_defaults
+from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, UserReward
 from urt_jax.config.stages import (
     STAGES,
     BaseConfig,
+    BenchConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
     GrpoConfig,
+    PeersConfig,
     PipelineConfig,
     RejectConfig,
     SftConfig,
@@ -38,6 +40,8 @@ from urt_jax.config.stages import (
 __all__ = [
     "STAGES",
     "BaseConfig",
+    "BenchConfig",
+    "CurriculumConfig",
     "DataConfig",
     "DistillConfig",
     "EvaluateConfig",
@@ -48,6 +52,7 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PeersConfig",
     "PipelineConfig",
     "PixelsConfig",
     "RejectConfig",
@@ -60,6 +65,7 @@ __all__ = [
     "TaskWeights",
     "TeacherConfig",
     "TrainingConfig",
+    "UserReward",
     "as_json",
     "resolve",
     "with_defaults",

@@ -32,7 +32,8 @@ def knob(
 
 def unknown_choice(given: Any, known: list[str]) -> str:
     """Say that a name is unknown, with the nearest known spelling and the list of all."""
-    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(given), known, cutoff=0.5)
+    near.sort(key=lambda name: sorted(name) != sorted(str(given)))  # swapped letters are the commonest slip
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return f"{given!r} is unknown{hint} known: {', '.join(known)}"
 
@@ -95,7 +96,7 @@ def _merge_value(value: Any, hint: Any, default: Any) -> Any:
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(inner[0]):
         if isinstance(value, dict):
-            return _merge_value(value, inner[0], default[0])
+            return _merge_value(value, inner[0], default[0] if default else None)
         parts = tuple(_merge_value(part, inner[0], None if isinstance(part, dict) else part) for part in value)
         return parts[0] if len(parts) == 1 else parts
     if value is None and _optional(hint):

@@ -205,17 +205,3 @@ class ShapeConfig:
         for width, heads in (("width", self.heads), ("vision_width", self.vision_heads)):
             if getattr(self, width) % (4 * heads):
                 yield width, f"{getattr(self, width)} is no multiple of 4 x {heads} heads, which rotary positions need"
-
-
-@dataclass(frozen=True)
-class RewardWeights:
-    """Weights of the reward parts in the sum; 0 = logged only."""
-
-    format: float = knob(1.0, at_least=0)  # strict form of reasoning and answer
-    accuracy: float = knob(1.0, at_least=0)  # answer equals the label
-    consistency: float = knob(0.0, at_least=0)  # totals are the sums of the scores, the answer follows from them
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        if not any(dataclasses.asdict(self).values()):
-            yield "format", "every reward has weight 0; nothing would be learnt"

@@ -13,11 +13,12 @@ from urt_jax.config.parts import (
     OptimizerConfig,
     PixelsConfig,
     Problems,
-    RewardWeights,
     SamplingConfig,
     ShapeConfig,
     TeacherConfig,
 )
+from urt_jax.config.policy_loss import PolicyLossConfig
+from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class RejectConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class GrpoConfig(TrainingConfig):
+class GrpoConfig(PolicyLossConfig, TrainingConfig):
     """Sample groups of reasonings, reward form and correctness, improve the policy (arXiv 2402.03300)."""
 
     stage: ClassVar[str] = "grpo"
@@ -125,17 +126,16 @@ class GrpoConfig(TrainingConfig):
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
     sampling: SamplingConfig = SamplingConfig()  # temperature only: filtered samples have no matching log-probability
-    loss: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "grpo"
-    clip_low: float = knob(0.2, above=0, at_most=1)
-    clip_high: float = knob(0.2, above=0)
-    kl_coef: float = knob(0.04, at_least=0)  # weight of the k3 KL to the frozen start; 0 = no reference kept
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
+    curriculum: CurriculumConfig = CurriculumConfig()
+    dynamic_sampling: int = knob(0, at_least=0)  # extra rollouts a step may take to replace groups of equal reward
     agreement_band: float = knob(0.05, above=0)  # largest mean |sampler - trainer log-probability| a token
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
-        yield from super().problems()
+        yield from TrainingConfig.problems(self)
+        yield from PolicyLossConfig.problems(self)
         yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh)
         neutral = replace(SamplingConfig(), temperature=self.sampling.temperature)
         for key in ("top_k", "top_p", "min_p"):
@@ -147,6 +147,8 @@ class GrpoConfig(TrainingConfig):
                 )
         if self.sampling.temperature == 0:
             yield "sampling.temperature", "0 is greedy: a group of equal responses teaches nothing; give e.g. 1.0"
+        questions, longest = self.questions_per_step, self.lengths.max_new_tokens
+        yield from rollout_problems(self.rewards, questions=questions, swap=self.data.swap, longest=longest)
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,30 @@ class ExportConfig(StageConfig):
     revision: str | None = None  # branch, tag or commit of a hub model; None = its main branch
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"  # of the written weights; keep: as stored
     max_shard_gb: float = knob(5.0, above=0)  # largest weights file, in 10^9 bytes
+
+
+@dataclass(frozen=True)
+class PeersConfig:
+    """Programs of others that do the same work; timed on a CPU only, in float32."""
+
+    python: str | None = None  # interpreter of an environment with torch, transformers and trl; None = no peers
+    folder: str = "tests/peers"  # their scripts
+    compiled: bool = True  # transformers under torch.compile too, which takes a minute to warm up
+
+
+@dataclass(frozen=True)
+class BenchConfig(StageConfig):
+    """Time sampler, SFT step and GRPO step on random weights against the machine's limits and against peers."""
+
+    stage: ClassVar[str] = "bench"
+
+    sizes: tuple[Literal["toy", "tiny", "small", "3b", "7b"], ...] = knob(("tiny", "small"), nonempty=True)
+    cases: tuple[Literal["sampler", "sft", "grpo"], ...] = knob(("sampler", "sft", "grpo"), nonempty=True)
+    repetitions: int = knob(5, at_least=1)  # of each program, after one that compiles; medians are reported
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; trained weights are float32
+    remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
+    mesh: MeshConfig = MeshConfig()
+    peers: PeersConfig = PeersConfig()
 
 
 @dataclass(frozen=True)
@@ -232,6 +258,7 @@ STAGES: dict[str, type[StageConfig]] = {
         GrpoConfig,
         EvaluateConfig,
         ExportConfig,
+        BenchConfig,
         PipelineConfig,
         StudyConfig,
     )

@@ -97,7 +97,7 @@ class Example:
             raise BadInputError(
                 f"record {self.id}: only a pair can be swapped, this one has {len(self.candidates)} candidates"
             )
-        if self.text is not None and isinstance(self.candidates[0], str):
+        if not self.swappable:
             raise BadInputError(
                 f"record {self.id}: its own prompt text already holds the answers in one order; give question and "
                 "answers instead of problem to have both orders judged"
@@ -116,6 +116,12 @@ class Example:
             history=None,
             meta=meta,
         )
+
+    @property
+    def swappable(self) -> bool:
+        """Whether there is another order to show: a pair, unless its own prompt text already holds its answers."""
+        own_answers = self.text is not None and any(isinstance(item, str) for item in self.candidates)
+        return len(self.candidates) == 2 and not own_answers
 
     @property
     def solution(self) -> str | None:

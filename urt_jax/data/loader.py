@@ -70,10 +70,22 @@ def shuffled_epochs(examples: Sequence[Example], *, seed: int) -> Callable[[int]
 
 
 def in_random_order(example: Example, *, seed: int, place: int) -> Example:
-    """Show a pair in one of its two orders by a coin that (seed, place) decides; what cannot be swapped stays."""
-    if len(example.candidates) != 2 or example.response is not None or example.text is not None:
+    """Ask about a pair in one of its two orders by a coin that (seed, place) decides; what cannot be swapped stays.
+
+    A written response is of one order only, and is left out in the other.
+    """
+    if not example.swappable:
         return example
     return example.swapped() if np.random.default_rng([seed, 3, place]).random() < 0.5 else example
+
+
+def with_twins(examples: Sequence[Example]) -> list[Example]:
+    """Return every pair followed by its twin, the same pair in the other order: places 2n and 2n + 1.
+
+    Raises:
+        BadInputError: a record has no other order.
+    """
+    return [order for example in examples for order in (example, example.swapped())]
 
 
 class Prefetcher(Generic[T]):

@@ -6,8 +6,6 @@
 4. a template lays all of it out, escaping whatever was written by a model or a record.
 """
 
-import base64
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,19 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-from PIL import Image
 
-from urt_jax.data.examples import DIMENSIONS, NOUNS, BadInputError, Example, Media
-from urt_jax.data.images import encode_data_url, load_image
-from urt_jax.data.video import load_frames
+from urt_jax.data.examples import DIMENSIONS, BadInputError, Example
 from urt_jax.evals.charts import make_chart
+from urt_jax.evals.completions import CompletionGroup, group_shown
 from urt_jax.evals.pairwise import Judgement
+from urt_jax.evals.pictures import question_shown
 from urt_jax.evals.statistics import Estimate, Summary
-
-_LARGEST_SIDE = 448  # pixels of an embedded picture
-_LOSSLESS_SIDE = 160  # up to this a picture is kept as it is
-_MOST_FRAMES = 6  # shown of a clip
 
 Curve = Sequence[tuple[float, float]]
 
@@ -61,6 +53,7 @@ def write_report(
     summaries: Mapping[str, Mapping[str, Summary]],
     curves: Mapping[str, Curve] | None = None,
     samples: Sequence[Sample] = (),
+    completions: Sequence[CompletionGroup] = (),
     baselines: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     note: str = "",
@@ -68,8 +61,8 @@ def write_report(
     """Write the report of ``summaries[model][mode]`` to ``path`` (``.html``); the file is either whole or not there.
 
     ``curves`` are named ``stage/figure``; ``baselines`` are accuracies of judges that cannot see the pair; ``settings``
-    is any nest of plain values; ``note`` is a line below the title (the protocol). The caller picks the samples:
-    every one of them is embedded.
+    is any nest of plain values; ``note`` is a line below the title (the protocol); ``completions`` are groups of a
+    training step with their rewards. The caller picks samples and completions: every one of them is embedded.
 
     Raises:
         BadInputError: there is nothing to report, a picture cannot be read, or a sample mixes presentation orders.
@@ -88,6 +81,7 @@ def write_report(
         treatments=_treatments(summaries),
         charts=_by_stage([chart for chart in charts if chart is not None]),
         samples=[_sample(sample) for sample in samples],
+        completions=[group_shown(group) for group in completions],
         settings=_flat(settings or {}),
         counts=_counts([s for modes in summaries.values() for s in modes.values()]),
         has_direct_note=any(s.score_agreement.n == 0 for modes in summaries.values() for s in modes.values()),
@@ -97,17 +91,6 @@ def write_report(
     unfinished = path.with_name(f".{path.name}.tmp")
     unfinished.write_text(page, encoding="utf-8")
     unfinished.replace(path)
-
-
-def picture_url(picture: np.ndarray) -> str:
-    """Return a ``uint8 [H, W, 3]`` picture as a data URL: small ones as they are, large ones scaled down as JPEG."""
-    if max(picture.shape[:2]) <= _LOSSLESS_SIDE:
-        return encode_data_url(picture)
-    image = Image.fromarray(picture)
-    image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-    stream = io.BytesIO()
-    image.save(stream, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _template() -> jinja2.Template:
@@ -194,40 +177,14 @@ def _sample(sample: Sample) -> dict[str, Any]:
         )
     swapped = orders == {"swapped"}
     shown = sample.example.swapped() if swapped else sample.example
-    noun = NOUNS.get(shown.task or "", "Candidate")
-    label = shown.label
     gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}
     return {
-        "id": shown.id,
-        "prompt": shown.prompt or shown.text or "",
-        "task": (shown.task or "").replace("_", " "),
-        "difficulty": shown.meta.get("difficulty", ""),
-        "swapped": swapped,
-        "noun": noun,
-        "label": f"{noun} {label} is better" if isinstance(label, int) else "a tie" if label == "tie" else "no label",
-        "context": [_pictures(media, f"record {shown.id}") for media in shown.context],
-        "candidates": [
-            {"better": label == n, "name": f"{noun} {n}", **_candidate(item, f"record {shown.id}, candidate {n}")}
-            for n, item in enumerate(shown.candidates, 1)
-        ],
+        **question_shown(shown, swapped=swapped),
         "judgements": [
             _judged(name, judgement, gold, DIMENSIONS.get(shown.task or "", ()))
             for name, judgement in sample.judgements.items()
         ],
     }
-
-
-def _candidate(item: Media | str, name: str) -> dict[str, Any]:
-    return {"text": item, "frames": []} if isinstance(item, str) else {"text": "", "frames": _pictures(item, name)}
-
-
-def _pictures(media: Media, name: str) -> list[tuple[str, bool]]:
-    """Return (data URL, whether it is so small that its pixels should stay sharp) of a picture or a clip's frames."""
-    if media.kind == "image":
-        frames = [load_image(media, name=name)]
-    else:
-        frames = list(load_frames(media, name=name, max_frames=_MOST_FRAMES))
-    return [(picture_url(frame), max(frame.shape[:2]) <= _LOSSLESS_SIDE) for frame in frames]
 
 
 def _judged(

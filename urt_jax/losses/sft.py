@@ -3,13 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from urt_jax.losses.reductions import LossParts
 from urt_jax.ops.masking import masked_sum
 from urt_jax.types import Array
-
-# Every loss returns (sum, denominator, metrics). All of it adds up over micro-batches and devices, and the step divides
-# once: loss = sum / denominator, each metric = its sum / its count. So the value never depends on how a batch was cut.
-Pair = tuple[Array, Array]
-LossParts = tuple[Array, Array, dict[str, Pair]]
 
 
 def sft_loss(logp_BT: Float[Array, "B T"], loss_mask_BT: Bool[Array, "B T"]) -> LossParts:

@@ -1,14 +1,28 @@
 """From the text of an answer to numbers: the verdict, and the rewards computed from it."""
 
 from urt_jax.rewards.parse import Verdict, parse
-from urt_jax.rewards.verifiable import accuracy_reward, combine, consistency_reward, format_reward, score_agreement
+from urt_jax.rewards.user import RewardError, UserReward, load_reward
+from urt_jax.rewards.verifiable import (
+    accuracy_reward,
+    combine,
+    consistency_reward,
+    format_reward,
+    overlong_reward,
+    score_agreement,
+)
+from urt_jax.rewards.votes import swap_consistency
 
 __all__ = [
+    "RewardError",
+    "UserReward",
     "Verdict",
     "accuracy_reward",
     "combine",
     "consistency_reward",
     "format_reward",
+    "load_reward",
+    "overlong_reward",
     "parse",
     "score_agreement",
+    "swap_consistency",
 ]

@@ -1,4 +1,4 @@
-"""Rewards that a rule can check: the form, the answer, and whether the answer follows from the written scores."""
+"""Rewards that a rule can check: form, answer, length, and whether the answer follows from the written scores."""
 
 from collections.abc import Mapping
 
@@ -56,10 +56,24 @@ def score_agreement(verdict: Verdict) -> bool:
     return summed and (higher > 0 if verdict.winner == 1 else higher < 0)
 
 
+def overlong_reward(tokens: int, *, longest: int, cache: int) -> float:
+    """Return the soft over-long penalty of a response of ``tokens`` tokens (DAPO, arXiv 2503.14476, eq. 13).
+
+    0 up to ``longest - cache`` tokens, from there down in a straight line to -1 at ``longest``, and -1 beyond.
+
+    Raises:
+        ValueError: ``cache`` is not from 1 to ``longest``.
+    """
+    if not 1 <= cache <= longest:
+        raise ValueError(f"cache is {cache} tokens, longest is {longest}: give a cache from 1 to {longest}")
+    return 0.0 - min(max(tokens - (longest - cache), 0) / cache, 1.0)
+
+
 def combine(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
     """Return the weighted sum of reward parts of one shape (``[Q, R]``), float32.
 
-    NaN in a part means not given and adds nothing; where no part is given the sum is NaN (as in TRL).
+    NaN in a part means not given and adds nothing; where no part of a weight other than 0 is given the sum is NaN (as
+    in TRL, where a part of weight 0 counts as given too).
 
     Raises:
         ValueError: parts and weights do not have the same names, or parts differ in shape.
@@ -71,6 +85,11 @@ def combine(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np
     shapes = {name: np.shape(part) for name, part in parts.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"reward parts differ in shape: {shapes}; each needs one value per response")
-    stacked = np.stack([weights[name] * np.asarray(part, np.float32) for name, part in parts.items()])
-    missing = np.isnan(stacked).all(axis=0)
-    return np.where(missing, np.nan, np.nansum(stacked, axis=0)).astype(np.float32)
+    shape = next(iter(shapes.values()))
+    total, given = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    for name, part in parts.items():
+        if weights[name]:
+            values = np.asarray(part, np.float32)
+            total += np.float32(weights[name]) * np.where(np.isnan(values), np.float32(0), values)
+            given |= ~np.isnan(values)
+    return np.where(given, total, np.float32("nan"))

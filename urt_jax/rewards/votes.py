@@ -1,15 +1,16 @@
-"""Verdicts on the same pair put together: the other presentation order mirrored, and votes counted."""
+"""Verdicts on the same pair put together: the other presentation order mirrored, votes counted, orders compared."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from urt_jax.rewards.parse import Verdict
+from urt_jax.rewards.parse import Verdict, parse
 
 
 def mirrored(verdict: Verdict) -> Verdict:
     """Return a verdict on the swapped pair as a verdict on the pair in its given order."""
     return Verdict(
-        winner={1: 2, 2: 1}.get(verdict.winner, verdict.winner) if isinstance(verdict.winner, int) else verdict.winner,
+        winner=_other_side(verdict.winner),
         scores={name: (b, a) for name, (a, b) in verdict.scores.items()},
         totals=None if verdict.totals is None else (verdict.totals[1], verdict.totals[0]),
         margin=None if verdict.margin is None else -verdict.margin,
@@ -41,3 +42,23 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
     winner = 1 if votes[1] > votes[2] else 2
     leading = next(v for v in verdicts if v.winner == winner)
     return Verdict(winner, leading.scores, leading.totals, margin, leading.reasoning, leading.text, None)
+
+
+def swap_consistency(texts: Sequence[str], swapped: Sequence[str]) -> list[float]:
+    """Return for each response the share of the responses to the swapped pair that give the mirrored verdict.
+
+    Only responses of the strict form have a verdict: one without agrees with none (0) and has no say about others.
+    Where no response to the swapped pair has one there is nothing to compare with: all are NaN.
+    """
+    mirrors = [_other_side(winner) for winner in _winners(swapped) if winner is not None]
+    if not mirrors:
+        return [math.nan] * len(texts)
+    return [mirrors.count(winner) / len(mirrors) if winner is not None else 0.0 for winner in _winners(texts)]
+
+
+def _winners(texts: Sequence[str]) -> list[int | str | None]:
+    return [parse(text).winner for text in texts]
+
+
+def _other_side(winner: int | str | None) -> int | str | None:
+    return 3 - winner if isinstance(winner, int) else winner

@@ -12,7 +12,7 @@ from urt_jax.config import GrpoConfig
 from urt_jax.data.examples import Example
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS, Protocol
-from urt_jax.evals.statistics import summarize
+from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.stages.records import labelled_pool
@@ -27,6 +27,7 @@ class HeldOut:
 
     text: str
     figures: dict[str, Any]
+    summaries: dict[str, Summary]  # by mode
 
 
 def judge(
@@ -95,4 +96,4 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         )
         summaries[mode] = summarize(judgements, seed=config.seed)
     figures = {mode: summary.as_json() for mode, summary in summaries.items()}
-    return HeldOut(format_table(result_rows({f"{when} GRPO": summaries})), figures)
+    return HeldOut(format_table(result_rows({f"{when} GRPO": summaries})), figures, summaries)

@@ -62,8 +62,7 @@ def with_picking(example: Example, data: DataConfig) -> Example:
 
 def shuffled_order(example: Example, seed: int) -> Example:
     """Return a pair as it is or swapped, drawn from (``seed``, record id); what cannot be swapped stays as it is."""
-    own_answers = example.text is not None and any(isinstance(item, str) for item in example.candidates)
-    if len(example.candidates) != 2 or own_answers:
+    if not example.swappable:
         return example
     return example.swapped() if hashlib.sha256(f"{seed}:{example.id}".encode()).digest()[0] % 2 else example
 
@@ -107,14 +106,24 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
     return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template)
 
 
+def question_pool(data: DataConfig, *, seed: int) -> list[Example]:
+    """Return the pairs of a bounded source with a better side, in the order they are written.
+
+    Who asks draws the order of every showing anew; an order drawn once a record would add nothing to that.
+
+    Raises:
+        BadInputError: as ``labelled_pool``.
+    """
+    return [e for e in labelled_pool(replace(data, swap=False), seed=seed).examples if isinstance(e.label, int)]
+
+
 def question_source(data: DataConfig, *, seed: int) -> Source:
     """Return an endless stream of labelled questions, each shown in a random order where ``data.swap`` asks for it."""
     get: Callable[[int], Example]
     if data.path == "scenes" and data.count is None:
         get = partial(drawn_scene, data)
     else:
-        labelled = [e for e in labelled_pool(data, seed=seed).examples if isinstance(e.label, int)]
-        get = shuffled_epochs(labelled, seed=seed)
+        get = shuffled_epochs(question_pool(data, seed=seed), seed=seed)
     if not data.swap:
         return Source(data.weight, get, data.template)
     return Source(data.weight, lambda place: in_random_order(get(place), seed=seed, place=place), data.template)

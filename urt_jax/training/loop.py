@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -21,6 +21,17 @@ from urt_jax.training.state import TrainState
 
 # state, step -> the next state and its figures (device scalars are fine)
 Advance = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any]]]
+
+
+@runtime_checkable
+class Carried(Protocol):
+    """What a stage keeps from step to step beside the state; its advance depends on it too."""
+
+    def saved(self) -> dict[str, Any]:
+        """Return it as JSON, to be saved with a checkpoint."""
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what ``saved`` returned when the checkpoint was made."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +57,13 @@ def train(
     *,
     title: str,
     after_step: Callable[[int], None] | None = None,
+    carried: Carried | None = None,
 ) -> TrainState:
     """Advance ``state`` to ``settings.steps``, resuming from ``folder/checkpoints``, and return it.
 
     A run killed at any time and called again ends with the same parameters, bit for bit: ``advance`` must depend on
-    the state and the step number alone. Frozen parameters are not saved; they come from the model the run started with.
+    the state, the step number and what is ``carried`` alone. Frozen parameters are not saved; they come from the model
+    the run started with.
 
     Raises:
         Preempted: after a SIGTERM, once the state is saved.
@@ -61,7 +74,9 @@ def train(
         start = 0
         if found is not None:
             # Not state.step: that counts updates, of which a step of this loop may take several.
-            start, kept, _ = found
+            start, kept, beside = found
+            if carried is not None:
+                carried.restore(beside["carried"])
             state = state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"])
         bar = tqdm(total=settings.steps, initial=start, desc=title, unit="step", dynamic_ncols=True, smoothing=0.1)
         with MetricsWriter(folder, resume_step=start) as writer, bar:
@@ -79,7 +94,8 @@ def train(
                 if last or notice.arrived or (step + 1) % settings.save_every == 0:
                     _log(writer, bar, *waiting, settings)
                     waiting = None
-                    store.save(step + 1, _saved(state), {"step": step + 1})
+                    beside = {"step": step + 1} | ({} if carried is None else {"carried": carried.saved()})
+                    store.save(step + 1, _saved(state), beside)
                 if notice.arrived and not last:
                     raise Preempted(f"saved after step {step + 1} of {settings.steps} in {folder}")
     return state

@@ -1,45 +1,134 @@
 """Where strings and RL meet: sampled texts become rewards, rewards become advantages and the batch of an update."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
 
+from urt_jax.data.examples import Example
 from urt_jax.generation.sampler import Samples
-from urt_jax.losses.grpo import group_advantages
-from urt_jax.rewards.verifiable import accuracy_reward, combine, consistency_reward, format_reward
+from urt_jax.losses.advantages import group_advantages
+from urt_jax.rewards.user import UserReward
+from urt_jax.rewards.verifiable import accuracy_reward, combine, consistency_reward, format_reward, overlong_reward
+from urt_jax.rewards.votes import swap_consistency
 from urt_jax.training.steps import GrpoBatch
-from urt_jax.types import PromptedRows, Rollout
-
-# name -> (text, solution) -> number; a user's reward has the same form
-REWARDS: dict[str, Callable[[str, str], float]] = {
-    "format": lambda text, solution: format_reward(text),
-    "accuracy": accuracy_reward,
-    "consistency": lambda text, solution: consistency_reward(text),
-}
+from urt_jax.types import Batch, PromptedRows, Rollout
 
 
-def score_texts(texts: Sequence[str], solutions: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return every reward part ``float32 [Q, R]`` of question-major texts, weighted or not."""
-    responses = len(texts) // len(solutions)
-    pairs = [(text, solutions[row // responses]) for row, text in enumerate(texts)]
-    return {
-        name: np.array([reward(*pair) for pair in pairs], np.float32).reshape(len(solutions), responses)
-        for name, reward in REWARDS.items()
+@dataclass(frozen=True)
+class Scoring:
+    """The reward parts of a run beside form, answer and sums, which every run has."""
+
+    twins: bool = False  # questions 2n and 2n + 1 are one pair in both orders: compare their verdicts
+    overlong: tuple[int, int] | None = None  # (longest, cache) in tokens of the soft over-long penalty
+    user: tuple[UserReward, ...] = ()
+
+
+def score_texts(
+    texts: Sequence[str], lengths: Sequence[int], questions: Sequence[Example], scoring: Scoring
+) -> dict[str, np.ndarray]:
+    """Return every reward part ``float32 [Q, R]`` of question-major texts of these lengths in tokens, NaN = missing.
+
+    ``swap_consistency`` and ``overlong`` are there where ``scoring`` asks for them, a user's rewards under their names.
+
+    Raises:
+        RewardError: a user's reward failed, or gave no number.
+    """
+    responses = len(texts) // len(questions)
+    shown = [(text, questions[row // responses]) for row, text in enumerate(texts)]
+    parts: dict[str, list[float]] = {
+        "format": [format_reward(text) for text in texts],
+        "accuracy": [accuracy_reward(text, str(question.solution)) for text, question in shown],
+        "consistency": [consistency_reward(text) for text in texts],
     }
+    if scoring.twins:
+        groups = [texts[start : start + responses] for start in range(0, len(texts), responses)]
+        parts["swap_consistency"] = [
+            share for q, group in enumerate(groups) for share in swap_consistency(group, groups[q ^ 1])
+        ]
+    if scoring.overlong is not None:
+        longest, cache = scoring.overlong
+        parts["overlong"] = [overlong_reward(int(length), longest=longest, cache=cache) for length in lengths]
+    for reward in scoring.user:
+        parts[reward.name] = [reward.score(text=t, solution=str(q.solution), example=q) for t, q in shown]
+    return {name: np.array(part, np.float32).reshape(-1, responses) for name, part in parts.items()}
 
 
-def make_rollout(samples: Samples, ids: Sequence[str], solutions: Sequence[str], *, policy_step: int) -> Rollout:
-    """Score sampled responses and keep everything a later update needs."""
+def make_rollout(
+    samples: Samples,
+    ids: Sequence[str],
+    questions: Sequence[Example],
+    scoring: Scoring | None = None,
+    *,
+    policy_step: int,
+) -> Rollout:
+    """Score sampled responses and keep everything a later update needs.
+
+    Raises:
+        RewardError: as ``score_texts``.
+    """
+    lengths = samples.mask_BU.sum(axis=1).tolist()
     return Rollout(
         policy_step=policy_step,
         prompt_ids=tuple(ids),
         completions_BU=samples.tokens_BU,
         completion_mask_BU=samples.mask_BU,
         sampler_logp_BU=samples.logp_BU,
-        rewards=score_texts(samples.texts, solutions),
+        rewards=score_texts(samples.texts, lengths, questions, scoring or Scoring()),
         texts=samples.texts,
     )
+
+
+def spread_groups(rollout: Rollout, weights: Mapping[str, float]) -> np.ndarray:
+    """Return which groups have rewards that differ, ``bool [Q]``: the others teach nothing (advantage 0)."""
+    total = combine(rollout.rewards, weights)
+    highest, lowest = np.where(np.isnan(total), -np.inf, total), np.where(np.isnan(total), np.inf, total)
+    return highest.max(axis=1) > lowest.min(axis=1)
+
+
+def groups_to_keep(spread_of: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Return Q places (rollout, group): those of the first rollout, groups without spread replaced by later ones with.
+
+    ``spread_of`` says of each rollout which groups have spread (dynamic sampling, DAPO, arXiv 2503.14476, eq. 11).
+    """
+    first, *later = spread_of
+    kept = [(0, int(group)) for group in range(len(first))]
+    found = [(n, int(group)) for n, spread in enumerate(later, 1) for group in np.flatnonzero(spread)]
+    for place, better in zip(np.flatnonzero(~first), found):
+        kept[place] = better
+    return kept
+
+
+def join_groups(
+    drawn: Sequence[tuple[Samples, Rollout]], kept: Sequence[tuple[int, int]], prompts: Batch
+) -> tuple[Samples, Rollout]:
+    """Return the ``kept`` (rollout, group) places of several rollouts as one; ``prompts`` are theirs, in this order."""
+    rollouts = [rollout for _, rollout in drawn]
+    first = rollouts[0]
+    responses = len(first.texts) // len(first.prompt_ids)
+
+    def rows(parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([parts[n][q * responses : (q + 1) * responses] for n, q in kept])
+
+    texts = tuple(text for n, q in kept for text in rollouts[n].texts[q * responses : (q + 1) * responses])
+    joined = first._replace(
+        prompt_ids=tuple(rollouts[n].prompt_ids[q] for n, q in kept),
+        completions_BU=rows([rollout.completions_BU for rollout in rollouts]),
+        completion_mask_BU=rows([rollout.completion_mask_BU for rollout in rollouts]),
+        sampler_logp_BU=rows([rollout.sampler_logp_BU for rollout in rollouts]),
+        rewards={name: np.stack([rollouts[n].rewards[name][q] for n, q in kept]) for name in first.rewards},
+        texts=texts,
+    )
+    samples = Samples(
+        prompts=prompts,
+        next_position_Q=np.array([drawn[n][0].next_position_Q[q] for n, q in kept]),
+        tokens_BU=joined.completions_BU,
+        mask_BU=joined.completion_mask_BU,
+        logp_BU=joined.sampler_logp_BU,
+        texts=texts,
+    )
+    return samples, joined
 
 
 def advantages_of(rollout: Rollout, weights: Mapping[str, float], *, scale: str) -> np.ndarray:
@@ -59,18 +148,31 @@ def rows_to_train(advantage_B: np.ndarray, *, responses: int, sizes: Sequence[in
     return (groups[:, None] * responses + np.arange(responses)).reshape(-1)
 
 
+def ended_rows(tokens_BU: np.ndarray, mask_BU: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+    """Return which rows end in one of the end tokens, ``bool [B]``; the others ran to the limit (are truncated)."""
+    lengths = mask_BU.sum(axis=1)
+    return (lengths > 0) & np.isin(tokens_BU[np.arange(len(lengths)), np.maximum(lengths, 1) - 1], ends)
+
+
 def make_grpo_batch(
-    samples: Samples, advantage_B: np.ndarray, *, temperature: float, trained: np.ndarray | None = None
+    samples: Samples,
+    advantage_B: np.ndarray,
+    *,
+    temperature: float,
+    trained: np.ndarray | None = None,
+    in_loss_B: np.ndarray | None = None,
 ) -> GrpoBatch:
     """Build the update's batch of the ``trained`` rows (by default all).
 
     Old and reference log-probabilities are zeros until they are scored. The frames of all questions stay, so that
-    every batch of a size has one shape.
+    every batch of a size has one shape. Rows that are not ``in_loss_B`` (by default all are) are masked as a whole, as
+    TRL masks truncated completions: no gradient, no metric, no share in a count of tokens.
     """
     kept = np.arange(len(advantage_B)) if trained is None else trained
     idle = np.setdiff1d(np.arange(len(advantage_B)), kept)
     responses = len(advantage_B) // len(samples.next_position_Q)
-    rows = PromptedRows(samples.prompts, samples.next_position_Q, samples.tokens_BU, samples.mask_BU)
+    mask_BU = samples.mask_BU if in_loss_B is None else samples.mask_BU & in_loss_B[:, None]
+    rows = PromptedRows(samples.prompts, samples.next_position_Q, samples.tokens_BU, mask_BU)
     zeros = np.zeros_like(samples.logp_BU[kept])
     return GrpoBatch(
         rows=rows.take_groups(kept[::responses] // responses),
@@ -78,37 +180,6 @@ def make_grpo_batch(
         old_logp_BU=zeros,
         ref_logp_BU=zeros,
         sampler_logp_BU=samples.logp_BU[kept],
-        idle_mask_XU=samples.mask_BU[idle],
+        idle_mask_XU=mask_BU[idle],
         temperature=np.array(temperature, np.float32),
     )
-
-
-def rollout_figures(rollout: Rollout, weights: Mapping[str, float], ends: Sequence[int]) -> dict[str, float]:
-    """Return the figures of one rollout under the names people have dashboards for (TRL's).
-
-    A completion is clipped when its last token is no end token: it ran to the limit.
-    """
-    lengths = rollout.completion_mask_BU.sum(axis=1)
-    last = rollout.completions_BU[np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
-    ended = np.isin(last, ends)
-    total = combine(rollout.rewards, weights)
-    spread = total.max(axis=1) - total.min(axis=1)
-    accuracy = rollout.rewards["accuracy"]
-    figures = {
-        "reward": float(total.mean()),
-        "reward_std": float(total.std(axis=1, ddof=1).mean()),
-        "frac_reward_zero_std": float((spread == 0).mean()),
-        "all_right": float((accuracy == 1).all(axis=1).mean()),
-        "all_wrong": float((accuracy == 0).all(axis=1).mean()),
-        "parse_failure": float((rollout.rewards["format"] == 0).mean()),
-        "completions/mean_length": float(lengths.mean()),
-        "completions/min_length": float(lengths.min()),
-        "completions/max_length": float(lengths.max()),
-        "completions/clipped_ratio": float(1.0 - ended.mean()),
-    }
-    if ended.any():
-        figures["completions/mean_terminated_length"] = float(lengths[ended].mean())
-    for name, values in rollout.rewards.items():
-        figures[f"rewards/{name}/mean"] = float(values.mean())
-        figures[f"rewards/{name}/std"] = float(values.std(ddof=1))
-    return figures

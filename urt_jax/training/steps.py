@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Bool, Float
 
-from urt_jax.losses.grpo import policy_loss
+from urt_jax.losses.grpo import entropy_bonus, policy_loss
+from urt_jax.losses.reductions import LossParts, add_term
 from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps
@@ -50,6 +51,13 @@ class PolicyLoss:
     clip_low: float
     clip_high: float
     kl_coef: float
+    delta: float | None = None
+    cispo_cap: float = 5.0
+    sapo_temperature_pos: float = 1.0
+    sapo_temperature_neg: float = 1.05
+    kl_kind: str = "k3"
+    importance_cap: float | None = None
+    entropy_coef: float = 0.0  # weight of the mean token entropy, which is taken off the loss
 
 
 def score_completions(
@@ -58,10 +66,13 @@ def score_completions(
     rows: PromptedRows,
     temperature: Float[Array, ""],
     suppressed_V: Bool[Array, " V"],
+    *,
+    entropy_gradient: bool = False,
 ) -> CompletionScores:
     """Score every completion token from the hidden state before it; each prompt is run once for all its completions.
 
-    The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists.
+    The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists. The entropy is detached
+    unless ``entropy_gradient``.
     """
     prompts_QSD, hidden_BUD = run(model, params, rows, method="hidden_with_responses")
     responses = hidden_BUD.shape[0] // prompts_QSD.shape[0]
@@ -74,9 +85,52 @@ def score_completions(
         jnp.asarray(rows.tokens_BU).reshape(-1),
         temperature=temperature,
         suppress_V=suppressed_V,
+        entropy_gradient=entropy_gradient,
     )
     shape = before.shape[:2]
     return CompletionScores(logp.reshape(shape), entropy.reshape(shape))
+
+
+def scored_policy_loss(
+    scores: CompletionScores, batch: GrpoBatch, loss: PolicyLoss, *, first_update: bool
+) -> LossParts:
+    """Return the parts of the policy loss of a scored batch, the entropy bonus in its sum.
+
+    Without an entropy coefficient the entropy is a figure only. ``scores`` carry the gradient.
+
+    Raises:
+        ValueError: an entropy coefficient with rows left out; and as ``losses.grpo.policy_loss``.
+    """
+    mask_BU, left_out = jnp.asarray(batch.rows.mask_BU), batch.idle_mask_XU.shape[0]
+    if loss.entropy_coef and left_out:
+        raise ValueError(
+            f"entropy_coef is {loss.entropy_coef} but {left_out} rows were left out (idle_mask_XU): rows without "
+            "advantage still have an entropy gradient, keep them all"
+        )
+    total, denominator, metrics = policy_loss(
+        loss.kind,
+        logp_BT=scores.logp_BU,
+        old_logp_BT=None if first_update else batch.old_logp_BU,
+        ref_logp_BT=batch.ref_logp_BU if loss.kl_coef else None,
+        sampler_logp_BT=batch.sampler_logp_BU,
+        advantage_B=batch.advantage_B,
+        mask_BT=mask_BU,
+        clip_low=loss.clip_low,
+        clip_high=loss.clip_high,
+        delta=loss.delta,
+        cispo_cap=loss.cispo_cap,
+        sapo_temperature_pos=loss.sapo_temperature_pos,
+        sapo_temperature_neg=loss.sapo_temperature_neg,
+        kl_kind=loss.kl_kind,
+        kl_coef=loss.kl_coef,
+        importance_cap=loss.importance_cap,
+        max_tokens=mask_BU.shape[1],
+        idle_mask_XT=batch.idle_mask_XU,
+    )
+    bonus, tokens, figures = entropy_bonus(scores.entropy_BU, mask_BU)
+    if loss.entropy_coef:
+        total = add_term((total, denominator), (bonus, tokens), loss.entropy_coef)
+    return total, denominator, {**metrics, **figures}
 
 
 def sft_train_step(
@@ -121,30 +175,14 @@ def grpo_train_step(
     the log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with
     a KL term.
     """
-    width = batch.old_logp_BU.shape[1]
-    mask = jnp.asarray(batch.rows.mask_BU)
 
     def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
         params = merge_params(trainable, state.frozen)
-        scores = score_completions(model, params, batch.rows, batch.temperature, suppressed_V)
-        total, denominator, metrics = policy_loss(
-            loss.kind,
-            logp_BT=scores.logp_BU,
-            old_logp_BT=None if first_update else batch.old_logp_BU,
-            ref_logp_BT=batch.ref_logp_BU if loss.kl_coef else None,
-            sampler_logp_BT=batch.sampler_logp_BU,
-            advantage_B=batch.advantage_B,
-            mask_BT=mask,
-            clip_low=loss.clip_low,
-            clip_high=loss.clip_high,
-            kl_coef=loss.kl_coef,
-            max_tokens=width,
-            idle_mask_XT=batch.idle_mask_XU,
+        scores = score_completions(
+            model, params, batch.rows, batch.temperature, suppressed_V, entropy_gradient=bool(loss.entropy_coef)
         )
-        entropy = (jnp.where(mask, jax.lax.stop_gradient(scores.entropy_BU), 0.0).sum(), mask.sum())
-        gap = jnp.where(mask, jnp.abs(jax.lax.stop_gradient(scores.logp_BU) - batch.sampler_logp_BU), 0.0)
-        extra = {"entropy": entropy, "sampling/sampling_logp_difference/max": gap.max()}
-        return total, (denominator, {**metrics, **extra})
+        total, denominator, metrics = scored_policy_loss(scores, batch, loss, first_update=first_update)
+        return total, (denominator, metrics)
 
     return _update(state, loss_fn, optimizer)
 

@@ -1,0 +1,68 @@
+"""KL estimates by hand, and what their docstrings say of bias, by exact sums over a small vocabulary."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from urt_jax.losses.kl import KL_KINDS, k1_kl, k2_kl, k3_kl
+
+KINDS = [k1_kl, k2_kl, k3_kl]
+
+
+def test_values_by_hand():
+    mask = jnp.array([[True, True, False]])
+    logp, ref = jnp.array([[0.0, -1.0, 7.0]]), jnp.array([[0.0, -2.0, jnp.nan]])
+    np.testing.assert_allclose(k1_kl(logp, ref, mask), [[0.0, 1.0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(k2_kl(logp, ref, mask), [[0.0, 0.5, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(k3_kl(logp, ref, mask), [[0.0, np.exp(-1.0) + 1.0 - 1.0, 0.0]], rtol=1e-6)
+
+
+def test_gradients_by_hand():
+    """d/dlogp: 1, logp - ref, 1 - exp(ref - logp)."""
+    mask, logp, ref = jnp.ones((1, 2), bool), jnp.array([[-1.0, -3.0]]), jnp.array([[-2.0, -1.0]])
+    expected = [[1.0, 1.0], [1.0, -2.0], [1 - np.exp(-1.0), 1 - np.exp(2.0)]]
+    for estimate, gradient in zip(KINDS, expected):
+        got = jax.grad(lambda x, k=estimate: jnp.sum(k(x, ref, mask)))(logp)
+        np.testing.assert_allclose(got, [gradient], rtol=1e-6)
+
+
+@pytest.mark.parametrize("estimate", KINDS)
+def test_wild_and_masked_values_stay_finite(estimate):
+    mask = jnp.array([[True, True, True, False]])
+    logp, ref = jnp.array([[0.0, -500.0, 500.0, jnp.nan]]), jnp.array([[0.0, 0.0, 0.0, jnp.nan]])
+    assert np.isfinite(estimate(logp, ref, mask)).all()
+    assert float(estimate(logp, ref, mask)[0, 3]) == 0.0
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(estimate(x, ref, mask)))(logp)).all()
+
+
+def test_bias_of_values_and_gradients_is_as_told():
+    """Expectations over all five tokens of a policy p beside a reference q, with respect to the policy's logits."""
+    rng = np.random.default_rng(0)
+    logits, ref_logits = jnp.asarray(rng.normal(size=(2, 5)), jnp.float32)
+    q = jax.nn.log_softmax(ref_logits)
+
+    def kl(x, y):
+        return jnp.sum(jnp.exp(x) * (x - y))
+
+    def expected_loss(logits, estimate):
+        logp = jax.nn.log_softmax(logits)
+        each = estimate(logp[None], q[None], jnp.ones((1, 5), bool))[0]
+        return jnp.sum(jax.lax.stop_gradient(jnp.exp(logp)) * each)
+
+    policy_to_ref = jax.grad(lambda x: kl(jax.nn.log_softmax(x), q))(logits)
+    ref_to_policy = jax.grad(lambda x: kl(q, jax.nn.log_softmax(x)))(logits)
+    gradients = [jax.grad(expected_loss)(logits, estimate) for estimate in KINDS]
+    np.testing.assert_allclose(gradients[0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(gradients[1], policy_to_ref, atol=1e-6)
+    np.testing.assert_allclose(gradients[2], ref_to_policy, atol=1e-6)
+    assert np.abs(policy_to_ref - ref_to_policy).max() > 0.01
+    exact = float(kl(jax.nn.log_softmax(logits), q))
+    values = [float(expected_loss(logits, estimate)) for estimate in KINDS]
+    assert values[0] == pytest.approx(exact, rel=1e-5)
+    assert values[2] == pytest.approx(exact, rel=1e-5)
+    assert abs(values[1] - exact) > 0.01
+
+
+def test_the_table_has_every_kind():
+    assert {"k1": k1_kl, "k2": k2_kl, "k3": k3_kl, "none": None} == KL_KINDS

@@ -1,0 +1,71 @@
+"""Rewards of the user's own, named ``"package.module:function"`` in the settings and imported once."""
+
+import difflib
+import importlib
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class RewardError(RuntimeError):
+    """A user's reward that cannot be found, or that failed on a response; it is never passed over."""
+
+
+@dataclass(frozen=True)
+class UserReward:
+    """One reward of the user: ``name`` is its function's, ``function`` takes ``(*, text, solution, example)``."""
+
+    name: str
+    function: Callable[..., Any]
+
+    def score(self, *, text: str, solution: str, example: Any) -> float:
+        """Return the reward of one response; the function's None is NaN, a reward that is not given.
+
+        Raises:
+            RewardError: the function raised (its own error is the cause), or gave no finite number and not None.
+        """
+        where = f"reward {self.name!r} on record {getattr(example, 'id', '?')}"
+        try:
+            value = self.function(text=text, solution=solution, example=example)
+        except Exception as error:
+            raise RewardError(f"{where} raised {type(error).__name__}: {error}") from error
+        if value is None:
+            return math.nan
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            kind = type(value).__name__
+            raise RewardError(f"{where} gave {value!r} ({kind}); give a finite number, or None where there is none")
+        return float(value)
+
+
+def load_reward(spec: str) -> UserReward:
+    """Import the function that ``spec`` names.
+
+    Raises:
+        RewardError: ``spec`` is not ``module:function``, there is no such module or function, or importing fails.
+    """
+    module_name, _, function_name = spec.partition(":")
+    if not module_name or not function_name.isidentifier():
+        raise RewardError(f"reward {spec!r} names no function; give module:function, such as my_rewards:brevity")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise RewardError(_why_no_module(spec, module_name, error)) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        near = difflib.get_close_matches(function_name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+        raise RewardError(f"reward {spec!r}: module {module_name!r} has no function {function_name!r}; {hint}")
+    return UserReward(function_name, function)
+
+
+def _why_no_module(spec: str, module: str, error: Exception) -> str:
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    if missing and (module == missing or module.startswith(f"{missing}.")):
+        return (
+            f"reward {spec!r}: there is no module {missing!r}; run from the folder that holds it, or put that folder "
+            "on PYTHONPATH"
+        )
+    return f"reward {spec!r}: importing {module!r} raised {type(error).__name__}: {error}; mend the module"

@@ -1,0 +1,104 @@
+"""What a GRPO run leaves to be read: groups of responses on schedule, and the report with its last ones in pictures.
+
+1. ``samples/step-<n>.jsonl`` holds a line a question of that step: every response with its reward parts;
+2. ``report.html`` holds the held-out tables before and after, the curves, and the last sampled questions as they were
+   shown.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from urt_jax.config import GrpoConfig, as_json
+from urt_jax.evals.completions import Completion, CompletionGroup
+from urt_jax.evals.report import Curve, write_report
+from urt_jax.evals.statistics import Summary
+from urt_jax.rewards.verifiable import combine
+from urt_jax.stages.questions import QuestionFeed
+from urt_jax.stages.rollouts import StepRollout
+from urt_jax.training.metrics import read_metrics
+
+CURVES = ("reward", "loss", "entropy", "kl", "grad_norm", "parse_failure", "frac_reward_zero_std", "all_right",
+          "all_wrong", "completions/mean_length", "curriculum/active", "extra_rollouts")  # fmt: skip
+SHOWN_QUESTIONS = 8  # of the last sampled step
+
+
+def write_samples(folder: Path, step: int, made: StepRollout, weights: Mapping[str, float]) -> None:
+    """Write the questions of a step (0 = the first) with all responses; a missing reward is null."""
+    path = folder / "samples" / f"step-{step + 1:06d}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rollout, total = made.rollout, combine(made.rollout.rewards, weights)
+    responses = total.shape[1]
+    lines = [
+        {
+            "id": question.example.id,
+            "item": question.item,
+            "stream": question.stream,
+            "solution": question.example.solution,
+            "responses": [
+                {
+                    "text": rollout.texts[q * responses + r],
+                    "reward": _number(total[q, r]),
+                    "rewards": {name: _number(part[q, r]) for name, part in rollout.rewards.items()},
+                }
+                for r in range(responses)
+            ],
+        }
+        for q, question in enumerate(made.questions)
+    ]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def write_run_report(
+    config: GrpoConfig, folder: Path, feed: QuestionFeed, summaries: Mapping[str, Mapping[str, Summary]]
+) -> Path:
+    """Write ``report.html`` of a finished run and return its path.
+
+    Raises:
+        BadInputError: a picture of a question cannot be read any more.
+    """
+    path = folder / "report.html"
+    write_report(
+        path,
+        title="urt_jax: GRPO",
+        summaries=summaries,
+        curves=_curves(read_metrics(folder)),
+        completions=last_completions(folder, feed),
+        settings=as_json(config),
+    )
+    return path
+
+
+def last_completions(folder: Path, feed: QuestionFeed) -> list[CompletionGroup]:
+    """Return the first questions of the last sampled step, as they were shown, with their responses."""
+    files = sorted((folder / "samples").glob("step-*.jsonl"))
+    if not files:
+        return []
+    step = int(files[-1].stem.removeprefix("step-")) - 1
+    lines = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()[:SHOWN_QUESTIONS]]
+    return [
+        CompletionGroup(feed.example(line["item"], step, stream=line["stream"]), _completions(line["responses"]))
+        for line in lines
+    ]
+
+
+def _completions(responses: Sequence[Mapping[str, Any]]) -> list[Completion]:
+    return [Completion(response["text"], response["rewards"], response["reward"]) for response in responses]
+
+
+def _curves(lines: Sequence[Mapping[str, float]]) -> dict[str, Curve]:
+    """Return what is drawn: the fixed figures and the mean of every reward part, where a run has them twice."""
+    parts = [name for name in (lines[-1] if lines else {}) if name.startswith("rewards/") and name.endswith("/mean")]
+    curves = {
+        f"GRPO/{name}": [(line["step"], line[name]) for line in lines if math.isfinite(line.get(name, math.nan))]
+        for name in (*CURVES[:1], *parts, *CURVES[1:])
+    }
+    return {name: points for name, points in curves.items() if len(points) > 1}
+
+
+def _number(value: np.floating) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,161 @@
+"""Which questions a GRPO step asks: in passes over the records, or as a curriculum finds them worth asking.
+
+1. records come from an endless source by their place, or from a bounded pool by what the answers so far say of them;
+2. each is shown in an order drawn by (seed, place), or, as twins, in both orders in one step;
+3. prompt shapes are planned once: over all steps of a run, or, for a pool, over whatever a step could draw from it.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from urt_jax.config import GrpoConfig
+from urt_jax.data.collate import Buckets, Need, length_of, need_of, plan_buckets
+from urt_jax.data.curriculum import (
+    CurriculumRules,
+    draw_items,
+    in_pool,
+    note_answers,
+    pool_as_json,
+    pool_from_json,
+    start_pool,
+)
+from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.loader import in_random_order, with_twins
+from urt_jax.stages.records import Encoder, question_pool, question_source
+from urt_jax.types import EncodedChat
+
+
+class Question(NamedTuple):
+    """One question of a step."""
+
+    example: Example
+    chat: EncodedChat
+    stream: str  # its name in the random streams: the record's id, a twin's with "#swapped" behind it
+    item: int  # its record: place in the source, or in the pool
+
+
+class QuestionFeed:
+    """Draws the questions of any step; a pool also keeps what the rollouts said of its items, for a checkpoint."""
+
+    def __init__(self, config: GrpoConfig, encoder: Encoder) -> None:
+        self._config, self._encoder = config, encoder
+        self.twins = config.rewards.swap_consistency > 0
+        self._records = config.questions_per_step // (2 if self.twins else 1)  # drawn in a step
+        self.pooled = config.curriculum.active or config.dynamic_sampling > 0
+        self._rules = CurriculumRules(**dataclasses.asdict(config.curriculum))
+        if self.pooled:
+            self._pool = self._open_pool()
+            self._start = self._state = start_pool(self._pool)
+        else:
+            self._source = question_source(config.data, seed=config.seed)
+
+    def draw(self, step: int, taken: Collection[int] = ()) -> list[Question]:
+        """Return the Q questions of a step, twins next to each other; of a pool none whose item is ``taken``."""
+        first, count = step * self._records, self._records
+        items: Sequence[int] = range(first, first + count)
+        if self.pooled:
+            seed = self._config.seed
+            items = draw_items(self._state, self._rules, seed=seed, step=step, count=count, taken=taken)
+        return self._as_shown(items, step)
+
+    def example(self, item: int, step: int, *, stream: str) -> Example:
+        """Return the record of a question that a step has asked, as it was shown under this name."""
+        shown = self._record(item, step)
+        return shown.swapped() if stream == _twin_stream(shown) else shown
+
+    def can_refill(self, taken: Collection[int]) -> bool:
+        """Return whether the pool has enough items left for a whole further rollout in this step."""
+        return self.pooled and len(set(np.flatnonzero(self._active())) - set(taken)) >= self._records
+
+    def note(self, step: int, accuracy: Mapping[int, float]) -> None:
+        """Take note of the share of right answers to each item of a step (0 = the first)."""
+        if self.pooled:
+            self._state = note_answers(self._state, self._rules, accuracy, step=step + 1)
+
+    def figures(self) -> dict[str, float]:
+        """Return how many items the pool holds and how many have left it."""
+        if not self.pooled:
+            return {}
+        active = float(self._active().sum())
+        return {"curriculum/active": active, "curriculum/left": len(self._pool) - active}
+
+    def saved(self) -> dict[str, Any]:
+        """Return what the rollouts said so far, as JSON."""
+        return pool_as_json(self._state, self._start) if self.pooled else {}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what ``saved`` returned."""
+        if self.pooled:
+            self._state = pool_from_json(saved, self._start)
+
+    def plan_buckets(self) -> Buckets:
+        """Plan prompt shapes over every step of the run; of a pool, over the largest step there could be."""
+        config = self._config
+        if self.pooled:
+            needs = self._pool_needs()
+        else:
+            drawn = (self.draw(step) for step in range(config.steps))
+            needs = [need_of([length_of(q.chat) for q in questions], rows=len(questions)) for questions in drawn]
+        return plan_buckets(needs, slot_step=self._encoder.processor.config.vision.slot_step)
+
+    def _pool_needs(self) -> list[Need]:
+        """Return the needs of steps that show the pool once in random order, and of the worst step of all."""
+        count = self._config.questions_per_step
+        lengths = [length_of(self._encoded(order)) for example in self._pool for order in self._orders(example)]
+        mixed = [lengths[i] for i in np.random.default_rng([self._config.seed, 7]).permutation(len(lengths))]
+        needs = [need_of(mixed[start : start + count], rows=count) for start in range(0, len(mixed), count)]
+        frames = sorted((length.frames for length in lengths), reverse=True)[:count]
+        return [*needs, Need(count, max(n.tokens for n in needs), sum(frames), max(n.patches for n in needs))]
+
+    def _orders(self, example: Example) -> list[Example]:
+        return with_twins([example]) if self._config.data.swap and example.swappable else [example]
+
+    def _active(self) -> np.ndarray:
+        return in_pool(self._state, self._rules) | self._state.due
+
+    def _open_pool(self) -> list[Example]:
+        data = self._config.data
+        asked_by = "a curriculum" if self._config.curriculum.active else "dynamic_sampling"
+        if data.path == "scenes" and data.count is None:
+            raise BadInputError(
+                f"config.data.count: 'scenes' has no end, {asked_by} draws from a bounded pool; say how many records"
+            )
+        pool = question_pool(data, seed=self._config.seed)
+        if len(pool) < self._records:
+            raise BadInputError(
+                f"{data.path} has {len(pool)} labelled records, a step draws {self._records} different ones from the "
+                "pool; lower questions_per_step or give more records"
+            )
+        return pool
+
+    def _as_shown(self, items: Sequence[int], step: int) -> list[Question]:
+        examples = [self._record(item, step) for item in items]
+        repeats = 2 if self.twins else 1
+        shown = with_twins(examples) if self.twins else examples
+        return [
+            Question(
+                example=example,
+                chat=self._encoded(example),
+                stream=_twin_stream(example) if place % repeats else example.id,
+                item=items[place // repeats],
+            )
+            for place, example in enumerate(shown)
+        ]
+
+    def _record(self, item: int, step: int) -> Example:
+        """Return a record in the order in which this step shows it (its twin shows the other)."""
+        if not self.pooled:
+            return self._source.get(item)
+        example, place = self._pool[item], step * len(self._pool) + item
+        swap, seed = self._config.data.swap, self._config.seed
+        return in_random_order(example, seed=seed, place=place) if swap else example
+
+    def _encoded(self, example: Example) -> EncodedChat:
+        return self._encoder.prompt(example, template=self._config.data.template)
+
+
+def _twin_stream(example: Example) -> str:
+    return f"{example.id}#swapped"
