@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "tensor")
@@ -28,3 +30,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequen
             "their product must be the number of devices (-1 for one axis takes the rest)"
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def compute_dtype(name: str) -> Any:
+    """Return the dtype of the computation: bfloat16 where the device has it, float32 on a CPU and on older GPUs."""
+    if name != "auto":
+        return np.dtype(name)
+    device = jax.devices()[0]
+    fast_bfloat16 = device.platform == "tpu" or float(getattr(device, "compute_capability", 0) or 0) >= 8
+    return np.dtype("bfloat16" if fast_bfloat16 else "float32")

@@ -21,7 +21,7 @@ from urt_jax.data.collate import Buckets, Need, collate, length_of, need_of, pac
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.generation.sampler import padding_of
-from urt_jax.sharding.mesh import make_mesh
+from urt_jax.sharding.mesh import compute_dtype, make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.stages.policy import check_base, save_policy, start_state
 from urt_jax.stages.records import Encoder, TrainedRecord, training_source
@@ -82,15 +82,6 @@ def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.Grad
         schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, clip_norm=chosen.clip_norm
     )
     return optimizer, schedule
-
-
-def compute_dtype(name: str) -> Any:
-    """Return the dtype of the computation: bfloat16 where the device has it, float32 on a CPU and on older GPUs."""
-    if name != "auto":
-        return np.dtype(name)
-    device = jax.devices()[0]
-    fast_bfloat16 = device.platform == "tpu" or float(getattr(device, "compute_capability", 0) or 0) >= 8
-    return np.dtype("bfloat16" if fast_bfloat16 else "float32")
 
 
 def train_on(

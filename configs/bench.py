@@ -1,0 +1,34 @@
+"""Sampler, SFT step and GRPO step against the machine's limits, and against transformers, TRL and torch beside them.
+
+    python -m urt_jax.main --config configs/bench.py
+    python -m urt_jax.main --config configs/bench.py --config.peers.python=peers/bin/python
+    python -m urt_jax.main --config configs/bench.py:gpu
+
+Random weights of the sizes "tiny" (urt-tiny) and "small" (63 M parameters); about 5 minutes on two idle CPU cores, 15
+with the peers, whose environment is made by (Python 3.11, torch first):
+
+    python3.11 -m venv peers && peers/bin/pip install torch==2.13.0
+    peers/bin/pip install trl==1.16.0 transformers==5.23.0 pillow datasets
+
+Times are fair only on an idle machine; pin both sides to some cores with ``taskset -c 0,1 python -m ...``.
+Preset ``gpu``: 3B and 7B shapes of Qwen2.5-VL in bfloat16 on accelerators, state split over all of them. Not yet run;
+one of 80 GB holds the 3B training steps and the 7B sampler, whose own training steps then say that memory is short.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Return the preset ``gpu``, or by default what runs on a CPU."""
+    if preset not in ("", "gpu"):
+        raise ValueError(f"unknown preset {preset!r}; known: gpu")
+    config = ConfigDict()
+    config.stage = "bench"
+    config.sizes = ("tiny", "small")
+    config.repetitions = 5
+    if preset == "gpu":
+        config.sizes = ("3b", "7b")
+        config.dtype = "bfloat16"
+        config.remat = "full"
+        config.mesh = {"data": 1, "fsdp": -1}
+    return config

@@ -1,0 +1,144 @@
+"""The benchmark as a story at its smallest size, and its table."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stages.story import REPOSITORY, cache_settings, run_in_process, write_config
+from urt_jax.main import main
+from urt_jax.planning.roofline import floor_seconds, sft_work
+from urt_jax.planning.workloads import workload
+from urt_jax.stages import bench, bench_table
+from urt_jax.stages.bench_table import Machine, bench_text, phase_rows, working_sets
+
+MACHINE = Machine("a machine", "cpu", 1e9, 4, 1e9, {})
+READY = {"first": 5.0, "memory_before": 1e6, "parameters": 2e6}
+
+
+def repetitions(*seconds: float) -> list[dict[str, float]]:
+    return [{"wall": s, "cpu": 2 * s, "memory": 3e6} for s in seconds]
+
+
+def run_bench(folder: Path, patch: pytest.MonkeyPatch, **settings: Any) -> Path:
+    """Run the toy size with the tests' compile cache, on one device."""
+    patch.delenv("XLA_FLAGS")
+    patch.setattr(bench, "OUR_ENVIRONMENT", {"PYTHONPATH": str(REPOSITORY)} | cache_settings())
+    config = write_config(folder / "bench.py", "bench", sizes=("toy",), repetitions=2, **settings)
+    return run_in_process(config, folder / "out")
+
+
+def test_a_run_measures_every_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_bench(tmp_path, monkeypatch)
+    told = json.loads((run / "bench.json").read_text())
+    assert told["machine"]["platform"] == "cpu"
+    assert {str(size) for size in working_sets(["toy"])} == set(told["machine"]["bandwidth_by_size"])
+    assert list(told["measured"]["toy"]) == ["sampler", "sft", "grpo"]
+    for case in told["measured"]["toy"].values():
+        assert list(case) == ["ours"]
+        assert len(case["ours"]["repetitions"]) == 2
+        assert all(r["wall"] > 0 and r["memory"] > 1e8 for r in case["ours"]["repetitions"])
+    titles = [title for case in bench_table.TITLES.values() for title in case.values()]
+    assert [row["phase"] for row in told["rows"]] == titles
+    table = json.loads((run / "result.json").read_text())["table"]
+    assert "No peers were timed: config.peers.python is not set" in table
+    assert capsys.readouterr().out == table + "\n"
+
+
+def test_a_case_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mesh of two devices fits no machine with one."""
+    run = run_bench(tmp_path, monkeypatch, cases=("sft",), mesh={"data": 2})
+    table = json.loads((run / "result.json").read_text())["table"]
+    assert "toy sft, ours failed:" in table
+    assert "a mesh of data=2" in table
+
+
+def test_rows_are_medians_and_ratios_of_pairs() -> None:
+    ours = {"ready": READY, "repetitions": repetitions(1.0, 4.0, 2.0)}
+    theirs = {"ready": {}, "repetitions": repetitions(3.0, 4.0, 8.0)}
+    (row,) = phase_rows("toy", "sft", {"ours": ours, "torch": theirs}, MACHINE)
+    assert row["seconds"] == 2.0
+    assert row["cpu"] == 4.0
+    assert row["tokens_per_second"] == 2 * (24 + 6) / 2.0
+    assert row["peers"] == {"torch": {"seconds": 4.0, "ratio": 3.0, "ratios": [3.0, 1.0, 4.0]}}
+    work = sft_work(workload("toy"), itemsize=4)
+    assert row["floor"] == floor_seconds(work, MACHINE.rates(0))
+    assert row["of_floor"] == row["floor"] / 2.0
+    assert row["of_matrix_rate"] == work.flops / 2.0 / 1e9
+
+
+def test_the_table_shows_every_peer() -> None:
+    phases = [{**r, "prefill": r["wall"] / 4, "decode": 3 * r["wall"] / 4} for r in repetitions(1.0, 2.0, 4.0)]
+    slower = [{name: 2 * seconds for name, seconds in phase.items()} for phase in phases]
+    sampler = {
+        "ours": {"ready": READY, "repetitions": phases},
+        "transformers": {"ready": {}, "repetitions": slower},
+        "transformers compiled": {"failed": "g++ is missing"},
+    }
+    text, rows = bench_text(MACHINE, {"toy": {"sampler": sampler}}, peers="python")
+    assert [row["phase"] for row in rows] == list(bench_table.TITLES["sampler"].values())
+    lines = text.splitlines()
+    assert lines[0] == "a machine"
+    heading = "toy seconds CPU s tokens/s floor s % of floor % matrix % memory peer its s ratio"
+    assert " ".join(lines[2].split()) == heading
+    (rollout,) = [line.split() for line in lines if line.startswith("whole rollout")]
+    assert rollout[:5] == ["whole", "rollout", "2", "4", "12"]
+    assert rollout[-3:] == ["transformers", "4", "2.00x"]
+    assert "sampler      2.00 M        3.0         3 MB       1 MB" in lines
+    assert lines[-1] == "toy sampler, transformers compiled failed: g++ is missing"
+
+
+def test_an_accelerators_table_says_why_it_has_no_peers() -> None:
+    probed = {
+        "platform": "gpu",
+        "devices": 2,
+        "device": "H100",
+        "cpu": "x",
+        "cores": 8,
+        "jax": "1",
+        "dtype": "bfloat16",
+    }
+    probed |= {"flops": {"float32": 1e9, "bfloat16": 4e9}, "bandwidth": 2e9, "bandwidth_by_size": {"4194304": 3e9}}
+    machine = Machine.of(probed)
+    assert machine.flops == 8e9
+    assert machine.itemsize == 2
+    assert machine.rates(4194304).bandwidth == 6e9
+    assert machine.rates(5).bandwidth == 4e9
+    text, _ = bench_text(machine, {}, peers=None)
+    assert text.endswith("The peers are timed on a CPU only.")
+    assert text.startswith("2 x H100, x, 8 cores, jax 1, computing in bfloat16\n")
+
+
+@pytest.mark.parametrize(
+    ("peers", "message"),
+    [
+        ({"python": "/no/python"}, "config.peers.python: /no/python is no program"),
+        ({"python": "/bin/sh", "folder": "nowhere"}, "config.peers.folder: nowhere holds no hf_generate.py"),
+    ],
+)
+def test_peers_that_are_not_there_are_told_before_anything_runs(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], peers: dict[str, str], message: str
+) -> None:
+    config = write_config(in_folder / "bench.py", "bench", sizes=("toy",), peers=peers)
+    assert main([f"--config={config}", "--workdir=out"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_peers_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each script checks the lengths of its prompts and responses itself."""
+    python = os.environ.get("URT_PEERS_PYTHON")
+    if not python:
+        pytest.skip("URT_PEERS_PYTHON is not set: give the python of an environment made as configs/bench.py says")
+    peers = {"python": python, "folder": str(REPOSITORY / "tests" / "peers"), "compiled": False}
+    run = run_bench(tmp_path, monkeypatch, peers=peers)
+    measured = json.loads((run / "bench.json").read_text())["measured"]["toy"]
+    names = {"sampler": "transformers", "sft": "torch", "grpo": "TRL"}
+    for case, name in names.items():
+        assert "failed" not in measured[case][name], measured[case][name]
+        assert len(measured[case][name]["repetitions"]) == 2
+    table = json.loads((run / "result.json").read_text())["table"]
+    assert all(name in table for name in names.values())

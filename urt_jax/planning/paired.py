@@ -1,0 +1,100 @@
+"""Programs that are timed in processes of their own and asked in turn, so that a drifting machine is fair to all.
+
+A program prints one line of JSON when it is warm, then one for every line it reads: one repetition's figures. Whatever
+else it prints goes to its log.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+Figures = dict[str, Any]
+LOG_LINES = 12  # of a failed program that its error shows
+
+
+class ProgramError(RuntimeError):
+    """A timed program ended before it answered."""
+
+
+class Program:
+    """A program that waits for its turn; to be closed, or used as a context."""
+
+    def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.command, self._log = list(command), log
+        with log.open("wb") as told:
+            self._process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=told,
+                text=True,
+            )
+
+    def ready(self) -> Figures:
+        """Wait until the program is warm and return what it says of itself.
+
+        Raises:
+            ProgramError: it ended instead; the error ends with the last lines it wrote.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            told = "\n  ".join(lines[-LOG_LINES:])
+            raise ProgramError(
+                f"{' '.join(self.command)} ended with exit code {code} before it answered; see {self._log}:\n  {told}"
+            )
+        return dict(json.loads(line))
+
+    def repeat(self) -> Figures:
+        """Have the program repeat its work once and return the figures.
+
+        Raises:
+            ProgramError: it ended instead.
+        """
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # ``ready`` tells why
+            self._process.stdin.write("again\n")
+            self._process.stdin.flush()
+        return self.ready()
+
+    def close(self) -> None:
+        """End the program: at the end of its input it leaves; one that does not within a few seconds is killed."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def in_turn(programs: Mapping[str, Program], rounds: int) -> dict[str, list[Figures]]:
+    """Repeat all programs ``rounds`` times, one at a time, every other round in the opposite order.
+
+    Raises:
+        ProgramError: one of them ended.
+    """
+    figures: dict[str, list[Figures]] = {name: [] for name in programs}
+    for number in range(rounds):
+        names = list(programs) if number % 2 == 0 else list(programs)[::-1]
+        for name in names:
+            figures[name].append(programs[name].repeat())
+    return figures

@@ -1,0 +1,46 @@
+"""One case of the benchmark in a process of its own: ``python -m urt_jax.stages.bench_worker SPEC.json``.
+
+A fresh process has its own peak memory and compiles what it runs. It answers as ``planning.paired`` asks.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+from urt_jax.models.vlm import abstract_params
+from urt_jax.planning.cases import CASES, Setting
+from urt_jax.planning.probes import peak_memory, probe_machine
+from urt_jax.planning.workloads import workload
+from urt_jax.sharding.mesh import compute_dtype, make_mesh
+
+
+def main(path: str, asked: TextIO, answers: TextIO) -> None:
+    """Build what the spec names, run it once to compile it, then repeat it for every line that is read."""
+    spec = json.loads(Path(path).read_text(encoding="utf-8"))
+
+    def answer(**figures: Any) -> None:
+        print(json.dumps(figures), file=answers, flush=True)
+
+    dtype = compute_dtype(spec["dtype"])
+    if spec["case"] == "probe":
+        answer(**probe_machine(spec["working_sets"], quick=spec["quick"]), dtype=dtype.name)
+        return
+    work = workload(spec["size"])
+    before = peak_memory()
+    setting = Setting(work, make_mesh(**spec["mesh"]), dtype, spec["remat"], spec["seed"])
+    case = CASES[spec["case"]](setting)
+    started = time.perf_counter()
+    case.repeat()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(work.config)))
+    answer(first=time.perf_counter() - started, parameters=parameters, memory_before=before)
+    for _ in asked:
+        answer(**case.repeat(), memory=peak_memory())
+
+
+if __name__ == "__main__":
+    answers, sys.stdout = sys.stdout, sys.stderr  # only answers go to the pipe
+    main(sys.argv[1], sys.stdin, answers)
