@@ -4,8 +4,8 @@
     python -m urt_jax.main --config configs/bench.py --config.peers.python=peers/bin/python
     python -m urt_jax.main --config configs/bench.py:gpu
 
-Random weights of the sizes "tiny" (urt-tiny) and "small" (63 M parameters); about 5 minutes on two idle CPU cores, 15
-with the peers, whose environment is made by (Python 3.11, torch first):
+Random weights of the sizes "tiny" (urt-tiny) and "small" (63 M parameters). On two shared CPU cores about 6 minutes
+and 6 GB, with the peers 20 minutes and 14 GB; their environment is made by (Python 3.11, torch first):
 
     python3.11 -m venv peers && peers/bin/pip install torch==2.13.0
     peers/bin/pip install trl==1.16.0 transformers==5.23.0 pillow datasets
@@ -25,7 +25,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config = ConfigDict()
     config.stage = "bench"
     config.sizes = ("tiny", "small")
-    config.repetitions = 5
+    config.repetitions = 3
     if preset == "gpu":
         config.sizes = ("3b", "7b")
         config.dtype = "bfloat16"

@@ -1,7 +1,7 @@
 """A GRPO step by TRL's ``GRPOTrainer``: one update per rollout, no KL, random rewards; pictures and words of the spec.
 
 The tokenizer writes word ``n`` as "wn", so that a prompt has as many tokens as ours. The processor does without its
-video part, which needs torchvision (``shared/reference/environment.md``, 2.1).
+video part, which would need torchvision.
 """
 
 from __future__ import annotations
