@@ -60,7 +60,7 @@ class Sampler:
         self.vocabulary = make_vocabulary(processor)
         self.shapes: set[tuple[Need, int, int, int | None]] = set()
         self._program = jax.jit(self._run, static_argnames=("slots", "penalised", "at_once"))
-        self._stops: dict[tuple[str, ...], StopTable] = {}
+        self._stopping: dict[tuple[str, ...], Vocabulary] = {(): self.vocabulary}
 
     def _run(
         self, params: Any, prompts: Batch, positions: Any, rng: Any, step: Any, rows: Any, settings: Any,
@@ -73,11 +73,12 @@ class Sampler:
         )  # fmt: skip
 
     def _stopping_at(self, stops: tuple[str, ...]) -> Vocabulary:
-        """Return the vocabulary with the automaton of these stop strings, which is made once."""
-        if stops not in self._stops:
+        """Return the vocabulary with the automaton of these stop strings, which is made and placed once."""
+        if stops not in self._stopping:
             size = self.processor.config.decoder.vocab_size
-            self._stops[stops] = stop_table(self.processor.tokenizer, stops, vocab_size=size)
-        return self.vocabulary._replace(stops=StopTable(*map(jnp.asarray, self._stops[stops])))
+            table = stop_table(self.processor.tokenizer, stops, vocab_size=size)
+            self._stopping[stops] = self.vocabulary._replace(stops=StopTable(*map(jnp.asarray, table)))
+        return self._stopping[stops]
 
     def sample(
         self,
@@ -105,13 +106,13 @@ class Sampler:
         """
         if sampling.max_new_tokens > slots:
             raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}, the response cache has {slots} slots")
-        place = partial(place_rows, mesh_of(params))
+        mesh = mesh_of(params)
+        place = partial(place_rows, mesh)
         prompts = collate_prompts(chats, bucket=bucket, **self.padding)
         positions = np.array([chat.next_position for chat in chats], np.int32)
         rows = len(chats) * responses
         question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
         index = np.tile(np.arange(responses), len(chats)) if response_index is None else np.array(response_index)
-        mesh = mesh_of(params)
         at_once = at_once or AT_ONCE.get(jax.default_backend(), rows)
         at_once = None if at_once >= rows or (mesh is not None and mesh.size > 1) else at_once
         self.shapes.add((bucket, responses, slots, at_once))
@@ -123,7 +124,7 @@ class Sampler:
             jnp.int32(step),
             place((question_B, index.astype(np.uint32))),
             place(_rows(sampling, rows)),
-            self._stopping_at(sampling.stop) if sampling.stop else self.vocabulary,
+            self._stopping_at(sampling.stop),
             slots=slots,
             penalised=sampling.repetition_penalty != 1,
             at_once=at_once,

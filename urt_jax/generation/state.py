@@ -22,9 +22,7 @@ class SamplingSettings(NamedTuple):
     top_k_B: Int[Array, " B"]
     top_p_B: Float[Array, " B"]
     min_p_B: Float[Array, " B"]
-    repetition_penalty_B: Float[
-        Array, " B"
-    ]  # logits of ids in prompt or response are divided by it, negative ones times
+    repetition_penalty_B: Float[Array, " B"]  # see ``token_choice.penalise_repetition``
     max_new_tokens: Int[Array, ""]  # at most the slots of the response cache
 
 

@@ -22,8 +22,9 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.reward_model import Query, RewardModel
+from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.records import training_source
-from urt_jax.stages.sft import compute_dtype, finish, open_model, train_on
+from urt_jax.stages.sft import finish, open_model, train_on
 
 PICTURE_PIXELS = 56 * 56  # what the built-in task draws; larger pictures are brought down to four times that
 HELD_OUT_DRILLS = 256  # of each kind

@@ -20,9 +20,10 @@ from urt_jax.evals.report import Sample, write_report
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.reward_model import RewardModel
+from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
 from urt_jax.stages.records import labelled_pool
-from urt_jax.stages.sft import compute_dtype, open_mesh
+from urt_jax.stages.sft import open_mesh
 from urt_jax.training.metrics import read_metrics
 
 BASELINE_PAIRS = 1000  # training pairs that the blind baselines are fitted on

@@ -20,12 +20,13 @@ from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import GrpoConfig
 from urt_jax.generation.sampler import Sampler, make_vocabulary
 from urt_jax.models.lora import without_adapters
+from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
 from urt_jax.stages.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
-from urt_jax.stages.sft import compute_dtype, open_mesh, open_model, open_optimizer
+from urt_jax.stages.sft import open_mesh, open_model, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.rollout import advantages_of, ended_rows, make_grpo_batch, rows_to_train

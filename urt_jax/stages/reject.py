@@ -28,8 +28,9 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
+from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.records import Encoder, labelled_pool
-from urt_jax.stages.sft import compute_dtype, open_mesh, open_model, train_on
+from urt_jax.stages.sft import open_mesh, open_model, train_on
 
 
 @dataclasses.dataclass(frozen=True)
