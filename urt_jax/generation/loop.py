@@ -5,7 +5,7 @@
 3. a row whose response ended takes the question's next response, a group without any takes the next question.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,14 +63,14 @@ def sample_responses(
     return _decode(model, params, asked, plan, keys_B, settings, vocabulary, slots=slots)
 
 
-class _Asked:
+class _Asked(NamedTuple):
     """What is known of all questions after the prefill."""
 
-    def __init__(
-        self, *, cache: PromptCache, mask_QS: Array, hidden_QD: Array, position_Q: Array, seen_QV: Array | None
-    ) -> None:
-        self.cache, self.mask_QS, self.hidden_QD = cache, mask_QS, hidden_QD
-        self.position_Q, self.seen_QV = position_Q, seen_QV
+    cache: PromptCache
+    mask_QS: Array
+    hidden_QD: Array
+    position_Q: Array
+    seen_QV: Array | None
 
     def of_groups(self, question_G: Int[Array, " G"]) -> tuple[PromptCache, Array]:
         """Return the prompt caches and masks that the groups read."""
@@ -135,7 +135,7 @@ def _decode(
         logits_BV = run(model, params, state.hidden_BD, method="logits")
         token_B, logp_B = _choose(logits_BV, state, keys_X[mine_B], chosen, vocabulary)
         token_B = jnp.where(rows.live_B, token_B, vocabulary.pad_id)
-        position_B = asked.position_Q[jnp.minimum(rows.question_B(plan), plan.questions - 1)] + rows.used_B
+        position_B = asked.position_Q[rows.question_B(plan)] + rows.used_B
         hidden_BD, new = run(
             model,
             params,
@@ -180,7 +180,7 @@ def _decode(
 def _refilled(state: DecodeState, asked: _Asked, plan: Schedule) -> DecodeState:
     """Give free rows their next response and groups that are through their next question."""
     rows, fresh_B = refill(state.rows, plan)
-    question_B = jnp.minimum(rows.question_B(plan), plan.questions - 1)
+    question_B = rows.question_B(plan)
     seen_BV, of_prompt = state.seen_BV, asked.seen(question_B)
     if seen_BV is not None and of_prompt is not None:
         seen_BV = jnp.where(fresh_B[:, None], of_prompt, seen_BV)

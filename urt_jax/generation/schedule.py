@@ -60,8 +60,8 @@ class Rows(NamedTuple):
     used_B: Int[Array, " B"]  # tokens the row's response has so far
 
     def question_B(self, plan: Schedule) -> Int[Array, " B"]:
-        """Return the question of each row."""
-        return jnp.repeat(self.question_G, plan.group)
+        """Return the question of each row, the last one for groups that have none left."""
+        return jnp.repeat(jnp.minimum(self.question_G, plan.questions - 1), plan.group)
 
     def place_B(self, plan: Schedule) -> Int[Array, " B"]:
         """Return the number of each row's response among all, question-major; past the last for idle rows."""
