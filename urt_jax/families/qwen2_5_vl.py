@@ -13,8 +13,10 @@ from urt_jax.families.qwen_decoder import (
     decoder_rules,
     missing_key,
     read_decoder,
+    read_tower,
     vision_ids,
     write_decoder,
+    write_tower,
 )
 from urt_jax.models.config import ModelConfig, WindowedVisionConfig
 from urt_jax.types import FramePatches
@@ -44,18 +46,10 @@ def read_config(config: Json) -> ModelConfig:
             text, name=NAME, tied=tied, default_theta=1e6, default_section=(16, 24, 24), default_eps=1e-5
         )
         tower = WindowedVisionConfig(
-            depth=vision["depth"],
-            width=vision["hidden_size"],
-            heads=vision["num_heads"],
-            feed_forward=vision["intermediate_size"],
-            out_width=vision["out_hidden_size"],
-            patch_size=vision.get("patch_size", 14),
-            temporal_patch_size=vision.get("temporal_patch_size", 2),
-            merge_size=vision.get("spatial_merge_size", 2),
+            **read_tower(vision, patch_size=14),
             channels=vision.get("in_channels", vision.get("in_chans", 3)),
             window_size=vision.get("window_size", 112),
             full_attention_layers=tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
-            rope_theta=float((vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
             tokens_per_second=float(vision.get("tokens_per_second", 4)),
         )
     except KeyError as missing:
@@ -75,17 +69,8 @@ def write_config(config: ModelConfig, token_ids: Json) -> Json:
         "tie_word_embeddings": decoder.tied_head,
         "text_config": write_decoder(decoder, "qwen2_5_vl_text", token_ids, mrope_section=section)
         | {"use_sliding_window": False},
-        "vision_config": {
-            "model_type": "qwen2_5_vl_vision",
-            "depth": tower.depth,
-            "hidden_size": tower.width,
-            "intermediate_size": tower.feed_forward,
-            "num_heads": tower.heads,
-            "out_hidden_size": tower.out_width,
-            "patch_size": tower.patch_size,
-            "temporal_patch_size": tower.temporal_patch_size,
-            "spatial_merge_size": tower.merge_size,
-            "in_channels": tower.channels,
+        "vision_config": write_tower(tower, "qwen2_5_vl_vision")
+        | {
             "window_size": tower.window_size,
             "fullatt_block_indexes": list(tower.full_attention_layers),
             "tokens_per_second": int(tower.tokens_per_second),

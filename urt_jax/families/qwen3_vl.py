@@ -26,8 +26,10 @@ from urt_jax.families.qwen_decoder import (
     decoder_rules,
     missing_key,
     read_decoder,
+    read_tower,
     vision_ids,
     write_decoder,
+    write_tower,
 )
 from urt_jax.models.config import DeepStackVisionConfig, ModelConfig
 from urt_jax.types import FramePatches
@@ -61,18 +63,10 @@ def read_config(config: Json) -> ModelConfig:
             **interleaved,
         )  # fmt: skip
         tower = DeepStackVisionConfig(
-            depth=vision["depth"],
-            width=vision["hidden_size"],
-            heads=vision["num_heads"],
-            feed_forward=vision["intermediate_size"],
-            out_width=vision["out_hidden_size"],
-            patch_size=vision.get("patch_size", 16),
-            temporal_patch_size=vision.get("temporal_patch_size", 2),
-            merge_size=vision.get("spatial_merge_size", 2),
+            **read_tower(vision, patch_size=16),
             channels=vision.get("in_channels", 3),
             position_side=math.isqrt(vision.get("num_position_embeddings", 2304)),
             deepstack_layers=tuple(vision.get("deepstack_visual_indexes", (8, 16, 24))),
-            rope_theta=float((vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
         )
     except KeyError as missing:
         raise missing_key(missing, NAME) from None
@@ -90,17 +84,8 @@ def write_config(config: ModelConfig, token_ids: Json) -> Json:
         **{name: getattr(config, name) for name in VISION_IDS},
         "tie_word_embeddings": decoder.tied_head,
         "text_config": write_decoder(decoder, "qwen3_vl_text", token_ids, **rope) | {"attention_bias": False},
-        "vision_config": {
-            "model_type": "qwen3_vl_vision",
-            "depth": tower.depth,
-            "hidden_size": tower.width,
-            "intermediate_size": tower.feed_forward,
-            "num_heads": tower.heads,
-            "out_hidden_size": tower.out_width,
-            "patch_size": tower.patch_size,
-            "temporal_patch_size": tower.temporal_patch_size,
-            "spatial_merge_size": tower.merge_size,
-            "in_channels": tower.channels,
+        "vision_config": write_tower(tower, "qwen3_vl_vision")
+        | {
             "num_position_embeddings": tower.position_side**2,
             "deepstack_visual_indexes": list(tower.deepstack_layers),
             "hidden_act": "gelu_pytorch_tanh",

@@ -1,11 +1,11 @@
-"""The Qwen2 / Qwen3 text decoder as published: what its three families share."""
+"""The Qwen2 / Qwen3 text decoder and vision settings as published: what their families share."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from urt_jax.data.examples import BadInputError
 from urt_jax.families.family import Json, WeightRule, linear_rules
-from urt_jax.models.config import DecoderConfig
+from urt_jax.models.config import DecoderConfig, DeepStackVisionConfig, WindowedVisionConfig
 
 # Placeholders and what stands around them in the Qwen-VL families, as published.
 VISION_IDS = {
@@ -122,3 +122,38 @@ def vision_ids(config: Json) -> dict[str, int]:
 def token_id(config: Json, names: Sequence[str], default: int) -> int:
     """Return the first of the named ids that config.json states."""
     return next((int(config[name]) for name in names if config.get(name) is not None), default)
+
+
+def read_tower(vision: Json, *, patch_size: int) -> dict[str, Any]:
+    """Translate what the towers of Qwen2.5-VL and Qwen3-VL have in common into our sizes, by field name.
+
+    Raises:
+        KeyError: a needed setting is missing.
+    """
+    return {
+        "depth": vision["depth"],
+        "width": vision["hidden_size"],
+        "heads": vision["num_heads"],
+        "feed_forward": vision["intermediate_size"],
+        "out_width": vision["out_hidden_size"],
+        "patch_size": vision.get("patch_size", patch_size),
+        "temporal_patch_size": vision.get("temporal_patch_size", 2),
+        "merge_size": vision.get("spatial_merge_size", 2),
+        "rope_theta": float((vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
+    }
+
+
+def write_tower(tower: WindowedVisionConfig | DeepStackVisionConfig, model_type: str) -> Json:
+    """Write what the towers of Qwen2.5-VL and Qwen3-VL have in common as transformers 5 does."""
+    return {
+        "model_type": model_type,
+        "depth": tower.depth,
+        "hidden_size": tower.width,
+        "intermediate_size": tower.feed_forward,
+        "num_heads": tower.heads,
+        "out_hidden_size": tower.out_width,
+        "patch_size": tower.patch_size,
+        "temporal_patch_size": tower.temporal_patch_size,
+        "spatial_merge_size": tower.merge_size,
+        "in_channels": tower.channels,
+    }
