@@ -135,6 +135,7 @@ class Rollout(NamedTuple):
     prompt_ids: tuple[str, ...]  # Q record ids
     completions_BU: Int[np.ndarray, "B U"]  # sampled token ids, padding after the end token
     completion_mask_BU: Bool[np.ndarray, "B U"]  # True up to and with the end token
+    ended_B: Bool[np.ndarray, " B"]  # by an end token or a stop string; the others ran to the limit (are truncated)
     sampler_logp_BU: Float[np.ndarray, "B U"]  # log-probability under the full tempered distribution
     rewards: dict[str, np.ndarray]  # reward parts by name, each float [Q, R], NaN = not given
     texts: tuple[str, ...]  # B decoded responses

@@ -11,7 +11,7 @@ import pytest
 from tests.tiny import CONFIG, EOS, MODEL, PAD, PROCESSOR, VIDEO, WORDS, batch_of, jitted, make_chat, need, tiny_params
 from urt_jax.data.collate import join_completions
 from urt_jax.generation.sampler import Sampler, Samples, Sampling
-from urt_jax.models.kv_cache import init_response_cache, write_token
+from urt_jax.models.kv_cache import init_cache
 from urt_jax.training.compile import compile_score_step
 from urt_jax.types import PromptedRows
 
@@ -71,17 +71,17 @@ def test_cached_decoding_computes_what_the_full_forward_does(hot: Samples) -> No
         tiny_params(), hot.prompts
     )
     decoder, count = CONFIG.decoder, len(completions)
-    past = init_response_cache(
+    past = init_cache(
         layers=decoder.layers, rows=count, kv_heads=decoder.kv_heads, slots=SLOTS, head_width=8, dtype=jnp.float32
     )
     decode = jitted("decode")
     for step in range(SLOTS):
         position_B = np.repeat(hot.next_position_Q, RESPONSES) + np.int32(step)
         positions = np.broadcast_to(position_B, (3, count))
-        seen = jnp.broadcast_to(np.arange(SLOTS) < step, (count, SLOTS))
+        seen = jnp.broadcast_to(np.arange(SLOTS) <= step, (count, SLOTS))
         mask = hot.prompts.segments_BT > 0
-        hidden, new = decode(tiny_params(), completions[:, step], positions, prompt, past, mask, seen)
-        past = write_token(past, new, jnp.int32(step))
+        tokens, slot = completions[:, step], jnp.int32(step)
+        hidden, past = decode(tiny_params(), tokens, positions, prompt, past, slot, mask, seen)
         np.testing.assert_allclose(hidden, full[:, step], atol=1e-5, rtol=0)
 
 
@@ -119,10 +119,10 @@ def test_the_same_call_gives_the_same_samples_and_responses_differ(sampler: Samp
 
 
 def test_settings_compile_nothing(sampler: Sampler, hot: Samples) -> None:
-    before = sampler._program._cache_size()
+    before = sampler.programs()
     for sampling in (Sampling(SLOTS, 0.0), Sampling(3, 0.3, top_k=4), Sampling(SLOTS, 1.0, top_p=0.5, min_p=0.1)):
         sample(sampler, sampling, seed=9, step=7)
-    assert sampler._program._cache_size() == before
+    assert sampler.programs() == before
 
 
 def test_suppressed_ids_are_never_sampled(sampler: Sampler) -> None:
@@ -173,9 +173,9 @@ def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch)
     seen: list[tuple[int, int]] = []
     plain = decoder.attend_group
 
-    def noted(query: Any, new_key: Any, new_value: Any, prompt_key: Any, *others: Any) -> Any:
+    def noted(query: Any, prompt_key: Any, *others: Any) -> Any:
         seen.append((prompt_key.shape[0], query.shape[0]))
-        return plain(query, new_key, new_value, prompt_key, *others)
+        return plain(query, prompt_key, *others)
 
     monkeypatch.setattr(decoder, "attend_group", noted)
     chats = (CHATS[1], CHATS[1])

@@ -1,5 +1,7 @@
 """Rows are refilled as responses end: by hand, and the same samples however many rows decode at a time."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,35 +34,35 @@ def test_free_rows_take_the_next_response_then_the_next_question_by_hand() -> No
     """Three questions of three responses, four rows in two groups of two."""
     plan = Schedule(questions=3, responses=3, rows=4, group=2)
     rows = first_rows(plan)
-    np.testing.assert_array_equal(rows.place_B(plan), [0, 1, 3, 4])
+    np.testing.assert_array_equal(rows.places(plan), [0, 1, 3, 4])
     rows, fresh = refill(rows.after_token(jnp.array([False, True, False, False])), plan)
-    np.testing.assert_array_equal(rows.place_B(plan), [0, 2, 3, 4])
+    np.testing.assert_array_equal(rows.places(plan), [0, 2, 3, 4])
     np.testing.assert_array_equal(fresh, [False, True, False, False])
-    np.testing.assert_array_equal(rows.used_B, [1, 0, 1, 1])
+    np.testing.assert_array_equal(rows.used, [1, 0, 1, 1])
     rows, fresh = refill(rows.after_token(jnp.array([True, False, False, False])), plan)
-    np.testing.assert_array_equal(rows.place_B(plan), [9, 2, 3, 4])  # question 0 has no response left: the row idles
+    np.testing.assert_array_equal(rows.places(plan), [9, 2, 3, 4])  # question 0 has no response left: the row idles
     assert not fresh.any()
     rows, fresh = refill(rows.after_token(jnp.array([False, True, False, False])), plan)
-    np.testing.assert_array_equal(rows.place_B(plan), [6, 7, 3, 4])  # question 2 comes
+    np.testing.assert_array_equal(rows.places(plan), [6, 7, 3, 4])  # question 2 comes
     np.testing.assert_array_equal(fresh, [True, True, False, False])
     rows, _ = refill(rows.after_token(jnp.array([False, False, True, True])), plan)
-    np.testing.assert_array_equal(rows.place_B(plan), [6, 7, 5, 9])
+    np.testing.assert_array_equal(rows.places(plan), [6, 7, 5, 9])
     rows, _ = refill(rows.after_token(jnp.ones(4, bool)), plan)
-    np.testing.assert_array_equal(rows.place_B(plan), [8, 9, 9, 9])
+    np.testing.assert_array_equal(rows.places(plan), [8, 9, 9, 9])
     rows, _ = refill(rows.after_token(jnp.ones(4, bool)), plan)
-    assert not rows.live_B.any()
+    assert not rows.live.any()
 
 
 @pytest.mark.parametrize(("questions", "responses", "at_once"), [(1, 1, 1), (7, 1, 3), (4, 6, 4), (5, 2, 4), (3, 5, 1)])
 def test_every_response_is_decoded_exactly_once(questions: int, responses: int, at_once: int) -> None:
     plan = Schedule.of(questions=questions, responses=responses, rows=at_once)
     rng, rows, step = np.random.default_rng(0), first_rows(plan), jax.jit(lambda rows: refill(rows, plan))
-    begun = [int(place) for place in rows.place_B(plan)]
+    begun = [int(place) for place in rows.places(plan)]
     for _ in range(200):
-        if not rows.live_B.any():
+        if not rows.live.any():
             break
-        rows, fresh = step(rows.after_token(jnp.asarray(rng.random(plan.rows) < 0.3) & rows.live_B))
-        begun += np.asarray(rows.place_B(plan))[np.asarray(fresh)].tolist()
+        rows, fresh = step(rows.after_token(jnp.asarray(rng.random(plan.rows) < 0.3) & rows.live))
+        begun += np.asarray(rows.places(plan))[np.asarray(fresh)].tolist()
     assert sorted(begun) == list(range(questions * responses))
 
 
@@ -74,7 +76,7 @@ def test_what_is_sampled_does_not_depend_on_how_many_rows_decode(sampler: Sample
     """Prompts of pictures, text and a clip; responses of all lengths, so that rows come free one by one."""
     whole = sample(sampler, HOT)
     assert len(set(whole.mask_BU.sum(axis=1).tolist())) > 2, "the responses must differ in length"
-    some = sample(sampler, HOT, at_once=at_once)
+    some = sample(sampler, replace(HOT, at_once=at_once))
     np.testing.assert_array_equal(some.tokens_BU, whole.tokens_BU)
     np.testing.assert_array_equal(some.mask_BU, whole.mask_BU)
     np.testing.assert_allclose(some.logp_BU, whole.logp_BU, atol=1e-5, rtol=0)
@@ -83,7 +85,7 @@ def test_what_is_sampled_does_not_depend_on_how_many_rows_decode(sampler: Sample
 
 def test_penalty_and_stop_strings_start_anew_with_each_response(sampler: Sampler) -> None:
     sampling = Sampling(SLOTS, temperature=5.0, repetition_penalty=1.7)
-    whole, some = sample(sampler, sampling), sample(sampler, sampling, at_once=2)
+    whole, some = sample(sampler, sampling), sample(sampler, replace(sampling, at_once=2))
     np.testing.assert_array_equal(some.tokens_BU, whole.tokens_BU)
 
 
@@ -92,7 +94,7 @@ def test_throughput_does_not_fall_to_the_slowest_row(sampler: Sampler) -> None:
     whole = sample(sampler, HOT)
     lengths = whole.mask_BU.sum(axis=1)
     assert whole.steps == lengths.max()
-    some = sample(sampler, HOT, at_once=RESPONSES)
+    some = sample(sampler, replace(HOT, at_once=RESPONSES))
     assert some.steps < 0.9 * SLOTS * len(lengths) / RESPONSES, "waves of full length would take this long"
     assert some.steps >= lengths.sum() / RESPONSES
     assert (whole.tokens_BU == EOS).any()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from urt_jax.ops.logprobs import chosen_logps, temper_logits
 from urt_jax.ops.token_choice import choose_token, filter_logits, penalise_repetition
@@ -129,35 +130,69 @@ def test_nothing_is_sorted_unless_a_sampled_row_filters():
     assert "sort" in text
 
 
+def draws(rows, seed=0):
+    """Uniform numbers in (0, 1], one a row."""
+    return 1.0 - jax.random.uniform(jax.random.key(seed), (rows,))
+
+
 @TRANSFORMS
-def test_the_draw_follows_the_filtered_distribution(transform):
-    rows = 4000
-    logits = jnp.asarray(np.tile(np.log([0.4, 0.3, 0.2, 0.1]), (rows, 1)), jnp.float32)
-    keys = jax.random.split(jax.random.key(0), rows)
-    filtered = filter_logits(logits, **settings(rows, top_k=2))
-    ids, logp = transform(choose_token)(keys, filtered, temper_logits(logits, 1.0))
-    share = np.bincount(np.asarray(ids), minlength=4) / rows
-    np.testing.assert_allclose(share, [4 / 7, 3 / 7, 0, 0], atol=0.03)
-    # the log-probability is that of the full distribution, not of the two tokens left
-    np.testing.assert_allclose(logp, np.log([0.4, 0.3, 0.2, 0.1])[np.asarray(ids)], rtol=1e-5)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"temperature": 0.7},
+        {"temperature": 1.5, "top_k": 6},
+        {"top_p": 0.8},
+        {"min_p": 0.1, "temperature": 1.3},
+    ],
+    ids=str,
+)
+def test_100_000_draws_follow_the_distribution(transform, given):
+    """Pearson's chi-square against float64 probabilities; one correct sampler in 10,000 would fail, the seed is fixed."""
+    rows, width = 100_000, 12
+    logits = np.random.default_rng(5).normal(size=width) * 1.5
+    kept_ids = kept(logits, **given)
+    weights = np.zeros(width)
+    weights[kept_ids] = np.exp(logits[kept_ids] / given.get("temperature", 1.0))
+    expected = rows * weights / weights.sum()
+
+    def draw(draw_B):
+        logits_BV = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (rows, width))
+        filtered = filter_logits(logits_BV, **settings(rows, **given))
+        return choose_token(draw_B, filtered, temper_logits(logits_BV, given.get("temperature", 1.0)))
+
+    ids, logp = transform(draw)(draws(rows))
+    counts = np.bincount(np.asarray(ids), minlength=width)
+    assert counts[weights == 0].sum() == 0
+    possible = expected > 0
+    chi_square = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
+    assert chi_square < scipy.stats.chi2.ppf(1 - 1e-4, possible.sum() - 1)
+    # the log-probability is that of the full distribution, not of the tokens left
+    full = logits / given.get("temperature", 1.0)
+    np.testing.assert_allclose(logp, (full - np.log(np.exp(full).sum()))[np.asarray(ids)], rtol=1e-4, atol=1e-5)
 
 
-def test_a_row_depends_on_its_own_key_only():
+def test_a_row_depends_on_its_own_draw_only():
     logits = jnp.asarray(np.random.default_rng(1).normal(size=(6, 50)), jnp.float32)
-    keys = jax.random.split(jax.random.key(3), 6)
-    together, _ = choose_token(keys, logits, logits)
+    mine = draws(6, seed=3)
+    together, _ = choose_token(mine, logits, logits)
     order = jnp.array([4, 0, 5, 2])
-    shuffled, _ = choose_token(keys[order], logits[order], logits[order])
+    shuffled, _ = choose_token(mine[order], logits[order], logits[order])
     np.testing.assert_array_equal(shuffled, together[order])
     assert len(set(together.tolist())) > 1
 
 
-def test_greedy_ignores_the_key_and_reports_temperature_one():
+def test_draws_at_the_ends_take_the_first_and_the_last_possible_token():
+    logits = jnp.array([[-jnp.inf, 0.0, 1.0, -jnp.inf, 2.0, -jnp.inf]] * 2)
+    ids, _ = choose_token(jnp.array([jnp.finfo(jnp.float32).tiny, 1.0]), logits, jnp.maximum(logits, -1e30))
+    assert ids.tolist() == [1, 4]
+
+
+def test_greedy_ignores_the_draw_and_reports_temperature_one():
     logits = jnp.array([[0.0, 2.0, 1.0]])
     filtered = filter_logits(logits, **settings(1, temperature=0.0))
     tempered = temper_logits(logits, jnp.zeros(1))
     for seed in range(5):
-        ids, logp = choose_token(jax.random.split(jax.random.key(seed), 1), filtered, tempered)
+        ids, logp = choose_token(draws(1, seed), filtered, tempered)
         assert ids.tolist() == [1]
         np.testing.assert_allclose(logp, jax.nn.log_softmax(logits[0])[1:2], rtol=1e-6)
 
@@ -168,8 +203,7 @@ def test_sampler_and_trainer_agree_on_the_log_probability():
     suppress = jnp.asarray(np.arange(11) >= 9)
     logits = hidden @ head.T
     filtered = filter_logits(logits, suppress_V=suppress, **settings(8, temperature=0.7, top_p=0.9))
-    keys = jax.random.split(jax.random.key(0), 8)
-    ids, logp = choose_token(keys, filtered, temper_logits(logits, jnp.full(8, 0.7), suppress))
+    ids, logp = choose_token(draws(8), filtered, temper_logits(logits, jnp.full(8, 0.7), suppress))
     trainer_logp, _ = chosen_logps(hidden, head, ids, temperature=0.7, suppress_V=suppress, chunk=4)
     np.testing.assert_allclose(logp, trainer_logp, rtol=1e-5, atol=1e-6)
     assert int(ids.max()) < 9

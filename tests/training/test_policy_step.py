@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tiny import EOS, tiny_params
+from tests.tiny import tiny_params
 from tests.training.tiny_training import (
     GRPO,
     RESPONSES,
@@ -22,7 +22,7 @@ from tests.training.tiny_training import (
 )
 from urt_jax.losses.grpo import OBJECTIVES, policy_loss
 from urt_jax.sharding.mesh import make_mesh
-from urt_jax.training.rollout import ended_rows, make_grpo_batch
+from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.steps import CompletionScores, GrpoBatch, PolicyLoss, scored_policy_loss
 
 ADVANTAGE = np.array([1.0, -1.0, 0.5, -0.5, 3.0, -1.0, -1.0, 0.0], np.float32)
@@ -94,13 +94,6 @@ def test_with_a_bonus_no_row_may_be_left_out() -> None:
 def truncated_batch(advantage: np.ndarray, in_loss: np.ndarray | None) -> GrpoBatch:
     batch = make_grpo_batch(samples(), advantage, temperature=TEMPERATURE, in_loss_B=in_loss)
     return batch._replace(sampler_logp_BU=np.asarray(grpo_batch(advantage).sampler_logp_BU))
-
-
-def test_rows_that_do_not_end_are_truncated() -> None:
-    tokens = np.array([[7, EOS, 0], [7, 8, 9], [7, EOS, 9], [EOS, 0, 0]])
-    mask = np.array([[True, True, False], [True, True, True], [True, True, True], [False] * 3])
-    assert ended_rows(tokens, mask, [EOS]).tolist() == [True, False, False, False]
-    assert ended_rows(tokens, mask, [9, EOS]).tolist() == [True, True, True, False]
 
 
 @pytest.mark.parametrize("kind", ["grpo", "dapo", "dr_grpo"])

@@ -35,9 +35,10 @@ def rollout(accuracy: list[list[float]], format_: list[list[float]]) -> Rollout:
     """Four responses of lengths 2, 3, 3, 1; the third ran to the limit."""
     tokens = np.array([[9, EOS, PAD], [9, 9, EOS], [9, 9, 9], [PAD, PAD, PAD]], np.int32)
     mask = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 0]], bool)
+    ended = np.array([True, True, False, True])
     rewards = {"accuracy": np.array(accuracy, np.float32), "format": np.array(format_, np.float32)}
     rewards["consistency"] = np.zeros((2, 2), np.float32)
-    return Rollout(3, ("a", "b"), tokens, mask, np.zeros((4, 3), np.float32), rewards, ("",) * 4)
+    return Rollout(3, ("a", "b"), tokens, mask, ended, np.zeros((4, 3), np.float32), rewards, ("",) * 4)
 
 
 def question(name: str, label: int) -> Example:

@@ -65,6 +65,7 @@ def samples() -> Samples:
         np.where(mask, tokens, PAD).astype(np.int32),
         mask,
         np.zeros((rows, SLOTS), np.float32),
+        np.ones(rows, bool),
         ("",) * rows,
     )
 

@@ -1,20 +1,22 @@
-"""The sampling program: prefill every question once, then decode its responses on the device, rows never left idle.
+"""The sampling programs: prefill every question once, then decode its responses on the device, rows never left idle.
 
 1. ``prefill`` encodes the frames and runs the Q prompts; their keys and values are stored once per question;
-2. a number of rows decodes, in groups of one question; each chooses a token, writes it, runs it through the model;
-3. a row whose response ended takes the question's next response, a group without any takes the next question.
+2. ``start`` gives rows, in groups of one question, their first responses;
+3. ``advance`` decodes: each row chooses a token and runs it through the model; a row whose response ended takes the
+   question's next response, a group without any takes the next question.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer, Key
 
 from urt_jax.generation.schedule import Schedule, first_rows, refill
-from urt_jax.generation.state import Completions, DecodeState, SamplingSettings, Vocabulary
-from urt_jax.models.kv_cache import PromptCache, init_response_cache, ring_mask, write_token
-from urt_jax.models.vlm import VisionLanguageModel, run
+from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSettings, Vocabulary
+from urt_jax.models.kv_cache import init_cache, ring_mask
+from urt_jax.models.stacked import unstacked
+from urt_jax.models.vlm import VisionLanguageModel, run, unstack_layers
 from urt_jax.ops.logprobs import temper_logits
 from urt_jax.ops.token_choice import choose_token, filter_logits, penalise_repetition
 from urt_jax.types import Array, Batch
@@ -32,6 +34,196 @@ def row_keys(
     return fold(jax.vmap(lambda question: jax.random.fold_in(per_step, question))(question_B), response_B)
 
 
+def token_draws(keys_B: Key[jax.Array, " B"], tokens: int) -> Float[Array, "B U"]:
+    """Return the uniform number in (0, 1] with which each row chooses each of its tokens."""
+    each = jax.vmap(lambda key: jax.vmap(lambda token: jax.random.fold_in(key, token))(jnp.arange(tokens)))
+    return 1.0 - jax.vmap(jax.vmap(jax.random.uniform))(each(keys_B))
+
+
+def apart(model: VisionLanguageModel) -> bool:
+    """Return whether decoding takes the decoder's layers one after the other, which costs a copy of their weights.
+
+    Worth it where the model unrolls its layers: the loop then cuts weights and caches apart once, not at every token.
+    """
+    return model.unroll >= model.config.decoder.layers
+
+
+def prefill(
+    model: VisionLanguageModel, params: Any, prompts: Batch, next_position_Q: Int[Array, " Q"], *, penalised: bool
+) -> Asked:
+    """Run Q left-padded prompts; ``penalised`` says that a repetition penalty is applied, which needs their ids."""
+    hidden, cache = run(model, params, prompts, keep_cache=True, method="hidden")
+    return Asked(
+        cache=unstacked(cache, model.config.decoder.layers) if apart(model) else cache,
+        mask_QS=jnp.asarray(prompts.segments_BT) > 0,
+        hidden_QD=hidden[:, -1],
+        position_Q=jnp.asarray(next_position_Q),
+        seen_QV=_ids_of(prompts, model.config.decoder.vocab_size) if penalised else None,
+    )
+
+
+def _ids_of(prompts: Batch, vocab_size: int) -> Bool[Array, "Q V"]:
+    """Return which ids each prompt holds, padding apart."""
+    tokens = jnp.asarray(prompts.tokens_BT)
+    row = jnp.arange(len(tokens))[:, None]
+    return jnp.zeros((len(tokens), vocab_size), bool).at[row, tokens].max(jnp.asarray(prompts.segments_BT) > 0)
+
+
+def start(
+    model: VisionLanguageModel, asked: Asked, plan: Schedule, vocabulary: Vocabulary, *, slots: int
+) -> DecodeState:
+    """Return the state in which every row is about to choose the first token of its first response."""
+    rows, cfg, total = first_rows(plan), model.config.decoder, plan.all_responses
+    question_B = rows.questions(plan)
+    past = init_cache(
+        layers=cfg.layers, rows=plan.all_rows, kv_heads=cfg.kv_heads, slots=slots, head_width=cfg.head_width,
+        dtype=model.dtype, stacked=not apart(model),
+    )  # fmt: skip
+    prompt, prompt_mask = (asked.cache, asked.mask_QS) if plan.all_at_once else asked.of_groups(rows, plan)
+    return DecodeState(
+        step=jnp.int32(0),
+        rows=rows,
+        hidden_BD=asked.hidden_QD[question_B],
+        stop_B=jnp.zeros(plan.all_rows, jnp.int32),
+        seen_BV=asked.seen(question_B),
+        prompt=prompt,
+        prompt_mask_GS=prompt_mask,
+        past=past,
+        tokens_XU=jnp.full((total, slots), vocabulary.pad_id, jnp.int32),
+        length_X=jnp.zeros(total, jnp.int32),
+        logp_XU=jnp.zeros((total, slots), jnp.float32),
+        ended_X=jnp.zeros(total, bool),
+    )
+
+
+def advance(
+    model: VisionLanguageModel,
+    params: Any,
+    asked: Asked,
+    plan: Schedule,
+    draws_XU: Float[Array, "X U"],
+    settings: SamplingSettings,
+    vocabulary: Vocabulary,
+    state: DecodeState,
+    until: Int[Array, ""],
+) -> DecodeState:
+    """Decode until all responses have ended, or ``state.step`` is ``until``.
+
+    What is sampled depends neither on the number of rows nor on where a call ends.
+    """
+    params = unstack_layers(model.config, params) if apart(model) else params
+    total, slots = draws_XU.shape
+
+    def unfinished(state: DecodeState) -> Array:
+        return (jnp.asarray(state.step) < until) & jnp.asarray(state.rows.live_PB).any()
+
+    def one_token(state: DecodeState) -> DecodeState:
+        rows, live_B, used_B = state.rows, state.rows.live, state.rows.used
+        place_B = rows.places(plan)  # of each row's response among all, past the end for idle rows
+        mine_B = jnp.minimum(place_B, total - 1)
+        token_B, logp_B = _choose(
+            run(model, params, state.hidden_BD, method="logits"),
+            state,
+            draws_XU[mine_B, jnp.minimum(used_B, slots - 1)],
+            settings.of_rows(mine_B),
+            vocabulary,
+        )
+        token_B = jnp.where(live_B, token_B, vocabulary.pad_id)
+        position_B = asked.position_Q[rows.questions(plan)] + used_B
+        slot = jnp.asarray(state.step) % slots
+        hidden_BD, past = run(
+            model,
+            params,
+            token_B,
+            jnp.broadcast_to(position_B[None], (3, plan.all_rows)),
+            state.prompt,
+            state.past,
+            slot,
+            state.prompt_mask_GS,
+            ring_mask(used_B + 1, state.step + 1, slots),
+            method="decode",
+        )
+        stop_B = jnp.asarray(vocabulary.stops.next_SV)[state.stop_B, token_B].astype(jnp.int32)
+        at_end_B = (token_B[:, None] == vocabulary.end_ids[None]).any(axis=1)
+        at_end_B = at_end_B | jnp.asarray(vocabulary.stops.found_S)[stop_B]
+        done_B = live_B & (at_end_B | (used_B + 1 >= settings.max_new_tokens))
+
+        def put(written: Array, new: Any, *place: Array) -> Array:
+            return jnp.asarray(written).at[place_B, *place].set(new, mode="drop")
+
+        seen_BV = state.seen_BV
+        if seen_BV is not None:
+            seen_BV = jnp.asarray(seen_BV).at[jnp.arange(plan.all_rows), token_B].max(live_B)
+        state = state._replace(
+            step=state.step + 1,
+            rows=rows.after_token(done_B),
+            hidden_BD=hidden_BD,
+            stop_B=stop_B,
+            seen_BV=seen_BV,
+            past=past,
+            tokens_XU=put(state.tokens_XU, token_B, used_B),
+            length_X=put(state.length_X, used_B + 1),
+            logp_XU=put(state.logp_XU, logp_B, used_B),
+            ended_X=put(state.ended_X, at_end_B),
+        )
+        return state if plan.all_at_once else _refilled(state, asked, plan, jnp.asarray(done_B).any())
+
+    return jax.lax.while_loop(unfinished, one_token, state)
+
+
+def _refilled(state: DecodeState, asked: Asked, plan: Schedule, some: Bool[Array, ""]) -> DecodeState:
+    """Where ``some`` rows came free, give them their next response, and groups that are through their next question."""
+
+    def turned() -> DecodeState:
+        rows, fresh_B = refill(state.rows, plan)
+        question_B = rows.questions(plan)
+        seen_BV, of_prompt = state.seen_BV, asked.seen(question_B)
+        if seen_BV is not None and of_prompt is not None:
+            seen_BV = jnp.where(fresh_B[:, None], of_prompt, seen_BV)
+        moved = (rows.question_PG != state.rows.question_PG).any()
+        prompt, prompt_mask = jax.lax.cond(
+            moved, lambda: asked.of_groups(rows, plan), lambda: (state.prompt, state.prompt_mask_GS)
+        )
+        return state._replace(
+            rows=rows,
+            hidden_BD=jnp.where(fresh_B[:, None], asked.hidden_QD[question_B], state.hidden_BD),
+            stop_B=jnp.where(fresh_B, 0, state.stop_B),
+            seen_BV=seen_BV,
+            prompt=prompt,
+            prompt_mask_GS=prompt_mask,
+        )
+
+    return jax.lax.cond(some, turned, lambda: state)
+
+
+def _choose(
+    logits_BV: Float[Array, "B V"],
+    state: DecodeState,
+    draw_B: Float[Array, " B"],
+    settings: SamplingSettings,
+    vocabulary: Vocabulary,
+) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
+    """Choose the next token of each row and return its log-probability before any truncating filter."""
+    if state.seen_BV is not None:
+        logits_BV = penalise_repetition(logits_BV, state.seen_BV, settings.repetition_penalty_B)
+    tempered_BV = temper_logits(logits_BV, settings.temperature_B, vocabulary.suppressed_V)
+    filtered_BV = filter_logits(
+        logits_BV,
+        temperature_B=settings.temperature_B,
+        top_k_B=settings.top_k_B,
+        top_p_B=settings.top_p_B,
+        min_p_B=settings.min_p_B,
+        suppress_V=vocabulary.suppressed_V,
+    )
+    return choose_token(draw_B, filtered_BV, tempered_BV)
+
+
+def completions_of(state: DecodeState) -> Completions:
+    """Return what has been sampled so far."""
+    mask_XU = jnp.arange(state.tokens_XU.shape[1])[None] < state.length_X[:, None]
+    return Completions(state.tokens_XU, mask_XU, state.logp_XU, state.ended_X, state.step)
+
+
 def sample_responses(
     model: VisionLanguageModel,
     params: Any,
@@ -45,179 +237,14 @@ def sample_responses(
     penalised: bool = False,
     rows: int | None = None,
 ) -> Completions:
-    """Sample ``B / Q`` responses to each of Q left-padded prompts, at most ``slots`` tokens each.
+    """Sample ``B / Q`` responses to each of Q left-padded prompts, at most ``slots`` tokens each, in one program.
 
     At most ``rows`` responses (by default all) are decoded at a time; what is sampled does not depend on it.
-    ``penalised`` says that the settings' repetition penalty is to be applied, for which ids are kept track of.
     """
-    hidden, cache = run(model, params, prompts, keep_cache=True, method="hidden")
-    questions, total = hidden.shape[0], keys_B.shape[0]
+    asked = prefill(model, params, prompts, next_position_Q, penalised=penalised)
+    questions, total = len(asked.position_Q), len(keys_B)
     plan = Schedule.of(questions=questions, responses=total // questions, rows=total if rows is None else rows)
-    asked = _Asked(
-        cache=cache,
-        mask_QS=jnp.asarray(prompts.segments_BT) > 0,
-        hidden_QD=hidden[:, -1],
-        position_Q=jnp.asarray(next_position_Q),
-        seen_QV=_ids_of(prompts, model.config.decoder.vocab_size) if penalised else None,
-    )
-    return _decode(model, params, asked, plan, keys_B, settings, vocabulary, slots=slots)
-
-
-class _Asked(NamedTuple):
-    """What is known of all questions after the prefill."""
-
-    cache: PromptCache
-    mask_QS: Array
-    hidden_QD: Array
-    position_Q: Array
-    seen_QV: Array | None
-
-    def of_groups(self, question_G: Int[Array, " G"]) -> tuple[PromptCache, Array]:
-        """Return the prompt caches and masks that the groups read."""
-        cache = PromptCache(self.cache.key_LQKSH[:, question_G], self.cache.value_LQKSH[:, question_G])
-        return cache, self.mask_QS[question_G]
-
-    def seen(self, question_B: Int[Array, " B"]) -> Array | None:
-        """Return which ids the prompts of these rows hold."""
-        return None if self.seen_QV is None else self.seen_QV[question_B]
-
-
-def _ids_of(prompts: Batch, vocab_size: int) -> Bool[Array, "Q V"]:
-    """Return which ids each prompt holds, padding apart."""
-    tokens = jnp.asarray(prompts.tokens_BT)
-    row = jnp.arange(len(tokens))[:, None]
-    return jnp.zeros((len(tokens), vocab_size), bool).at[row, tokens].max(jnp.asarray(prompts.segments_BT) > 0)
-
-
-def _start(
-    model: VisionLanguageModel, asked: _Asked, plan: Schedule, vocabulary: Vocabulary, *, slots: int
-) -> DecodeState:
-    rows, cfg, total = first_rows(plan), model.config.decoder, plan.questions * plan.responses
-    cache = init_response_cache(
-        layers=cfg.layers, rows=plan.rows, kv_heads=cfg.kv_heads, slots=slots, head_width=cfg.head_width,
-        dtype=model.dtype,
-    )  # fmt: skip
-    prompt, prompt_mask = (asked.cache, asked.mask_QS) if plan.all_at_once else asked.of_groups(rows.question_G)
-    return DecodeState(
-        step=jnp.int32(0),
-        rows=rows,
-        hidden_BD=asked.hidden_QD[rows.question_B(plan)],
-        stop_B=jnp.zeros(plan.rows, jnp.int32),
-        seen_BV=asked.seen(rows.question_B(plan)),
-        prompt=prompt,
-        prompt_mask_GS=prompt_mask,
-        cache=cache,
-        tokens_XU=jnp.full((total, slots), vocabulary.pad_id, jnp.int32),
-        mask_XU=jnp.zeros((total, slots), bool),
-        logp_XU=jnp.zeros((total, slots), jnp.float32),
-    )
-
-
-def _decode(
-    model: VisionLanguageModel,
-    params: Any,
-    asked: _Asked,
-    plan: Schedule,
-    keys_X: Key[jax.Array, " X"],
-    settings: SamplingSettings,
-    vocabulary: Vocabulary,
-    *,
-    slots: int,
-) -> Completions:
-    def unfinished(state: DecodeState) -> Array:
-        return jnp.asarray(state.rows.live_B).any()
-
-    def one_token(state: DecodeState) -> DecodeState:
-        rows = state.rows
-        place_B = rows.place_B(plan)  # of each row's response among all, past the end for idle rows
-        mine_B = jnp.minimum(place_B, len(keys_X) - 1)
-        chosen = SamplingSettings(*(part[mine_B] if part.ndim else part for part in map(jnp.asarray, settings)))
-        logits_BV = run(model, params, state.hidden_BD, method="logits")
-        token_B, logp_B = _choose(logits_BV, state, keys_X[mine_B], chosen, vocabulary)
-        token_B = jnp.where(rows.live_B, token_B, vocabulary.pad_id)
-        position_B = asked.position_Q[rows.question_B(plan)] + rows.used_B
-        hidden_BD, new = run(
-            model,
-            params,
-            token_B,
-            jnp.broadcast_to(position_B[None], (3, plan.rows)),
-            state.prompt,
-            state.cache,
-            state.prompt_mask_GS,
-            ring_mask(jnp.asarray(rows.used_B), jnp.asarray(state.step), slots),
-            method="decode",
-        )
-        stop_B = jnp.asarray(vocabulary.stops.next_SV)[state.stop_B, token_B].astype(jnp.int32)
-        at_end_B = (token_B[:, None] == vocabulary.end_ids[None]).any(axis=1)
-        at_end_B = at_end_B | jnp.asarray(vocabulary.stops.found_S)[stop_B]
-        ended_B = jnp.asarray(rows.live_B) & (at_end_B | (rows.used_B + 1 >= settings.max_new_tokens))
-
-        def put(written_XU: Array, new: Any) -> Array:
-            return jnp.asarray(written_XU).at[place_B, rows.used_B].set(new, mode="drop")
-
-        seen_BV = state.seen_BV
-        if seen_BV is not None:
-            seen_BV = jnp.asarray(seen_BV).at[jnp.arange(plan.rows), token_B].max(rows.live_B)
-        state = state._replace(
-            step=state.step + 1,
-            rows=rows.after_token(ended_B),
-            hidden_BD=hidden_BD,
-            stop_B=stop_B,
-            seen_BV=seen_BV,
-            cache=write_token(state.cache, new, jnp.asarray(state.step) % slots),
-            tokens_XU=put(state.tokens_XU, token_B),
-            mask_XU=put(state.mask_XU, True),
-            logp_XU=put(state.logp_XU, logp_B),
-        )
-        if plan.all_at_once:
-            return state
-        return jax.lax.cond(ended_B.any(), lambda: _refilled(state, asked, plan), lambda: state)
-
-    end = jax.lax.while_loop(unfinished, one_token, _start(model, asked, plan, vocabulary, slots=slots))
-    return Completions(end.tokens_XU, end.mask_XU, end.logp_XU, end.step)
-
-
-def _refilled(state: DecodeState, asked: _Asked, plan: Schedule) -> DecodeState:
-    """Give free rows their next response and groups that are through their next question."""
-    rows, fresh_B = refill(state.rows, plan)
-    question_B = rows.question_B(plan)
-    seen_BV, of_prompt = state.seen_BV, asked.seen(question_B)
-    if seen_BV is not None and of_prompt is not None:
-        seen_BV = jnp.where(fresh_B[:, None], of_prompt, seen_BV)
-
-    def turned() -> tuple[PromptCache, Array]:
-        return asked.of_groups(jnp.minimum(rows.question_G, plan.questions - 1))
-
-    moved = (rows.question_G != state.rows.question_G).any()
-    prompt, prompt_mask = jax.lax.cond(moved, turned, lambda: (state.prompt, state.prompt_mask_GS))
-    return state._replace(
-        rows=rows,
-        hidden_BD=jnp.where(fresh_B[:, None], asked.hidden_QD[question_B], state.hidden_BD),
-        stop_B=jnp.where(fresh_B, 0, state.stop_B),
-        seen_BV=seen_BV,
-        prompt=prompt,
-        prompt_mask_GS=prompt_mask,
-    )
-
-
-def _choose(
-    logits_BV: Float[Array, "B V"],
-    state: DecodeState,
-    keys_B: Key[jax.Array, " B"],
-    settings: SamplingSettings,
-    vocabulary: Vocabulary,
-) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """Choose the next token of each row and return its log-probability before any truncating filter."""
-    keys_B = jax.vmap(jax.random.fold_in)(keys_B, state.rows.used_B)
-    if state.seen_BV is not None:
-        logits_BV = penalise_repetition(logits_BV, state.seen_BV, settings.repetition_penalty_B)
-    tempered_BV = temper_logits(logits_BV, settings.temperature_B, vocabulary.suppressed_V)
-    filtered_BV = filter_logits(
-        logits_BV,
-        temperature_B=settings.temperature_B,
-        top_k_B=settings.top_k_B,
-        top_p_B=settings.top_p_B,
-        min_p_B=settings.min_p_B,
-        suppress_V=vocabulary.suppressed_V,
-    )
-    return choose_token(keys_B, filtered_BV, tempered_BV)
+    begun = start(model, asked, plan, vocabulary, slots=slots)
+    draws = token_draws(keys_B, slots)
+    end = advance(model, params, asked, plan, draws, settings, vocabulary, begun, jnp.int32(total * slots))
+    return completions_of(end)

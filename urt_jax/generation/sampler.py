@@ -1,26 +1,31 @@
 """The host side of sampling: encoded chats in, token ids out, in a bounded number of compiled programs."""
 
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from urt_jax.data.collate import Need, collate_prompts
 from urt_jax.families.processor import Processor
-from urt_jax.generation.loop import row_keys, sample_responses
-from urt_jax.generation.state import Completions, SamplingSettings, Vocabulary
+from urt_jax.generation.loop import advance, completions_of, prefill, row_keys, start, token_draws
+from urt_jax.generation.schedule import Schedule
+from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSettings, Vocabulary
 from urt_jax.generation.stops import StopTable, no_stops, stop_table
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.types import Batch, EncodedChat
 
-# Rows decoded at a time where not said otherwise. A CPU is a third faster with few: their caches stay near the cores.
-AT_ONCE = {"cpu": 32}
+CPU_ROWS = 32  # decoded at a time by one core of a CPU, where not said otherwise
+STREAMED_EVERY = 16  # tokens after which finished responses are told of
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()  # texts that end a response, kept in it; none by default
+    at_once: int | None = None  # responses decoded at a time, the others wait for free rows; None: see ``make_plan``
 
 
 class Samples(NamedTuple):
@@ -44,8 +50,16 @@ class Samples(NamedTuple):
     tokens_BU: np.ndarray
     mask_BU: np.ndarray
     logp_BU: np.ndarray
+    ended_B: np.ndarray  # by an end token or a stop string; the others ran to the limit
     texts: tuple[str, ...]
     steps: int = 0  # times the decoding rows were run through the model
+
+
+class Finished(NamedTuple):
+    """Responses that have ended while others run."""
+
+    rows: np.ndarray  # numbers of the responses, question-major
+    texts: tuple[str, ...]
 
 
 class Sampler:
@@ -59,18 +73,28 @@ class Sampler:
         self.model, self.processor = model, processor
         self.vocabulary = make_vocabulary(processor)
         self.shapes: set[tuple[Need, int, int, int | None]] = set()
-        self._program = jax.jit(self._run, static_argnames=("slots", "penalised", "at_once"))
+        self._prefill = jax.jit(partial(prefill, model), static_argnames="penalised")
+        self._begin = jax.jit(self._first, static_argnames=("plan", "questions", "slots"))
+        self._advance = jax.jit(self._further, static_argnames="plan", donate_argnames="state")
+        self._telling = Lock()
         self._stopping: dict[tuple[str, ...], Vocabulary] = {(): self.vocabulary}
 
-    def _run(
-        self, params: Any, prompts: Batch, positions: Any, rng: Any, step: Any, rows: Any, settings: Any,
-        vocabulary: Any, *, slots: int, penalised: bool, at_once: int | None,
-    ) -> Completions:  # fmt: skip
-        keys = row_keys(rng, step, *rows)
-        return sample_responses(
-            self.model, params, prompts, positions, keys, settings, vocabulary, slots=slots, penalised=penalised,
-            rows=at_once,
-        )  # fmt: skip
+    def _first(
+        self, asked: Asked, first: Any, rng: Any, step: Any, rows: Any, vocabulary: Any, *, plan: Schedule,
+        questions: int, slots: int,
+    ) -> tuple[Asked, Any, DecodeState]:  # fmt: skip
+        """Cut out some of the questions and make ready to decode them."""
+        asked = asked if plan.parts * plan.questions == questions else asked.part(first, plan.questions)
+        draws = token_draws(row_keys(rng, step, *rows), slots)
+        return asked, draws, start(self.model, asked, plan, vocabulary, slots=slots)
+
+    def _further(
+        self, params: Any, asked: Any, draws: Any, settings: Any, vocabulary: Any, state: Any, until: Any, *,
+        plan: Schedule,
+    ) -> tuple[DecodeState, Completions, Any]:  # fmt: skip
+        """Decode on; return the state, which the next call uses up, what there is so far, and whether to go on."""
+        state = advance(self.model, params, asked, plan, draws, settings, vocabulary, state, until)
+        return state, completions_of(state), jnp.asarray(state.rows.live_PB).any()
 
     def _stopping_at(self, stops: tuple[str, ...]) -> Vocabulary:
         """Return the vocabulary with the automaton of these stop strings, which is made and placed once."""
@@ -93,13 +117,13 @@ class Sampler:
         slots: int,
         seed: int,
         step: int = 0,
-        at_once: int | None = None,
+        finished: Callable[[Finished], None] | None = None,
     ) -> Samples:
         """Sample ``responses`` answers to each chat; the ids name the questions in the random streams.
 
-        At most ``at_once`` responses (by default all, on a CPU 32) are decoded at a time, the others wait for rows
-        that come free; on several devices all are. ``response_index`` numbers the rows' responses (by default 0 ..
-        responses - 1 within each question).
+        ``response_index`` numbers the rows' responses (by default 0 .. responses - 1 within each question).
+        ``finished`` is told of responses that have ended, every few tokens, while the device decodes on. It may be
+        called from several threads, one call at a time.
 
         Raises:
             ValueError: more new tokens asked for than the cache has slots.
@@ -113,30 +137,104 @@ class Sampler:
         rows = len(chats) * responses
         question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
         index = np.tile(np.arange(responses), len(chats)) if response_index is None else np.array(response_index)
-        at_once = at_once or AT_ONCE.get(jax.default_backend(), rows)
-        at_once = None if at_once >= rows or (mesh is not None and mesh.size > 1) else at_once
-        self.shapes.add((bucket, responses, slots, at_once))
-        out = self._program(
-            params,
-            place(prompts),
-            place(positions),
-            jax.random.key(seed),
-            jnp.int32(step),
-            place((question_B, index.astype(np.uint32))),
-            place(_rows(sampling, rows)),
-            self._stopping_at(sampling.stop),
+        lanes, plan = make_plan(len(chats), responses, mesh=mesh, at_once=sampling.at_once)
+        shape = (bucket, responses, slots, None if plan.all_at_once else plan.all_rows)
+        threads = lanes if shape in self.shapes else 1  # the first of a shape compiles for all
+        self.shapes.add(shape)
+        job = _Job(
+            params=params,
+            asked=self._prefill(params, place(prompts), place(positions), penalised=sampling.repetition_penalty != 1),
+            rows=(question_B, index.astype(np.uint32)),
+            settings=_rows(sampling, rows),
+            vocabulary=self._stopping_at(sampling.stop),
+            key=(jax.random.key(seed), jnp.int32(step)),
+            plan=plan,
+            questions=len(chats),
             slots=slots,
-            penalised=sampling.repetition_penalty != 1,
-            at_once=at_once,
+            place=place,
+            finished=finished,
         )
-        tokens, mask, logp, steps = (np.asarray(x) for x in out)
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(partial(self._decode, job), range(lanes)))
+        tokens, mask, logp, ended = (np.concatenate(part) for part in zip(*(part[:-1] for part in parts)))
         texts = decode_texts(self.processor, tokens, mask)
-        return Samples(prompts, positions, tokens, mask, logp, texts, int(steps))
+        steps = max(int(part[-1]) for part in parts)
+        return Samples(prompts, positions, tokens, mask, logp, ended, texts, steps)
+
+    def _decode(self, job: "_Job", lane: int) -> tuple[np.ndarray, ...]:
+        """Decode the responses of one lane; return the ``Completions`` on the host."""
+        plan, first = job.plan, lane * job.plan.all_responses
+        mine = slice(first, first + plan.all_responses)
+        asked, draws, state = self._begin(
+            job.asked,
+            jnp.int32(lane * plan.questions),
+            *job.key,
+            job.place(tuple(part[mine] for part in job.rows)),
+            job.vocabulary,
+            plan=plan,
+            questions=job.questions,
+            slots=job.slots,
+        )
+        settings = job.place(SamplingSettings(*(part[mine] if part.ndim else part for part in job.settings)))
+        every = job.slots * plan.all_responses if job.finished is None else STREAMED_EVERY
+        done, until, more = np.zeros(plan.all_responses, bool), 0, True
+        while more:
+            until += every
+            state, out, more = self._advance(
+                job.params, asked, draws, settings, job.vocabulary, state, jnp.int32(until), plan=plan
+            )
+            tokens, mask, logp, ended, steps = map(np.asarray, out)
+            if job.finished is not None:
+                now = ended | (mask.sum(axis=1) >= int(job.settings.max_new_tokens))
+                fresh, done = np.flatnonzero(now & ~done), now
+                texts = decode_texts(self.processor, tokens[fresh], mask[fresh])
+                with self._telling:
+                    job.finished(Finished(fresh + first, texts))
+        return tokens, mask, logp, ended, steps
+
+    def programs(self) -> dict[str, int]:
+        """Return how many programs of each kind were compiled so far."""
+        kinds = {"prefill": self._prefill, "begin": self._begin, "advance": self._advance}
+        return {name: getattr(program, "_cache_size")() for name, program in kinds.items()}  # noqa: B009
 
     @property
     def padding(self) -> dict[str, int]:
         """Keyword arguments of ``collate``."""
         return padding_of(self.processor)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of ``sample`` as its lanes see it."""
+
+    params: Any
+    asked: Asked
+    rows: tuple[np.ndarray, np.ndarray]  # question number and response number of each response
+    settings: SamplingSettings
+    vocabulary: Vocabulary
+    key: tuple[Any, Any]  # random key and step
+    plan: Schedule  # of one lane
+    questions: int  # of all lanes
+    slots: int
+    place: Callable[[Any], Any]
+    finished: Callable[[Finished], None] | None
+
+
+def make_plan(questions: int, responses: int, *, mesh: Mesh | None, at_once: int | None) -> tuple[int, Schedule]:
+    """Return how many threads decode side by side, and the schedule of each.
+
+    By default a CPU decodes few rows at a time, whose caches stay near its cores, and deals whole questions out to a
+    thread for each core: of a small model one program alone cannot keep two cores busy. Other devices decode all.
+    """
+    total = questions * responses
+    splits = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = splits if questions % splits == 0 else 1
+    if (mesh is not None and mesh.size > 1) or at_once is not None or jax.default_backend() != "cpu":
+        return 1, Schedule.of(questions=questions, responses=responses, rows=at_once or total, parts=parts)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(min(cores, total // CPU_ROWS), 1)
+    lanes = next(count for count in range(most, 0, -1) if questions % count == 0)
+    return lanes, Schedule.of(questions=questions // lanes, responses=responses, rows=CPU_ROWS)
 
 
 def padding_of(processor: Processor) -> dict[str, int]:

@@ -6,11 +6,15 @@ Rows stand in groups of ``group``; the rows of a group read one prompt::
 
     group 0   rows 0 1    question 0: responses 0 1, then 2 and 3 as rows come free, then question 2
     group 1   rows 2 3    question 1: ...
+
+On several devices the questions are dealt out in ``parts``, and a part's rows take its own questions only: nothing
+moves between devices. A part counts its questions from 0.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
@@ -19,96 +23,139 @@ from urt_jax.types import Array
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many questions and responses there are, and how many rows, in groups of a question, decode them."""
+    """How many questions and responses there are, and how many rows, in groups of a question, decode them.
+
+    ``questions`` and ``rows`` are those of one part.
+    """
 
     questions: int
     responses: int
     rows: int
     group: int
+    parts: int = 1
 
     @staticmethod
-    def of(*, questions: int, responses: int, rows: int) -> "Schedule":
+    def of(*, questions: int, responses: int, rows: int, parts: int = 1) -> "Schedule":
         """Return the schedule for at most ``rows`` rows: whole questions side by side, or fewer rows of one question.
 
+        ``questions`` and ``rows`` are those of all parts; every part gets at least one row.
+
         Raises:
-            ValueError: less than one row.
+            ValueError: less than one row, or questions that cannot be dealt out evenly.
         """
         if rows < 1:
             raise ValueError(f"rows is {rows}; at least one response must be decoded at a time")
+        if questions % parts:
+            raise ValueError(f"{questions} questions cannot be dealt out to {parts} parts; give a multiple of {parts}")
+        questions, rows = questions // parts, max(rows // parts, 1)
         group = min(responses, rows)
-        return Schedule(questions, responses, min(rows // group, questions) * group, group)
+        return Schedule(questions, responses, min(rows // group, questions) * group, group, parts)
 
     @property
     def groups(self) -> int:
-        """Questions that are decoded at the same time."""
+        """Questions that a part decodes at the same time."""
         return self.rows // self.group
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of all parts."""
+        return self.parts * self.rows
+
+    @property
+    def all_responses(self) -> int:
+        """Responses of all parts."""
+        return self.parts * self.questions * self.responses
 
     @property
     def all_at_once(self) -> bool:
         """Whether every response has a row of its own from the start."""
-        return self.rows == self.questions * self.responses
+        return self.all_rows == self.all_responses
 
 
 class Rows(NamedTuple):
-    """What each row and group is at."""
+    """What each row and group is at; P counts the parts, B the rows and G the groups of one."""
 
-    question_G: Int[Array, " G"]  # ``questions`` where a group has none left
-    issued_G: Int[Array, " G"]  # responses of its question that were given to rows so far
-    waiting: Int[Array, ""]  # the next question that no group has had
-    response_B: Int[Array, " B"]
-    live_B: Bool[Array, " B"]
-    used_B: Int[Array, " B"]  # tokens the row's response has so far
+    question_PG: Int[Array, "P G"]  # ``questions`` where a group has none left
+    issued_PG: Int[Array, "P G"]  # responses of its question that were given to rows so far
+    waiting_P: Int[Array, " P"]  # the next question that no group has had
+    response_PB: Int[Array, "P B"]
+    live_PB: Bool[Array, "P B"]
+    used_PB: Int[Array, "P B"]  # tokens the row's response has so far
 
-    def question_B(self, plan: Schedule) -> Int[Array, " B"]:
-        """Return the question of each row, the last one for groups that have none left."""
-        return jnp.repeat(jnp.minimum(self.question_G, plan.questions - 1), plan.group)
+    @property
+    def live(self) -> Bool[Array, " rows"]:
+        """Which rows of all parts are at work."""
+        return self.live_PB.reshape(-1)
 
-    def place_B(self, plan: Schedule) -> Int[Array, " B"]:
+    @property
+    def used(self) -> Int[Array, " rows"]:
+        """Tokens of each row of all parts."""
+        return self.used_PB.reshape(-1)
+
+    def questions(self, plan: Schedule) -> Int[Array, " rows"]:
+        """Return the question of each row among those of all parts, its part's last where it has none left."""
+        local_PG = jnp.minimum(self.question_PG, plan.questions - 1)
+        first_P1 = plan.questions * jnp.arange(plan.parts)[:, None]
+        return jnp.repeat(local_PG + first_P1, plan.group, axis=1).reshape(-1)
+
+    def places(self, plan: Schedule) -> Int[Array, " rows"]:
         """Return the number of each row's response among all, question-major; past the last for idle rows."""
-        place_B = self.question_B(plan) * plan.responses + self.response_B
-        return jnp.where(self.live_B, place_B, plan.questions * plan.responses)
+        places = self.questions(plan) * plan.responses + self.response_PB.reshape(-1)
+        return jnp.where(self.live, places, plan.all_responses)
 
-    def after_token(self, ended_B: Bool[Array, " B"]) -> "Rows":
+    def after_token(self, ended: Bool[Array, " rows"]) -> "Rows":
         """Return the rows with one token more; those that ended are free."""
-        return self._replace(live_B=self.live_B & ~ended_B, used_B=self.used_B + self.live_B)
+        live_PB = self.live_PB & ~ended.reshape(self.live_PB.shape)
+        return self._replace(live_PB=live_PB, used_PB=self.used_PB + self.live_PB)
 
 
 def first_rows(plan: Schedule) -> Rows:
-    """Return the rows at the start: the first questions, the first responses of each."""
+    """Return the rows at the start: the first questions of each part, the first responses of each."""
+
+    def of_parts(x: Array) -> Array:
+        return jnp.broadcast_to(x, (plan.parts, *x.shape))
+
     return Rows(
-        question_G=jnp.arange(plan.groups),
-        issued_G=jnp.full(plan.groups, plan.group),
-        waiting=jnp.int32(plan.groups),
-        response_B=jnp.tile(jnp.arange(plan.group), plan.groups),
-        live_B=jnp.ones(plan.rows, bool),
-        used_B=jnp.zeros(plan.rows, jnp.int32),
+        question_PG=of_parts(jnp.arange(plan.groups)),
+        issued_PG=of_parts(jnp.full(plan.groups, plan.group)),
+        waiting_P=jnp.full(plan.parts, plan.groups),
+        response_PB=of_parts(jnp.tile(jnp.arange(plan.group), plan.groups)),
+        live_PB=of_parts(jnp.ones(plan.rows, bool)),
+        used_PB=of_parts(jnp.zeros(plan.rows, jnp.int32)),
     )
 
 
-def refill(rows: Rows, plan: Schedule) -> tuple[Rows, Bool[Array, " B"]]:
-    """Return the rows with work for those that are free, and which of them are fresh.
+def refill(rows: Rows, plan: Schedule) -> tuple[Rows, Bool[Array, " rows"]]:
+    """Return the rows with work for those that are free, and which of all rows are fresh.
 
     A free row takes the next response of its group's question; a group whose question is through, with no row at
-    work, takes the next waiting question.
+    work, takes the next waiting question of its part.
     """
-    live_GR = rows.live_B.reshape(plan.groups, plan.group)
-    left_G = jnp.where(rows.question_G < plan.questions, plan.responses - rows.issued_G, 0)
-    through_G = ~live_GR.any(axis=1) & (left_G == 0) & (rows.question_G < plan.questions)
-    turn_G = jnp.cumsum(through_G) - 1
-    question_G = jnp.where(through_G, jnp.minimum(rows.waiting + turn_G, plan.questions), rows.question_G)
-    issued_G = jnp.where(through_G, 0, rows.issued_G)
+    rows, fresh_PB = jax.vmap(lambda part: _refill_part(part, plan))(rows)
+    return rows, fresh_PB.reshape(-1)
+
+
+def _refill_part(rows: Rows, plan: Schedule) -> tuple[Rows, Bool[Array, " B"]]:
+    """Refill one part, of whose arrays the first axis is gone."""
+    question_G, issued_G, waiting, response_B, live_B, used_B = rows
+    live_GR = live_B.reshape(plan.groups, plan.group)
     left_G = jnp.where(question_G < plan.questions, plan.responses - issued_G, 0)
+    through_G = ~live_GR.any(axis=1) & (left_G == 0) & (question_G < plan.questions)
+    turn_G = jnp.cumsum(through_G) - 1
+    turned_G = jnp.where(through_G, jnp.minimum(waiting + turn_G, plan.questions), question_G)
+    issued_G = jnp.where(through_G, 0, issued_G)
+    left_G = jnp.where(turned_G < plan.questions, plan.responses - issued_G, 0)
 
     free_GR = ~live_GR
     rank_GR = jnp.cumsum(free_GR, axis=1) - 1
     fresh_GR = free_GR & (rank_GR < left_G[:, None])
-    response_GR = jnp.where(fresh_GR, issued_G[:, None] + rank_GR, rows.response_B.reshape(plan.groups, plan.group))
+    response_GR = jnp.where(fresh_GR, issued_G[:, None] + rank_GR, response_B.reshape(plan.groups, plan.group))
     fresh_B = fresh_GR.reshape(-1)
     return Rows(
-        question_G=question_G.astype(rows.question_G.dtype),
-        issued_G=(issued_G + fresh_GR.sum(axis=1)).astype(rows.issued_G.dtype),
-        waiting=jnp.minimum(rows.waiting + through_G.sum(), plan.questions).astype(rows.waiting.dtype),
-        response_B=response_GR.reshape(-1).astype(rows.response_B.dtype),
-        live_B=rows.live_B | fresh_B,
-        used_B=jnp.where(fresh_B, 0, rows.used_B),
+        question_PG=turned_G.astype(question_G.dtype),
+        issued_PG=(issued_G + fresh_GR.sum(axis=1)).astype(issued_G.dtype),
+        waiting_P=jnp.minimum(waiting + through_G.sum(), plan.questions).astype(waiting.dtype),
+        response_PB=response_GR.reshape(-1).astype(response_B.dtype),
+        live_PB=live_B | fresh_B,
+        used_PB=jnp.where(fresh_B, 0, used_B),
     ), fresh_B

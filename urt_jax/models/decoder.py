@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from urt_jax.models.config import DecoderConfig
-from urt_jax.models.kv_cache import PromptCache, ResponseCache
+from urt_jax.models.kv_cache import Cache, KeyValues, write_token
 from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
 from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.ops.attention import attend, attend_group, attend_with_prefix
@@ -53,17 +53,17 @@ class Attention(nn.Module):
 
     def __call__(
         self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"], mask: Bool[Array, "B T T"]
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Return the output and the keys and values ``[B, K, T, H]``, ready to be a prompt cache."""
+    ) -> tuple[Array, KeyValues]:
+        """Return the output and the keys and values, ready to be a prompt cache."""
         query, key, value = self.project(x, angles)
         seen = attend(query, key, value, mask)
-        return self.o(seen.reshape(*x.shape[:2], -1)), (key.swapaxes(1, 2), value.swapaxes(1, 2))
+        return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
 
     def extend(
         self,
         x: Float[Array, "B U D"],
         angles: Float[Array, "B U half"],
-        prompt: tuple[Array, Array],
+        prompt: KeyValues,
         prompt_mask: Bool[Array, "Q S"],
         own_mask: Bool[Array, "B U U"],
     ) -> Array:
@@ -72,19 +72,26 @@ class Attention(nn.Module):
         seen = attend_with_prefix(query, key, value, *prompt, prompt_mask, own_mask)
         return self.o(seen.reshape(*x.shape[:2], -1))
 
-    def decode(
+    def project_token(self, x: Float[Array, "B 1 D"], angles: Float[Array, "B 1 half"]) -> tuple[Array, KeyValues]:
+        """Return the query ``[B, N, H]`` of one new token per row, and its key and value to be written."""
+        query, key, value = self.project(x, angles)
+        return query[:, 0], _cached(key, value)
+
+    def attend_token(
         self,
-        x: Float[Array, "B 1 D"],
-        angles: Float[Array, "B 1 half"],
-        prompt: tuple[Array, Array],
-        past: tuple[Array, Array],
+        query: Float[Array, "B N H"],
+        prompt: KeyValues,
+        past: KeyValues,
         prompt_mask: Bool[Array, "Q S"],
         past_mask: Bool[Array, "B U"],
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Return the output for one new token per row and its key and value ``[B, K, 1, H]``."""
-        query, key, value = self.project(x, angles)
-        seen = attend_group(query[:, 0], key[:, 0], value[:, 0], *prompt, *past, prompt_mask, past_mask)
-        return self.o(seen.reshape(x.shape[0], 1, -1)), (key.swapaxes(1, 2), value.swapaxes(1, 2))
+    ) -> Float[Array, "B 1 D"]:
+        """Return the output for one new token per row, whose own key and value stand in ``past``."""
+        seen = attend_group(query, *prompt, *past, prompt_mask, past_mask)
+        return self.o(seen.reshape(query.shape[0], 1, -1))
+
+
+def _cached(key_BTKH: Float[Array, "B T K H"], value_BTKH: Float[Array, "B T K H"]) -> KeyValues:
+    return KeyValues(key_BTKH.transpose(0, 2, 3, 1), value_BTKH.swapaxes(1, 2))
 
 
 class DecoderLayer(nn.Module):
@@ -106,7 +113,7 @@ class DecoderLayer(nn.Module):
         x = x + attended
         return x + self.mlp(self.post_norm(x))
 
-    def __call__(self, x: Array, angles: Array, mask: Array) -> tuple[Array, tuple[Array, Array]]:
+    def __call__(self, x: Array, angles: Array, mask: Array) -> tuple[Array, KeyValues]:
         """Run the layer over whole sequences; see Attention for shapes."""
         attended, cache = self.attention(self.input_norm(x), angles, mask)
         return self._finish(x, attended), cache
@@ -120,10 +127,13 @@ class DecoderLayer(nn.Module):
         extended = self.attention.extend(self.input_norm(x_BUD), angles[1], keys, prompt_mask_QS, own_mask_BUU)
         return self._finish(x_QSD, attended), self._finish(x_BUD, extended)
 
-    def decode(self, x: Array, angles: Array, *caches: object) -> tuple[Array, tuple[Array, Array]]:
-        """Run the layer on one new token per row; see Attention for shapes."""
-        attended, new = self.attention.decode(self.input_norm(x), angles, *caches)  # type: ignore[arg-type]
-        return self._finish(x, attended), new
+    def project_token(self, x: Array, angles: Array) -> tuple[Array, KeyValues]:
+        """Begin the layer on one new token per row; see Attention for shapes."""
+        return self.attention.project_token(self.input_norm(x), angles)
+
+    def finish_token(self, x: Array, query: Array, prompt: KeyValues, past: KeyValues, *masks: Array) -> Array:
+        """Run the rest of it, once the token's key and value are written."""
+        return self._finish(x, self.attention.attend_token(query, prompt, past, *masks))
 
 
 def inject(x_BTD: Float[Array, "B T D"], injection: Injection, layer: Int[Array, ""]) -> Float[Array, "B T D"]:
@@ -183,7 +193,7 @@ class Decoder(nn.Module):
         injection: Injection | None = None,
         *,
         keep_cache: bool = False,
-    ) -> tuple[Float[Array, "B T D"], PromptCache | None]:
+    ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
         """Return normed hidden states, and with ``keep_cache`` the keys and values of every position."""
         angles = self._angles(positions_3BT)
 
@@ -194,7 +204,7 @@ class Decoder(nn.Module):
 
         counted = jnp.arange(self.config.layers)
         x_BTD, caches = scan_layers(body, x_BTD, self.layers, counted, remat=self.remat, unroll=self.unroll)
-        return self.norm(x_BTD), PromptCache(*caches) if keep_cache else None
+        return self.norm(x_BTD), caches
 
     def with_responses(
         self,
@@ -225,18 +235,40 @@ class Decoder(nn.Module):
         self,
         x_BD: Float[Array, "B D"],
         positions_3B: Int[Array, "3 B"],
-        prompt: PromptCache,
-        past: ResponseCache,
+        prompt: Cache,
+        past: Cache,
+        slot: Int[Array, ""],
         prompt_mask_QS: Bool[Array, "Q S"],
         past_mask_BU: Bool[Array, "B U"],
-    ) -> tuple[Float[Array, "B D"], ResponseCache]:
-        """Return the hidden state of one new token per row and its keys and values (``U = 1``), not yet written."""
-        angles = self._angles(positions_3B[..., None])
+    ) -> tuple[Float[Array, "B D"], Cache]:
+        """Return the hidden state of one new token per row, and ``past`` with its keys and values at ``slot``.
 
-        def body(x: Array, params: Any, caches: tuple) -> tuple[Array, tuple[Array, Array]]:
-            return self.layer.apply(  # type: ignore[return-value]
-                {"params": params}, x, angles, *caches, prompt_mask_QS, past_mask_BU, method=DecoderLayer.decode
-            )
+        ``past_mask_BU`` is True there already. Weights and caches have their layers stacked, or one after the other
+        (``unstack_layers``): a loop over tokens then cuts them apart once and not at every token.
+        """
+        angles, masks = self._angles(positions_3B[..., None]), (prompt_mask_QS, past_mask_BU)
 
-        x, new = scan_layers(body, x_BD[:, None], self.layers, (tuple(prompt), tuple(past)), unroll=self.unroll)
-        return self.norm(x)[:, 0], ResponseCache(*new)
+        def begin(params: Any, x: Array) -> tuple[Array, KeyValues]:
+            return self.layer.apply({"params": params}, x, angles, method=DecoderLayer.project_token)  # type: ignore[return-value]
+
+        def finish(params: Any, *inputs: Any) -> Array:
+            return self.layer.apply({"params": params}, *inputs, *masks, method=DecoderLayer.finish_token)  # type: ignore[return-value]
+
+        x = x_BD[:, None]
+        if isinstance(self.layers, tuple):
+            written: list[KeyValues] = []
+            for params, of_prompt, of_past in zip(self.layers, prompt, past, strict=True):
+                query, new = begin(params, x)
+                written.append(write_token(of_past, new, slot))  # type: ignore[arg-type]
+                x = finish(params, x, query, of_prompt, written[-1])
+            return self.norm(x)[:, 0], tuple(written)
+
+        def body(carry: tuple[Array, KeyValues], params: Any, inputs: tuple[Array, KeyValues]) -> tuple[Any, None]:
+            (x, past), (layer, of_prompt) = carry, inputs
+            query, new = begin(params, x)
+            past = write_token(past, new, slot, layer)
+            return (finish(params, x, query, of_prompt, jax.tree.map(lambda part: part[layer], past)), past), None
+
+        counted = jnp.arange(self.config.layers)
+        (x, past), _ = scan_layers(body, (x, past), self.layers, (counted, prompt), unroll=self.unroll)
+        return self.norm(x)[:, 0], past

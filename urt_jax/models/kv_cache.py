@@ -1,46 +1,65 @@
-"""Caches of a grouped decode: one record per layer kind, layers stacked on the first axis."""
+"""Caches of a grouped decode: one record per layer kind, its layers stacked on a first axis or one after the other."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Bool, Float, Int
 
-
-class PromptCache(NamedTuple):
-    """Keys and values of Q prompts, stored once and read by all responses to a question."""
-
-    key_LQKSH: Float[Array, "L Q K S H"]
-    value_LQKSH: Float[Array, "L Q K S H"]
+from urt_jax.types import Array
 
 
-class ResponseCache(NamedTuple):
-    """Keys and values of the tokens generated so far, one row per response."""
+class KeyValues(NamedTuple):
+    """Keys and values of S places of some rows; keys lie transposed, so that scores are plain products.
 
-    key_LBKUH: Float[Array, "L B K U H"]
-    value_LBKUH: Float[Array, "L B K U H"]
+    Of a prompt the rows are questions, stored once and read by all their responses. ``L`` is there where the layers
+    are stacked.
+    """
+
+    key: Float[jax.Array, "*L B K H S"]
+    value: Float[jax.Array, "*L B K S H"]
+
+    def of_rows(self, index: Int[Array, " rows"]) -> "KeyValues":
+        """Return these rows, of all layers."""
+        return KeyValues(*(jnp.take(part, index, axis=part.ndim - 4) for part in self))
 
 
-def init_response_cache(
-    *, layers: int, rows: int, kv_heads: int, slots: int, head_width: int, dtype: jnp.dtype | type
-) -> ResponseCache:
+Cache = KeyValues | tuple[KeyValues, ...]  # all layers stacked, or one record each
+
+
+def map_layers(call: Any, cache: Cache) -> Cache:
+    """Return ``call`` of the stacked record, or of that of each layer."""
+    return call(cache) if isinstance(cache, KeyValues) else tuple(call(layer) for layer in cache)
+
+
+def init_cache(
+    *, layers: int, rows: int, kv_heads: int, slots: int, head_width: int, dtype: jnp.dtype | type, stacked: bool = True
+) -> Cache:
     """Allocate an empty cache of ``slots`` tokens a row."""
-    shape = (layers, rows, kv_heads, slots, head_width)
-    return ResponseCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    def empty(*leading: int) -> KeyValues:
+        shape = (*leading, rows, kv_heads)
+        return KeyValues(jnp.zeros((*shape, head_width, slots), dtype), jnp.zeros((*shape, slots, head_width), dtype))
+
+    return empty(layers) if stacked else tuple(empty() for _ in range(layers))
 
 
-def write_token(cache: ResponseCache, new: ResponseCache, slot: Array) -> ResponseCache:
-    """Write the keys and values of one token per row (``U = 1``) at ``slot``, the same for every row."""
-    start = (0, 0, 0, slot, 0)
-    return ResponseCache(
-        jax.lax.dynamic_update_slice(cache.key_LBKUH, new.key_LBKUH, start),
-        jax.lax.dynamic_update_slice(cache.value_LBKUH, new.value_LBKUH, start),
+def write_token(cache: KeyValues, new: KeyValues, slot: Array, layer: Array | None = None) -> KeyValues:
+    """Write the key and value of one token per row (``S = 1``) at ``slot``, the same for every row.
+
+    ``layer`` says of which one they are where ``cache`` holds the layers stacked.
+    """
+    if layer is not None:
+        new = KeyValues(*(part[None] for part in new))
+    leading = () if layer is None else (layer,)
+    return KeyValues(
+        jax.lax.dynamic_update_slice(cache.key, new.key, (*leading, 0, 0, 0, slot)),
+        jax.lax.dynamic_update_slice(cache.value, new.value, (*leading, 0, 0, slot, 0)),
     )
 
 
 def ring_mask(used_B: Int[Array, " B"], step: Int[Array, ""], slots: int) -> Bool[Array, "B U"]:
-    """Return which slots hold a row's own past when all rows write slot ``step % slots`` at every step.
+    """Return which slots hold a row's own tokens when all rows write slot ``step % slots`` at every step.
 
     A row that has used ``u`` tokens wrote the last ``u`` slots before this step's; what is older is of the response
     that had the row before. A response is never longer than the ring::
@@ -48,4 +67,4 @@ def ring_mask(used_B: Int[Array, " B"], step: Int[Array, ""], slots: int) -> Boo
         slots 4, step 5 (slot 1 is next)      used 2:  x . . x      used 4:  x x x x  (slot 1 is overwritten next)
     """
     age_U = (step - 1 - jnp.arange(slots)) % slots
-    return age_U[None] < used_B[:, None]
+    return age_U[None] < jnp.asarray(used_B)[:, None]

@@ -34,6 +34,11 @@ def stacked_param(module: nn.Module, name: str, layer: nn.Module, count: int, *p
     return module.param(name, init_stacked(layer, count), *probe)
 
 
+def unstacked(tree: Any, count: int) -> tuple[Any, ...]:
+    """Return the trees of ``count`` layers that are stacked on the first axis of every leaf."""
+    return tuple(jax.tree.map(lambda leaf, layer=layer: leaf[layer], tree) for layer in range(count))
+
+
 def scan_layers(
     body: Callable[[Any, Any, Any], tuple[Any, Any]],
     x: Any,

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.decoder import Decoder, Injection
-from urt_jax.models.kv_cache import PromptCache, ResponseCache
+from urt_jax.models.kv_cache import Cache, KeyValues
 from urt_jax.models.layers import DType
+from urt_jax.models.stacked import unstacked
 from urt_jax.models.towers import make_tower
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.masking import segment_mask
@@ -82,7 +83,7 @@ class VisionLanguageModel(nn.Module):
             return x_BTD, None
         return x_BTD, Injection(features.deep_KED, jnp.asarray(batch.vision_index_BT))
 
-    def hidden(self, batch: Batch, *, keep_cache: bool = False) -> tuple[Float[Array, "B T D"], PromptCache | None]:
+    def hidden(self, batch: Batch, *, keep_cache: bool = False) -> tuple[Float[Array, "B T D"], KeyValues | None]:
         """Run the whole batch, causal within segments; return normed hidden states and, if wanted, the cache."""
         segments = jnp.asarray(batch.segments_BT)
         x_BTD, injection = self._embedded(batch)
@@ -115,14 +116,15 @@ class VisionLanguageModel(nn.Module):
         self,
         tokens_B: Int[Array, " B"],
         positions_3B: Int[Array, "3 B"],
-        prompt: PromptCache,
-        past: ResponseCache,
+        prompt: Cache,
+        past: Cache,
+        slot: Array,
         prompt_mask_QS: Array,
         past_mask_BU: Array,
-    ) -> tuple[Float[Array, "B D"], ResponseCache]:
-        """Run one new text token per row; return its hidden state and its keys and values, not yet written."""
+    ) -> tuple[Float[Array, "B D"], Cache]:
+        """Run one new text token per row; return its hidden state, and ``past`` with its keys and values."""
         x_BD = self.embedding[tokens_B].astype(self.dtype)
-        return self.decoder.decode(x_BD, positions_3B, prompt, past, prompt_mask_QS, past_mask_BU)
+        return self.decoder.decode(x_BD, positions_3B, prompt, past, slot, prompt_mask_QS, past_mask_BU)
 
     def head_weight(self) -> Float[Array, "V D"]:
         """Return the output matrix, which is the embedding when tied."""
@@ -138,6 +140,13 @@ class VisionLanguageModel(nn.Module):
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
         """Return the logits of every position (for parity and debugging; training never forms them)."""
         return self.logits(self.hidden(batch)[0])
+
+
+def unstack_layers(config: ModelConfig, params: Any) -> Any:
+    """Return the parameters with the decoder's layers one after the other, as ``decode`` may have them."""
+    decoder = params["decoder"]
+    layers = unstacked(decoder["layers"], config.decoder.layers)
+    return {**params, "decoder": {**decoder, "layers": layers}}
 
 
 def init_params(config: ModelConfig, rng: Array) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def attend_with_prefix(
     query_BUNH: Float[Array, "B U N H"],
     key_BUKH: Float[Array, "B U K H"],
     value_BUKH: Float[Array, "B U K H"],
-    prompt_key_QKSH: Float[Array, "Q K S H"],
+    prompt_key_QKHS: Float[Array, "Q K H S"],
     prompt_value_QKSH: Float[Array, "Q K S H"],
     prompt_mask_QS: Bool[Array, "Q S"],
     own_mask_BUU: Bool[Array, "B U U"],
@@ -65,7 +65,7 @@ def attend_with_prefix(
 
     Equal to ``attend`` over the joined sequences; softmax in float32.
     """
-    questions, kv_heads, _, width = prompt_key_QKSH.shape
+    questions, kv_heads, width, _ = prompt_key_QKHS.shape
     rows, length, heads, _ = query_BUNH.shape
     responses, groups = rows // questions, heads // kv_heads
 
@@ -82,7 +82,7 @@ def attend_with_prefix(
 
     # One plain product a key head: over all responses of a question for the prompt, over one response for its own.
     query = _by_key_head(query_BUNH, kv_heads)
-    prompt = scores("QKXH,QKSH->QKXS", to_prompt(query), prompt_key_QKSH)
+    prompt = scores("QKXH,QKHS->QKXS", to_prompt(query), prompt_key_QKHS)
     prompt = jnp.where(prompt_mask_QS[:, None, None], prompt, MASKED)
     own = scores("BKXH,BUKH->BKXU", query, key_BUKH).reshape(rows, kv_heads, groups, length, length)
     own = jnp.where(own_mask_BUU[:, None, None], own, MASKED).reshape(rows, kv_heads, groups * length, length)
@@ -99,11 +99,9 @@ def attend_with_prefix(
 
 def attend_group(
     query_BNH: Float[Array, "B N H"],
-    new_key_BKH: Float[Array, "B K H"],
-    new_value_BKH: Float[Array, "B K H"],
-    prompt_key_QKSH: Float[Array, "Q K S H"],
+    prompt_key_QKHS: Float[Array, "Q K H S"],
     prompt_value_QKSH: Float[Array, "Q K S H"],
-    past_key_BKUH: Float[Array, "B K U H"],
+    past_key_BKHU: Float[Array, "B K H U"],
     past_value_BKUH: Float[Array, "B K U H"],
     prompt_mask_QS: Bool[Array, "Q S"],
     past_mask_BU: Bool[Array, "B U"],
@@ -112,10 +110,10 @@ def attend_group(
 
     The prompt's keys are stored once per question and read by its R rows::
 
-        row (q, r) sees   prompt q (shared)  |  its own past tokens  |  itself
-                          mask: prompt_mask  |  past_mask            |  always
+        row (q, r) sees   prompt q (shared)  |  its own tokens, itself among them
+                          mask: prompt_mask  |  past_mask
     """
-    questions, kv_heads, _, head_width = prompt_key_QKSH.shape
+    questions, kv_heads, head_width, width = prompt_key_QKHS.shape
     rows, query_heads, _ = query_BNH.shape
     responses, groups = rows // questions, query_heads // kv_heads
     scale = head_width**-0.5
@@ -132,14 +130,11 @@ def attend_group(
     def scores(equation: str, query: Array, key: Array) -> Array:
         return jnp.einsum(equation, query, key, preferred_element_type=jnp.float32) * scale
 
-    prompt = scores("QKXH,QKSH->QKXS", prompt_layout(query_BKGH), prompt_key_QKSH)
+    prompt = scores("QKXH,QKHS->QKXS", prompt_layout(query_BKGH), prompt_key_QKHS)
     prompt = row_layout(jnp.where(prompt_mask_QS[:, None, None], prompt, MASKED))
-    past = scores("BKGH,BKUH->BKGU", query_BKGH, past_key_BKUH)
+    past = scores("BKGH,BKHU->BKGU", query_BKGH, past_key_BKHU)
     past = jnp.where(past_mask_BU[:, None, None], past, MASKED)
-    own = scores("BKGH,BKH->BKG", query_BKGH, new_key_BKH)[..., None]
-    weights = jax.nn.softmax(jnp.concatenate([prompt, past, own], axis=-1), axis=-1).astype(query_BNH.dtype)
-    width = prompt_key_QKSH.shape[2]
+    weights = jax.nn.softmax(jnp.concatenate([prompt, past], axis=-1), axis=-1).astype(query_BNH.dtype)
     from_prompt = jnp.einsum("QKXS,QKSH->QKXH", prompt_layout(weights[..., :width]), prompt_value_QKSH)
-    from_past = jnp.einsum("BKGU,BKUH->BKGH", weights[..., width:-1], past_value_BKUH)
-    from_own = weights[..., -1:] * new_value_BKH[:, :, None]
-    return (row_layout(from_prompt) + from_past + from_own).reshape(rows, query_heads, head_width)
+    from_past = jnp.einsum("BKGU,BKUH->BKGH", weights[..., width:], past_value_BKUH)
+    return (row_layout(from_prompt) + from_past).reshape(rows, query_heads, head_width)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int, Key, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from urt_jax.ops.logprobs import temper_logits
 from urt_jax.types import Array
@@ -79,13 +79,18 @@ def filter_logits(
             kept = _FILTERS[name](kept, columns[name])
         return jnp.put_along_axis(jnp.zeros_like(logits), places, kept, axis=-1, inplace=False)
 
-    needs_sort = ~greedy_B1 & ((columns["top_k"] > 0) | (columns["top_p"] < 1.0))
-    filtered = jax.lax.cond(
-        jnp.any(needs_sort), with_sort, lambda logits: keep_min_p(logits, columns["min_p"]), tempered_BV
-    )
-    best = jnp.argmax(tempered_BV, axis=-1)[:, None]
-    others = jax.lax.broadcasted_iota(best.dtype, tempered_BV.shape, 1) != best
-    return jnp.where(greedy_B1, jnp.where(others, -jnp.inf, tempered_BV), filtered)
+    def without_sort(logits: jax.Array) -> Array:
+        return keep_min_p(logits, columns["min_p"])
+
+    def filtered(logits: jax.Array) -> Array:
+        needs_sort = ~greedy_B1 & ((columns["top_k"] > 0) | (columns["top_p"] < 1.0))
+        kept = jax.lax.cond(jnp.any(needs_sort), with_sort, without_sort, logits)
+        best = jnp.argmax(logits, axis=-1)[:, None]
+        others = jax.lax.broadcasted_iota(best.dtype, logits.shape, 1) != best
+        return jnp.where(greedy_B1, jnp.where(others, -jnp.inf, logits), kept)
+
+    neutral_B1 = (columns["top_k"] <= 0) & (columns["top_p"] >= 1.0) & (columns["min_p"] <= 0.0) & ~greedy_B1
+    return jax.lax.cond(jnp.all(neutral_B1), lambda logits: logits, filtered, tempered_BV)
 
 
 def penalise_repetition(
@@ -101,22 +106,26 @@ def penalise_repetition(
 
 
 def choose_token(
-    keys_B: Key[jax.Array, " B"], filtered_BV: Float[Array, "B V"], tempered_BV: Float[Array, "B V"]
+    draw_B: Float[Array, " B"], filtered_BV: Float[Array, "B V"], tempered_BV: Float[Array, "B V"]
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """Draw one token per row with the row's own key; return ids and their log-probabilities.
+    """Choose one token per row with the row's own uniform number in (0, 1]; return ids and their log-probabilities.
 
-    One uniform number a row is looked up in the cumulative distribution: as random as a Gumbel draw per token and far
+    One number a row is looked up in the cumulative distribution: as random as a Gumbel draw per token and far
     cheaper, and two programs whose rounding differs choose differently only where the draw lies at a boundary.
 
-    ``filtered_BV`` comes from ``filter_logits``; a row with one token left (greedy) ignores its key. The
-    log-probability is that of ``tempered_BV`` from ``temper_logits``: after temperature and suppression, *before*
-    top-k, top-p and min-p, which is what ``chosen_logps`` gives the trainer. Filters thus make the sampler
-    off-policy, and the agreement metrics show by how much.
+    ``filtered_BV`` comes from ``filter_logits`` and says which tokens are left: -inf are not. A row with one token
+    left (greedy) ignores its draw. The log-probability is that of ``tempered_BV`` from ``temper_logits``: after
+    temperature and suppression, *before* top-k, top-p and min-p, which is what ``chosen_logps`` gives the trainer.
+    Filters thus make the sampler off-policy, and the agreement metrics show by how much.
     """
-    probs_BV = jax.nn.softmax(filtered_BV, axis=-1)
+    logp_BV = jax.nn.log_softmax(tempered_BV.astype(jnp.float32), axis=-1)
+    # Relative to the likeliest that is left: what the filters leave may be rare in the full distribution.
+    best_B1 = jnp.max(filtered_BV, axis=-1, keepdims=True)
+    probs_BV = jnp.exp(filtered_BV - best_B1)
     # A token of probability 0 has mass 0 and the draw is above 0, so rounding can never land on one.
     mass_BV = jnp.where(probs_BV > 0, jnp.cumsum(probs_BV, axis=-1), 0.0)
-    draw_B = 1.0 - jax.vmap(jax.random.uniform)(keys_B)
-    ids_B = jnp.argmax(mass_BV >= (draw_B * jnp.max(mass_BV, axis=-1))[:, None], axis=-1)
-    logp_BV = jax.nn.log_softmax(tempered_BV.astype(jnp.float32), axis=-1)
+    reached_BV = mass_BV >= (draw_B * jnp.max(mass_BV, axis=-1))[:, None]
+    width = mass_BV.shape[-1]
+    place_BV = jax.lax.broadcasted_iota(jnp.int32, mass_BV.shape, 1)
+    ids_B = jnp.min(jnp.where(reached_BV, place_BV, width - 1), axis=-1)  # the first reached, as argmax but faster
     return ids_B, jnp.take_along_axis(logp_BV, ids_B[:, None], axis=-1)[:, 0]

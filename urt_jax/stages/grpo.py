@@ -25,11 +25,11 @@ from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
-from urt_jax.stages.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
+from urt_jax.stages.rollouts import RolloutMaker, open_feed, open_scoring
 from urt_jax.stages.sft import open_mesh, open_model, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train
-from urt_jax.training.rollout import advantages_of, ended_rows, make_grpo_batch, rows_to_train
+from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
 from urt_jax.training.state import Params, TrainState
 from urt_jax.training.steps import PolicyLoss
 
@@ -108,7 +108,7 @@ class GrpoTrainer:
             advantage_B,
             temperature=config.sampling.temperature,
             trained=trained,
-            in_loss_B=self._ended(made) if config.mask_truncated else None,
+            in_loss_B=made.samples.ended_B if config.mask_truncated else None,
         )
         batch = place_rows(self.mesh, batch)
         if config.kl_coef:
@@ -137,9 +137,6 @@ class GrpoTrainer:
         halves = all_groups % 2 == 0 and all_groups // 2 * config.responses_per_question % splits == 0
         needed = config.kl_coef or config.entropy_coef  # either has a gradient in every group
         return (all_groups // 2, all_groups) if halves and not needed else (all_groups,)
-
-    def _ended(self, made: StepRollout) -> np.ndarray:
-        return ended_rows(made.samples.tokens_BU, made.samples.mask_BU, self.processor.end_ids)
 
     def _check_agreement(self, step: int, difference: float) -> None:
         if not difference <= self.config.agreement_band:

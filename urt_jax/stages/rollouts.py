@@ -109,7 +109,7 @@ class RolloutMaker:
             clock.lap("rewards")
         self.feed.note(step, _accuracy(asked, [rollout for _, rollout in drawn]))
         figures = {
-            **rollout_figures(drawn[0][1], self.weights, self._sampler.processor.end_ids),
+            **rollout_figures(drawn[0][1], self.weights),
             **self._count(asked, [samples for samples, _ in drawn]),
             **self.feed.figures(),
         }

@@ -74,6 +74,7 @@ def make_rollout(
         prompt_ids=tuple(ids),
         completions_BU=samples.tokens_BU,
         completion_mask_BU=samples.mask_BU,
+        ended_B=samples.ended_B,
         sampler_logp_BU=samples.logp_BU,
         rewards=score_texts(samples.texts, lengths, questions, scoring or Scoring()),
         texts=samples.texts,
@@ -116,6 +117,7 @@ def join_groups(
         prompt_ids=tuple(rollouts[n].prompt_ids[q] for n, q in kept),
         completions_BU=rows([rollout.completions_BU for rollout in rollouts]),
         completion_mask_BU=rows([rollout.completion_mask_BU for rollout in rollouts]),
+        ended_B=rows([rollout.ended_B for rollout in rollouts]),
         sampler_logp_BU=rows([rollout.sampler_logp_BU for rollout in rollouts]),
         rewards={name: np.stack([rollouts[n].rewards[name][q] for n, q in kept]) for name in first.rewards},
         texts=texts,
@@ -126,6 +128,7 @@ def join_groups(
         tokens_BU=joined.completions_BU,
         mask_BU=joined.completion_mask_BU,
         logp_BU=joined.sampler_logp_BU,
+        ended_B=joined.ended_B,
         texts=texts,
     )
     return samples, joined
@@ -146,12 +149,6 @@ def rows_to_train(advantage_B: np.ndarray, *, responses: int, sizes: Sequence[in
     wanted = next(size for size in sizes if size >= (spread_Q > 0).sum())
     groups = np.sort(np.argsort(spread_Q == 0, kind="stable")[:wanted])
     return (groups[:, None] * responses + np.arange(responses)).reshape(-1)
-
-
-def ended_rows(tokens_BU: np.ndarray, mask_BU: np.ndarray, ends: Sequence[int]) -> np.ndarray:
-    """Return which rows end in one of the end tokens, ``bool [B]``; the others ran to the limit (are truncated)."""
-    lengths = mask_BU.sum(axis=1)
-    return (lengths > 0) & np.isin(tokens_BU[np.arange(len(lengths)), np.maximum(lengths, 1) - 1], ends)
 
 
 def make_grpo_batch(

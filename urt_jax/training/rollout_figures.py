@@ -1,15 +1,15 @@
 """The figures of a rollout, under the names people have dashboards for (TRL's), and those nobody logs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from urt_jax.rewards.verifiable import combine
-from urt_jax.training.rollout import ended_rows, spread_groups
+from urt_jax.training.rollout import spread_groups
 from urt_jax.types import Rollout
 
 
-def rollout_figures(rollout: Rollout, weights: Mapping[str, float], ends: Sequence[int]) -> dict[str, float]:
+def rollout_figures(rollout: Rollout, weights: Mapping[str, float]) -> dict[str, float]:
     """Return the figures of one rollout; a figure of nothing (all rewards missing, no response ended) is left out.
 
     Means and deviations (sample, as in TRL) pass over missing rewards; the deviation of a group with fewer than two
@@ -23,7 +23,7 @@ def rollout_figures(rollout: Rollout, weights: Mapping[str, float], ends: Sequen
         "all_right": float((accuracy == 1).all(axis=1).mean()),
         "all_wrong": float((accuracy == 0).all(axis=1).mean()),
         "parse_failure": float((rollout.rewards["format"] == 0).mean()),
-        **length_figures(rollout, ends),
+        **length_figures(rollout),
     }
     if not np.isnan(total).all():
         figures["reward"] = float(np.nanmean(total))
@@ -34,13 +34,12 @@ def rollout_figures(rollout: Rollout, weights: Mapping[str, float], ends: Sequen
     return figures
 
 
-def length_figures(rollout: Rollout, ends: Sequence[int]) -> dict[str, float]:
+def length_figures(rollout: Rollout) -> dict[str, float]:
     """Return the lengths of the responses in tokens, end token included.
 
-    A response is clipped when its last token is no end token: it ran to the limit; the others are terminated.
+    A response that ran to the limit is clipped; those that an end token or a stop string ended are terminated.
     """
-    lengths = rollout.completion_mask_BU.sum(axis=1)
-    ended = ended_rows(rollout.completions_BU, rollout.completion_mask_BU, ends)
+    lengths, ended = rollout.completion_mask_BU.sum(axis=1), rollout.ended_B
     figures = {f"completions/{kind}_length": value for kind, value in _extent(lengths).items()}
     figures["completions/clipped_ratio"] = float(1.0 - ended.mean())
     if ended.any():
