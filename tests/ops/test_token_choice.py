@@ -147,7 +147,7 @@ def draws(rows, seed=0):
     ids=str,
 )
 def test_100_000_draws_follow_the_distribution(transform, given):
-    """Pearson's chi-square against float64 probabilities; one correct sampler in 10,000 would fail, the seed is fixed."""
+    """Pearson's chi-square against float64 probabilities; one right sampler in 10,000 fails, the seed is fixed."""
     rows, width = 100_000, 12
     logits = np.random.default_rng(5).normal(size=width) * 1.5
     kept_ids = kept(logits, **given)
