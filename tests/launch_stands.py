@@ -21,7 +21,7 @@ case "$1 $2" in
     case "$code" in
       taken) echo SUSPENDED > "$CODES/state"; exit 1 ;;
       vanish) kill -9 "$PPID" ;;
-      wait) trap 'sleep 0.2; exit 75' TERM; touch "$HOME/waiting"; while sleep 0.05; do :; done ;;
+      wait) trap 'sleep 0.2; exit 75' TERM; touch "$HOME/waiting"; for _ in {1..1200}; do sleep 0.05; done ;;
       *) exit "$code" ;;
     esac ;;
 esac

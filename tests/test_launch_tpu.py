@@ -17,7 +17,9 @@ case "$*" in
     echo "${CREATED:-ACTIVE}" > "$CODES/state" ;;
   *"queued-resources delete"*) rm "$CODES/state" ;;
   *"queued-resources describe"*) cat "$CODES/state" 2>/dev/null ;;
-  *" scp "*) for worker in "$CODES"/../worker*; do cp "$5" "$worker/${6#*:}"; done ;;
+  *" scp "*)
+    [ ! -f "$CODES/taken at scp" ] || { rm "$CODES/taken at scp"; echo SUSPENDED > "$CODES/state"; exit 1; }
+    for worker in "$CODES"/../worker*; do cp "$5" "$worker/${6#*:}"; done ;;
   *" ssh "*)
     command="${@: -1}"
     for worker in "$CODES"/../worker*; do
@@ -92,6 +94,15 @@ def test_a_preempted_vm_is_asked_for_again(stands: Stands) -> None:
     assert stands.calls(f"{RESOURCES} delete") == [f"{RESOURCES} delete judge --zone=zone-a --force --quiet"]
     assert len(stands.calls(f"{RESOURCES} create")) == 2
     assert len(stages(stands)) == 4
+
+
+def test_a_vm_that_is_taken_while_it_is_installed_is_asked_for_again(stands: Stands) -> None:
+    (stands.codes / "taken at scp").touch()
+    ends(stands, "0")
+    done = train(stands, "--config", "configs/grpo.py")
+    assert done.returncode == 0, done.stderr
+    assert len(stands.calls(f"{RESOURCES} create")) == 2
+    assert len(stages(stands)) == 2
 
 
 def test_a_worker_that_vanished_starts_all_again(stands: Stands) -> None:
