@@ -21,6 +21,7 @@ from urt_jax.generation.schedule import Schedule
 from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSettings, Vocabulary
 from urt_jax.generation.stops import StopTable, no_stops, stop_table
 from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.types import Batch, EncodedChat
 
@@ -143,7 +144,9 @@ class Sampler:
         self.shapes.add(shape)
         job = _Job(
             params=params,
-            asked=self._prefill(params, place(prompts), place(positions), penalised=sampling.repetition_penalty != 1),
+            asked=with_mesh(self._prefill, mesh)(
+                params, place(prompts), place(positions), penalised=sampling.repetition_penalty != 1
+            ),
             rows=(question_B, index.astype(np.uint32)),
             settings=_rows(sampling, rows),
             vocabulary=self._stopping_at(sampling.stop),

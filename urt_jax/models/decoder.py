@@ -17,6 +17,7 @@ from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
 from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.ops.attention import attend, attend_group, attend_with_prefix
 from urt_jax.ops.rope import mrope_angles, rotate
+from urt_jax.sharding.activations import split_rows
 
 
 class Injection(NamedTuple):
@@ -198,13 +199,13 @@ class Decoder(nn.Module):
         angles = self._angles(positions_3BT)
 
         def body(x: Array, params: Any, index: Array) -> tuple[Array, Any]:
-            x, cache = self.layer.apply({"params": params}, x, angles, mask_BTT)
+            x, cache = self.layer.apply({"params": params}, split_rows(x), angles, mask_BTT)
             x = x if injection is None else inject(x, injection, index)
             return x, cache if keep_cache else None
 
         counted = jnp.arange(self.config.layers)
         x_BTD, caches = scan_layers(body, x_BTD, self.layers, counted, remat=self.remat, unroll=self.unroll)
-        return self.norm(x_BTD), caches
+        return self.norm(split_rows(x_BTD)), caches
 
     def with_responses(
         self,
@@ -222,6 +223,7 @@ class Decoder(nn.Module):
         angles = (self._angles(positions[0]), self._angles(positions[1]))
 
         def body(carry: tuple[Array, Array], params: Any, index: Array) -> tuple[Any, None]:
+            carry = (split_rows(carry[0]), split_rows(carry[1]))
             prompts, rows = self.layer.apply(
                 {"params": params}, *carry, angles, masks, method=DecoderLayer.with_responses
             )
@@ -229,7 +231,7 @@ class Decoder(nn.Module):
 
         counted, both = jnp.arange(self.config.layers), (x_QSD, x_BUD)
         both, _ = scan_layers(body, both, self.layers, counted, remat=self.remat, unroll=self.unroll)
-        return self.norm(both[0]), self.norm(both[1])
+        return self.norm(split_rows(both[0])), self.norm(split_rows(both[1]))
 
     def decode(
         self,

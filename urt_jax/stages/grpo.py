@@ -86,7 +86,7 @@ class GrpoTrainer:
             compile_grpo_step(model, optimizer, self.start, self.mesh, loss, first_update=first)
             for first in (True, False)
         )
-        self.score = compile_score_step(model)
+        self.score = compile_score_step(model, self.mesh)
         self.sampler = Sampler(model, self.processor)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler)

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.rules import shardings_for
 from urt_jax.training.state import TrainState
 from urt_jax.training.steps import PolicyLoss, grpo_train_step, score_completions, sft_train_step
@@ -22,7 +23,7 @@ def compile_sft_step(
 ) -> Step:
     """Return ``(state, batch) -> (state, metrics)``; the old state's memory is reused."""
     step = partial(sft_train_step, model=model, optimizer=optimizer)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
+    return jax.jit(with_mesh(step, mesh), donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
 
 
 def compile_grpo_step(
@@ -36,13 +37,13 @@ def compile_grpo_step(
 ) -> Step:
     """Return ``(state, GrpoBatch, suppressed_V) -> (state, metrics)``; the old state's memory is reused."""
     step = partial(grpo_train_step, model=model, optimizer=optimizer, loss=loss, first_update=first_update)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
+    return jax.jit(with_mesh(step, mesh), donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
 
 
-def compile_score_step(model: VisionLanguageModel) -> Step:
+def compile_score_step(model: VisionLanguageModel, mesh: Mesh | None = None) -> Step:
     """Return ``(params, rows, temperature, suppressed_V) -> CompletionScores``, for reference and old policies."""
 
     def score(params: Any, rows: PromptedRows, temperature: Any, suppressed_V: Any) -> Any:
         return score_completions(model, params, rows, temperature, suppressed_V)
 
-    return jax.jit(score)
+    return jax.jit(with_mesh(score, mesh))

@@ -14,9 +14,11 @@ from urt_jax.losses.reductions import LossParts, add_term
 from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps
+from urt_jax.sharding.activations import gather_columns, row_parts
 from urt_jax.training.state import Params, TrainState, merge_params
 from urt_jax.types import Array, Batch, PromptedRows
 
+CHUNK = 1024  # tokens that a device's share of the head's product holds at a time
 Metrics = dict[str, Any]  # scalars, or (sum, count) pairs before the step divides
 
 
@@ -78,12 +80,13 @@ def score_completions(
     responses = hidden_BUD.shape[0] // prompts_QSD.shape[0]
     last_BD = jnp.repeat(prompts_QSD[:, -1], responses, axis=0)
     before = jnp.concatenate([last_BD[:, None], hidden_BUD[:, :-1]], axis=1)
-    head = run(model, params, method="head_weight")
+    head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
     logp, entropy = chosen_logps(
         before.reshape(-1, before.shape[-1]),
         head,
         jnp.asarray(rows.tokens_BU).reshape(-1),
         temperature=temperature,
+        chunk=CHUNK * row_parts(),
         suppress_V=suppressed_V,
         entropy_gradient=entropy_gradient,
     )
@@ -145,13 +148,16 @@ def sft_train_step(
     def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
         params = merge_params(trainable, state.frozen)
         hidden, _ = run(model, params, batch, method="hidden")
-        head = run(model, params, method="head_weight")
+        head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
         wanted = batch.tokens_BT if batch.targets_BT is None else batch.targets_BT
-        tokens, mask = jnp.asarray(wanted)[:, 1:], jnp.asarray(batch.loss_mask_BT)[:, 1:]
+        # What the last place predicts is masked and not cut off, so that the places still divide by the devices.
+        tokens = jnp.roll(jnp.asarray(wanted), -1, axis=1)
+        mask = jnp.roll(jnp.asarray(batch.loss_mask_BT), -1, axis=1).at[:, -1].set(False)
         logp, _ = chosen_logps(
-            hidden[:, :-1].reshape(-1, hidden.shape[-1]),
+            hidden.reshape(-1, hidden.shape[-1]),
             head,
             tokens.reshape(-1),
+            chunk=CHUNK * row_parts(),
         )
         total, denominator, metrics = sft_loss(logp.reshape(tokens.shape), mask)
         return total, (denominator, metrics)
