@@ -1,8 +1,12 @@
 """Floors of a shape small enough to count by hand."""
 
-import pytest
-
-from urt_jax.models.config import DecoderConfig, ModelConfig, TileVisionConfig, WindowedVisionConfig
+from urt_jax.models.config import (
+    DecoderConfig,
+    DeepStackVisionConfig,
+    ModelConfig,
+    TileVisionConfig,
+    WindowedVisionConfig,
+)
 from urt_jax.planning.roofline import (
     Rates,
     Work,
@@ -11,6 +15,7 @@ from urt_jax.planning.roofline import (
     decoder_weights,
     floor_seconds,
     head_weights,
+    picture_side,
     prefill_work,
     sft_work,
     tower_flops,
@@ -93,8 +98,25 @@ def test_the_longer_of_products_and_traffic_is_the_floor() -> None:
     assert floor_seconds(Work(100, 40), Rates(50, 10)) == 4.0
 
 
-def test_a_tower_without_windows_is_refused() -> None:
-    tiles = TileVisionConfig(2, 8, 2, 16, out_width=4)
-    other = Workload(ModelConfig(DECODER, tiles, image_token_id=4, video_token_id=5), WORK.rows)
-    with pytest.raises(TypeError, match="windowed towers, got a TileVisionConfig"):
-        prefill_work(other, itemsize=4)
+def test_a_tower_of_tiles_runs_to_the_layer_its_features_are_from() -> None:
+    # Five layers, features after the fourth; tiles of 2 x 2 patches; MLPs of two matrices; projector 8 -> 4 -> 4.
+    tiles = TileVisionConfig(
+        5, 8, 2, 16, out_width=4, patch_size=1, temporal_patch_size=1, merge_size=1, channels=1, tile_size=2,
+        feature_layer=4,
+    )  # fmt: skip
+    layer = 8 * (4 * 8 + 2 * 16)
+    projector = 8 * 4 + 4 * 4
+    assert tower_weights(tiles) == 1 * 8 + 4 * layer + projector
+    assert picture_side(tiles, 999) == 2
+    pairs = 4 * 4**2
+    assert tower_flops(tiles, frames=3, side=2) == 3 * (2 * 4 * (8 + 4 * layer) + 4 * 8 * pairs + 2 * 4 * projector)
+
+
+def test_a_deep_tower_projects_its_features_once_more_for_each_depth() -> None:
+    deep = DeepStackVisionConfig(
+        3, 2, 1, 3, out_width=4, patch_size=1, temporal_patch_size=1, channels=1, deepstack_layers=(0, 1)
+    )
+    layer, projector = 2 * (4 * 2 + 2 * 3), 8 * 8 + 8 * 4
+    assert tower_weights(deep) == 1 * 2 + 3 * layer + 3 * projector
+    pairs = 3 * 16**2
+    assert tower_flops(deep, frames=1, side=4) == 2 * 16 * (2 + 3 * layer) + 4 * 2 * pairs + 2 * 4 * 3 * projector

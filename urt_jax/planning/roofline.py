@@ -7,7 +7,14 @@ activations, softmax and the traffic of activations are left out, so that a floo
 
 from dataclasses import dataclass
 
-from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
+from urt_jax.models.config import (
+    DecoderConfig,
+    DeepStackVisionConfig,
+    ModelConfig,
+    TileVisionConfig,
+    VisionConfig,
+    WindowedVisionConfig,
+)
 from urt_jax.planning.workloads import Workload
 
 BACKWARD = 2  # a trained product is followed by two more of its size: for its input and for its weight
@@ -51,37 +58,66 @@ def head_weights(config: DecoderConfig) -> int:
     return config.vocab_size * config.width
 
 
-def tower_weights(tower: WindowedVisionConfig) -> int:
-    """Return the entries of all matrices of the vision tower with its merger."""
-    width, joined = tower.width, tower.width * tower.merge_size**2
-    layers = tower.depth * width * (4 * width + 3 * tower.feed_forward)
-    return tower.patch_features * width + layers + joined * (joined + tower.out_width)
+def tower_weights(tower: VisionConfig) -> int:
+    """Return the entries of all matrices that the vision tower with its projector computes with."""
+    layers = _tower_layers(tower) * _tower_layer_weights(tower)
+    return tower.patch_features * tower.width + layers + _projectors(tower) * _projector_weights(tower)
 
 
-def decoder_flops(config: DecoderConfig, *, tokens: int, pairs: int) -> float:
+def decoder_flops(config: DecoderConfig, *, tokens: float, pairs: float) -> float:
     """Return the operations of all layers over ``tokens``, whose queries see ``pairs`` (query, key) pairs in all."""
     attention = 4 * config.layers * config.query_heads * config.head_width * pairs  # scores, and the weighted sum
     return 2 * tokens * decoder_weights(config) + attention
 
 
-def tower_flops(tower: WindowedVisionConfig, *, frames: int, side: int) -> float:
+def tower_flops(tower: VisionConfig, *, frames: int, side: int) -> float:
     """Return the operations of the tower over square frames of ``side`` patches; windows at the edge may be smaller."""
     width, patches, merged = tower.width, side * side, (side // tower.merge_size) ** 2
-    full = sum(layer in tower.full_attention_layers for layer in range(tower.depth))
+    per_patch = tower.patch_features * width + _tower_layers(tower) * _tower_layer_weights(tower)
+    projected = merged * _projectors(tower) * _projector_weights(tower)
+    return frames * (2 * patches * per_patch + 4 * width * _tower_pairs(tower, side) + 2 * projected)
+
+
+def picture_side(tower: VisionConfig, pixels: int) -> int:
+    """Return the patches along one side of a square picture; a tower of tiles resizes each to one tile."""
+    return tower.tile_side if isinstance(tower, TileVisionConfig) else pixels // tower.patch_size
+
+
+def _tower_layers(tower: VisionConfig) -> int:
+    return tower.feature_layer if isinstance(tower, TileVisionConfig) else tower.depth
+
+
+def _tower_layer_weights(tower: VisionConfig) -> int:
+    matrices = 3 if isinstance(tower, WindowedVisionConfig) else 2  # of the MLP: gated, or not
+    return tower.width * (4 * tower.width + matrices * tower.feed_forward)
+
+
+def _projectors(tower: VisionConfig) -> int:
+    return 1 + (len(tower.deepstack_layers) if isinstance(tower, DeepStackVisionConfig) else 0)
+
+
+def _projector_weights(tower: VisionConfig) -> int:
+    joined = tower.width * tower.merge_size**2
+    inner = tower.out_width if isinstance(tower, TileVisionConfig) else joined
+    return joined * inner + inner * tower.out_width
+
+
+def _tower_pairs(tower: VisionConfig, side: int) -> int:
+    """Return the (query, key) pairs of all layers over one frame."""
+    layers, whole = _tower_layers(tower), side**4
+    if not isinstance(tower, WindowedVisionConfig):
+        return layers * whole
+    full = sum(layer in tower.full_attention_layers for layer in range(layers))
     window = tower.window_merged * tower.merge_size
     edges = [window] * (side // window) + ([side % window] if side % window else [])
-    pairs = full * patches**2 + (tower.depth - full) * sum((a * b) ** 2 for a in edges for b in edges)
-    per_patch = tower.patch_features * width + tower.depth * width * (4 * width + 3 * tower.feed_forward)
-    joined = width * tower.merge_size**2
-    return frames * (2 * patches * per_patch + 4 * width * pairs + 2 * merged * joined * (joined + tower.out_width))
+    return full * whole + (layers - full) * sum((a * b) ** 2 for a in edges for b in edges)
 
 
 def prefill_work(work: Workload, *, itemsize: int) -> Work:
     """Return what encoding the pictures and running each prompt once takes, its first logits not counted."""
     config, rows = work.config, work.rows
-    tower = _tower(config)
     flops = rows.questions * _prompt_flops(work)
-    return Work(flops, itemsize * (decoder_weights(config.decoder) + tower_weights(tower)))
+    return Work(flops, itemsize * (decoder_weights(config.decoder) + tower_weights(config.vision)))
 
 
 def decode_work(work: Workload, *, itemsize: int) -> Work:
@@ -104,8 +140,10 @@ def sft_work(work: Workload, *, itemsize: int, trained_itemsize: int = 4) -> Wor
     """Return what one SFT step takes: language model trained, tower frozen, the head over response tokens alone."""
     rows, decoder = work.rows, work.config.decoder
     tokens = rows.prompt_tokens + rows.new_tokens
-    forward = decoder_flops(decoder, tokens=tokens, pairs=_causal(tokens)) + 2 * rows.new_tokens * head_weights(decoder)
-    flops = rows.sft_rows * ((1 + BACKWARD) * forward + _picture_flops(work))
+    forward = decoder_flops(decoder, tokens=tokens, pairs=causal_pairs(tokens)) + 2 * rows.new_tokens * head_weights(
+        decoder
+    )
+    flops = rows.sft_rows * ((1 + BACKWARD) * forward + picture_flops(work))
     return Work(flops, _training_bytes(work.config, itemsize, trained_itemsize))
 
 
@@ -113,37 +151,34 @@ def update_work(work: Workload, *, itemsize: int, trained_itemsize: int = 4) -> 
     """Return what one GRPO update takes where every prompt is run once, forward and backward, for all its responses."""
     rows, decoder = work.rows, work.config.decoder
     batch, length = rows.questions * rows.responses, rows.new_tokens
-    pairs = batch * (_causal(length) + length * rows.prompt_tokens) + rows.questions * _causal(rows.prompt_tokens)
+    pairs = batch * (causal_pairs(length) + length * rows.prompt_tokens) + rows.questions * causal_pairs(
+        rows.prompt_tokens
+    )
     tokens = rows.completions + rows.questions * rows.prompt_tokens
     forward = decoder_flops(decoder, tokens=tokens, pairs=pairs) + 2 * rows.completions * head_weights(decoder)
-    flops = (1 + BACKWARD) * forward + rows.questions * _picture_flops(work)
+    flops = (1 + BACKWARD) * forward + rows.questions * picture_flops(work)
     return Work(flops, _training_bytes(work.config, itemsize, trained_itemsize))
 
 
 def _training_bytes(config: ModelConfig, itemsize: int, trained_itemsize: int) -> float:
     """Return the traffic of weights: read forward and backward, then the optimizer's passes over the trained ones."""
     decoder, tied = config.decoder, config.decoder.tied_head
-    read = 2 * (decoder_weights(decoder) + head_weights(decoder)) + tower_weights(_tower(config))
+    read = 2 * (decoder_weights(decoder) + head_weights(decoder)) + tower_weights(config.vision)
     trained = decoder_weights(decoder) + head_weights(decoder) * (1 if tied else 2)
     return itemsize * read + trained_itemsize * OPTIMIZER_PASSES * trained
 
 
 def _prompt_flops(work: Workload) -> float:
     tokens = work.rows.prompt_tokens
-    return decoder_flops(work.config.decoder, tokens=tokens, pairs=_causal(tokens)) + _picture_flops(work)
+    return decoder_flops(work.config.decoder, tokens=tokens, pairs=causal_pairs(tokens)) + picture_flops(work)
 
 
-def _picture_flops(work: Workload) -> float:
-    tower = _tower(work.config)
-    return tower_flops(tower, frames=work.rows.pictures, side=work.rows.picture_side // tower.patch_size)
+def picture_flops(work: Workload) -> float:
+    """Return the operations of the tower over the pictures of one prompt."""
+    tower, rows = work.config.vision, work.rows
+    return tower_flops(tower, frames=rows.pictures, side=picture_side(tower, rows.picture_side))
 
 
-def _tower(config: ModelConfig) -> WindowedVisionConfig:
-    if not isinstance(config.vision, WindowedVisionConfig):
-        raise TypeError(f"floors are counted for windowed towers, got a {type(config.vision).__name__}")
-    return config.vision
-
-
-def _causal(tokens: int) -> int:
+def causal_pairs(tokens: int) -> int:
     """Return the pairs of a causal sequence."""
     return tokens * (tokens + 1) // 2
