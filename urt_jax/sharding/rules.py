@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 PyTree = Any
@@ -28,7 +28,7 @@ RULES: tuple[tuple[str, P], ...] = (
 )
 
 
-def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     """Return the spec of one array; mesh axes that do not divide their array axis are dropped."""
     rule = next(spec for pattern, spec in RULES if re.search(pattern, path))
     if len(rule) > len(shape):

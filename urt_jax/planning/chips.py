@@ -1,0 +1,109 @@
+"""Accelerators as their makers publish them, and slices of them by name: ``v5p:4x4x4``, ``h100:1x8`` (nodes x GPUs)."""
+
+import difflib
+import math
+from dataclasses import dataclass
+
+from urt_jax.data.examples import BadInputError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One chip. ``link`` is bytes a second in one direction of one link; a GPU has one link into its node's switch."""
+
+    name: str
+    platform: str  # of the compiler: "tpu" or "cuda"
+    flops: float  # peak of bfloat16 matrix products, dense, a second
+    memory: float  # bytes that programs can have
+    bandwidth: float  # bytes a second of that memory
+    link: float
+    axes: int  # of the torus: two links each; 0 = a switch
+    ring_from: int  # chips along an axis from which its ends are joined
+    most: int  # chips that one slice can have (GPUs: that these figures are meant for)
+    network: float  # bytes a second a chip beyond its node
+    source: str
+
+    def slice_bandwidth(self, chips: int, *, axes: int, length: int) -> float:
+        """Return bytes a second that one chip receives in a collective of ``chips`` chips along ``axes`` torus axes.
+
+        An axis moves data both ways at once where its ends are joined, otherwise a ring over it folds back and one of
+        the two directions is lost. ``length`` is the longest of those axes. GPUs of several nodes share the network.
+        """
+        if not self.axes:
+            return self.link if chips <= length else self.network
+        return self.link * axes * (2 if length >= self.ring_from else 1)
+
+
+# Memory of TPUs is what the compiler of libtpu 0.0.42 offers to a program; everything else stands in the sources.
+# Peaks: dense bfloat16. Links: bidirectional bandwidth a chip / 2 directions / ports (v4: arXiv 2304.01433, table 4).
+_TPU = "https://cloud.google.com/tpu/docs/"
+_NVIDIA = "https://www.nvidia.com/en-us/data-center/"
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", "tpu", 275e12, 30.75 * GIB, 1200e9, 50e9, 3, 4, 4096, 6.25e9, _TPU + "v4"),
+        Chip("v5e", "tpu", 197e12, 15.75 * GIB, 819e9, 50e9, 2, 16, 256, 3.125e9, _TPU + "v5e"),
+        Chip("v5p", "tpu", 459e12, 95.74 * GIB, 2765e9, 100e9, 3, 4, 6144, 6.25e9, _TPU + "v5p"),
+        Chip("v6e", "tpu", 918e12, 31.25 * GIB, 1600e9, 100e9, 2, 16, 256, 12.5e9, _TPU + "v6e"),
+        Chip("h100", "cuda", 989e12, 79.1 * GIB, 3350e9, 450e9, 0, 8, 1024, 50e9, _NVIDIA + "h100/"),
+        Chip("h200", "cuda", 989e12, 139.4 * GIB, 4800e9, 450e9, 0, 8, 1024, 50e9, _NVIDIA + "h200/"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A slice: the chip and how many lie along each axis (GPUs: nodes, GPUs of a node)."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+
+    @property
+    def chips(self) -> int:
+        """Chips in all."""
+        return math.prod(self.shape)
+
+    @property
+    def name(self) -> str:
+        """The name it is asked for by."""
+        return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+
+
+def topology(name: str) -> Topology:
+    """Read ``<chip>:<n>x<n>[x<n>]``.
+
+    Raises:
+        BadInputError: an unknown chip, or a shape that its torus cannot have.
+    """
+    kind, _, sizes = name.partition(":")
+    if kind not in CHIPS:
+        near = difflib.get_close_matches(kind, CHIPS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInputError(f"topology {name!r}: chip {kind!r} is unknown; known are {', '.join(CHIPS)}{hint}")
+    chip, wanted = CHIPS[kind], CHIPS[kind].axes or 2
+    parts = sizes.split("x")
+    if not all(part.isdecimal() and int(part) for part in parts) or len(parts) != wanted:
+        example = {2: "2x4" if chip.axes else "1x8", 3: "2x2x4"}[wanted]
+        axes = f"{wanted} numbers of chips" if chip.axes else "nodes x GPUs of a node"
+        raise BadInputError(f"topology {name!r}: {kind} takes {axes}, such as {kind}:{example}")
+    found = Topology(chip, tuple(int(part) for part in parts))
+    if found.chips > chip.most:
+        raise BadInputError(f"topology {name!r} has {found.chips} chips, a slice of {kind} has at most {chip.most}")
+    return found
+
+
+def larger(topology: Topology, times: int) -> Topology | None:
+    """Return a slice with ``times`` (a power of 2) more chips, its shortest axes doubled; GPUs: more nodes.
+
+    None where a slice cannot have so many.
+    """
+    if topology.chips * times > topology.chip.most:
+        return None
+    shape = list(topology.shape)
+    while times > 1:
+        axis = shape.index(min(shape)) if topology.chip.axes else 0
+        shape[axis] *= 2
+        times //= 2
+    return Topology(topology.chip, tuple(sorted(shape) if topology.chip.axes else shape))

@@ -1,0 +1,108 @@
+"""Bytes that one chip needs for a program, by formula, part by part.
+
+The state is exact, by the table of rules. Temporaries are what must be held at the worst moment, the backward pass of
+one layer: the inputs kept of all layers (remat "full"), the attention scores of that layer, its MLP, gathered weights.
+How many copies of each the compiler holds was read off programs compiled for TPUs (the constants below say which).
+"""
+
+from typing import Literal
+
+from urt_jax.models.config import DecoderConfig
+from urt_jax.planning.layout import Attention, Layout, held_entries
+from urt_jax.planning.roofline import causal_pairs, decoder_weights, picture_side, tower_weights
+from urt_jax.planning.workloads import Workload
+
+Parts = dict[str, float]
+Program = Literal["sft", "grpo", "score", "prefill", "decode"]
+PROGRAMS: tuple[Program, ...] = ("sft", "grpo", "score", "prefill", "decode")
+
+COMPUTED, STORED = 2, 4  # bytes of a number in bfloat16 and float32
+HEAD_TOKENS = 1024  # of one chip that the head's product takes at a time
+BLOCK = 512  # queries and keys at a time of an attention in blocks
+# Read off the programs of Qwen2.5-VL-7B at the paper's shapes, mesh 1 x 16 x 4 of v5p:4x4x4 (libtpu 0.0.42.1):
+SCORE_BYTES = {"sft": 9.0, "grpo": 9.0, "score": 4.5, "prefill": 8.0}  # held for one attention score of one layer
+MLP_COPIES = {True: 6, False: 2}  # of a layer's feed-forward width, in bfloat16, where it is differentiated or not
+CACHE_COPIES = 3  # the prompts' are an argument twice, and the loop over tokens holds a copy of all
+
+
+def program_memory(work: Workload, layout: Layout, program: Program, *, attention: Attention = "whole") -> Parts:
+    """Return the parts of a program's memory on one chip, in bytes; zero parts are left out."""
+    trains = program in ("sft", "grpo")
+    entries = held_entries(work.config, layout)
+    parts: Parts = {"weights": STORED * (entries.trained + entries.frozen)}
+    if trains:
+        parts |= {"moments": 2 * STORED * entries.trained, "gradients": STORED * entries.trained}
+    parts |= _decode(work, layout) if program == "decode" else _forward(work, layout, program, trains, attention)
+    return {name: size for name, size in parts.items() if size}
+
+
+def attention_scores(work: Workload, program: Program) -> float:
+    """Return the scores of one head for one question (a row, in SFT) that a plain attention computes, masked or not."""
+    prompt, new, responses = work.rows.prompt_tokens, work.rows.new_tokens, work.rows.responses
+    if program == "sft":
+        return float((prompt + new) ** 2)
+    if program == "prefill":
+        return float(prompt**2)
+    return float(prompt**2 + responses * new * (prompt + new))
+
+
+def needed_pairs(work: Workload, program: Program) -> float:
+    """Return the scores among them that the mask leaves."""
+    prompt, new, responses = work.rows.prompt_tokens, work.rows.new_tokens, work.rows.responses
+    if program == "sft":
+        return float(causal_pairs(prompt + new))
+    if program == "prefill":
+        return float(causal_pairs(prompt))
+    return float(causal_pairs(prompt) + responses * (causal_pairs(new) + new * prompt))
+
+
+def tokens_of(work: Workload, program: Program) -> int:
+    """Return the tokens of one question (one row, in SFT) that go through the layers."""
+    rows = work.rows
+    if program == "sft":
+        return rows.prompt_tokens + rows.new_tokens
+    return rows.prompt_tokens + (rows.responses * rows.new_tokens if program in ("grpo", "score") else 0)
+
+
+def cache_bytes(decoder: DecoderConfig, layout: Layout, tokens: float) -> float:
+    """Return the keys and values of this many tokens, in bfloat16, heads split over ``tensor``."""
+    return 2 * COMPUTED * decoder.layers * decoder.kv_heads * decoder.head_width * tokens / layout.tensor
+
+
+def _forward(work: Workload, layout: Layout, program: Program, trains: bool, attention: Attention) -> Parts:
+    decoder, tower, rows = work.config.decoder, work.config.vision, work.rows
+    tokens = layout.at_once * tokens_of(work, program)
+    heads = decoder.query_heads / layout.tensor
+    scores = layout.at_once * attention_scores(work, program)
+    if attention == "blocks":
+        scores = min(scores, layout.at_once * rows.responses * float(BLOCK * (rows.prompt_tokens + rows.new_tokens)))
+    layer = decoder_weights(decoder) / decoder.layers
+    head = decoder.vocab_size * decoder.width / layout.tensor
+    logits = min(HEAD_TOKENS, tokens) * decoder.vocab_size / layout.tensor
+    patches = rows.pictures * picture_side(tower, rows.picture_side) ** 2 * layout.at_once
+    gathered = layout.fsdp > 1
+    heads_whole = 0 if program == "prefill" else (3 if trains else 1) * head  # and its gradient, summed over chunks
+    return {
+        "layer inputs": COMPUTED * tokens * decoder.width * (decoder.layers if trains else 2),
+        "attention scores": (SCORE_BYTES[program] * heads + 1) * scores,  # and a byte of mask for all heads
+        "one layer": COMPUTED * MLP_COPIES[trains] * tokens * (decoder.feed_forward / layout.tensor + decoder.width),
+        "gathered weights": gathered * COMPUTED * (layer / layout.tensor + heads_whole),
+        "logits": 0.0 if program == "prefill" else (3 if trains else 2) * STORED * logits,
+        "pictures": STORED * patches * (tower.patch_features + 4 * tower.width)
+        + gathered * COMPUTED * tower_weights(tower) / tower.depth,
+        "caches": cache_bytes(decoder, layout, tokens) if program == "prefill" else 0.0,
+    }
+
+
+def _decode(work: Workload, layout: Layout) -> Parts:
+    """Return what decoding holds: caches of prompts (each once) and responses, and the logits of all rows."""
+    decoder, rows = work.config.decoder, work.rows
+    batch = layout.at_once * rows.responses
+    cached = layout.at_once * rows.prompt_tokens + batch * rows.new_tokens
+    heads = decoder.query_heads / layout.tensor
+    return {
+        "caches": CACHE_COPIES * cache_bytes(decoder, layout, cached),
+        "attention scores": 2 * STORED * heads * batch * float(rows.prompt_tokens + rows.new_tokens),
+        "logits": 4 * STORED * batch * decoder.vocab_size / layout.tensor,
+        "gathered weights": COMPUTED * 3 * decoder.width * decoder.feed_forward / layout.tensor,
+    }

@@ -1,0 +1,223 @@
+"""Seconds of a program on one chip of a slice, by formula: a roofline piece by piece, and the bytes between chips.
+
+A piece (layers, attention, head, tower, optimizer) takes the longer one of its products and its memory traffic, and
+pieces follow each other. Weights are gathered and gradients scattered over ``fsdp`` beside them; sums over ``tensor``
+stand in the way. Products are counted as the program runs them: masked scores too, and everything once more that the
+backward pass recomputes (remat "full").
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from urt_jax.planning.chips import Topology
+from urt_jax.planning.layout import Attention, Layout, held_entries, total_entries
+from urt_jax.planning.memory import (
+    COMPUTED,
+    STORED,
+    Program,
+    attention_scores,
+    cache_bytes,
+    needed_pairs,
+    tokens_of,
+)
+from urt_jax.planning.roofline import decoder_flops, decoder_weights, head_weights, picture_flops, tower_weights
+from urt_jax.planning.workloads import Workload
+
+# Bytes that pass through memory for one attention score: forward, and with the backward pass and its recomputation.
+SCORE_TRAFFIC = {"whole": (16.0, 56.0), "blocks": (0.0, 0.0)}
+WIDTHS = 12  # of one token that a layer writes or reads beside its feed-forward
+SUMS = {True: 8, False: 2}  # over ``tensor`` in a layer, of a token's width: as compiled, recomputed ones too
+GATHERS = {True: 2, False: 1}  # of a layer's weights: forward, and backward with its recomputation
+HOP = 1e-6  # seconds from one chip to the next: an assumption
+MATRICES = 7  # of a layer, gathered one by one
+SCATTERS = {"sft": 1, "grpo": 2}  # of a layer's gradient: products over prompts and over responses are apart
+
+
+@dataclass(frozen=True)
+class Attained:
+    """Which fraction of the published rates is counted on: an assumption, not a measurement."""
+
+    flops: float = 0.7
+    bandwidth: float = 0.8
+    links: float = 0.8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one chip does a second: operations, memory, and bytes received over ``fsdp``, ``data`` and ``tensor``."""
+
+    flops: float
+    bandwidth: float
+    fsdp: float
+    data: float
+    tensor: float
+    trip: float = 0.0  # seconds of one collective over fsdp that moves nothing
+
+
+class Piece(NamedTuple):
+    """Part of a program on one chip."""
+
+    name: str
+    flops: float
+    bytes: float
+
+
+class Moved(NamedTuple):
+    """Bytes that one chip receives."""
+
+    calls: float = 0.0  # collectives over fsdp, each of which takes a trip around
+    gathered: float = 0.0  # weights, over fsdp
+    scattered: float = 0.0  # gradients, over fsdp
+    copied: float = 0.0  # gradients, summed over data
+    summed: float = 0.0  # activations, over tensor
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self[1:])
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One program over all questions of a step, on one chip."""
+
+    pieces: tuple[Piece, ...]
+    moved: Moved
+
+    def seconds(self, speed: Speed) -> float:
+        """Return how long it takes."""
+        return max(self._work(speed), self._beside(speed)) + self.moved.summed / speed.tensor
+
+    def limit(self, speed: Speed) -> str:
+        """Return what it waits for most."""
+        products = sum(piece.flops for piece in self.pieces) / speed.flops
+        work, beside = self._work(speed), self._beside(speed)
+        waits = {"products": products, "memory": work - products, "tensor sums": self.moved.summed / speed.tensor}
+        waits["weights over the links"] = beside if beside > work else 0.0
+        return max(waits, key=lambda name: waits[name])
+
+    def _work(self, speed: Speed) -> float:
+        return sum(max(piece.flops / speed.flops, piece.bytes / speed.bandwidth) for piece in self.pieces)
+
+    def _beside(self, speed: Speed) -> float:
+        moved = self.moved
+        weights = (moved.gathered + moved.scattered) / speed.fsdp if moved.gathered or moved.scattered else 0.0
+        return weights + moved.calls * speed.trip + (moved.copied / speed.data if moved.copied else 0.0)
+
+
+def speed_of(topology: Topology, layout: Layout, attained: Attained) -> Speed:
+    """Return the rates of one chip; the tensor axis has one axis of the torus to itself, the rows have the others."""
+    chip, links = topology.chip, attained.links
+    longest = max(topology.shape) if chip.axes else topology.shape[-1]
+    axes = max(chip.axes - (layout.tensor > 1), 1) if chip.axes else 0
+
+    def link(chips: int, axes: int) -> float:
+        return links * chip.slice_bandwidth(chips, axes=axes, length=longest)
+
+    hops = axes * layout.fsdp ** (1 / axes) / 2 if axes else math.log2(layout.fsdp)
+    return Speed(
+        attained.flops * chip.flops,
+        attained.bandwidth * chip.bandwidth,
+        link(layout.tensor * layout.fsdp, axes),
+        link(layout.chips, axes),
+        link(layout.tensor, 1),
+        HOP * hops,
+    )
+
+
+def program_phase(
+    work: Workload,
+    layout: Layout,
+    program: Program,
+    *,
+    attention: Attention = "whole",
+    remat: bool = True,
+    computed: int = COMPUTED,
+) -> Phase:
+    """Return one program over all questions of a step (rows, in SFT).
+
+    ``computed`` is the bytes of a number in the computation; without ``remat`` nothing is computed twice.
+    """
+    if program == "decode":
+        return _decode(work, layout)
+    trains, decoder, tower = program in ("sft", "grpo"), work.config.decoder, work.config.vision
+    each = questions_of(work, program) / layout.parts  # questions of one part
+    calls = each / layout.at_once
+    tokens, split = each * tokens_of(work, program), layout.tensor
+    passes = (3 + remat) if trains else 1  # forward, once more, and two products backward
+    matrices, head = decoder_weights(decoder), head_weights(decoder)
+    scores = each * (needed_pairs(work, program) if attention == "blocks" else attention_scores(work, program))
+    heads = {"sft": tokens, "prefill": 0.0}.get(program, each * work.rows.responses * work.rows.new_tokens)
+    wide = (decoder.feed_forward * 4 / split + decoder.width * WIDTHS) * decoder.layers
+    of_layers = computed * passes * (tokens * wide + calls * matrices / split)
+    passed = SCORE_TRAFFIC[attention][trains] - (SCORE_TRAFFIC[attention][0] if trains and not remat else 0.0)
+    traffic = passed * decoder.layers * decoder.query_heads / split * scores
+    pieces = [
+        Piece("layers", passes * 2 * tokens * matrices / split, of_layers),
+        Piece("attention", passes * decoder_flops(decoder, tokens=0, pairs=scores) / split, traffic),
+        Piece(
+            "head",
+            (4 if trains else 1) * 2 * heads * head / split,
+            passes * heads * decoder.vocab_size / split * STORED,
+        ),
+        Piece("pictures", each * picture_flops(work) / split, calls * computed * tower_weights(tower)),
+    ]
+    if trains:
+        trained = held_entries(work.config, layout).trained
+        pieces.append(Piece("optimizer", 0.0, 8 * STORED * trained))
+    pieces = [piece for piece in pieces if piece.flops or piece.bytes]
+    return Phase(tuple(pieces), _moved(work, layout, program, tokens=tokens, calls=calls))
+
+
+def questions_of(work: Workload, program: Program) -> int:
+    """Return the questions of one step, the rows in SFT."""
+    return work.rows.sft_rows if program == "sft" else work.rows.questions
+
+
+def needed_flops(work: Workload, program: Program) -> float:
+    """Return the operations that the mathematics of a program needs over all chips, for MFU: nothing recomputed."""
+    decoder, rows = work.config.decoder, work.rows
+    times = questions_of(work, program)
+    if program == "decode":
+        steps = rows.new_tokens
+        pairs = rows.responses * (steps * rows.prompt_tokens + steps * (steps + 1) // 2)
+        layers = decoder_flops(decoder, tokens=rows.responses * steps, pairs=pairs)
+        return times * (layers + 2 * rows.responses * steps * head_weights(decoder))
+    heads = 0 if program == "prefill" else rows.new_tokens * (1 if program == "sft" else rows.responses)
+    layers = decoder_flops(decoder, tokens=tokens_of(work, program), pairs=int(needed_pairs(work, program)))
+    forward = layers + 2 * heads * head_weights(decoder)
+    return times * ((3 if program in ("sft", "grpo") else 1) * forward + picture_flops(work))
+
+
+def _moved(work: Workload, layout: Layout, program: Program, *, tokens: float, calls: float) -> Moved:
+    decoder, trains = work.config.decoder, program in ("sft", "grpo")
+    left, matrices = (layout.fsdp - 1) / layout.fsdp, decoder_weights(decoder) / layout.tensor
+    head = 0.0 if program == "prefill" else head_weights(decoder) / layout.tensor
+    gathered = COMPUTED * left * calls * (GATHERS[trains] * matrices + head + tower_weights(work.config.vision))
+    scattered = STORED * left * calls * (SCATTERS[program] * matrices + head) if trains else 0.0
+    trained = total_entries(work.config).trained / layout.tensor / layout.fsdp
+    copied = calls * 2 * STORED * trained * (layout.data - 1) / layout.data if trains else 0.0
+    ring = 2 * (layout.tensor - 1) / layout.tensor
+    summed = SUMS[trains] * decoder.layers * ring * COMPUTED * tokens * decoder.width
+    trips = calls * (GATHERS[trains] + (SCATTERS[program] if trains else 0)) * MATRICES * decoder.layers
+    return Moved(trips if layout.fsdp > 1 else 0.0, gathered, scattered, copied, summed)
+
+
+def _decode(work: Workload, layout: Layout) -> Phase:
+    """Return all steps over tokens; weights lie as they are trained and are gathered for every token."""
+    decoder, rows, split = work.config.decoder, work.rows, layout.tensor
+    calls = rows.questions / layout.parts / layout.at_once
+    steps = calls * rows.new_tokens
+    batch = layout.at_once * rows.responses
+    weights = (decoder_weights(decoder) + head_weights(decoder)) / split
+    seen = rows.prompt_tokens + rows.new_tokens / 2
+    cached = cache_bytes(decoder, layout, layout.at_once * rows.prompt_tokens + batch * rows.new_tokens / 2)
+    pieces = (
+        Piece("layers", steps * 2 * batch * weights, steps * weights * (STORED if layout.fsdp == 1 else 2 * COMPUTED)),
+        Piece("attention", steps * decoder_flops(decoder, tokens=0, pairs=1) * batch * seen / split, steps * cached),
+    )
+    gathered = steps * COMPUTED * weights * (layout.fsdp - 1) / layout.fsdp
+    summed = steps * 2 * decoder.layers * COMPUTED * batch * decoder.width * 2 * (split - 1) / split
+    trips = steps * MATRICES * decoder.layers if layout.fsdp > 1 else 0.0
+    return Phase(pieces, Moved(calls=trips, gathered=gathered, summed=summed))
