@@ -22,11 +22,16 @@ def place_rows(mesh: Mesh | None, tree: Any) -> Any:
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         axis = 1 if path and getattr(path[-1], "name", "") == "positions_3BT" else 0
-        parts = mesh.shape["data"] * mesh.shape["fsdp"]
-        divides = np.ndim(leaf) > axis and np.shape(leaf)[axis] % parts == 0 and np.shape(leaf)[axis] > 0
-        return jax.device_put(leaf, batch_sharding(mesh, axis) if divides else NamedSharding(mesh, P()))
+        return jax.device_put(leaf, row_sharding(mesh, np.shape(leaf), axis))
 
     return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def row_sharding(mesh: Mesh, shape: tuple[int, ...], axis: int = 0) -> NamedSharding:
+    """Return where an array with rows along ``axis`` lies: split over the data axes, or whole if it does not divide."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    divides = len(shape) > axis and shape[axis] % parts == 0 and shape[axis] > 0
+    return batch_sharding(mesh, axis) if divides else NamedSharding(mesh, P())
 
 
 def place_state(mesh: Mesh, tree: Any) -> Any:

@@ -1,0 +1,90 @@
+"""The stages' programs on shapes alone, placed as on a real mesh, compile to what the formulas say they hold."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from urt_jax.data.examples import BadInputError
+from urt_jax.families.presets import preset
+from urt_jax.planning.aot import Evidence, as_record, check_compiler, fingerprint, first_lines, from_record
+from urt_jax.planning.chips import topology
+from urt_jax.planning.hlo import collectives
+from urt_jax.planning.layout import Layout, held_entries
+from urt_jax.planning.memory import PROGRAMS, Program
+from urt_jax.planning.programs import Given, frame_slots, prepare
+from urt_jax.planning.workloads import Rows, Workload, workload
+from urt_jax.sharding.mesh import make_mesh
+
+WORK = workload("toy")
+
+
+def given(work: Workload = WORK) -> Given:
+    return Given(work, make_mesh(1, 2, 2, devices=jax.devices()[:4]), 2, np.dtype("float32"))
+
+
+def compiled(program: Program, work: Workload = WORK) -> Any:
+    step, arguments = prepare(program, given(work))
+    return step.lower(*arguments).compile()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_compiles_and_holds_what_the_table_of_rules_says(program: Program) -> None:
+    found = compiled(program)
+    entries = held_entries(WORK.config, Layout(1, 2, 2))
+    frozen = 0 if program == "decode" else entries.frozen  # which sees no pictures
+    state = 4 * (frozen + (3 if program in ("sft", "grpo") else 1) * entries.trained)
+    batch = 200_000  # patches, tokens, caches and masks of two small questions
+    assert state <= found.memory_analysis().argument_size_in_bytes <= state + batch
+    assert collectives(found.as_text())
+
+
+@pytest.mark.parametrize("model", ["qwen3_vl_2b", "llava_onevision_0_5b"])
+def test_every_family_lowers(model: str) -> None:
+    work = Workload(preset(model), Rows(2, 2, 64, 1, 64, 8, 2))
+    step, arguments = prepare("grpo", given(work))
+    assert "stablehlo" in step.lower(*arguments).as_text()[:20000]
+
+
+def test_frames_take_whole_windows() -> None:
+    assert frame_slots(preset("qwen2_5_vl_7b").vision, 384) == 16 * 64  # 27 x 27 patches in windows of 8 x 8
+    assert frame_slots(preset("llava_onevision_7b").vision, 999) == 27 * 27
+    assert frame_slots(preset("qwen3_vl_8b").vision, 384) == 24 * 24
+
+
+def test_what_was_compiled_is_known_by_everything_it_depends_on() -> None:
+    asked = (WORK, topology("v6e:2x4"), Layout(1, 4, 2), "sft")
+    same = fingerprint(*asked)  # type: ignore[arg-type]
+    assert fingerprint(*asked) == same  # type: ignore[arg-type]
+    others = [
+        (workload("tiny"), *asked[1:]),
+        (asked[0], topology("v6e:4x4"), *asked[2:]),
+        (*asked[:2], Layout(1, 4, 2, 2), "sft"),
+        (*asked[:3], "grpo"),
+    ]
+    assert len({same, *(fingerprint(*other) for other in others)}) == 5  # type: ignore[arg-type]
+
+
+def test_evidence_comes_back_from_its_record() -> None:
+    told = Evidence(
+        3.0, arguments=1.0, temporaries=2.0, outputs=4.0, collectives=(("all-gather", 28, 5.0),), kernels=("triton",)
+    )
+    assert from_record(as_record(told)) == told
+    assert told.bytes == 7.0
+
+
+def test_without_the_compiler_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = (
+        r"v6e:2x4 needs the package libtpu, which is not installed: pip install 'urt-jax\[plan\]', or give --config"
+    )
+    with pytest.raises(BadInputError, match=message):
+        check_compiler(topology("v6e:2x4"))
+    with pytest.raises(BadInputError, match="needs the package jax_cuda12_plugin"):
+        check_compiler(topology("h100:1x8"))
+
+
+def test_a_long_error_is_cut_at_a_word() -> None:
+    assert first_lines("one\n  two") == "one two"
+    assert first_lines("word " * 100, most=20) == "word word word word ..."

@@ -1,0 +1,156 @@
+"""Compiling for accelerators that are not there: devices of a TPU slice or a GPU node as the compiler knows them.
+
+Needs libtpu (TPU) or JAX's CUDA plugin with nvcc's libraries (GPU), the extra ``plan``; no accelerator and no driver.
+What comes back is evidence of compilation: it says what fits and what is moved, never how fast it ran.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.topologies import get_topology_desc
+
+from urt_jax.data.examples import BadInputError
+from urt_jax.planning.chips import Topology
+from urt_jax.planning.hlo import collectives, kernels
+from urt_jax.planning.layout import Layout
+from urt_jax.planning.memory import Program
+from urt_jax.planning.programs import Given, prepare
+from urt_jax.planning.workloads import Workload
+from urt_jax.sharding.mesh import make_mesh
+
+# To be set before jax is imported: the host's own device is a CPU, no metadata server is asked, two compilers may run.
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+INSTALL = {
+    "tpu": ("libtpu", "pip install 'urt-jax[plan]'"),
+    "cuda": ("jax_cuda12_plugin", "pip install 'urt-jax[plan]' (Linux with glibc only)"),
+}
+PACKAGE = Path(__file__).parents[1]
+# Of one H100, H200 in brackets, as the driver of one would describe it (text of XLA's GpuTargetConfigProto).
+_GPU = """
+gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: {bandwidth}
+  l2_cache_size: 52428800 clock_rate_ghz: 1.98 device_memory_size: {memory} shared_memory_per_block_optin: 232448
+  cuda_compute_capability {{ major: 9 }} registers_per_core_limit: 65536 registers_per_block_limit: 65536 }}
+platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 patch: 0 }}
+device_description_str: "{title}"
+"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What compiling one program told; bytes are those of one chip. ``failed`` says why there is no program."""
+
+    seconds: float
+    failed: str = ""
+    arguments: float = 0.0
+    temporaries: float = 0.0
+    outputs: float = 0.0  # beyond the arguments whose memory they take over
+    collectives: tuple[tuple[str, int, float], ...] = ()  # kind, runs, bytes received
+    kernels: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> float:
+        """What the program needs in all."""
+        return self.arguments + self.temporaries + self.outputs
+
+
+def check_compiler(topology: Topology) -> None:
+    """Check that the compiler for a slice is installed.
+
+    Raises:
+        BadInputError: it is not; says how to install it, or how to plan by formula alone.
+    """
+    module, command = INSTALL[topology.chip.platform]
+    if importlib.util.find_spec(module) is None:
+        raise BadInputError(
+            f"compiling for {topology.name} needs the package {module}, which is not installed: {command}, "
+            "or give --config.compile=False to plan by formula alone"
+        )
+
+
+def devices_of(topology: Topology) -> Sequence[Any]:
+    """Return the devices of a slice as the compiler describes them, one a chip."""
+    chip = topology.chip
+    if chip.platform == "tpu":
+        more = {"chip_config_name": "megacore"} if chip.name == "v4" else {}
+        return get_topology_desc(platform="tpu", topology_name=topology.name, **more).devices
+    told = _GPU.format(bandwidth=int(chip.bandwidth), memory=int(chip.memory), title=f"NVIDIA {chip.name.upper()}")
+    nodes, each = topology.shape
+    return get_topology_desc(platform="cuda", target_config=told, topology=f"1x{nodes}x{each}").devices
+
+
+def compile_program(work: Workload, topology: Topology, layout: Layout, program: Program) -> Evidence:
+    """Compile one program for a slice; a program that does not fit is evidence too."""
+    started = time.perf_counter()
+    try:
+        mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, devices=devices_of(topology))
+        step, arguments = prepare(program, Given(work, mesh, layout.parts * layout.at_once, np.dtype("bfloat16")))
+        compiled = step.lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        return Evidence(time.perf_counter() - started, failed=first_lines(str(error)))
+    seconds, memory, text = time.perf_counter() - started, compiled.memory_analysis(), compiled.as_text()
+    return Evidence(
+        seconds,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        collectives=tuple((one.kind, one.runs, one.bytes) for one in collectives(text)),
+        kernels=tuple(kernels(text)),
+    )
+
+
+def fingerprint(work: Workload, topology: Topology, layout: Layout, program: Program) -> str:
+    """Return a hash of everything a compilation depends on: the request, our own code, and the compiler's versions."""
+    told = hashlib.sha256(repr((work, topology, layout, program)).encode())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.parent.name in ("models", "towers", "ops", "losses", "training", "generation", "sharding"):
+            told.update(path.read_bytes())
+    told.update((PACKAGE / "planning" / "programs.py").read_bytes())
+    for package in ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda12-plugin"):
+        told.update(f"{package}{_version(package)}".encode())
+    return told.hexdigest()[:32]
+
+
+def compiler_of(topology: Topology) -> str:
+    """Return the compiler's name and version."""
+    package = "libtpu" if topology.chip.platform == "tpu" else "jax-cuda12-plugin"
+    return f"jax {_version('jax')}, {package} {_version(package)}"
+
+
+def as_record(evidence: Evidence) -> dict[str, Any]:
+    """Return evidence as plain JSON values."""
+    return asdict(evidence)
+
+
+def from_record(record: dict[str, Any]) -> Evidence:
+    """Return the evidence that ``as_record`` gave."""
+    moved = tuple((str(kind), int(runs), float(size)) for kind, runs, size in record["collectives"])
+    return Evidence(**{**record, "collectives": moved, "kernels": tuple(record["kernels"])})
+
+
+def first_lines(message: str, *, most: int = 300) -> str:
+    """Return the beginning of a compiler's error, which may run on for pages."""
+    text = " ".join(message.split())
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " ..."
+
+
+def compiler_environment() -> dict[str, str]:
+    """Return the variables a compiling process is started with; they must stand before jax is imported."""
+    return {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"

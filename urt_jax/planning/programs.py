@@ -1,0 +1,204 @@
+"""The stages' own programs on arrays that are shapes only, placed as on a real mesh: ready to be compiled, not run."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from urt_jax.generation.loop import advance, prefill, start
+from urt_jax.generation.schedule import Schedule
+from urt_jax.generation.state import SamplingSettings, Vocabulary
+from urt_jax.generation.stops import no_stops
+from urt_jax.models.config import ModelConfig, VisionConfig, WindowedVisionConfig
+from urt_jax.models.vlm import VisionLanguageModel, abstract_params
+from urt_jax.planning.layout import TRAINED
+from urt_jax.planning.memory import Program
+from urt_jax.planning.roofline import picture_side
+from urt_jax.planning.workloads import Workload
+from urt_jax.sharding.activations import with_mesh
+from urt_jax.sharding.placement import row_sharding
+from urt_jax.sharding.rules import shardings_for
+from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
+from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.state import init_state
+from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.types import Batch, FeatureBlend, PromptedRows, VisionInput
+
+Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is given
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the programs of one compilation share; ``questions`` (rows, in SFT) are those of one call, all parts."""
+
+    work: Workload
+    mesh: Mesh
+    questions: int
+    dtype: Any
+    remat: str = "full"
+
+    @property
+    def model(self) -> VisionLanguageModel:
+        """The model that computes in ``dtype`` on float32 weights."""
+        return VisionLanguageModel(self.work.config, self.dtype, np.float32, self.remat)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its sizes."""
+        return self.work.config
+
+
+def prepare(program: Program, given: Given) -> Prepared:
+    """Return a program with its arguments as shapes; ``.lower(*arguments).compile()`` compiles it."""
+    return {"sft": _sft, "grpo": _grpo, "score": _score, "prefill": _prefill, "decode": _decode}[program](given)
+
+
+def frame_slots(tower: VisionConfig, pixels: int) -> int:
+    """Return the patch slots of one square picture, whole windows where the tower has them."""
+    side = picture_side(tower, pixels)
+    if isinstance(tower, WindowedVisionConfig) and side**2 > tower.window_slots:
+        window = tower.window_merged * tower.merge_size
+        return (-(-side // window)) ** 2 * tower.window_slots
+    return side**2
+
+
+def _shape(mesh: Mesh, shape: tuple[int, ...], dtype: Any, axis: int = 0) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=row_sharding(mesh, shape, axis))
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, shardings
+    )
+
+
+def _batch(given: Given, rows: int, tokens: int) -> Batch:
+    mesh, tower = given.mesh, given.config.vision
+    of = partial(_shape, mesh)
+    frames, slots = rows * given.work.rows.pictures, frame_slots(tower, given.work.rows.picture_side)
+    sources = tower.blend_sources
+    return Batch(
+        tokens_BT=of((rows, tokens), jnp.int32),
+        positions_3BT=of((3, rows, tokens), jnp.int32, 1),
+        segments_BT=of((rows, tokens), jnp.int32),
+        vision_index_BT=of((rows, tokens), jnp.int32),
+        loss_mask_BT=of((rows, tokens), jnp.bool_),
+        vision=VisionInput(
+            of((frames, slots, tower.patch_features), jnp.float32),
+            of((frames, slots, 2), jnp.int32),
+            of((frames, slots), jnp.bool_),
+        ),
+        blend=FeatureBlend(of((rows, tokens, sources), jnp.int32), of((rows, tokens, sources), jnp.float32))
+        if sources
+        else None,
+    )
+
+
+def _prompted(given: Given) -> PromptedRows:
+    rows, of = given.work.rows, partial(_shape, given.mesh)
+    answers = (given.questions * rows.responses, rows.new_tokens)
+    prompts = _batch(given, given.questions, rows.prompt_tokens)
+    return PromptedRows(prompts, of((given.questions,), jnp.int32), of(answers, jnp.int32), of(answers, jnp.bool_))
+
+
+def _params(given: Given) -> Any:
+    tree = abstract_params(given.config)
+    return _placed(tree, shardings_for(tree, given.mesh))
+
+
+def _training(given: Given) -> tuple[Any, Any]:
+    """Return the state of step 0 and the optimizer."""
+    schedule = make_schedule("constant", peak=1e-5, steps=1, warmup_steps=0)
+    optimizer = make_optimizer(schedule, weight_decay=0.0, b1=0.9, b2=0.98, clip_norm=1.0)
+    state = jax.eval_shape(lambda params: init_state(params, optimizer, TRAINED), abstract_params(given.config))
+    return _placed(state, shardings_for(state, given.mesh)), optimizer
+
+
+def _sft(given: Given) -> Prepared:
+    state, optimizer = _training(given)
+    tokens = given.work.rows.prompt_tokens + given.work.rows.new_tokens
+    step = compile_sft_step(given.model, optimizer, state, given.mesh)
+    return step, (state, _batch(given, given.questions, tokens))
+
+
+def _grpo(given: Given) -> Prepared:
+    state, optimizer = _training(given)
+    rows, of = given.work.rows, partial(_shape, given.mesh)
+    batch = given.questions * rows.responses
+    floats = of((batch, rows.new_tokens), jnp.float32)
+    nothing = of((0, rows.new_tokens), jnp.bool_)
+    scalar, advantage = of((), jnp.float32), of((batch,), jnp.float32)
+    loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
+    step = compile_grpo_step(given.model, optimizer, state, given.mesh, loss, first_update=True)
+    grpo = GrpoBatch(_prompted(given), advantage, floats, floats, floats, nothing, scalar)
+    return step, (state, grpo, _suppressed(given))
+
+
+def _score(given: Given) -> Prepared:
+    arguments = (_params(given), _prompted(given), _shape(given.mesh, (), jnp.float32), _suppressed(given))
+    return compile_score_step(given.model, given.mesh), arguments
+
+
+def _prefill(given: Given) -> Prepared:
+    program = jax.jit(with_mesh(partial(prefill, given.model, penalised=False), given.mesh))
+    positions = _shape(given.mesh, (given.questions,), jnp.int32)
+    return program, (_params(given), _batch(given, given.questions, given.work.rows.prompt_tokens), positions)
+
+
+def _decode(given: Given) -> Prepared:
+    """Return the loop over tokens; caches lie with their rows, their heads split over ``tensor``."""
+    rows, mesh = given.work.rows, given.mesh
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    every = given.questions * rows.responses
+    plan = Schedule.of(questions=given.questions, responses=rows.responses, rows=every, parts=parts)
+    prompts, arguments = _prefill(given)
+    asked = jax.eval_shape(prompts, *arguments)
+    of = partial(_shape, mesh)
+    vocabulary = _vocabulary(given)
+    begin = partial(start, given.model, plan=plan, slots=rows.new_tokens)
+    state = jax.eval_shape(lambda asked, vocabulary: begin(asked, vocabulary=vocabulary), asked, vocabulary)
+    settings = SamplingSettings(
+        of((every,), jnp.float32), of((every,), jnp.int32), *(of((every,), jnp.float32),) * 3, of((), jnp.int32)
+    )
+
+    def decode(params: Any, asked: Any, draws: Any, settings: Any, vocabulary: Any, state: Any, until: Any) -> Any:
+        return advance(given.model, params, asked, plan, draws, settings, vocabulary, state, until)
+
+    places = [_placed(tree, _cache_shardings(tree, mesh)) for tree in (asked, state)]
+    draws = of((every, rows.new_tokens), jnp.float32)
+    arguments = (_params(given), places[0], draws, settings, vocabulary, places[1], of((), jnp.int32))
+    return jax.jit(decode, donate_argnums=5), arguments
+
+
+def _vocabulary(given: Given) -> Any:
+    """Return the shapes of a vocabulary with one end token and no stop strings; it lies whole everywhere."""
+    size, whole = given.config.decoder.vocab_size, NamedSharding(given.mesh, P())
+
+    def make() -> Vocabulary:
+        stops = jax.tree.map(jnp.asarray, no_stops(size))
+        return Vocabulary(jnp.zeros(1, jnp.int32), jnp.zeros(size, bool), jnp.int32(0), stops)
+
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), jax.eval_shape(make))
+
+
+def _cache_shardings(tree: Any, mesh: Mesh) -> Any:
+    """Return where prompts' and responses' records lie: rows split, and the heads of caches [L, rows, K, ., .]."""
+
+    def place(leaf: Any) -> NamedSharding:
+        if leaf.ndim != 5:
+            return row_sharding(mesh, leaf.shape, 0)
+        rows = row_sharding(mesh, leaf.shape, 1).spec
+        heads = "tensor" if leaf.shape[2] % mesh.shape["tensor"] == 0 else None
+        return NamedSharding(mesh, P(None, rows[1] if len(rows) > 1 else None, heads))
+
+    return jax.tree.map(place, tree)
+
+
+def _suppressed(given: Given) -> jax.ShapeDtypeStruct:
+    place = NamedSharding(given.mesh, P())
+    return jax.ShapeDtypeStruct((given.config.decoder.vocab_size,), jnp.bool_, sharding=place)
