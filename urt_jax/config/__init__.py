@@ -18,6 +18,7 @@ from urt_jax.config.parts import (
     TaskWeights,
     TeacherConfig,
 )
+from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
 from urt_jax.config.resolve import as_json, resolve, with_defaults
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, UserReward
 from urt_jax.config.stages import (
@@ -30,6 +31,7 @@ from urt_jax.config.stages import (
     GrpoConfig,
     PeersConfig,
     PipelineConfig,
+    PlanConfig,
     RejectConfig,
     SftConfig,
     StageConfig,
@@ -39,6 +41,7 @@ from urt_jax.config.stages import (
 
 __all__ = [
     "STAGES",
+    "AttainedConfig",
     "BaseConfig",
     "BenchConfig",
     "CurriculumConfig",
@@ -55,6 +58,8 @@ __all__ = [
     "PeersConfig",
     "PipelineConfig",
     "PixelsConfig",
+    "PlanConfig",
+    "PlanRowsConfig",
     "RejectConfig",
     "RewardWeights",
     "SamplingConfig",

@@ -17,6 +17,7 @@ from urt_jax.config.parts import (
     ShapeConfig,
     TeacherConfig,
 )
+from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
 from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 
@@ -210,6 +211,35 @@ class BenchConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class PlanConfig(StageConfig):
+    """What fits on which accelerators, and how fast: by formula, and by compiling the stages' programs for them."""
+
+    stage: ClassVar[str] = "plan"
+
+    cases: tuple[str, ...] = knob(("qwen2_5_vl_7b@v5p:4x4x4",), nonempty=True)  # published size @ chip:shape of a slice
+    programs: tuple[Literal["prefill", "decode", "score", "grpo", "sft"], ...] = knob(
+        ("prefill", "decode", "score", "grpo"), nonempty=True
+    )
+    rows: PlanRowsConfig = PlanRowsConfig()
+    kl: bool = True  # a reference policy is kept on the chips and scored
+    attained: AttainedConfig = AttainedConfig()
+    price: float | None = knob(None, above=0)  # of one chip for an hour, in any currency; for the cost of 1,000 steps
+    compile: bool = True  # False: formulas alone
+    best: int = knob(2, at_least=1)  # layouts of a case that are compiled, the fastest by formula
+    cache: str = "~/.cache/urt_jax/plans"  # where what compilations told is kept
+    attention: Literal["whole", "blocks"] = "whole"  # blocks: by formula alone, the programs have no such attention
+    check: bool = False  # time an SFT step on this machine too, and tell how far the formulas are off
+    scaling: bool = False  # each case is the smallest slice of a weak-scaling study, up to 128 times its chips
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.attention == "blocks" and self.compile:
+            yield "attention", "is 'blocks', which only formulas know; set compile to False, or attention to 'whole'"
+        if "score" in self.programs and not self.kl:
+            yield "programs", "has 'score', which is the reference's, but kl is False; leave it out or set kl"
+
+
+@dataclass(frozen=True)
 class PipelineConfig(StageConfig):
     """Run the whole recipe from a base model; models and files between the stages are wired by the pipeline."""
 
@@ -259,6 +289,7 @@ STAGES: dict[str, type[StageConfig]] = {
         EvaluateConfig,
         ExportConfig,
         BenchConfig,
+        PlanConfig,
         PipelineConfig,
         StudyConfig,
     )

@@ -70,7 +70,7 @@ def write_report(
     if not any(summaries.values()):
         raise BadInputError("a report needs at least one summary: give summaries={model: {mode: Summary}}")
     charts = [make_chart(name, curve) for name, curve in (curves or {}).items()]
-    page = _template().render(
+    page = page_template("report.html").render(
         title=title,
         note=note,
         models={model: [(mode, _result(s)) for mode, s in modes.items()] for model, modes in summaries.items()},
@@ -86,6 +86,11 @@ def write_report(
         counts=_counts([s for modes in summaries.values() for s in modes.values()]),
         has_direct_note=any(s.score_agreement.n == 0 for modes in summaries.values() for s in modes.values()),
     )
+    write_page(path, page)
+
+
+def write_page(path: str | Path, page: str) -> None:
+    """Write a page that is either whole or not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
@@ -93,7 +98,8 @@ def write_report(
     unfinished.replace(path)
 
 
-def _template() -> jinja2.Template:
+def page_template(name: str) -> jinja2.Template:
+    """Return a template of this folder; what is put in is escaped, and nothing may be left out."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -101,7 +107,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _cell(estimate: Estimate, *, bare: bool = False, with_count: bool = False) -> _Cell:

@@ -1,0 +1,46 @@
+"""What fits on which accelerators, how fast it would be and what it would cost, from a host without any.
+
+    python -m urt_jax.main --config configs/plan.py --config.cases="('qwen2_5_vl_3b@v6e:2x4',)" --config.price=2.7
+    python -m urt_jax.main --config configs/plan.py:paper     # the published sizes at the paper's shapes
+    python -m urt_jax.main --config configs/plan.py:scaling   # weak scaling of 7B and 72B on paper, 8 to 1,024 chips
+
+Every layout is judged by formula; the best two of each case are compiled (``--config.compile=False`` leaves that out).
+Compiling needs ``pip install 'urt-jax[plan]'`` and no accelerator; a program takes one to three minutes on two cores
+for a TPU, seconds for a GPU, once: what was compiled is remembered.
+"""
+
+from ml_collections import ConfigDict
+
+PAPER = (
+    "qwen2_5_vl_3b@v6e:2x4",
+    "qwen2_5_vl_7b@v5p:4x4x4",
+    "qwen2_5_vl_7b@v6e:8x8",
+    "qwen2_5_vl_7b@h100:1x8",
+    "qwen2_5_vl_7b@h200:1x8",
+    "qwen2_5_vl_72b@v5p:4x8x8",
+    "qwen3_vl_2b@v5p:2x2x2",
+    "qwen3_vl_4b@v5p:2x2x4",
+    "qwen3_vl_8b@v5p:4x4x4",
+    "qwen3_vl_32b@v5p:4x8x8",
+    "llava_onevision_0_5b@v5p:2x2x1",
+    "llava_onevision_7b@v5p:4x4x4",
+)
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Return the preset ``paper`` or ``scaling``, or by default 7B on 64 chips of v5p."""
+    if preset not in ("", "paper", "scaling"):
+        raise ValueError(f"unknown preset {preset!r}; known: paper, scaling")
+    config = ConfigDict()
+    config.stage = "plan"
+    config.cases = ("qwen2_5_vl_7b@v5p:4x4x4",)
+    if preset == "paper":
+        config.cases = PAPER
+        config.best = 1
+    if preset == "scaling":
+        config.cases = ("qwen2_5_vl_7b@v5p:2x2x2", "qwen2_5_vl_72b@v5p:2x2x2")
+        config.rows = {"questions": 4}
+        config.attention = "blocks"
+        config.compile = False
+        config.scaling = True
+    return config

@@ -1,0 +1,27 @@
+"""Groups of knobs of the stage ``plan``."""
+
+from dataclasses import dataclass
+
+from urt_jax.config.binding import knob
+
+
+@dataclass(frozen=True)
+class PlanRowsConfig:
+    """The rows of a step; every prompt shows square pictures and every response runs to its limit."""
+
+    questions: int = knob(64, at_least=1)  # of a GRPO step
+    responses: int = knob(8, at_least=2)  # to each of them
+    prompt_tokens: int = knob(8192, at_least=16)  # pictures included
+    new_tokens: int = knob(4096, at_least=1)  # of one response
+    pictures: int = knob(2, at_least=1)  # in a prompt
+    picture_side: int = knob(384, at_least=28)  # in pixels
+    sft_rows: int = knob(64, at_least=1)  # of an SFT step, each a prompt and a response
+
+
+@dataclass(frozen=True)
+class AttainedConfig:
+    """Which fraction of a chip's published rates is counted on; an assumption."""
+
+    flops: float = knob(0.7, above=0, at_most=1)
+    bandwidth: float = knob(0.8, above=0, at_most=1)
+    links: float = knob(0.8, above=0, at_most=1)

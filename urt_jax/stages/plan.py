@@ -1,0 +1,147 @@
+"""Say what fits on which accelerators and how fast it would be, before anything is paid for.
+
+1. every layout of each case by formula: memory, collectives, seconds; the fastest that fit are kept;
+2. the stages' own programs are compiled for their slice without any accelerator, each in a process of its own; what
+   that told is kept on disk by a hash of the request, the code and the compiler, so that it is asked once;
+3. a table, ``plan.json`` with every figure, and ``report.html`` with the memory drawn as bars.
+
+Compiling is evidence that a program fits and of what it moves; nothing here was run on the slice.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from urt_jax.checkpoints.run_folder import write_json, write_result
+from urt_jax.config import PlanConfig
+from urt_jax.data.examples import BadInputError
+from urt_jax.families.presets import preset
+from urt_jax.planning.aot import (
+    Evidence,
+    as_record,
+    check_compiler,
+    compiler_environment,
+    fingerprint,
+    from_record,
+)
+from urt_jax.planning.chips import topology
+from urt_jax.planning.layout import Layout
+from urt_jax.planning.memory import Program
+from urt_jax.planning.paired import Program as Process
+from urt_jax.planning.paired import ProgramError
+from urt_jax.planning.scaling import weak_scaling
+from urt_jax.planning.search import Case, Estimate, nearest, program_layouts, remedies, search
+from urt_jax.planning.timing import Attained
+from urt_jax.planning.workloads import Rows, Workload
+from urt_jax.stages.plan_check import check_here
+from urt_jax.stages.plan_table import Planned, plan_text, write_plan_page
+
+
+def run(config: PlanConfig) -> None:
+    """Plan all cases, print the table, write the figures and the page."""
+    folder = Path(config.workdir)
+    jax.config.update("jax_platforms", "cpu")  # nothing runs in this process, so it takes no accelerator from others
+    cases = [read_case(config, name) for name in config.cases]
+    if config.compile:
+        for case in cases:
+            check_compiler(case.topology)
+    (folder / "programs").mkdir(exist_ok=True)
+    planned = [plan(config, folder, case) for case in tqdm(cases, desc="plan", unit="case", dynamic_ncols=True)]
+    checked = check_here(folder) if config.check else None
+    text, records = plan_text(planned, price=config.price, checked=checked)
+    write_json(folder / "plan.json", {"cases": records, "check": checked and dataclasses.asdict(checked)})
+    write_plan_page(folder / "report.html", planned, price=config.price, checked=checked)
+    print(text)
+    write_result(folder, text)
+
+
+def read_case(config: PlanConfig, name: str) -> Case:
+    """Return the case that ``MODEL@CHIP:SHAPE`` names.
+
+    Raises:
+        BadInputError: no such published size, no such slice.
+    """
+    model, at, slice_ = name.partition("@")
+    try:
+        if not at:
+            raise BadInputError("has no @")
+        sizes, where = preset(model), topology(slice_)
+    except BadInputError as error:
+        raise BadInputError(
+            f"config.cases: {name!r}: {error}; a case is MODEL@CHIP:SHAPE, such as qwen2_5_vl_7b@v5p:4x4x4"
+        ) from error
+    rows, kept = Rows(**dataclasses.asdict(config.rows)), config.kl and config.programs != ("sft",)
+    attained = Attained(**dataclasses.asdict(config.attained))
+    return Case(model, Workload(sizes, rows), where, config.programs, kept, attained, config.attention)
+
+
+def plan(config: PlanConfig, folder: Path, case: Case) -> Planned:
+    """Return the best layouts of a case with what compiling their programs told; of one that fits nowhere, the nearest.
+
+    Where no layout fits by formula, the program that needs most is compiled in the nearest one, as a check.
+    """
+    found = search(case)[: config.best]
+    scaled = weak_scaling(case) if config.scaling else []
+    updates = {
+        one.case.topology.name: compiled(config, folder, one, config.programs[-1:])
+        for one in scaled
+        if one is not None and config.compile
+    }
+    if found:
+        told = [compiled(config, folder, one, config.programs) for one in found]
+        return Planned(case, tuple(zip(found, told, strict=True)), (), tuple(scaled), updates)
+    least = nearest(case)
+    if least is None:
+        return Planned(case, (), ("questions a step that the chips divide",), tuple(scaled), updates)
+    told = [compiled(config, folder, least, (least.worst,))]
+    return Planned(case, ((least, told[0]),), tuple(remedies(case)), tuple(scaled), updates)
+
+
+def compiled(config: PlanConfig, folder: Path, one: Estimate, programs: tuple[Program, ...]) -> dict[Program, Evidence]:
+    """Return what compiling each of the programs told; empty where nothing is to be compiled."""
+    laid = program_layouts(one.case, one.layout)
+    return {p: evidence(config, folder, one.case, laid[p], p) for p in programs} if config.compile else {}
+
+
+def evidence(config: PlanConfig, folder: Path, case: Case, layout: Layout, program: Program) -> Evidence:
+    """Return what compiling a program told, from the cache if it was asked before.
+
+    A compiler that died is told as the reason and asked again by the next run.
+    """
+    name = fingerprint(case.work, case.topology, layout, program)
+    kept = Path(config.cache).expanduser() / f"{name}.json"
+    if kept.exists():
+        return from_record(json.loads(kept.read_text(encoding="utf-8")))
+    spec = {
+        "model": case.name,
+        "rows": dataclasses.asdict(case.work.rows),
+        "topology": case.topology.name,
+        "layout": dataclasses.asdict(layout),
+        "program": program,
+    }
+    path = folder / "programs" / f"{name}.json"
+    write_json(path, spec)
+    try:
+        found = ask_worker(path)
+    except ProgramError as error:
+        return Evidence(0.0, failed=str(error))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_json(kept, {**as_record(found)})
+    return found
+
+
+def ask_worker(spec: Path) -> Evidence:
+    """Compile what a spec names in a process of its own.
+
+    Raises:
+        ProgramError: the process ended without an answer.
+    """
+    command = [sys.executable, "-m", "urt_jax.stages.plan_worker", str(spec)]
+    with Process(command, log=spec.with_suffix(".log"), environment=compiler_environment()) as process:
+        answer: dict[str, Any] = process.ready()
+    return from_record(answer)

@@ -1,0 +1,28 @@
+"""One compilation in a process of its own: ``python -m urt_jax.stages.plan_worker SPEC.json``.
+
+A compiler that dies takes only this process along, and the memory it took is given back. It answers one line of JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from urt_jax.families.presets import preset
+from urt_jax.planning.aot import as_record, compile_program
+from urt_jax.planning.chips import topology
+from urt_jax.planning.layout import Layout
+from urt_jax.planning.workloads import Rows, Workload
+
+
+def main(path: str, answers: TextIO) -> None:
+    """Compile what the spec names and answer with the evidence."""
+    spec = json.loads(Path(path).read_text(encoding="utf-8"))
+    work = Workload(preset(spec["model"]), Rows(**spec["rows"]))
+    evidence = compile_program(work, topology(spec["topology"]), Layout(**spec["layout"]), spec["program"])
+    print(json.dumps(as_record(evidence)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    answers, sys.stdout = sys.stdout, sys.stderr  # only the answer goes to the pipe
+    main(sys.argv[1], answers)
