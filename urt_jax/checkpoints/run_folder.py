@@ -1,16 +1,17 @@
 """The run folder's own files: the settings it belongs to and the result it ended with."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from urt_jax.data.examples import BadInputError
+from urt_jax.data.whole_files import write_whole
 
-# Settings that may change between two calls of one run: where it lies, how it is split, how often it reports, and how
-# patiently a teacher is asked.
-_FREE = ("workdir", "mesh", "keep", "log_every", "token_budget", "concurrency", "retries", "timeout_s", "api_key_env")
+# Settings that may change between two calls of one run: where it lies, how it is split, how often it reports, when it
+# gives up, and how patiently a teacher is asked.
+_FREE = ("workdir", "mesh", "keep", "log_every", "max_skipped", "token_budget", "concurrency", "retries", "timeout_s",
+         "api_key_env")  # fmt: skip
 
 
 def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
@@ -52,13 +53,7 @@ def write_result(workdir: str | Path, table: str, **figures: Any) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file that is either whole or not there, whenever the process is killed."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=True)
 
 
 def _differences(there: Any, here: Any, where: str) -> Any:

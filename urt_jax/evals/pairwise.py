@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from urt_jax.data.examples import BadInputError, Chat, Example, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
+from urt_jax.data.whole_files import write_whole
 from urt_jax.evals.protocols import Protocol
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.verifiable import score_agreement
@@ -144,12 +145,8 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
 
 def write_judgements(path: str | Path, judgements: Sequence[Judgement]) -> None:
     """Write judgements as JSON lines; the file is either whole or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
     lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n" for item in judgements)
-    unfinished.write_text("".join(lines), encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, "".join(lines))
 
 
 def read_judgements(path: str | Path) -> list[Judgement]:

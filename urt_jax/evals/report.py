@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 
 from urt_jax.data.examples import DIMENSIONS, BadInputError, Example
+from urt_jax.data.whole_files import write_whole
 from urt_jax.evals.charts import make_chart
 from urt_jax.evals.completions import CompletionGroup, group_shown
 from urt_jax.evals.pairwise import Judgement
@@ -86,16 +87,7 @@ def write_report(
         counts=_counts([s for modes in summaries.values() for s in modes.values()]),
         has_direct_note=any(s.score_agreement.n == 0 for modes in summaries.values() for s in modes.values()),
     )
-    write_page(path, page)
-
-
-def write_page(path: str | Path, page: str) -> None:
-    """Write a page that is either whole or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, page)
 
 
 def page_template(name: str) -> jinja2.Template:

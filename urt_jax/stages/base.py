@@ -18,6 +18,7 @@ from urt_jax.data.examples import TASKS
 from urt_jax.data.prompts import prompt_text, render, template_phrases
 from urt_jax.data.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
 from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
+from urt_jax.data.whole_files import write_whole
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
@@ -118,5 +119,6 @@ def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
         vision_end_token_id=ids["vision_end"],
     )
     token_ids = {"pad_token_id": ids["endoftext"], "eos_token_id": ids["im_end"], "bos_token_id": ids["endoftext"]}
-    (folder / "config.json").write_text(json.dumps(FAMILY.write_config(model, token_ids), indent=2) + "\n")
+    # Last and whole: where it is, the folder is taken for complete.
+    write_whole(folder / "config.json", json.dumps(FAMILY.write_config(model, token_ids), indent=2) + "\n")
     load_processor(str(folder))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from urt_jax.config import GrpoConfig, as_json
+from urt_jax.data.whole_files import write_whole
 from urt_jax.evals.completions import Completion, CompletionGroup
 from urt_jax.evals.report import Curve, write_report
 from urt_jax.evals.statistics import Summary
@@ -30,7 +31,6 @@ SHOWN_QUESTIONS = 8  # of the last sampled step
 def write_samples(folder: Path, step: int, made: StepRollout, weights: Mapping[str, float]) -> None:
     """Write the questions of a step (0 = the first) with all responses; a missing reward is null."""
     path = folder / "samples" / f"step-{step + 1:06d}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     rollout, total = made.rollout, combine(made.rollout.rewards, weights)
     responses = total.shape[1]
     lines = [
@@ -50,7 +50,7 @@ def write_samples(folder: Path, step: int, made: StepRollout, weights: Mapping[s
         }
         for q, question in enumerate(made.questions)
     ]
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def write_run_report(
@@ -79,7 +79,8 @@ def last_completions(folder: Path, feed: QuestionFeed) -> list[CompletionGroup]:
     if not files:
         return []
     step = int(files[-1].stem.removeprefix("step-")) - 1
-    lines = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()[:SHOWN_QUESTIONS]]
+    written = files[-1].read_text(encoding="utf-8").split("\n")[:-1]  # splitlines would split a response, too
+    lines = [json.loads(line) for line in written[:SHOWN_QUESTIONS]]
     return [
         CompletionGroup(feed.example(line["item"], step, stream=line["stream"]), _completions(line["responses"]))
         for line in lines

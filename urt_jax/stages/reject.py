@@ -9,6 +9,7 @@
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,8 +169,8 @@ def _whole_batches(path: Path) -> list[list[list[str]]]:
     """Read the batches an earlier call finished, and cut off a half-written last line."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))  # in place: writing the file anew could lose all of it
+    return [json.loads(line) for line in whole.split(b"\n")[:-1]]

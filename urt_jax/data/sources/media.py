@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
 from urt_jax.data.examples import BadInputError, Media
 from urt_jax.data.sources.files import RecordError
+from urt_jax.data.whole_files import write_whole
 
 
 def read_media(fields: dict[str, Any], *, root: Path, where: str) -> tuple[Media, ...]:
@@ -59,14 +60,6 @@ def store_media(media: Media, folder: Path) -> str | list[str]:
     if media.kind == "video" and isinstance(source, np.ndarray | list | tuple):
         return [_store_picture(frame, folder) for frame in source]
     return _store_picture(source, folder)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there (written beside its place, then renamed)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _store_picture(source: Any, folder: Path) -> str:

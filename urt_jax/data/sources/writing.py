@@ -11,7 +11,8 @@ import numpy as np
 
 from urt_jax.data import prompts
 from urt_jax.data.examples import Example, Media
-from urt_jax.data.sources.media import store_media, write_whole
+from urt_jax.data.sources.media import store_media
+from urt_jax.data.whole_files import write_whole
 
 _ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 _TOP_LEVEL_META = ("scores", "difficulty", "split", "provenance")
@@ -28,7 +29,7 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
     """
     path = Path(path)
     lines = [json.dumps(_record(example, path.parent), ensure_ascii=False, default=_plain) for example in examples]
-    write_whole(path, "".join(line + "\n" for line in lines).encode())
+    write_whole(path, "".join(line + "\n" for line in lines))
 
 
 def _record(example: Example, folder: Path) -> dict[str, Any]:
