@@ -2,9 +2,11 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
+import pytest
 
 from urt_jax.training.metrics import MetricsWriter, read_metrics
 
@@ -22,6 +24,16 @@ def test_lines_are_flat_and_tensorboard_gets_them_too(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == lines
     (events,) = (tmp_path / "tb").iterdir()
     assert b"rewards/format/mean" in events.read_bytes()
+
+
+def test_a_clock_that_is_set_back_overwrites_no_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    write_steps(tmp_path, range(3))
+    (first,) = (tmp_path / "tb").iterdir()
+    kept = first.read_bytes()
+    write_steps(tmp_path, range(3, 5), resume_step=2)
+    assert len(list((tmp_path / "tb").iterdir())) == 2
+    assert first.read_bytes() == kept
 
 
 def test_resuming_cuts_the_steps_that_run_again_and_a_torn_line(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import SupportsFloat
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from urt_jax.data.whole_files import write_whole
 
 
 class MetricsWriter:
@@ -26,7 +31,7 @@ class MetricsWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_after(path, resume_step)
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(path.parent / "tb"), purge_step=resume_step + 1, write_to_disk=True)
+        self._board = _open_board(path.parent / "tb", start=resume_step + 1)
 
     def write(self, step: int, figures: Mapping[str, SupportsFloat]) -> None:
         """Write the figures of one step; numbers of any kind that ``float()`` takes (a device array is fetched)."""
@@ -34,7 +39,8 @@ class MetricsWriter:
             return
         values = {name: float(value) for name, value in figures.items()}
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._board.write_event(Event(summary=scalar(name, value), step=int(step), wall_time=time.time()))
+        self._board.flush()
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"step": int(step), **finite}) + "\n")
         self._lines.flush()
@@ -61,12 +67,22 @@ def read_metrics(folder: str | Path) -> list[dict[str, float]]:
     return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
+def _open_board(folder: Path, *, start: int) -> EventsWriter:
+    """Open a new file of events that replace those of earlier files from step ``start`` on.
+
+    Not tensorboardX's SummaryWriter: its thread dies on a full disk, and the run would wait for it forever.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Its name holds the second, which a clock that was set back can give twice; a count keeps the older file.
+    board = EventsWriter(str(folder / "events"), f".{len(list(folder.iterdir()))}")
+    board.write_event(Event(step=start, session_log=SessionLog(status=SessionLog.START), wall_time=time.time()))
+    return board
+
+
 def _cut_after(path: Path, step: int) -> None:
     if path.exists():
         kept = [line for line in _whole_lines(path) if int(line["step"] or 0) <= step]
-        rewritten = path.with_name(".metrics.jsonl.tmp")
-        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        rewritten.replace(path)
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _whole_lines(path: Path) -> list[dict[str, float | None]]:
