@@ -1,6 +1,8 @@
-"""Checkpoints on orbax: arrays and the data position saved together, whole or not at all."""
+"""Checkpoints on orbax: arrays and the data position saved together, whole or not at all, checked when read."""
 
+import json
 import logging
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,10 +11,16 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from urt_jax.checkpoints.checksums import checksums
 from urt_jax.data.examples import BadInputError
 
 PyTree = Any
+LONG_S = 10 * 365 * 86400  # what a clock will hardly be set forward by
 _log = logging.getLogger(__name__)
+
+
+class DamagedError(Exception):
+    """A checkpoint can be read but does not hold what was saved."""
 
 
 class CheckpointStore:
@@ -21,7 +29,7 @@ class CheckpointStore:
     The state's leaves are stored under their paths ("params.decoder.layers..."), so what a leaf is called in an error
     message is what it is called on disk. Saving copies the arrays off the devices before it returns and writes them in
     the background; a folder gets its final name only when it is complete. Close the store (or use it in a ``with``) to
-    wait for the last one.
+    wait for the last one. Beside the arrays lies a sum over the bits of each, which must be found again on loading.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
@@ -31,7 +39,9 @@ class CheckpointStore:
 
     def save(self, step: int, tree: PyTree, extra: dict[str, Any]) -> None:
         """Save the state and what JSON can hold beside it (data position, counters) as one checkpoint."""
-        items = ocp.args.Composite(state=ocp.args.StandardSave(_by_path(tree)), extra=ocp.args.JsonSave(extra))
+        leaves = _by_path(tree)
+        beside = {"extra": extra, "sums": checksums(leaves), "extra_sum": _text_sum(extra)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), extra=ocp.args.JsonSave(beside))
         self._manager.save(int(step), args=items)
 
     def steps(self) -> list[int]:
@@ -83,15 +93,29 @@ class CheckpointStore:
         self.close()
 
     def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True, cleanup_tmp_directories=True)
+        # orbax times its waits by the wall clock: with its 20 minutes a clock set forward, or a machine that slept, in
+        # the middle of a save would end the run. Alone there is nobody to wait for but the disk.
+        waits = {"timeout_secs": LONG_S} if jax.process_count() == 1 else {}
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep,
+            create=True,
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False, **waits),
+        )
         return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "extra"))
 
     def _restore(self, step: int, abstract_tree: PyTree) -> tuple[PyTree, dict[str, Any]]:
         wanted = {path: _as_struct(leaf) for path, leaf in _by_path(abstract_tree).items()}
         items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), extra=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=items)
-        leaves = [found["state"][path] for path in wanted]
-        return jax.tree.unflatten(jax.tree.structure(abstract_tree), leaves), dict(found["extra"])
+        leaves, beside = {path: found["state"][path] for path in wanted}, found["extra"]
+        if beside["extra_sum"] != _text_sum(beside["extra"]):
+            raise DamagedError("what lies beside the arrays is not what was saved")
+        sums = checksums(leaves)
+        changed = [path for path in wanted if sums[path] != beside["sums"][path]]
+        if changed:
+            raise DamagedError(f"leaf {changed[0]!r} does not hold the bits that were saved")
+        return jax.tree.unflatten(jax.tree.structure(abstract_tree), list(leaves.values())), dict(beside["extra"])
 
     def _stored_leaves(self, step: int) -> dict[str, Any]:
         metadata = ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / "state")
@@ -120,6 +144,10 @@ class CheckpointStore:
             for step in steps:
                 (self.folder / str(step)).rename(self.folder / f"damaged-{step}")
         self._manager = self._open()
+
+
+def _text_sum(value: Any) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
