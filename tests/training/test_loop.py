@@ -16,8 +16,9 @@ from tests.tiny import MODEL
 from tests.training.tiny_training import assert_same, fresh_state, one_device, sft_batch
 from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.training.compile import compile_sft_step
-from urt_jax.training.loop import Advance, LoopSettings, NonFiniteLossError, train
+from urt_jax.training.loop import Advance, LoopSettings, train
 from urt_jax.training.metrics import read_metrics
+from urt_jax.training.skipped import NonFiniteLossError
 from urt_jax.training.state import TrainState
 
 STEPS = 9
@@ -153,9 +154,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Pa
         state, figures = small_step(state, step)
         return state, {"loss": jnp.float32(np.nan)} if step == 7 else figures
 
-    with pytest.raises(NonFiniteLossError, match=r"the loss of step 8 is nan; lower optimizer\.learning_rate"):
+    with pytest.raises(NonFiniteLossError, match=r"loss of step 8 is nan and its update was taken\. Look at"):
         run(tmp_path, advance)
     assert [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()] == [4]
+
+
+def test_a_sigterm_in_the_last_step_is_handed_on_once_the_state_is_saved(tmp_path: Path) -> None:
+    heard: list[bool] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append((tmp_path / "checkpoints" / str(STEPS)).is_dir()))
+    try:
+        run(tmp_path, broken_at(STEPS - 1, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [True]
 
 
 def test_log_every_thins_the_lines_and_keeps_the_last(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.tiny import jitted, tiny_params
@@ -21,6 +23,7 @@ from tests.training.tiny_training import (
 )
 from urt_jax.losses import group_advantages
 from urt_jax.sharding.mesh import make_mesh
+from urt_jax.training import steps
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
@@ -73,6 +76,30 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradient(sft_plain: tup
     packed = run_sft(sft_batch([[0, 7, 2], [1, 5], [3, 4], [6]], rows=4, tokens=40))
     np.testing.assert_allclose(packed[1]["loss"], sft_plain[1]["loss"], rtol=1e-6)
     assert_close(packed[0].trainable, sft_plain[0].trainable)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_an_update_that_is_not_finite_changes_nothing_but_the_step(bad: str, sizes: tuple[int, int, int]) -> None:
+    """A loss of NaN, and a finite loss whose gradient is not: the square root of 0 has an infinite slope."""
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    optimizer = optax.adamw(0.1)
+
+    def loss_fn(trainable: Any) -> Any:
+        weight = jax.tree.leaves(trainable)[0]
+        value = jnp.log(weight - weight - 1).sum() if bad == "loss" else jnp.sqrt(weight - weight).sum()
+        return value, (jnp.float32(1), {"more": (value, jnp.float32(1))})
+
+    state = fresh_state(optimizer, mesh)
+    after, figures = jax.jit(lambda state: steps._update(state, loss_fn, optimizer))(state)
+    assert float(figures["skipped_updates"]) == 1
+    assert bool(jnp.isfinite(figures["loss"])) == (bad == "gradient")
+    assert int(after.step) == 1
+    assert_same((after.trainable, after.opt_state), (state.trainable, state.opt_state))
+
+
+def test_a_sound_update_is_not_counted(sft_plain: tuple[Any, dict[str, Any]]) -> None:
+    assert float(sft_plain[1]["skipped_updates"]) == 0
 
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)

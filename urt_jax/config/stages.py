@@ -61,6 +61,7 @@ class TrainingConfig(StageConfig):
     mesh: MeshConfig = MeshConfig()
     save_every: int = knob(50, at_least=1)  # steps between checkpoints
     keep: int = knob(2, at_least=1)  # newest checkpoints kept
+    max_skipped: int = knob(3, at_least=1)  # updates in a row whose loss or gradient is not finite, then stop
     log_every: int = knob(1, at_least=1)  # steps between metric lines
     sample_every: int = knob(50, at_least=1)  # steps between written samples
 

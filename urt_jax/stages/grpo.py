@@ -6,7 +6,10 @@
 4. judge the held-out pairs again, print both and write the report.
 """
 
+import math
 import time
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from urt_jax.stages.sft import open_mesh, open_model, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
+from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
 from urt_jax.training.steps import PolicyLoss
 
@@ -57,10 +61,19 @@ def run(config: GrpoConfig) -> None:
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:
     """Run all updates in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
     trainer = GrpoTrainer(config, folder, loaded)
+    shown = ("reward", "rewards/accuracy/mean")
     settings = LoopSettings(
-        config.steps, config.save_every, config.keep, config.log_every, ("reward", "rewards/accuracy/mean")
+        config.steps, config.save_every, config.keep, config.log_every, config.max_skipped, shown=shown
     )
-    state = train(folder, trainer.start, trainer.advance, settings, title="grpo", carried=trainer.rollouts)
+    state = train(
+        folder,
+        trainer.start,
+        trainer.advance,
+        settings,
+        title="grpo",
+        carried=trainer.rollouts,
+        batch_of=trainer.trained,
+    )
     return save_policy(config, folder, loaded, state)
 
 
@@ -91,6 +104,11 @@ class GrpoTrainer:
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler)
         self.group_sizes = self._group_sizes()
+        self._recent: deque[tuple[int, TrainedBatch]] = deque(maxlen=2)  # the loop asks one step late
+
+    def trained(self, step: int) -> TrainedBatch:
+        """Return the batch of one of the last two steps with the ids of its questions."""
+        return next(batch for number, batch in self._recent if number == step)
 
     def reference_params(self, state: TrainState) -> Params:
         """Return the policy the run started with; under adapters it is what lies frozen below them."""
@@ -117,15 +135,19 @@ class GrpoTrainer:
         if config.updates_per_rollout > 1:
             scores = self.score(state.params, batch.rows, batch.temperature, self.suppressed)
             batch = batch._replace(old_logp_BU=scores.logp_BU)
+        self._recent.append((step, TrainedBatch([question.stream for question in made.questions], batch)))
         state, figures = self.first(state, batch, self.suppressed)
-        self._check_agreement(step, float(figures["sampling/sampling_logp_difference/mean"]))
+        self._check_agreement(step, figures)
+        skipped = figures["skipped_updates"]
         for _ in range(config.updates_per_rollout - 1):
             state, figures = self.later(state, batch, self.suppressed)
+            skipped += figures["skipped_updates"]
         if (step + 1) % config.sample_every == 0 or step + 1 in (1, config.steps):
             write_samples(self.folder, step, made, self.rollouts.weights)
         return state, {
             **made.figures,
             **figures,
+            "skipped_updates": skipped,
             "learning_rate": self.rates[step],
             "timing_s/update": time.perf_counter() - started,
         }
@@ -138,8 +160,10 @@ class GrpoTrainer:
         needed = config.kl_coef or config.entropy_coef  # either has a gradient in every group
         return (all_groups // 2, all_groups) if halves and not needed else (all_groups,)
 
-    def _check_agreement(self, step: int, difference: float) -> None:
-        if not difference <= self.config.agreement_band:
+    def _check_agreement(self, step: int, figures: Mapping[str, Any]) -> None:
+        difference = float(figures["sampling/sampling_logp_difference/mean"])
+        counted = math.isnan(difference) and float(figures["skipped_updates"])  # no number: the loop follows those
+        if not counted and not difference <= self.config.agreement_band:
             raise DisagreementError(
                 f"step {step + 1}: sampler and trainer log-probabilities differ by {difference:.4f} a token on "
                 f"average, agreement_band is {self.config.agreement_band}. The update would follow another "

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from urt_jax.evals.bars import BarChart, make_bars
-from urt_jax.evals.report import page_template, write_page
+from urt_jax.data.whole_files import write_whole
+from urt_jax.evals.report import page_template
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.planning.aot import Evidence, as_record, compiler_of
 from urt_jax.planning.chips import GIB
@@ -111,7 +112,7 @@ def write_plan_page(
         tables={name: _cells(rows) for name, rows in tables.items() if rows},
         charts=[_chart(one, told) for case in planned for one, told in case.layouts],
     )
-    write_page(path, page)
+    write_whole(path, page)
 
 
 def _notes(planned: Sequence[Planned], checked: Checked | None) -> list[str]:

@@ -29,6 +29,7 @@ from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.metrics import read_metrics
 from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState
 from urt_jax.types import Batch
 
@@ -108,9 +109,9 @@ def train_on(
         state, figures = step_fn(state, place_rows(mesh, ahead[step]))
         return state, {**figures, "learning_rate": rates[step]}
 
-    settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every)
+    settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every, config.max_skipped)
     try:
-        state = train(folder, state, advance, settings, title=title)
+        state = train(folder, state, advance, settings, title=title, batch_of=feed.trained)
     finally:
         ahead.close()
     return save_policy(config, folder, loaded, state)
@@ -153,6 +154,11 @@ class SftFeed:
     def _records(self, step: int) -> list[TrainedRecord]:
         drawn = [self._drawn(step * self._size + i) for i in range(self._size)]
         return [self._encoder.trained(example, template=template) for example, template in drawn]
+
+    def trained(self, step: int) -> TrainedBatch:
+        """Return the batch of a step with the ids of its records, for one that could not be learnt."""
+        ids = [self._drawn(step * self._size + i).example.id for i in range(self._size)]
+        return TrainedBatch(ids, self.batch(step))
 
     def batch(self, step: int) -> Batch:
         """Return the padded batch of one step."""

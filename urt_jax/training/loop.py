@@ -5,7 +5,6 @@
 3. save the state on schedule, at the end, and when a preemption notice came.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.store import CheckpointStore
 from urt_jax.training.metrics import MetricsWriter
+from urt_jax.training.skipped import SkippedUpdates, TrainedBatch
 from urt_jax.training.state import TrainState
 
 # state, step -> the next state and its figures (device scalars are fine)
@@ -42,11 +42,8 @@ class LoopSettings:
     save_every: int
     keep: int
     log_every: int
+    max_skipped: int = 3  # updates in a row whose loss or gradient is not finite, before the run stops
     shown: tuple[str, ...] = ("loss",)  # figures on the progress bar
-
-
-class NonFiniteLossError(RuntimeError):
-    """Training diverged: a loss was NaN or infinite."""
 
 
 def train(
@@ -58,18 +55,22 @@ def train(
     title: str,
     after_step: Callable[[int], None] | None = None,
     carried: Carried | None = None,
+    batch_of: Callable[[int], TrainedBatch] | None = None,
 ) -> TrainState:
     """Advance ``state`` to ``settings.steps``, resuming from ``folder/checkpoints``, and return it.
 
     A run killed at any time and called again ends with the same parameters, bit for bit: ``advance`` must depend on
     the state, the step number and what is ``carried`` alone. Frozen parameters are not saved; they come from the model
-    the run started with.
+    the run started with. An update that was skipped, because its loss or gradient was not finite, is counted, and
+    what ``batch_of`` returns for it (asked at most one step later) is written to ``folder/skipped``.
 
     Raises:
         Preempted: after a SIGTERM, once the state is saved.
-        NonFiniteLossError: the loss of a step was not finite; the checkpoint before it is kept.
+        NonFiniteLossError: ``settings.max_skipped`` updates in a row were skipped, or a step took one with such a
+            loss; the checkpoint before is kept.
     """
-    with CheckpointStore(folder / "checkpoints", keep=settings.keep) as store, PreemptionNotice() as notice:
+    skipped = SkippedUpdates(folder / "skipped", limit=settings.max_skipped, batch_of=batch_of)
+    with PreemptionNotice() as notice, CheckpointStore(folder / "checkpoints", keep=settings.keep) as store:
         found = store.restore_latest(_saved(state))
         start = 0
         if found is not None:
@@ -77,6 +78,7 @@ def train(
             start, kept, beside = found
             if carried is not None:
                 carried.restore(beside["carried"])
+            skipped.restore(beside.get("skipped", {}))
             state = state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"])
         bar = tqdm(total=settings.steps, initial=start, desc=title, unit="step", dynamic_ncols=True, smoothing=0.1)
         with MetricsWriter(folder, resume_step=start) as writer, bar:
@@ -85,16 +87,18 @@ def train(
             for step in range(start, settings.steps):
                 state, figures = advance(state, step)
                 if waiting:
-                    _log(writer, bar, *waiting, settings)
+                    _log(writer, bar, skipped, *waiting, settings)
                 now = time.perf_counter()
                 waiting, then = (step + 1, {**figures, "step_time": now - then}), now
                 if after_step is not None:
                     after_step(step + 1)
                 last = step + 1 == settings.steps
                 if last or notice.arrived or (step + 1) % settings.save_every == 0:
-                    _log(writer, bar, *waiting, settings)
+                    _log(writer, bar, skipped, *waiting, settings)
                     waiting = None
-                    beside = {"step": step + 1} | ({} if carried is None else {"carried": carried.saved()})
+                    beside = {"step": step + 1, "skipped": skipped.saved()}
+                    if carried is not None:
+                        beside["carried"] = carried.saved()
                     store.save(step + 1, _saved(state), beside)
                 if notice.arrived and not last:
                     raise Preempted(f"saved after step {step + 1} of {settings.steps} in {folder}")
@@ -105,15 +109,17 @@ def _saved(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
 
 
-def _log(writer: MetricsWriter, bar: Any, step: int, figures: Mapping[str, Any], settings: LoopSettings) -> None:
-    values = {name: float(value) for name, value in figures.items()}
-    loss = values.get("loss", 0.0)
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"the loss of step {step} is {loss}; lower optimizer.learning_rate or look at the records of that step. "
-            "The last checkpoint before it is kept; calling again repeats the steps after it"
-        )
+def _log(
+    writer: MetricsWriter,
+    bar: Any,
+    skipped: SkippedUpdates,
+    step: int,
+    figures: Mapping[str, Any],
+    settings: LoopSettings,
+) -> None:
+    values = skipped.counted(step, {name: float(value) for name, value in figures.items()})
     if step % settings.log_every == 0 or step == settings.steps:
         writer.write(step, values)
     bar.update(step - bar.n)
     bar.set_postfix({name: f"{values[name]:.3g}" for name in settings.shown if name in values}, refresh=False)
+    skipped.stop_if_hopeless()

@@ -198,14 +198,23 @@ def _update(
     loss_fn: Callable[[Params], tuple[Array, tuple[Array, Any]]],
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Metrics]:
-    """Differentiate the sum, divide once by the denominator, apply; pairs (sum, count) become means."""
+    """Differentiate the sum, divide once by the denominator, apply; pairs (sum, count) become means.
+
+    Where the loss or the gradient is not finite, parameters and optimizer stay as they were and ``skipped_updates``
+    is 1; the step counts on.
+    """
     (total, (denominator, metrics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.trainable)
     scale = 1.0 / jnp.maximum(denominator, 1.0)
     gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
     flat = {name: _mean(value) for name, value in metrics.items()}
-    flat |= {"loss": total * scale, "grad_norm": optax.tree.norm(gradients)}
+    loss, norm = total * scale, optax.tree.norm(gradients)
+    sound = jnp.isfinite(loss) & jnp.isfinite(norm)
+    trainable, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(sound, new, old), (trainable, opt_state), (state.trainable, state.opt_state)
+    )
+    flat |= {"loss": loss, "grad_norm": norm, "skipped_updates": 1.0 - sound}
     return TrainState(state.step + 1, trainable, state.frozen, opt_state), flat
 
 
