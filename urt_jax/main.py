@@ -6,7 +6,8 @@
 2. Apply the overrides, check everything, open the run folder: no device is touched and jax is not imported before this.
 3. A finished run prints its table again; otherwise the stage runs.
 
-Exit codes: 0 done, 2 bad input, 75 saved after a preemption notice (call again to go on), 1 anything else.
+Exit codes: 0 done, 2 bad input or a disk that takes no more, 75 saved after a preemption notice (call again to go on),
+1 anything else.
 """
 
 import argparse
@@ -21,14 +22,14 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from urt_jax.checkpoints.preemption import Preempted
+from urt_jax.checkpoints.disk import disk_trouble
+from urt_jax.checkpoints.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
 from urt_jax.checkpoints.run_folder import open_run, read_result
 from urt_jax.config import StageConfig, as_json, resolve, with_defaults
 from urt_jax.config.binding import unknown_choice
 from urt_jax.data.examples import BadInputError
 
 EXIT_BAD_INPUT = 2
-EXIT_PREEMPTED = 75
 
 # Third-party advice that a user of this program cannot act on.
 _QUIET = {
@@ -62,13 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if result is not None:
             print(f"{result['table']}\n{config.workdir} is finished; give another --workdir to run again")
             return 0
-        importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
+        with leaving_on_notice():
+            importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except Preempted as notice:
         print(f"preempted: {notice}; call again with the same arguments to go on", file=sys.stderr)
         return EXIT_PREEMPTED
+    except Exception as error:
+        told = disk_trouble(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     return 0
 
 

@@ -1,0 +1,52 @@
+"""What a disk refused, told so that it can be mended: full, over quota, read-only, not permitted."""
+
+import errno
+from collections.abc import Iterator
+
+# errno, what libraries without errno say, what it is, what to do
+_TROUBLES = (
+    (errno.ENOSPC, "No space left on device", "the disk is full", "free some space"),
+    (errno.EDQUOT, "Disk quota exceeded", "the disk quota is used up", "free some space or ask for more"),
+    (errno.EFBIG, "File too large", "a file would be larger than allowed", "raise the file-size limit (ulimit -f)"),
+    (errno.EROFS, "Read-only file system", "the file system is read-only", "give a --workdir that can be written"),
+    (errno.EACCES, "Permission denied", "access is not permitted", "give a --workdir that can be written"),
+    (errno.EPERM, "Operation not permitted", "access is not permitted", "give a --workdir that can be written"),
+)
+
+SHOWN = 300  # characters of what a library said
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """Return what to tell the user whose disk refused something, None where the error is of another kind.
+
+    Libraries that write by themselves (orbax, safetensors) raise their own kinds, so causes and words are read too.
+    """
+    for cause in _causes(error):
+        for number, words, what, remedy in _TROUBLES:
+            refused = isinstance(cause, OSError) and cause.errno == number
+            if refused or (not isinstance(cause, OSError) and words in str(cause)):
+                where = f" ({cause.filename})" if isinstance(cause, OSError) and cause.filename else ""
+                said = _around(words, " ".join(str(cause).split()))
+                return (
+                    f"{what}{where}: {said}\n{remedy}, then call again with the same arguments: everything finished "
+                    "is kept, and a training goes on from its last whole checkpoint"
+                )
+    return None
+
+
+def _around(words: str, text: str) -> str:
+    """Return a long message from shortly before its telling words to their end."""
+    end = text.find(words) + len(words) if words in text else len(text)
+    return text[:end] if end <= SHOWN else f"... {text[end - SHOWN : end]}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        cause = waiting.pop()
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            members = cause.exceptions if isinstance(cause, BaseExceptionGroup) else ()
+            waiting += [item for item in (cause.__context__, cause.__cause__, *members) if item is not None]
