@@ -4,6 +4,9 @@
 
 Distils 1,200 pairs from the built-in teacher, cold-starts on what is kept, samples a pool of 1,536 pairs, learns the
 correct reasonings, runs GRPO on the hard rest, and judges 896 held-out pairs (512 of image generation) with all four.
+
+Preset ``quick``: every stage with a few records and steps, from the shipped cold start. It is for tests of survival
+(kill it anywhere, call it again), not for quality: its table says nothing.
 """
 
 import importlib.util
@@ -13,9 +16,9 @@ from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return the recipe of the shipped judge; its stages are the configs beside this file."""
-    if preset:
-        raise ValueError(f"unknown preset {preset!r}; this config has none")
+    """Return the recipe of the shipped judge, its stages the configs beside this file; or ``quick``."""
+    if preset not in ("", "quick"):
+        raise ValueError(f"unknown preset {preset!r}; known: quick")
     config = ConfigDict()
     config.stage = "pipeline"
     config.base = "urt-tiny"
@@ -25,7 +28,27 @@ def get_config(preset: str = "") -> ConfigDict:
         config[name] = part
     config.grpo.data = {}
     config.evaluate.data.count = 896
+    if preset == "quick":
+        _make_quick(config)
     return config
+
+
+def _make_quick(config: ConfigDict) -> None:
+    """Cut every stage to what passes through all of its code: several batches, checkpoints, and a moving pool."""
+    config.base = "urt-tiny-cold"  # the base cannot reason, and nothing would be accepted
+    config.distill.data.count = 48
+    config.sft.update({"steps": 6, "batch_size": 8, "save_every": 2})
+    config.reject.data.count = 32
+    config.reject.update({"samples_per_item": 2, "batch_questions": 8, "steps": 6, "batch_size": 8, "save_every": 2})
+    config.grpo.update({"steps": 6, "questions_per_step": 4, "responses_per_question": 4, "save_every": 2})
+    config.grpo.update({"sample_every": 2, "curriculum": {"highest": 0.95, "rescore_every": 3}, "dynamic_sampling": 1})
+    config.grpo.eval_data.count = 4
+    config.evaluate.data.count = 8
+    config.evaluate.modes = ("greedy", "sampled")
+    for data in (config.distill.data, config.sft.data[1], config.reject.data, config.evaluate.data):
+        data["tasks"] = {"image_gen": 1.0}  # one task has few shapes, and so few programs to compile
+    for part in (config.sft, config.reject, config.grpo):
+        part.optimizer.warmup_steps = 1
 
 
 def _beside(name: str) -> ConfigDict:

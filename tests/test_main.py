@@ -47,7 +47,7 @@ def stage_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None
     return install
 
 
-SHIPPED = [*sorted(path.name for path in (REPOSITORY / "configs").glob("*.py")), "base.py:seeing"]
+SHIPPED = [*sorted(path.name for path in (REPOSITORY / "configs").glob("*.py")), "base.py:seeing", "pipeline.py:quick"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
