@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from tests.generation.test_sampler import HOT, RESPONSES, SLOTS, sample
-from tests.tiny import EOS, MODEL, PROCESSOR
-from urt_jax.generation.sampler import Sampler, Sampling
+from tests.tiny import EOS, MODEL, PROCESSOR, make_chat, need, tiny_params
+from urt_jax.generation import sampler as module
+from urt_jax.generation.sampler import Finished, Sampler, Sampling, make_plan
 from urt_jax.generation.schedule import Schedule, first_rows, refill
 from urt_jax.models.kv_cache import ring_mask
+from urt_jax.sharding.mesh import make_mesh
+from urt_jax.sharding.placement import place_state
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +101,46 @@ def test_throughput_does_not_fall_to_the_slowest_row(sampler: Sampler) -> None:
     assert some.steps < 0.9 * SLOTS * len(lengths) / RESPONSES, "waves of full length would take this long"
     assert some.steps >= lengths.sum() / RESPONSES
     assert (whole.tokens_BU == EOS).any()
+
+
+def test_finished_responses_are_told_of_once_while_others_run(sampler: Sampler) -> None:
+    told: list[Finished] = []
+    found = sample(sampler, replace(HOT, at_once=2), finished=told.append)
+    assert len(told) > 2, "responses must end at different times for this test to say anything"
+    rows = np.concatenate([some.rows for some in told])
+    assert sorted(rows.tolist()) == list(range(len(found.texts)))
+    texts = [text for some in told for text in some.texts]
+    assert texts == [found.texts[row] for row in rows]
+    whole = sample(sampler, HOT)
+    np.testing.assert_array_equal(found.tokens_BU, whole.tokens_BU)
+
+
+def test_lanes_of_a_cpu_sample_what_one_program_does(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sample(sampler, HOT)
+    monkeypatch.setattr(module, "CPU_ROWS", RESPONSES)
+    monkeypatch.setattr(module, "_cores", lambda: 3)
+    assert make_plan(3, RESPONSES, mesh=None, at_once=None)[0] == 3
+    lanes = sample(sampler, HOT)
+    np.testing.assert_array_equal(lanes.tokens_BU, whole.tokens_BU)
+    np.testing.assert_array_equal(lanes.ended_B, whole.ended_B)
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(4, 1), (2, 2)])
+def test_rows_are_refilled_on_a_mesh(data: int, fsdp: int) -> None:
+    """Eight questions of three responses: every device decodes two rows at a time of its own two questions."""
+    chats, ids = [make_chat(i, text=4 + i) for i in range(8)], [f"q{i}" for i in range(8)]
+    settings = {"bucket": need(chats, tokens=16), "responses": RESPONSES, "slots": SLOTS, "seed": 0}
+    alone = Sampler(MODEL, PROCESSOR).sample(tiny_params(), chats, ids, sampling=HOT, **settings)
+    mesh = make_mesh(data, fsdp, 1, devices=jax.devices()[:4])
+    split = Sampler(MODEL, PROCESSOR)
+    hot = replace(HOT, at_once=8)
+    found = split.sample(place_state(mesh, tiny_params()), chats, ids, sampling=hot, **settings)
+    np.testing.assert_array_equal(found.tokens_BU, alone.tokens_BU)
+    np.testing.assert_allclose(found.logp_BU, alone.logp_BU, atol=1e-5, rtol=0)
+    assert next(iter(split.shapes))[-1] == 8
+    assert found.steps > alone.steps
+
+
+def test_questions_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 questions cannot be dealt out to 2 parts; give a multiple of 2"):
+        Schedule.of(questions=5, responses=3, rows=4, parts=2)

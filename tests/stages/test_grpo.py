@@ -26,9 +26,10 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, ModelConfig, OptimizerConfig
+from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, ModelConfig, OptimizerConfig, SamplingConfig
+from urt_jax.generation.sampler import Sampling
 from urt_jax.main import main
-from urt_jax.stages import grpo, judging
+from urt_jax.stages import grpo, judging, rollouts
 from urt_jax.stages.rollouts import RolloutMaker
 
 STEPS = 4
@@ -167,12 +168,51 @@ def test_killed_after_a_checkpoint_it_ends_with_the_same_bits(config: Path, fini
 
 def test_a_sampler_that_drifts_from_the_trainer_stops_the_run(coin_judge: Path, tmp_path: Path) -> None:
     trainer = grpo.GrpoTrainer(hand_config(coin_judge), tmp_path, load_model(str(coin_judge)))
-    trainer._check_agreement(4, 0.04)
+    name = "sampling/sampling_logp_difference/mean"
+    trainer._check_agreement(4, {name: 0.04, "skipped_updates": 0})
     for difference in (0.06, float("nan")):
         with pytest.raises(
             grpo.DisagreementError, match=r"step 5: .*differ by .*, agreement_band is 0\.05.*check dtype"
         ):
-            trainer._check_agreement(4, difference)
+            trainer._check_agreement(4, {name: difference, "skipped_updates": 0})
+
+
+def hot_trainer(coin_judge: Path, folder: Path) -> grpo.GrpoTrainer:
+    """Return a trainer at a temperature at which the judge writes nearly anything."""
+    config = dataclasses.replace(hand_config(coin_judge), sampling=SamplingConfig(temperature=4.0))
+    return grpo.GrpoTrainer(config, folder, load_model(str(coin_judge)))
+
+
+def test_the_gate_lets_a_sound_step_through(coin_judge: Path, tmp_path: Path) -> None:
+    trainer = hot_trainer(coin_judge, tmp_path)
+    _, figures = trainer.advance(trainer.start, 0)
+    assert float(figures["sampling/sampling_logp_difference/mean"]) < 1e-4
+
+
+def test_the_gate_stops_a_sampler_of_another_temperature(
+    coin_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "Sampling", lambda slots, **given: Sampling(slots, 0.5 * given["temperature"]))
+    trainer = hot_trainer(coin_judge, tmp_path)
+    with pytest.raises(grpo.DisagreementError, match=r"step 1: .*agreement_band is 0\.05"):
+        trainer.advance(trainer.start, 0)
+
+
+def test_the_gate_stops_a_sampler_that_lets_a_vision_token_through(coin_judge: Path, tmp_path: Path) -> None:
+    trainer = hot_trainer(coin_judge, tmp_path)
+    image = trainer.processor.config.image_token_id
+    vocabulary = trainer.sampler.vocabulary
+    assert vocabulary.suppressed_V[image]
+    let_through = vocabulary._replace(suppressed_V=vocabulary.suppressed_V.at[image].set(False))
+    trainer.sampler._stopping[()] = let_through
+
+    def steps() -> None:
+        state = trainer.start
+        for step in range(8):  # it comes up about once in the size of the vocabulary
+            state, _ = trainer.advance(state, step)
+
+    with pytest.raises(grpo.DisagreementError, match=r"step \d: .*agreement_band is 0\.05"):
+        steps()
 
 
 def test_rates_follow_updates_and_questions_follow_the_step(coin_judge: Path, tmp_path: Path) -> None:

@@ -160,6 +160,14 @@ class SamplingConfig:
     top_k: int = knob(0, at_least=0)  # 0 = off
     top_p: float = knob(1.0, above=0, at_most=1)  # 1 = off
     min_p: float = knob(0.0, at_least=0, at_most=1)  # 0 = off
+    repetition_penalty: float = knob(1.0, above=0)  # arXiv 1909.05858; 1 = off
+    stop: tuple[str, ...] = ()  # texts that end a response and stay in it, e.g. "</answer>"
+    at_once: int | None = knob(None, at_least=1)  # responses decoded at a time; None = 32 a core of a CPU, else all
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if "" in self.stop:
+            yield "stop", "an empty text would end every response at once; leave it out"
 
 
 @dataclass(frozen=True)

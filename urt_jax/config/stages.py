@@ -127,7 +127,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
     questions_per_step: int = knob(16, at_least=1)
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
-    sampling: SamplingConfig = SamplingConfig()  # temperature only: filtered samples have no matching log-probability
+    sampling: SamplingConfig = SamplingConfig()  # no filters: filtered samples have no matching log-probability
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
     curriculum: CurriculumConfig = CurriculumConfig()
@@ -140,11 +140,11 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
         yield from PolicyLossConfig.problems(self)
         yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh)
         neutral = replace(SamplingConfig(), temperature=self.sampling.temperature)
-        for key in ("top_k", "top_p", "min_p"):
+        for key in ("top_k", "top_p", "min_p", "repetition_penalty"):
             if getattr(self.sampling, key) != getattr(neutral, key):
                 yield (
                     f"sampling.{key}",
-                    f"{getattr(self.sampling, key)} cuts the distribution that GRPO's ratios are taken under; "
+                    f"{getattr(self.sampling, key)} changes the distribution that GRPO's ratios are taken under; "
                     f"leave it at {getattr(neutral, key)} (off) and use temperature",
                 )
         if self.sampling.temperature == 0:

@@ -234,10 +234,14 @@ def make_plan(questions: int, responses: int, *, mesh: Mesh | None, at_once: int
     parts = splits if questions % splits == 0 else 1
     if (mesh is not None and mesh.size > 1) or at_once is not None or jax.default_backend() != "cpu":
         return 1, Schedule.of(questions=questions, responses=responses, rows=at_once or total, parts=parts)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = max(min(cores, total // CPU_ROWS), 1)
+    most = max(min(_cores(), total // CPU_ROWS), 1)
     lanes = next(count for count in range(most, 0, -1) if questions % count == 0)
     return lanes, Schedule.of(questions=questions // lanes, responses=responses, rows=CPU_ROWS)
+
+
+def _cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def padding_of(processor: Processor) -> dict[str, int]:

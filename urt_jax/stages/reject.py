@@ -86,8 +86,7 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
     buckets = plan_buckets(needs, slot_step=loaded.processor.config.vision.slot_step)
     sampler = Sampler(loaded.module(dtype=compute_dtype(config.model.dtype)), loaded.processor)
     k, slots = config.samples_per_item, config.lengths.max_new_tokens
-    chosen = config.sampling
-    sampling = Sampling(slots, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p)
+    sampling = Sampling(slots, **dataclasses.asdict(config.sampling))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(pool), desc="sampling", unit="pair") as bar:
         for number, (group, real) in enumerate(groups):

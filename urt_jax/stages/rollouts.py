@@ -7,6 +7,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,7 +133,7 @@ class RolloutMaker:
             [question.stream for question in questions],
             bucket=self.buckets.fit(need_of(lengths, rows=len(lengths))),
             responses=config.responses_per_question,
-            sampling=Sampling(slots, config.sampling.temperature),
+            sampling=Sampling(slots, **asdict(config.sampling)),
             slots=slots,
             seed=config.seed,
             step=step,
