@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from urt_jax.losses.grpo import policy_loss
 from urt_jax.ops.logprobs import chosen_logps, head_logits, temper_logits
 
 RNG = np.random.default_rng(0)
@@ -117,3 +118,27 @@ def test_no_tokens_give_empty_results():
 def test_temperature_zero_counts_as_one_row_by_row():
     logits = jnp.array([[1.0, 3.0], [1.0, 3.0]])
     np.testing.assert_array_equal(temper_logits(logits, jnp.array([0.0, 0.5])), [[1.0, 3.0], [2.0, 6.0]])
+
+
+@pytest.mark.parametrize("vocabulary", [32_000, 152_000])
+def test_memory_of_the_loss_is_one_chunk_of_logits_whatever_the_tokens(vocabulary: int) -> None:
+    """By the compiler's own count: value and gradient hold a few chunks of logits, and never those of all tokens."""
+    width, chunk = 64, 256
+
+    def temporaries(tokens: int) -> int:
+        def loss(hidden: jax.Array, head: jax.Array, targets: jax.Array, advantage: jax.Array) -> jax.Array:
+            logp, _ = chosen_logps(hidden, head, targets, chunk=chunk)
+            return policy_loss(
+                "grpo", logp_BT=logp[None], old_logp_BT=None, ref_logp_BT=None, sampler_logp_BT=None,
+                advantage_B=advantage, mask_BT=jnp.ones((1, tokens), bool),
+            )[0]  # fmt: skip
+
+        shapes = [((tokens, width), jnp.float32), ((vocabulary, width), jnp.float32), ((tokens,), jnp.int32)]
+        given = [jax.ShapeDtypeStruct(*shape) for shape in (*shapes, ((1,), jnp.float32))]
+        program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*given).compile()
+        return int(program.memory_analysis().temp_size_in_bytes)
+
+    of_chunk, of_head = 4 * chunk * vocabulary, 4 * vocabulary * width
+    few, many = temporaries(1024), temporaries(4096)
+    assert many < 4 * of_chunk + 3 * of_head
+    assert many - few < 4 * 3 * 3072 * width * 4, "tokens add hidden states and their gradients, no logits"
