@@ -52,10 +52,11 @@ def test_a_step_is_state_gradients_and_one_layer_at_its_worst() -> None:
     assert parts["weights"] == 4 * sum(entries)
     assert parts["moments"] == 8 * entries.trained
     assert parts["gradients"] == 4 * entries.trained
-    assert parts["layer inputs"] == 2 * tokens * 4 * 2  # bfloat16, width 4, two layers
-    assert parts["attention scores"] == (9 * 2 + 1) * 2 * attention_scores(WORK, "grpo")  # two heads a chip
+    assert parts["layer inputs"] == 1.6 * 2 * tokens * 4 * 2  # bfloat16, width 4, two layers
+    assert parts["attention scores"] == (6.5 * 2 + 1) * 2 * attention_scores(WORK, "grpo")  # two heads a chip
     assert parts["one layer"] == 2 * 6 * tokens * (8 / 2 + 4)
-    assert parts["gathered weights"] == 2 * (LAYER / 2 + 3 * 16 * 4 / 2)
+    assert parts["weights in bfloat16"] == 2 * (LAYER / 2 + 3 * 16 * 4 / 2)
+    assert program_memory(WORK, Layout(4, 1, 1), "grpo")["weights in bfloat16"] == 2 * 2 * LAYER
     assert "caches" not in parts
 
 
@@ -73,9 +74,9 @@ def test_blocks_take_less_and_nothing_trained_has_no_moments() -> None:
     assert "gradients" not in score
 
 
-def test_decoding_holds_prompts_once_and_every_response() -> None:
+def test_decoding_is_given_prompts_twice_and_every_response_once() -> None:
     parts = program_memory(WORK, Layout(1, 4, 2, at_once=2), "decode")
-    assert parts["caches"] == 3 * cache_bytes(DECODER, Layout(1, 4, 2), 2 * 10 + 4 * 3)
+    assert parts["caches"] == cache_bytes(DECODER, Layout(1, 4, 2), 2 * 2 * 10 + 4 * 3)
 
 
 def test_layouts_split_heads_and_rows_evenly() -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from urt_jax.models.config import DecoderConfig
 from urt_jax.planning.layout import Attention, Layout, held_entries
-from urt_jax.planning.roofline import causal_pairs, decoder_weights, picture_side, tower_weights
+from urt_jax.planning.roofline import causal_pairs, decoder_weights, head_weights, picture_side, tower_weights
 from urt_jax.planning.workloads import Workload
 
 Parts = dict[str, float]
@@ -19,10 +19,11 @@ PROGRAMS: tuple[Program, ...] = ("sft", "grpo", "score", "prefill", "decode")
 COMPUTED, STORED = 2, 4  # bytes of a number in bfloat16 and float32
 HEAD_TOKENS = 1024  # of one chip that the head's product takes at a time
 BLOCK = 512  # queries and keys at a time of an attention in blocks
-# Read off the programs of Qwen2.5-VL-7B at the paper's shapes, mesh 1 x 16 x 4 of v5p:4x4x4 (libtpu 0.0.42.1):
-SCORE_BYTES = {"sft": 9.0, "grpo": 9.0, "score": 4.5, "prefill": 8.0}  # held for one attention score of one layer
-MLP_COPIES = {True: 6, False: 2}  # of a layer's feed-forward width, in bfloat16, where it is differentiated or not
-CACHE_COPIES = 3  # the prompts' are an argument twice, and the loop over tokens holds a copy of all
+# Fitted to programs at the paper's shapes, compiled for v5p with libtpu 0.0.42.1: Qwen2.5-VL-7B (mesh 1 x 16 x 4 and
+# 16 x 1 x 4), Qwen2.5-VL-72B (1 x 32 x 8) and Qwen3-VL-2B (2 x 2 x 2); ``configs/plan.py`` shows both.
+SCORE_BYTES = {"sft": 6.5, "grpo": 6.5, "score": 4.5, "prefill": 12.0}  # held for one attention score of one layer
+INPUT_COPIES = 1.6  # of the layer inputs that the backward pass starts from
+MLP_COPIES = {True: 6, False: 2}  # of a layer's feed-forward width, where it is differentiated and where not
 
 
 def program_memory(work: Workload, layout: Layout, program: Program, *, attention: Attention = "whole") -> Parts:
@@ -80,13 +81,14 @@ def _forward(work: Workload, layout: Layout, program: Program, trains: bool, att
     head = decoder.vocab_size * decoder.width / layout.tensor
     logits = min(HEAD_TOKENS, tokens) * decoder.vocab_size / layout.tensor
     patches = rows.pictures * picture_side(tower, rows.picture_side) ** 2 * layout.at_once
-    gathered = layout.fsdp > 1
+    gathered = layout.fsdp > 1  # otherwise all weights are cast once, ahead of the loop over layers
+    cast = COMPUTED * decoder_weights(decoder) / layout.tensor
     heads_whole = 0 if program == "prefill" else (3 if trains else 1) * head  # and its gradient, summed over chunks
     return {
-        "layer inputs": COMPUTED * tokens * decoder.width * (decoder.layers if trains else 2),
+        "layer inputs": COMPUTED * tokens * decoder.width * (INPUT_COPIES * decoder.layers if trains else 2),
         "attention scores": (SCORE_BYTES[program] * heads + 1) * scores,  # and a byte of mask for all heads
         "one layer": COMPUTED * MLP_COPIES[trains] * tokens * (decoder.feed_forward / layout.tensor + decoder.width),
-        "gathered weights": gathered * COMPUTED * (layer / layout.tensor + heads_whole),
+        "weights in bfloat16": COMPUTED * (layer / layout.tensor + heads_whole) if gathered else cast,
         "logits": 0.0 if program == "prefill" else (3 if trains else 2) * STORED * logits,
         "pictures": STORED * patches * (tower.patch_features + 4 * tower.width)
         + gathered * COMPUTED * tower_weights(tower) / tower.depth,
@@ -98,11 +100,15 @@ def _decode(work: Workload, layout: Layout) -> Parts:
     """Return what decoding holds: caches of prompts (each once) and responses, and the logits of all rows."""
     decoder, rows = work.config.decoder, work.rows
     batch = layout.at_once * rows.responses
-    cached = layout.at_once * rows.prompt_tokens + batch * rows.new_tokens
+    # The prompts' caches are two arguments: what was asked, and what the rows of this moment read.
+    cached = 2 * layout.at_once * rows.prompt_tokens + batch * rows.new_tokens
+    weights = (decoder_weights(decoder) + head_weights(decoder)) / layout.tensor
+    layer = decoder_weights(decoder) / decoder.layers / layout.tensor
     heads = decoder.query_heads / layout.tensor
     return {
-        "caches": CACHE_COPIES * cache_bytes(decoder, layout, cached),
+        "caches": cache_bytes(decoder, layout, cached),
         "attention scores": 2 * STORED * heads * batch * float(rows.prompt_tokens + rows.new_tokens),
         "logits": 4 * STORED * batch * decoder.vocab_size / layout.tensor,
-        "gathered weights": COMPUTED * 3 * decoder.width * decoder.feed_forward / layout.tensor,
+        "weights in bfloat16": COMPUTED
+        * (weights if layout.fsdp == 1 else 2 * layer + head_weights(decoder) / layout.tensor),
     }

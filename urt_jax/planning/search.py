@@ -14,7 +14,7 @@ from urt_jax.planning.memory import STORED, Parts, Program, program_memory
 from urt_jax.planning.timing import Attained, Phase, needed_flops, program_phase, questions_of, speed_of
 from urt_jax.planning.workloads import Workload
 
-MARGIN = 0.93  # of a chip's memory that a formula may fill: it was off by up to 7 % against compiled programs
+MARGIN = 0.93  # of a chip's memory that a formula may fill: updates were off by up to 7 % against compiled ones
 
 
 @dataclass(frozen=True)
