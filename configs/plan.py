@@ -2,7 +2,8 @@
 
     python -m urt_jax.main --config configs/plan.py --config.cases="('qwen2_5_vl_3b@v6e:2x4',)" --config.price=2.7
     python -m urt_jax.main --config configs/plan.py:paper     # the published sizes at the paper's shapes
-    python -m urt_jax.main --config configs/plan.py:scaling   # weak scaling of 7B and 72B on paper, 8 to 1,024 chips
+    python -m urt_jax.main --config configs/plan.py:scaling   # weak scaling of 7B and 72B on paper, 8 to 1,024 chips;
+                                                              # --config.compile=True compiles the update of each slice
 
 Every layout is judged by formula; the best two of each case are compiled (``--config.compile=False`` leaves that out).
 Compiling needs ``pip install 'urt-jax[plan]'`` and no accelerator; a program takes one to three minutes on two cores
@@ -39,8 +40,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.best = 1
     if preset == "scaling":
         config.cases = ("qwen2_5_vl_7b@v5p:2x2x2", "qwen2_5_vl_72b@v5p:2x2x2")
-        config.rows = {"questions": 4}
-        config.attention = "blocks"
+        config.rows = {"questions": 8, "prompt_tokens": 2048, "new_tokens": 1024}
         config.compile = False
         config.scaling = True
     return config

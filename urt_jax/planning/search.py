@@ -135,6 +135,10 @@ def remedies(case: Case) -> list[str]:
         ("no reference policy (kl_coef 0)", replace(case, reference=False)),
     ]
     for part in (2, 4, 8):
+        fewer = replace(rows, responses=max(rows.responses // part, 1))
+        text = f"updates of {fewer.responses} responses of a question at a time"
+        changed.append((text, replace(case, work=replace(case.work, rows=fewer))))
+    for part in (2, 4, 8):
         shorter = replace(rows, new_tokens=rows.new_tokens // part, prompt_tokens=rows.prompt_tokens // part)
         text = f"prompts of {shorter.prompt_tokens:,} and responses of {shorter.new_tokens:,} tokens"
         changed.append((text, replace(case, work=replace(case.work, rows=shorter))))

@@ -217,12 +217,12 @@ def _where_it_breaks(planned: Planned) -> str:
     first, last, rows = fitting[0], fitting[-1], planned.case.work.rows
     missing = len(planned.scaled) - len(fitting)
     small = f"Below {first.case.topology.name} nothing fits. " if missing else ""
-    chips = rows.questions * last.layout.tensor
+    chips, each = rows.questions * last.layout.tensor, last.layout.parts / last.case.topology.chips
     return (
-        f"{small}The bytes a chip receives hardly grow, so the rate a chip holds as long as a step asks at least "
-        f"{last.layout.parts / last.case.topology.chips:g} questions a chip. There it breaks: "
-        f"{rows.questions} questions cannot be split over more than {chips:,} chips at tensor {last.layout.tensor}; "
-        f"{last.case.topology.chips:,} chips need {last.layout.parts:,} questions of {rows.responses} responses."
+        f"{small}The bytes a chip receives hardly grow with the slice, so each chip keeps its rate as long as a step asks "
+        f"{each:g} questions a chip. There it breaks: {rows.questions} questions cannot be split over more than "
+        f"{chips:,} chips at tensor {last.layout.tensor}; {last.case.topology.chips:,} chips need "
+        f"{last.layout.parts:,} questions of {rows.responses} responses."
     )
 
 
