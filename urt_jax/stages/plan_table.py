@@ -219,8 +219,8 @@ def _where_it_breaks(planned: Planned) -> str:
     small = f"Below {first.case.topology.name} nothing fits. " if missing else ""
     chips, each = rows.questions * last.layout.tensor, last.layout.parts / last.case.topology.chips
     return (
-        f"{small}The bytes a chip receives hardly grow with the slice, so each chip keeps its rate as long as a step asks "
-        f"{each:g} questions a chip. There it breaks: {rows.questions} questions cannot be split over more than "
+        f"{small}The bytes a chip receives hardly grow with the slice, so each chip keeps its rate as long as a step "
+        f"asks {each:g} questions a chip. There it breaks: {rows.questions} questions cannot be split over more than "
         f"{chips:,} chips at tensor {last.layout.tensor}; {last.case.topology.chips:,} chips need "
         f"{last.layout.parts:,} questions of {rows.responses} responses."
     )
