@@ -16,8 +16,10 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_state
 
-# tensorstore reports the other reads of a failed restore to an event loop that orbax has closed by then.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("late_reads"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def state_of(step: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_leaves_come_back_in_the_wanted_sharding(tmp_path: Path) -> None:
     assert_same(found[1], make_state(1.0))
 
 
-# tensorstore reports the other reads of a failed restore to an event loop that orbax has closed by then.
+@pytest.mark.usefixtures("late_reads")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("torn", ["state", "extra", "marker"])
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path: Path, torn: str) -> None:
