@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from urt_jax.losses.grpo import policy_loss
-from urt_jax.ops.logprobs import chosen_logps, head_logits, temper_logits
+from urt_jax.ops.logprobs import chosen_logps, head_logits, reorder_columns, temper_logits
 
 RNG = np.random.default_rng(0)
 HIDDEN = jnp.asarray(RNG.normal(size=(2, 5, 4)), jnp.float32)
@@ -142,3 +142,37 @@ def test_memory_of_the_loss_is_one_chunk_of_logits_whatever_the_tokens(vocabular
     few, many = temporaries(1024), temporaries(4096)
     assert many < 4 * of_chunk + 3 * of_head
     assert many - few < 4 * 3 * 3072 * width * 4, "tokens add hidden states and their gradients, no logits"
+
+
+def test_what_is_not_wanted_is_left_out_in_value_and_gradient() -> None:
+    """Three chunks of two columns: one all wanted, one in part, one not at all."""
+    rng = np.random.default_rng(3)
+    hidden, targets = jnp.asarray(rng.normal(size=(2, 6, 4)), jnp.float32), jnp.asarray(rng.integers(0, 7, (2, 6)))
+    wanted = jnp.array([[True, True, True, False, False, False], [True, True, False, False, False, False]])
+
+    def total(wanted: jax.Array | None, weight: jax.Array, hidden: jax.Array, head: jax.Array) -> jax.Array:
+        return jnp.sum(weight * chosen_logps(hidden, head, targets, chunk=4, wanted=wanted)[0])
+
+    given, args = wanted.astype(jnp.float32), (hidden, HEAD)
+    full, skipped = (jax.value_and_grad(total, argnums=(2, 3))(w, given, *args) for w in (None, wanted))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), full, skipped)
+    logp, entropy = chosen_logps(hidden, HEAD, targets, chunk=4, wanted=wanted)
+    assert ((logp == 0) == ~wanted).all()
+    assert ((entropy == 0) == ~wanted).all()
+
+
+def test_a_chunk_without_wanted_tokens_runs_no_product() -> None:
+    hidden, targets = jnp.zeros((2, 6, 4)).at[0, 5].set(jnp.nan), jnp.zeros((2, 6), jnp.int32)
+    wanted = jnp.broadcast_to(jnp.arange(6) < 2, (2, 6))
+    gradient = jax.grad(lambda head: jnp.sum(chosen_logps(hidden, head, targets, chunk=4, wanted=wanted)[0]))(HEAD)
+    assert np.isfinite(gradient).all(), "nothing of the last chunk may reach the head"
+
+
+def test_columns_are_reordered_there_and_the_gradient_back() -> None:
+    x = jnp.arange(12.0).reshape(2, 3, 2)
+    order, weight = jnp.array([[2, 0, 1], [0, 2, 1]]), jnp.arange(12.0).reshape(2, 3, 2) ** 2
+    plain, ours = (
+        jax.value_and_grad(lambda x, f=f: jnp.sum(weight * f(x)))(x)
+        for f in (lambda x: jnp.stack([x[row][order[row]] for row in range(2)]), lambda x: reorder_columns(x, order))
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain, ours)

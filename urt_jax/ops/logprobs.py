@@ -1,5 +1,6 @@
 """Log-probabilities of given tokens from hidden states, never holding the logits of all tokens at once."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -43,44 +44,81 @@ def chosen_logps(
     chunk: int = 1024,
     suppress_V: Bool[Array, " V"] | None = None,
     entropy_gradient: bool = False,
+    wanted: Bool[Array, "*leading"] | None = None,
 ) -> tuple[Float[Array, "*leading"], Float[Array, "*leading"]]:
     """Return log-probability of each target and entropy of its distribution, float32, at the sampling temperature.
 
     ``head`` is the output matrix, or a function from hidden states ``[C, D]`` to float32 logits ``[C, V]``. About
     ``chunk`` tokens are projected at a time, forward and again backward, so memory is ``chunk * V`` and not ``T * V``.
     The entropy is detached unless ``entropy_gradient``. Targets must be inside the vocabulary, also where padding.
-    ``suppress_V`` (True = never sampled) must be what the sampler had. Chunks are strided::
+    ``suppress_V`` (True = never sampled) must be what the sampler had. A chunk is some columns of all rows, so that
+    all devices work on it; one without any ``wanted`` token is left out, and what is not wanted is 0::
 
-        8 tokens on 2 devices, chunk 4      device 0: 0 1 2 3    device 1: 4 5 6 7
-        chunk 0 = tokens 0 2 4 6, chunk 1 = tokens 1 3 5 7       so both devices work on every chunk
+        2 rows of 4 columns, one row a device, chunk 4      chunk 0 = columns 0 1, chunk 1 = columns 2 3 of both rows
     """
     project = head if callable(head) else (lambda x: head_logits(x, head))
+    if targets.size == 0:
+        return jnp.zeros(targets.shape, jnp.float32), jnp.zeros(targets.shape, jnp.float32)
 
     @jax.checkpoint
-    def of_chunk(piece: tuple[Array, Array]) -> tuple[Array, Array]:
-        hidden_CD, targets_C = piece
+    def of_chunk(hidden_CD: Array, targets_C: Array, wanted_C: Array) -> tuple[Array, Array]:
         logits_CV = temper_logits(project(hidden_CD), temperature, suppress_V)
         logp_CV = jax.nn.log_softmax(logits_CV, axis=-1)
         entropy_C = -jnp.sum(jnp.exp(logp_CV) * logp_CV, axis=-1)
         chosen_C = jnp.take_along_axis(logp_CV, targets_C[:, None], axis=-1)[:, 0]
-        return chosen_C, entropy_C if entropy_gradient else jax.lax.stop_gradient(entropy_C)
+        entropy_C = entropy_C if entropy_gradient else jax.lax.stop_gradient(entropy_C)
+        return jnp.where(wanted_C, chosen_C, 0.0), jnp.where(wanted_C, entropy_C, 0.0)
 
-    tokens = targets.size
-    if tokens == 0:
-        return jnp.zeros(targets.shape, jnp.float32), jnp.zeros(targets.shape, jnp.float32)
-    fewest = -(-tokens // chunk)
-    # Without padding where up to twice as many chunks allow it: a pad would cut across the devices' rows.
-    chunks = next((count for count in range(fewest, 2 * fewest + 1) if tokens % count == 0), fewest)
-    size = -(-tokens // chunks)
+    def nothing(hidden_CD: Array, targets_C: Array, wanted_C: Array) -> tuple[Array, Array]:
+        zeros = jnp.zeros(targets_C.shape, jnp.float32)
+        return zeros, zeros
 
-    def split(x: Array) -> Array:
-        padded = jnp.pad(x, [(0, chunks * size - tokens)] + [(0, 0)] * (x.ndim - 1))
-        return padded.reshape(size, chunks, *x.shape[1:]).swapaxes(0, 1)
+    def of_piece(piece: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        return of_chunk(*piece) if wanted is None else jax.lax.cond(piece[2].any(), of_chunk, nothing, *piece)
 
-    pieces = (split(hidden.reshape(tokens, hidden.shape[-1])), split(targets.reshape(tokens)))
-    logp, entropy = jax.lax.map(of_chunk, pieces)
+    rows, columns = _as_rows(targets.shape, chunk)
+    width, count = _column_blocks(rows, columns, chunk)
+    given = jnp.ones(targets.shape, bool) if wanted is None else jnp.asarray(wanted)
+
+    def split(x: Array, *trailing: int) -> Array:
+        padded = jnp.pad(
+            x.reshape(rows, columns, *trailing), [(0, 0), (0, width * count - columns)] + [(0, 0)] * len(trailing)
+        )
+        return padded.reshape(rows, count, width, *trailing).swapaxes(0, 1).reshape(count, rows * width, *trailing)
 
     def join(x: Array) -> Array:
-        return x.swapaxes(0, 1).reshape(-1)[:tokens].reshape(targets.shape)
+        joined = x.reshape(count, rows, width).swapaxes(0, 1).reshape(rows, count * width)
+        return joined[:, :columns].reshape(targets.shape)
 
+    logp, entropy = jax.lax.map(of_piece, (split(hidden, hidden.shape[-1]), split(targets), split(given)))
     return join(logp), join(entropy)
+
+
+def _as_rows(shape: tuple[int, ...], chunk: int) -> tuple[int, int]:
+    """Return the rows and columns that targets of this shape count as: one row, or rows if a chunk holds a column."""
+    rows = math.prod(shape[:-1])
+    return (rows, shape[-1]) if rows <= chunk else (1, math.prod(shape))
+
+
+def _column_blocks(rows: int, columns: int, chunk: int) -> tuple[int, int]:
+    """Return the columns of a chunk and how many chunks there are; without padding where that takes few chunks more."""
+    fewest = -(-columns // max(chunk // rows, 1))
+    count = next((count for count in range(fewest, 2 * fewest + 1) if columns % count == 0), fewest)
+    return -(-columns // count), count
+
+
+@jax.custom_vjp
+def reorder_columns(x_BTX: Num[Array, "B T X"], order_BT: Int[Array, "B T"]) -> Num[Array, "B T X"]:
+    """Return the places of each row in the order of a permutation ``order_BT``; the gradient is a lookup too."""
+    return jnp.take_along_axis(x_BTX, order_BT[..., None], axis=1)
+
+
+def _reorder_forward(x_BTX: Array, order_BT: Array) -> tuple[Array, Array]:
+    return reorder_columns(x_BTX, order_BT), order_BT
+
+
+def _reorder_backward(order_BT: Array, g_BTX: Array) -> tuple[Array, None]:
+    return jnp.take_along_axis(g_BTX, jnp.argsort(order_BT, axis=1)[..., None], axis=1), None
+
+
+reorder_columns.defvjp(_reorder_forward, _reorder_backward)

@@ -13,7 +13,7 @@ from urt_jax.losses.grpo import entropy_bonus, policy_loss
 from urt_jax.losses.reductions import LossParts, add_term
 from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
-from urt_jax.ops.logprobs import chosen_logps
+from urt_jax.ops.logprobs import chosen_logps, reorder_columns
 from urt_jax.sharding.activations import gather_columns, row_parts
 from urt_jax.training.state import Params, TrainState, merge_params
 from urt_jax.types import Array, Batch, PromptedRows
@@ -82,16 +82,16 @@ def score_completions(
     before = jnp.concatenate([last_BD[:, None], hidden_BUD[:, :-1]], axis=1)
     head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
     logp, entropy = chosen_logps(
-        before.reshape(-1, before.shape[-1]),
+        before,
         head,
-        jnp.asarray(rows.tokens_BU).reshape(-1),
+        jnp.asarray(rows.tokens_BU),
         temperature=temperature,
         chunk=CHUNK * row_parts(),
         suppress_V=suppressed_V,
         entropy_gradient=entropy_gradient,
+        wanted=jnp.asarray(rows.mask_BU),
     )
-    shape = before.shape[:2]
-    return CompletionScores(logp.reshape(shape), entropy.reshape(shape))
+    return CompletionScores(logp, entropy)
 
 
 def scored_policy_loss(
@@ -153,13 +153,11 @@ def sft_train_step(
         # What the last place predicts is masked and not cut off, so that the places still divide by the devices.
         tokens = jnp.roll(jnp.asarray(wanted), -1, axis=1)
         mask = jnp.roll(jnp.asarray(batch.loss_mask_BT), -1, axis=1).at[:, -1].set(False)
-        logp, _ = chosen_logps(
-            hidden.reshape(-1, hidden.shape[-1]),
-            head,
-            tokens.reshape(-1),
-            chunk=CHUNK * row_parts(),
-        )
-        total, denominator, metrics = sft_loss(logp.reshape(tokens.shape), mask)
+        # Trained places first in each row: the head is left out where a chunk of columns has none.
+        order = jnp.argsort(~mask, axis=1, stable=True)
+        tokens, mask = (jnp.take_along_axis(x, order, axis=1) for x in (tokens, mask))
+        logp, _ = chosen_logps(reorder_columns(hidden, order), head, tokens, chunk=CHUNK * row_parts(), wanted=mask)
+        total, denominator, metrics = sft_loss(logp, mask)
         return total, (denominator, metrics)
 
     return _update(state, loss_fn, optimizer)
