@@ -154,7 +154,7 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ({"stage": "base", "shape": {"width": 100}}, "config.shape.width: 100 is no multiple of 4 x 4 heads"),
         ({"stage": "pipeline", "sft": {"seed": 1}}, "config.sft.seed: is set by the enclosing stage"),
         ({"stage": "pipeline", "sft": {"stage": "grpo"}}, "config.sft.stage: is 'grpo', this place takes"),
-        ({"stage": "pipeline", "grpo": {"sampling": {"min_p": 0.1}}}, "config.grpo.sampling.min_p: 0.1 cuts"),
+        ({"stage": "pipeline", "grpo": {"sampling": {"min_p": 0.1}}}, "config.grpo.sampling.min_p: 0.1 changes"),
     ],
 )
 def test_clashes_between_knobs(values: dict[str, object], message: str) -> None:
