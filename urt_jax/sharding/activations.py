@@ -32,6 +32,12 @@ def row_parts() -> int:
     return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def on_one_device() -> bool:
+    """Return whether the program has one device, so that a branch in it can part no devices that meet in a sum."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
+
+
 def split_rows(x: jax.Array, axis: int = 0) -> jax.Array:
     """Keep the rows along ``axis`` split over ``data`` and ``fsdp``; the compiler places the other axes.
 

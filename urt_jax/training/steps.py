@@ -14,7 +14,7 @@ from urt_jax.losses.reductions import LossParts, add_term
 from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps, reorder_columns
-from urt_jax.sharding.activations import gather_columns, row_parts
+from urt_jax.sharding.activations import gather_columns, on_one_device, row_parts
 from urt_jax.training.state import Params, TrainState, merge_params
 from urt_jax.types import Array, Batch, PromptedRows
 
@@ -89,7 +89,7 @@ def score_completions(
         chunk=CHUNK * row_parts(),
         suppress_V=suppressed_V,
         entropy_gradient=entropy_gradient,
-        wanted=jnp.asarray(rows.mask_BU),
+        wanted=jnp.asarray(rows.mask_BU) if on_one_device() else None,
     )
     return CompletionScores(logp, entropy)
 
@@ -149,14 +149,17 @@ def sft_train_step(
         params = merge_params(trainable, state.frozen)
         hidden, _ = run(model, params, batch, method="hidden")
         head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
-        wanted = batch.tokens_BT if batch.targets_BT is None else batch.targets_BT
+        targets = batch.tokens_BT if batch.targets_BT is None else batch.targets_BT
         # What the last place predicts is masked and not cut off, so that the places still divide by the devices.
-        tokens = jnp.roll(jnp.asarray(wanted), -1, axis=1)
+        tokens = jnp.roll(jnp.asarray(targets), -1, axis=1)
         mask = jnp.roll(jnp.asarray(batch.loss_mask_BT), -1, axis=1).at[:, -1].set(False)
-        # Trained places first in each row: the head is left out where a chunk of columns has none.
-        order = jnp.argsort(~mask, axis=1, stable=True)
-        tokens, mask = (jnp.take_along_axis(x, order, axis=1) for x in (tokens, mask))
-        logp, _ = chosen_logps(reorder_columns(hidden, order), head, tokens, chunk=CHUNK * row_parts(), wanted=mask)
+        skipping = on_one_device()
+        if skipping:  # trained places first in each row: the head is left out where a chunk of columns has none
+            order = jnp.argsort(~mask, axis=1, stable=True)
+            tokens, mask = (jnp.take_along_axis(x, order, axis=1) for x in (tokens, mask))
+            hidden = reorder_columns(hidden, order)
+        wanted = mask if skipping else None
+        logp, _ = chosen_logps(hidden, head, tokens, chunk=CHUNK * row_parts(), wanted=wanted)
         total, denominator, metrics = sft_loss(logp, mask)
         return total, (denominator, metrics)
 
