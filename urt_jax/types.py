@@ -11,6 +11,7 @@ Axis key, used in annotations, name suffixes and einsum strings alike::
 A *frame* is what the vision tower sees at once: a picture, or one temporal patch of a video.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 Array = jax.Array | np.ndarray
+GroupChange = Callable[[Array, int, int], Array]  # of an array, the axis of its rows, and the size of its groups
 
 TEXT, NEWLINE = -1, -2  # what stands in ``vision_index`` where no feature of the tower is shown
 
@@ -89,18 +91,26 @@ class Batch(NamedTuple):
     targets_BT: Int[Array, "B T"] | None = None  # what is predicted, where it is not always the token that is read
     blend: FeatureBlend | None = None  # what is shown where it is a mix of features; ``vision_index_BT`` is its first
 
+    @property
+    def group_size(self) -> int:
+        """Rows that must stay together: every row stands alone."""
+        return 1
+
+    def map_groups(self, change: GroupChange) -> "Batch":
+        """Return the batch with ``change`` of everything but the frames."""
+        return self._replace(
+            tokens_BT=change(self.tokens_BT, 0, 1),
+            positions_3BT=change(self.positions_3BT, 1, 1),
+            segments_BT=change(self.segments_BT, 0, 1),
+            vision_index_BT=change(self.vision_index_BT, 0, 1),
+            loss_mask_BT=change(self.loss_mask_BT, 0, 1),
+            targets_BT=None if self.targets_BT is None else change(self.targets_BT, 0, 1),
+            blend=None if self.blend is None else FeatureBlend(*(change(part, 0, 1) for part in self.blend)),
+        )
+
     def take_rows(self, rows: Int[np.ndarray, " rows"]) -> "Batch":
         """Return these rows with all frames, which the rows' ``vision_index_BT`` goes on pointing at."""
-        return Batch(
-            self.tokens_BT[rows],
-            self.positions_3BT[:, rows],
-            self.segments_BT[rows],
-            self.vision_index_BT[rows],
-            self.loss_mask_BT[rows],
-            self.vision,
-            None if self.targets_BT is None else self.targets_BT[rows],
-            None if self.blend is None else FeatureBlend(*(part[rows] for part in self.blend)),
-        )
+        return self.map_groups(lambda x, axis, size: np.take(x, rows, axis))
 
 
 class PromptedRows(NamedTuple):
@@ -117,12 +127,27 @@ class PromptedRows(NamedTuple):
     tokens_BU: Int[Array, "B U"]
     mask_BU: Bool[Array, "B U"]  # True up to and with the end token
 
+    @property
+    def group_size(self) -> int:
+        """Number of responses to each question (R)."""
+        return len(self.tokens_BU) // len(self.next_position_Q)
+
+    def map_groups(self, change: GroupChange) -> "PromptedRows":
+        """Return the record with ``change`` of everything but the frames."""
+        return PromptedRows(
+            self.prompts.map_groups(change),
+            change(self.next_position_Q, 0, 1),
+            change(self.tokens_BU, 0, self.group_size),
+            change(self.mask_BU, 0, self.group_size),
+        )
+
     def take_groups(self, groups: Int[np.ndarray, " groups"]) -> "PromptedRows":
         """Return these questions with their responses, and the frames of all."""
-        responses = len(self.tokens_BU) // len(self.next_position_Q)
-        rows = (groups[:, None] * responses + np.arange(responses)).reshape(-1)
-        prompts = self.prompts.take_rows(groups)
-        return PromptedRows(prompts, self.next_position_Q[groups], self.tokens_BU[rows], self.mask_BU[rows])
+
+        def taken(x: Array, axis: int, size: int) -> np.ndarray:
+            return np.take(x, (groups[:, None] * size + np.arange(size)).reshape(-1), axis)
+
+        return self.map_groups(taken)
 
 
 class Rollout(NamedTuple):

@@ -24,6 +24,7 @@ from tests.training.tiny_training import (
 from urt_jax.losses import group_advantages
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.training import steps
+from urt_jax.training.state import TrainState
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
@@ -85,13 +86,17 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_step(bad: str, siz
     mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     optimizer = optax.adamw(0.1)
 
-    def loss_fn(trainable: Any) -> Any:
+    def value(trainable: Any) -> Any:
         weight = jax.tree.leaves(trainable)[0]
-        value = jnp.log(weight - weight - 1).sum() if bad == "loss" else jnp.sqrt(weight - weight).sum()
-        return value, (jnp.float32(1), {"more": (value, jnp.float32(1))})
+        return jnp.log(weight - weight - 1).sum() if bad == "loss" else jnp.sqrt(weight - weight).sum()
+
+    def step(state: TrainState) -> Any:
+        total, gradients = jax.value_and_grad(value)(state.trainable)
+        parts = total, jnp.float32(1), {"more": (total, jnp.float32(1))}
+        return steps._update(state, gradients, parts, optimizer)
 
     state = fresh_state(optimizer, mesh)
-    after, figures = jax.jit(lambda state: steps._update(state, loss_fn, optimizer))(state)
+    after, figures = jax.jit(step)(state)
     assert float(figures["skipped_updates"]) == 1
     assert bool(jnp.isfinite(figures["loss"])) == (bad == "gradient")
     assert int(after.step) == 1

@@ -48,12 +48,15 @@ def sft_batch(packed: list[list[int]] | None = None, **larger: int) -> Batch:
     return batch_of(chats, answers, packed=packed, **{"tokens": 16, "frames": 8, **larger})
 
 
-def samples() -> Samples:
-    """Return a group of random responses to each of two questions, the first row ended early."""
-    chats = [make_chat(1, pictures=[(1, 2)]), make_chat(2, text=7)]
+def samples(pairs: int = 1) -> Samples:
+    """Return a group of random responses to each of two questions (or more pairs of them), the first row ended early.
+
+    The first question of a pair shows a picture.
+    """
+    chats = [make_chat(i, pictures=[(1, 2)]) if i % 2 else make_chat(i, text=7) for i in range(1, 2 * pairs + 1)]
     rng = np.random.default_rng(3)
-    rows = QUESTIONS * RESPONSES
-    lengths = np.array([3, 6, 6, 4, 6, 5, 6, 2])
+    rows = QUESTIONS * pairs * RESPONSES
+    lengths = np.tile([3, 6, 6, 4, 6, 5, 6, 2], pairs)
     mask = np.arange(SLOTS)[None] < lengths[:, None]
     tokens = rng.integers(WORDS.start, WORDS.stop, (rows, SLOTS))
     tokens[np.arange(rows), lengths - 1] = EOS
@@ -70,9 +73,9 @@ def samples() -> Samples:
     )
 
 
-def grpo_batch(advantage_B: Any) -> GrpoBatch:
+def grpo_batch(advantage_B: Any, pairs: int = 1) -> GrpoBatch:
     """Return the update's batch on the host, all log-probabilities those of the fresh parameters."""
-    batch = make_grpo_batch(samples(), np.asarray(advantage_B, np.float32), temperature=TEMPERATURE)
+    batch = make_grpo_batch(samples(pairs), np.asarray(advantage_B, np.float32), temperature=TEMPERATURE)
     logp = np.asarray(score(tiny_params(), batch.rows))
     return batch._replace(sampler_logp_BU=logp, ref_logp_BU=logp, old_logp_BU=logp)
 

@@ -59,6 +59,9 @@ class TrainingConfig(StageConfig):
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
     mesh: MeshConfig = MeshConfig()
+    micro_batches: int = knob(
+        1, at_least=1
+    )  # parts a step is computed in, one after the other: same update, less memory
     save_every: int = knob(50, at_least=1)  # steps between checkpoints
     keep: int = knob(2, at_least=1)  # newest checkpoints kept
     max_skipped: int = knob(3, at_least=1)  # updates in a row whose loss or gradient is not finite, then stop
@@ -83,7 +86,7 @@ class SftConfig(TrainingConfig):
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         yield from super().problems()
-        yield from _splits_rows("batch_size", self.batch_size, self.mesh)
+        yield from _splits_rows("batch_size", self.batch_size, self.mesh, self.micro_batches)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class RejectConfig(TrainingConfig):
         """Yield what is wrong between the knobs."""
         yield from super().problems()
         yield from _needs_count(self.data)
-        yield from _splits_rows("batch_size", self.batch_size, self.mesh)
+        yield from _splits_rows("batch_size", self.batch_size, self.mesh, self.micro_batches)
         if self.sampling.temperature == 0 and self.samples_per_item > 1:
             yield "sampling.temperature", f"0 is greedy: all {self.samples_per_item} samples of an item would be equal"
 
@@ -138,7 +141,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
         """Yield what is wrong between the knobs."""
         yield from TrainingConfig.problems(self)
         yield from PolicyLossConfig.problems(self)
-        yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh)
+        yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh, self.micro_batches)
         neutral = replace(SamplingConfig(), temperature=self.sampling.temperature)
         for key in ("top_k", "top_p", "min_p", "repetition_penalty"):
             if getattr(self.sampling, key) != getattr(neutral, key):
@@ -302,7 +305,12 @@ def _needs_count(data: DataConfig) -> Problems:
         yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
 
 
-def _splits_rows(key: str, rows: int, mesh: MeshConfig) -> Problems:
+def _splits_rows(key: str, rows: int, mesh: MeshConfig, micro_batches: int) -> Problems:
     parts = mesh.data * mesh.fsdp
     if parts > 0 and rows % parts:
         yield key, f"{rows} rows cannot be split over data x fsdp = {mesh.data} x {mesh.fsdp} devices"
+    elif parts > 0 and rows % (parts * micro_batches):
+        yield (
+            "micro_batches",
+            f"{micro_batches} do not divide {key} {rows} over {parts} devices; give a number that does",
+        )

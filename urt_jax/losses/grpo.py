@@ -114,9 +114,19 @@ def policy_loss(
         metrics["kl"] = mean_of_tokens(kl_BT, mask_BT)
         loss_BT = loss_BT + kl_coef * kl_BT
     total, denominator = objective.reduction(loss_BT, mask_BT, max_tokens)
-    denominator += objective.reduction(jnp.zeros(idle_XT.shape), idle_XT, max_tokens)[1]
+    denominator += policy_denominator(kind, idle_XT, max_tokens=max_tokens)
     metrics["policy_loss"] = (total, denominator)
     return total, denominator, jax.lax.stop_gradient(metrics)
+
+
+def policy_denominator(kind: str, mask_BT: Bool[Array, "B T"], *, max_tokens: int | None = None) -> Array:
+    """Return what these rows add to the denominator of the policy loss ``kind``.
+
+    Raises:
+        ValueError: as ``policy_loss``.
+    """
+    mask_BT = jnp.asarray(mask_BT)
+    return chosen("policy loss", kind, OBJECTIVES).reduction(jnp.zeros(mask_BT.shape), mask_BT, max_tokens)[1]
 
 
 def importance_weight(

@@ -56,9 +56,12 @@ class VisionLanguageModel(nn.Module):
         if not cfg.tied_head:
             self.head = self.param("head", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
 
-    def features(self, vision: VisionInput) -> VisionFeatures:
-        """Encode all frames; row ``i * M + m`` is merged patch m of frame i, as ``Batch.vision_index_BT`` counts."""
-        return self.vision(vision)
+    def features(self, vision: VisionInput) -> VisionFeatures | None:
+        """Encode all frames; row ``i * M + m`` is merged patch m of frame i, as ``Batch.vision_index_BT`` counts.
+
+        None without any frame.
+        """
+        return self.vision(vision) if vision.mask_IP.shape[0] else None
 
     def embed(self, batch: Batch, features: VisionFeatures | None) -> Float[Array, "B T D"]:
         """Look tokens up and put features, mixes of features and line ends in the places that show them."""
@@ -75,30 +78,39 @@ class VisionLanguageModel(nn.Module):
             return x_BTD
         return jnp.where((index_BT == NEWLINE)[..., None], features.newline_D[None, None].astype(self.dtype), x_BTD)
 
-    def _embedded(self, batch: Batch) -> tuple[Float[Array, "B T D"], Injection | None]:
+    def _embedded(
+        self, batch: Batch, features: VisionFeatures | None
+    ) -> tuple[Float[Array, "B T D"], Injection | None]:
         """Return the decoder's input, and what is added to its hidden states where the tower has deep features."""
-        features = self.features(batch.vision) if batch.vision.mask_IP.shape[0] > 0 else None
+        features = self.features(batch.vision) if features is None else features
         x_BTD = self.embed(batch, features)
         if features is None or features.deep_KED is None:
             return x_BTD, None
         return x_BTD, Injection(features.deep_KED, jnp.asarray(batch.vision_index_BT))
 
-    def hidden(self, batch: Batch, *, keep_cache: bool = False) -> tuple[Float[Array, "B T D"], KeyValues | None]:
-        """Run the whole batch, causal within segments; return normed hidden states and, if wanted, the cache."""
+    def hidden(
+        self, batch: Batch, features: VisionFeatures | None = None, *, keep_cache: bool = False
+    ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
+        """Run the whole batch, causal within segments; return normed hidden states and, if wanted, the cache.
+
+        The frames are encoded here where ``features`` does not give what they were encoded to.
+        """
         segments = jnp.asarray(batch.segments_BT)
-        x_BTD, injection = self._embedded(batch)
+        x_BTD, injection = self._embedded(batch, features)
         index_T = jnp.arange(segments.shape[1])
         mask = segment_mask(segments, segments, index_T, index_T)
         positions = jnp.asarray(batch.positions_3BT)
         return self.decoder(x_BTD, positions, jnp.asarray(mask), injection, keep_cache=keep_cache)
 
-    def hidden_with_responses(self, rows: PromptedRows) -> tuple[Float[Array, "Q S D"], Float[Array, "B U D"]]:
+    def hidden_with_responses(
+        self, rows: PromptedRows, features: VisionFeatures | None = None
+    ) -> tuple[Float[Array, "Q S D"], Float[Array, "B U D"]]:
         """Run Q prompts once and their ``B = Q * R`` responses; return the normed hidden states of both.
 
         Equal, in value and gradient, to ``hidden`` over every prompt joined with each of its responses.
         """
         prompts, tokens = rows.prompts, jnp.asarray(rows.tokens_BU)
-        x_QSD, injection = self._embedded(prompts)
+        x_QSD, injection = self._embedded(prompts, features)
         x_BUD = self.embedding[tokens].astype(self.dtype)
         segments, own = jnp.asarray(prompts.segments_BT), jnp.asarray(rows.mask_BU).astype(jnp.int32)
         index_S, index_U = jnp.arange(segments.shape[1]), jnp.arange(tokens.shape[1])

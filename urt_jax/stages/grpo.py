@@ -96,10 +96,18 @@ class GrpoTrainer:
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
         loss = _policy_loss(config)
         self.first, self.later = (
-            compile_grpo_step(model, optimizer, self.start, self.mesh, loss, first_update=first)
+            compile_grpo_step(
+                model,
+                optimizer,
+                self.start,
+                self.mesh,
+                loss,
+                first_update=first,
+                micro_batches=config.micro_batches,
+            )
             for first in (True, False)
         )
-        self.score = compile_score_step(model, self.mesh)
+        self.score = compile_score_step(model, self.mesh, micro_batches=config.micro_batches)
         self.sampler = Sampler(model, self.processor)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler)
@@ -155,8 +163,8 @@ class GrpoTrainer:
     def _group_sizes(self) -> tuple[int, ...]:
         """Return how many groups an update may hold: all, or half where groups without advantage have no gradient."""
         config, all_groups = self.config, self.config.questions_per_step
-        splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        halves = all_groups % 2 == 0 and all_groups // 2 * config.responses_per_question % splits == 0
+        splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * config.micro_batches
+        halves = all_groups % (2 * splits) == 0
         needed = config.kl_coef or config.entropy_coef  # either has a gradient in every group
         return (all_groups // 2, all_groups) if halves and not needed else (all_groups,)
 
@@ -174,5 +182,6 @@ class GrpoTrainer:
 
 def _policy_loss(config: GrpoConfig) -> PolicyLoss:
     """Return the policy loss that the settings describe; its constants have the names of their knobs."""
-    constants = {item.name: getattr(config, item.name) for item in fields(PolicyLoss) if item.name != "kind"}
-    return PolicyLoss(config.loss, **constants)
+    own = ("kind", "max_tokens")
+    constants = {item.name: getattr(config, item.name) for item in fields(PolicyLoss) if item.name not in own}
+    return PolicyLoss(config.loss, max_tokens=config.lengths.max_new_tokens, **constants)

@@ -100,8 +100,8 @@ def train_on(
     optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps)
     state = start_state(config, loaded, optimizer, mesh)
     rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
-    step_fn = compile_sft_step(model, optimizer, state, mesh)
-    row_step = mesh.shape["data"] * mesh.shape["fsdp"]
+    step_fn = compile_sft_step(model, optimizer, state, mesh, micro_batches=config.micro_batches)
+    row_step = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
     feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step)
     ahead = Prefetcher(feed.batch, start=0, stop=config.steps)
 

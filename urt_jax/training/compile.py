@@ -12,17 +12,21 @@ from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.rules import shardings_for
 from urt_jax.training.state import TrainState
-from urt_jax.training.steps import PolicyLoss, grpo_train_step, score_completions, sft_train_step
-from urt_jax.types import PromptedRows
+from urt_jax.training.steps import PolicyLoss, grpo_train_step, score_step, sft_train_step
 
 Step = Callable[..., Any]
 
 
 def compile_sft_step(
-    model: VisionLanguageModel, optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh
+    model: VisionLanguageModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    mesh: Mesh,
+    *,
+    micro_batches: int = 1,
 ) -> Step:
     """Return ``(state, batch) -> (state, metrics)``; the old state's memory is reused."""
-    step = partial(sft_train_step, model=model, optimizer=optimizer)
+    step = partial(sft_train_step, model=model, optimizer=optimizer, micro_batches=micro_batches)
     return jax.jit(with_mesh(step, mesh), donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
 
 
@@ -34,16 +38,20 @@ def compile_grpo_step(
     loss: PolicyLoss,
     *,
     first_update: bool,
+    micro_batches: int = 1,
 ) -> Step:
     """Return ``(state, GrpoBatch, suppressed_V) -> (state, metrics)``; the old state's memory is reused."""
-    step = partial(grpo_train_step, model=model, optimizer=optimizer, loss=loss, first_update=first_update)
+    step = partial(
+        grpo_train_step,
+        model=model,
+        optimizer=optimizer,
+        loss=loss,
+        first_update=first_update,
+        micro_batches=micro_batches,
+    )
     return jax.jit(with_mesh(step, mesh), donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
 
 
-def compile_score_step(model: VisionLanguageModel, mesh: Mesh | None = None) -> Step:
+def compile_score_step(model: VisionLanguageModel, mesh: Mesh | None = None, *, micro_batches: int = 1) -> Step:
     """Return ``(params, rows, temperature, suppressed_V) -> CompletionScores``, for reference and old policies."""
-
-    def score(params: Any, rows: PromptedRows, temperature: Any, suppressed_V: Any) -> Any:
-        return score_completions(model, params, rows, temperature, suppressed_V)
-
-    return jax.jit(with_mesh(score, mesh))
+    return jax.jit(with_mesh(partial(score_step, model=model, micro_batches=micro_batches), mesh))

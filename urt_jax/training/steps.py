@@ -1,6 +1,5 @@
 """The pure training steps: ``(state, batch) -> (state, metrics)``; everything here is jitted by ``compile``."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,14 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Bool, Float
 
-from urt_jax.losses.grpo import entropy_bonus, policy_loss
+from urt_jax.losses.grpo import entropy_bonus, policy_denominator, policy_loss
 from urt_jax.losses.reductions import LossParts, add_term
 from urt_jax.losses.sft import sft_loss
+from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps, reorder_columns
 from urt_jax.sharding.activations import gather_columns, on_one_device, row_parts
-from urt_jax.training.state import Params, TrainState, merge_params
-from urt_jax.types import Array, Batch, PromptedRows
+from urt_jax.training.pieces import gradient_in_pieces, map_pieces
+from urt_jax.training.state import Params, TrainState
+from urt_jax.types import Array, Batch, GroupChange, PromptedRows
 
 CHUNK = 1024  # tokens that a device's share of the head's product holds at a time
 Metrics = dict[str, Any]  # scalars, or (sum, count) pairs before the step divides
@@ -44,6 +45,22 @@ class GrpoBatch(NamedTuple):
     idle_mask_XU: Bool[Array, "X U"]
     temperature: Float[Array, ""]
 
+    @property
+    def group_size(self) -> int:
+        """Number of responses to each question (R)."""
+        return self.rows.group_size
+
+    def map_groups(self, change: GroupChange) -> "GrpoBatch":
+        """Return the batch with ``change`` of everything but the frames and the rows left out."""
+        size = self.group_size
+        return self._replace(
+            rows=self.rows.map_groups(change),
+            advantage_B=change(self.advantage_B, 0, size),
+            old_logp_BU=change(self.old_logp_BU, 0, size),
+            ref_logp_BU=change(self.ref_logp_BU, 0, size),
+            sampler_logp_BU=change(self.sampler_logp_BU, 0, size),
+        )
+
 
 @dataclass(frozen=True)
 class PolicyLoss:
@@ -60,6 +77,7 @@ class PolicyLoss:
     kl_kind: str = "k3"
     importance_cap: float | None = None
     entropy_coef: float = 0.0  # weight of the mean token entropy, which is taken off the loss
+    max_tokens: int | None = None  # longest response allowed, by which "dr_grpo" divides; None = width of the rows
 
 
 def score_completions(
@@ -69,14 +87,15 @@ def score_completions(
     temperature: Float[Array, ""],
     suppressed_V: Bool[Array, " V"],
     *,
+    features: VisionFeatures | None = None,
     entropy_gradient: bool = False,
 ) -> CompletionScores:
     """Score every completion token from the hidden state before it; each prompt is run once for all its completions.
 
     The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists. The entropy is detached
-    unless ``entropy_gradient``.
+    unless ``entropy_gradient``. The frames are encoded here where ``features`` does not give what they were encoded to.
     """
-    prompts_QSD, hidden_BUD = run(model, params, rows, method="hidden_with_responses")
+    prompts_QSD, hidden_BUD = run(model, params, rows, features, method="hidden_with_responses")
     responses = hidden_BUD.shape[0] // prompts_QSD.shape[0]
     last_BD = jnp.repeat(prompts_QSD[:, -1], responses, axis=0)
     before = jnp.concatenate([last_BD[:, None], hidden_BUD[:, :-1]], axis=1)
@@ -94,12 +113,39 @@ def score_completions(
     return CompletionScores(logp, entropy)
 
 
+def score_step(
+    params: Params,
+    rows: PromptedRows,
+    temperature: Float[Array, ""],
+    suppressed_V: Bool[Array, " V"],
+    *,
+    model: VisionLanguageModel,
+    micro_batches: int = 1,
+) -> CompletionScores:
+    """Score the completions of a rollout under another policy (the reference, or the one before the first update).
+
+    The questions are computed in ``micro_batches`` pieces, one after the other.
+    """
+    features = run(model, params, rows.prompts.vision, method="features")
+
+    def of_piece(piece: PromptedRows) -> CompletionScores:
+        return score_completions(model, params, piece, temperature, suppressed_V, features=features)
+
+    return map_pieces(of_piece, rows, micro_batches)
+
+
 def scored_policy_loss(
-    scores: CompletionScores, batch: GrpoBatch, loss: PolicyLoss, *, first_update: bool
+    scores: CompletionScores,
+    batch: GrpoBatch,
+    loss: PolicyLoss,
+    *,
+    first_update: bool,
+    whole: GrpoBatch | None = None,
 ) -> LossParts:
     """Return the parts of the policy loss of a scored batch, the entropy bonus in its sum.
 
-    Without an entropy coefficient the entropy is a figure only. ``scores`` carry the gradient.
+    Without an entropy coefficient the entropy is a figure only. ``scores`` carry the gradient. Of pieces of a ``whole``
+    batch the sums add up to its sum; the denominator and the metrics are those of the piece.
 
     Raises:
         ValueError: an entropy coefficient with rows left out; and as ``losses.grpo.policy_loss``.
@@ -127,13 +173,21 @@ def scored_policy_loss(
         kl_kind=loss.kl_kind,
         kl_coef=loss.kl_coef,
         importance_cap=loss.importance_cap,
-        max_tokens=mask_BU.shape[1],
+        max_tokens=_longest(batch, loss),
         idle_mask_XT=batch.idle_mask_XU,
     )
     bonus, tokens, figures = entropy_bonus(scores.entropy_BU, mask_BU)
     if loss.entropy_coef:
+        if whole is not None:
+            mask_YU = jnp.asarray(whole.rows.mask_BU)
+            denominator = policy_denominator(loss.kind, mask_YU, max_tokens=_longest(whole, loss))
+            tokens = jnp.sum(mask_YU, dtype=jnp.float32)
         total = add_term((total, denominator), (bonus, tokens), loss.entropy_coef)
     return total, denominator, {**metrics, **figures}
+
+
+def _longest(batch: GrpoBatch, loss: PolicyLoss) -> int:
+    return batch.rows.mask_BU.shape[1] if loss.max_tokens is None else loss.max_tokens
 
 
 def sft_train_step(
@@ -142,17 +196,20 @@ def sft_train_step(
     *,
     model: VisionLanguageModel,
     optimizer: optax.GradientTransformation,
+    micro_batches: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch."""
+    """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch.
 
-    def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
-        params = merge_params(trainable, state.frozen)
-        hidden, _ = run(model, params, batch, method="hidden")
+    The rows are computed in ``micro_batches`` pieces, one after the other; the step is that of the whole batch.
+    """
+
+    def loss_fn(params: Params, features: VisionFeatures | None, piece: Batch) -> tuple[Array, tuple[Array, Array]]:
+        hidden, _ = run(model, params, piece, features, method="hidden")
         head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
-        targets = batch.tokens_BT if batch.targets_BT is None else batch.targets_BT
+        targets = piece.tokens_BT if piece.targets_BT is None else piece.targets_BT
         # What the last place predicts is masked and not cut off, so that the places still divide by the devices.
         tokens = jnp.roll(jnp.asarray(targets), -1, axis=1)
-        mask = jnp.roll(jnp.asarray(batch.loss_mask_BT), -1, axis=1).at[:, -1].set(False)
+        mask = jnp.roll(jnp.asarray(piece.loss_mask_BT), -1, axis=1).at[:, -1].set(False)
         skipping = on_one_device()
         if skipping:  # trained places first in each row: the head is left out where a chunk of columns has none
             order = jnp.argsort(~mask, axis=1, stable=True)
@@ -160,10 +217,10 @@ def sft_train_step(
             hidden = reorder_columns(hidden, order)
         wanted = mask if skipping else None
         logp, _ = chosen_logps(hidden, head, tokens, chunk=CHUNK * row_parts(), wanted=wanted)
-        total, denominator, metrics = sft_loss(logp, mask)
-        return total, (denominator, metrics)
+        return sft_loss(logp, mask)[0], (logp, mask)
 
-    return _update(state, loss_fn, optimizer)
+    gradients, scored = gradient_in_pieces(loss_fn, state, model, batch.vision, batch, micro_batches)
+    return _update(state, gradients, sft_loss(*scored), optimizer)
 
 
 def grpo_train_step(
@@ -175,36 +232,41 @@ def grpo_train_step(
     optimizer: optax.GradientTransformation,
     loss: PolicyLoss,
     first_update: bool,
+    micro_batches: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """Take one policy-gradient step on a scored rollout.
 
     In the ``first_update`` of a rollout the old policy is the current one: the ratio is 1 and its gradient is that of
     the log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with
-    a KL term.
+    a KL term. The questions are computed in ``micro_batches`` pieces, one after the other; the step is that of the
+    whole batch.
     """
 
-    def loss_fn(trainable: Params) -> tuple[Array, tuple[Array, Metrics]]:
-        params = merge_params(trainable, state.frozen)
+    def loss_fn(params: Params, features: VisionFeatures | None, piece: GrpoBatch) -> tuple[Array, CompletionScores]:
         scores = score_completions(
-            model, params, batch.rows, batch.temperature, suppressed_V, entropy_gradient=bool(loss.entropy_coef)
+            model,
+            params,
+            piece.rows,
+            piece.temperature,
+            suppressed_V,
+            features=features,
+            entropy_gradient=bool(loss.entropy_coef),
         )
-        total, denominator, metrics = scored_policy_loss(scores, batch, loss, first_update=first_update)
-        return total, (denominator, metrics)
+        return scored_policy_loss(scores, piece, loss, first_update=first_update, whole=batch)[0], scores
 
-    return _update(state, loss_fn, optimizer)
+    gradients, scores = gradient_in_pieces(loss_fn, state, model, batch.rows.prompts.vision, batch, micro_batches)
+    return _update(state, gradients, scored_policy_loss(scores, batch, loss, first_update=first_update), optimizer)
 
 
 def _update(
-    state: TrainState,
-    loss_fn: Callable[[Params], tuple[Array, tuple[Array, Any]]],
-    optimizer: optax.GradientTransformation,
+    state: TrainState, gradients: Params, parts: LossParts, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Metrics]:
-    """Differentiate the sum, divide once by the denominator, apply; pairs (sum, count) become means.
+    """Divide the gradient of the loss's sum once by its denominator and apply it; pairs (sum, count) become means.
 
     Where the loss or the gradient is not finite, parameters and optimizer stay as they were and ``skipped_updates``
     is 1; the step counts on.
     """
-    (total, (denominator, metrics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.trainable)
+    total, denominator, metrics = parts
     scale = 1.0 / jnp.maximum(denominator, 1.0)
     gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)

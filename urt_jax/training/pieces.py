@@ -1,0 +1,113 @@
+"""The rows of a step in pieces, one after the other: the same gradient, with the activations of one piece at a time.
+
+Rows are dealt out by stride (of n pieces, piece k has rows k, k + n, k + 2n, ...), so on a mesh every device goes on
+with rows of its own. The tower is run once for all pieces.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from urt_jax.models.vlm import VisionLanguageModel, run
+from urt_jax.training.state import Params, TrainState, merge_params
+from urt_jax.types import Array, GroupChange, VisionInput
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """Rows in groups of one size, question-major: a ``Batch``, ``PromptedRows``, a ``GrpoBatch``."""
+
+    @property
+    def group_size(self) -> int:
+        """Rows that must stay together."""
+        ...
+
+    def map_groups(self, change: GroupChange) -> Any:
+        """Return the record with ``change`` of every array that has these rows."""
+        ...
+
+
+Rows = TypeVar("Rows", bound=Grouped)
+
+
+def piece_of(rows: Rows, number: jax.Array, pieces: int) -> Rows:
+    """Return one of ``pieces`` of the rows, whole groups, with all frames.
+
+    Raises:
+        ValueError: the groups do not divide into so many pieces.
+    """
+
+    def dealt(x: Array, axis: int, size: int) -> jax.Array:
+        before, groups, after = x.shape[:axis], x.shape[axis] // size, x.shape[axis + 1 :]
+        if groups % pieces:
+            raise ValueError(f"micro_batches is {pieces}, which does not divide {groups} rows (of questions, groups)")
+        parts = jnp.asarray(x).reshape(*before, groups // pieces, pieces, size, *after)
+        piece = jax.lax.dynamic_index_in_dim(parts, number, axis + 1, keepdims=False)
+        return piece.reshape(*before, groups // pieces * size, *after)
+
+    return rows.map_groups(dealt)
+
+
+def map_pieces(fn: Callable[[Rows], Any], rows: Rows, pieces: int) -> Any:
+    """Return what ``fn`` gives for all rows (arrays with the rows first), computed piece by piece."""
+    if pieces == 1:
+        return fn(rows)
+    return _joined(jax.lax.map(lambda number: fn(piece_of(rows, number, pieces)), jnp.arange(pieces)), rows.group_size)
+
+
+def gradient_in_pieces(
+    loss_fn: Callable[[Params, Any, Rows], tuple[Array, Any]],
+    state: TrainState,
+    model: VisionLanguageModel,
+    vision: VisionInput,
+    rows: Rows,
+    pieces: int,
+) -> tuple[Params, Any]:
+    """Return the gradient of ``sum over pieces of loss_fn(params, features, piece)[0]``, and the second of all rows.
+
+    ``loss_fn`` takes the whole parameter tree and the features of all frames (None without any) and returns a sum over
+    the rows of its piece, and arrays with those rows first. Through the features the gradient reaches the tower, where
+    any of it is trained.
+
+    Raises:
+        ValueError: the rows do not divide into so many pieces.
+    """
+
+    def encoded(trainable: Params) -> Any:
+        return run(model, merge_params(trainable, state.frozen), vision, method="features")
+
+    def of_piece(inputs: tuple[Params, Any], piece: Rows) -> tuple[Array, Any]:
+        trainable, features = inputs
+        return loss_fn(merge_params(trainable, state.frozen), features, piece)
+
+    if "vision" not in state.trainable:
+        features = encoded(state.trainable)
+        return _summed(lambda weights, piece: of_piece((weights, features), piece), state.trainable, rows, pieces)
+    features, pull_back = jax.vjp(encoded, state.trainable)
+    (direct, at_features), rest = _summed(of_piece, (state.trainable, features), rows, pieces)
+    return jax.tree.map(jnp.add, direct, pull_back(at_features)[0]), rest
+
+
+def _summed(loss_fn: Callable[[Any, Rows], tuple[Array, Any]], at: Any, rows: Rows, pieces: int) -> tuple[Any, Any]:
+    gradient = jax.grad(loss_fn, has_aux=True)
+    if pieces == 1:
+        return gradient(at, rows)
+
+    def add(total: Any, number: jax.Array) -> tuple[Any, Any]:
+        part, rest = gradient(at, piece_of(rows, number, pieces))
+        return jax.tree.map(jnp.add, total, part), rest
+
+    total, rest = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, at), jnp.arange(pieces))
+    return total, _joined(rest, rows.group_size)
+
+
+def _joined(parts: Any, size: int) -> Any:
+    """Put rows ``[pieces, rows, ...]`` back in their order."""
+
+    def joined(x: jax.Array) -> jax.Array:
+        pieces, rows, *after = x.shape
+        return x.reshape(pieces, rows // size, size, *after).swapaxes(0, 1).reshape(pieces * rows, *after)
+
+    return jax.tree.map(joined, parts)
