@@ -19,23 +19,43 @@ from urt_jax.data.collate import (
 from urt_jax.types import EncodedChat, FrameBlend, FramePatches
 
 
+def lengths_of(*tokens: int) -> list[Length]:
+    return [Length(count, 0, 0) for count in tokens]
+
+
 def test_pack_puts_the_longest_first_into_the_first_row_that_has_room() -> None:
-    assert pack([3, 7, 5, 2, 3], width=10) == [[1, 0], [2, 4, 3]]
-    assert pack([4, 4, 4], width=4) == [[0], [1], [2]]
+    assert pack(lengths_of(3, 7, 5, 2, 3), width=10) == [[1, 0], [2, 4, 3]]
+    assert pack(lengths_of(4, 4, 4), width=4) == [[0], [1], [2]]
     assert pack([], width=4) == []
 
 
 def test_pack_holds_every_record_once_within_the_width() -> None:
     tokens = [int(n) for n in np.random.default_rng(0).integers(1, 60, 200)]
-    rows = pack(tokens, width=64)
+    rows = pack(lengths_of(*tokens), width=64)
     assert sorted(record for row in rows for record in row) == list(range(200))
     assert max(sum(tokens[record] for record in row) for row in rows) <= 64
     assert len(rows) <= 1.25 * sum(tokens) / 64
 
 
+def test_pack_keeps_both_budgets() -> None:
+    rng = np.random.default_rng(0)
+    lengths = [Length(*map(int, rng.integers((1, 0, 4), (60, 5, 32)))) for _ in range(200)]
+    rows = pack(lengths, width=64, patch_budget=100)
+    assert sorted(record for row in rows for record in row) == list(range(200))
+    for row in rows:
+        assert sum(lengths[i].tokens for i in row) <= 64
+        assert len(row) == 1 or sum(lengths[i].frames * lengths[i].patches for i in row) <= 100
+    assert len(rows) > len(pack(lengths, width=64))
+
+
+def test_pack_gives_a_record_above_the_patch_budget_a_row_of_its_own() -> None:
+    lengths = [Length(4, 1, 30), Length(3, 1, 8), Length(2, 0, 0), Length(1, 1, 12)]
+    assert pack(lengths, width=10, patch_budget=20) == [[0], [1, 2, 3]]
+
+
 def test_pack_refuses_a_record_longer_than_a_row() -> None:
     with pytest.raises(ValueError, match="record 1 has 11 tokens, a row holds 10"):
-        pack([3, 11], width=10)
+        pack(lengths_of(3, 11), width=10)
 
 
 def test_buckets_hold_every_need_in_at_most_8_shapes() -> None:

@@ -55,6 +55,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path:
         questions_per_step=4,
         responses_per_question=4,
         updates_per_rollout=2,
+        micro_batches=2,
         kl_coef=0.04,
         optimizer={**OPTIMIZER, "schedule": "constant"},
         lengths=SHORT,
@@ -346,9 +347,10 @@ def test_every_constant_of_the_loss_is_a_setting() -> None:
     config = GrpoConfig(
         loss="gspo", clip_low=3e-4, clip_high=4e-4, delta=3.0, cispo_cap=4.0, sapo_temperature_pos=2.0,
         sapo_temperature_neg=3.0, kl_kind="k2", kl_coef=0.1, importance_cap=2.0, entropy_coef=0.01,
+        lengths=LengthConfig(max_new_tokens=77),
     )  # fmt: skip
     constants = dataclasses.asdict(grpo._policy_loss(config))
-    assert constants.pop("kind") == "gspo"
-    assert constants == {name: getattr(config, name) for name in constants}
     unset = dataclasses.asdict(grpo._policy_loss(GrpoConfig()))
     assert all(unset[name] != value for name, value in constants.items())
+    assert (constants.pop("kind"), constants.pop("max_tokens")) == ("gspo", 77)
+    assert constants == {name: getattr(config, name) for name in constants}

@@ -47,6 +47,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path, reasoning
         model={"path": str(coin_judge)},
         steps=STEPS,
         batch_size=8,
+        micro_batches=2,
         optimizer=OPTIMIZER,
         lengths=LENGTHS,
         save_every=2,
@@ -63,7 +64,7 @@ def programs() -> list[Any]:
 def finished(config: Path, programs: list[Any]) -> Path:
     compile_step = sft.compile_sft_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft, "compile_sft_step", lambda *a: programs.append(compile_step(*a)) or programs[-1])
+        patch.setattr(sft, "compile_sft_step", lambda *a, **k: programs.append(compile_step(*a, **k)) or programs[-1])
         return run_in_process(config, config.parent / "whole")
 
 
@@ -103,8 +104,8 @@ def test_preempted_it_saves_says_so_and_ends_with_the_same_bits(
 ) -> None:
     compile_step = sft.compile_sft_step
 
-    def noticed_at_step_3(*settings: Any) -> Callable[..., Any]:
-        step = compile_step(*settings)
+    def noticed_at_step_3(*settings: Any, **more: Any) -> Callable[..., Any]:
+        step = compile_step(*settings, **more)
 
         def advance(state: TrainState, batch: Any) -> Any:
             if int(state.step) == 2:

@@ -170,3 +170,21 @@ def test_the_batch_of_some_rows_keeps_the_masks_of_the_others() -> None:
     np.testing.assert_array_equal(batch.advantage_B, [4, 5, 6, 7])
     np.testing.assert_array_equal(batch.idle_mask_XU, drawn.mask_BU[:4])
     assert batch.rows.prompts.vision is drawn.prompts.vision
+
+
+@pytest.mark.parametrize(("widths", "width"), [((), 6), ((2, 4, 6), 4), ((2, 3), 6)])
+def test_columns_behind_the_longest_response_are_cut(widths: tuple[int, ...], width: int) -> None:
+    """To the smallest width that holds it, of all responses: those left out count in the loss's denominator."""
+    drawn = samples()
+    mask = drawn.mask_BU & (np.arange(6) < 4)
+    batch = make_grpo_batch(
+        drawn._replace(mask_BU=mask),
+        np.arange(8, dtype=np.float32),
+        temperature=0.5,
+        trained=np.arange(4),
+        widths=widths,
+    )
+    np.testing.assert_array_equal(batch.rows.tokens_BU, drawn.tokens_BU[:4, :width])
+    np.testing.assert_array_equal(batch.rows.mask_BU, mask[:4, :width])
+    np.testing.assert_array_equal(batch.idle_mask_XU, mask[4:, :width])
+    assert batch.sampler_logp_BU.shape == batch.old_logp_BU.shape == (4, width)

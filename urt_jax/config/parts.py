@@ -61,10 +61,11 @@ class PixelsConfig:
 
 @dataclass(frozen=True)
 class LengthConfig:
-    """Bounds in tokens."""
+    """Bounds in tokens, and in vision patches where it says so."""
 
     max_prompt_tokens: int = knob(512, at_least=16)  # a longer prompt has its pictures shrunk first, then is an error
     max_new_tokens: int = knob(160, at_least=1)  # of a response, written or sampled
+    row_patches: int | None = knob(None, at_least=1)  # patches of the records that share a training row; None = any
 
 
 @dataclass(frozen=True)

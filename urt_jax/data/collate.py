@@ -4,6 +4,7 @@ A *need* is the smallest shape that holds a batch (rows, tokens, frames, patches
 used. Training rows are packed: several short records share a row, each a segment of its own.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -120,25 +121,30 @@ def need_of(lengths: Sequence[Length], *, rows: int, tokens: int | None = None) 
     )
 
 
-def pack(tokens: Sequence[int], *, width: int) -> list[list[int]]:
+def pack(lengths: Sequence[Length], *, width: int, patch_budget: int | None = None) -> list[list[int]]:
     """Share rows of ``width`` tokens between records: first-fit decreasing, the longest first.
+
+    With a ``patch_budget`` the records of a row have at most so many patch slots together, one that has more alone a
+    row to itself: without it one row may get all pictures of a batch, and its device all the work of the tower.
 
     Raises:
         ValueError: a record is longer than a row.
     """
+    budget = math.inf if patch_budget is None else patch_budget
     rows: list[list[int]] = []
-    free: list[int] = []
-    for record in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
-        if tokens[record] > width:
-            raise ValueError(f"record {record} has {tokens[record]} tokens, a row holds {width}")
-        for row, left in enumerate(free):
-            if tokens[record] <= left:
+    free: list[tuple[int, float]] = []  # tokens and patch slots that a row still holds
+    for record in sorted(range(len(lengths)), key=lambda i: (-lengths[i].tokens, i)):
+        tokens, patches = lengths[record].tokens, lengths[record].frames * lengths[record].patches
+        if tokens > width:
+            raise ValueError(f"record {record} has {tokens} tokens, a row holds {width}")
+        for row, (left, slots) in enumerate(free):
+            if tokens <= left and patches <= slots:
                 rows[row].append(record)
-                free[row] -= tokens[record]
+                free[row] = (left - tokens, slots - patches)
                 break
         else:
             rows.append([record])
-            free.append(width - tokens[record])
+            free.append((width - tokens, budget - patches))
     return rows
 
 

@@ -37,6 +37,8 @@ from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
 from urt_jax.training.steps import PolicyLoss
 
+WIDTHS = 4  # lengths that responses are cut to: quarters of the longest allowed, each a program of its own
+
 
 class DisagreementError(RuntimeError):
     """Sampler and trainer no longer compute the same log-probabilities."""
@@ -135,6 +137,7 @@ class GrpoTrainer:
             temperature=config.sampling.temperature,
             trained=trained,
             in_loss_B=made.samples.ended_B if config.mask_truncated else None,
+            widths=[-(-config.lengths.max_new_tokens * part // WIDTHS) for part in range(1, WIDTHS + 1)],
         )
         batch = place_rows(self.mesh, batch)
         if config.kl_coef:

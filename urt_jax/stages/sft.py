@@ -128,7 +128,7 @@ class SftFeed:
             loaded.processor, max_prompt_tokens=lengths.max_prompt_tokens, max_new_tokens=lengths.max_new_tokens
         )
         self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
-        self._size = batch_size
+        self._size, self._patch_budget = batch_size, lengths.row_patches
         self._padding = padding_of(loaded.processor)
         self.buckets = self._plan(config.steps, loaded.processor.config.vision.slot_step, row_step)
 
@@ -138,7 +138,7 @@ class SftFeed:
         lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
         width = -(-max(record.tokens for batch in lengths for record in batch) // 8) * 8
         needs = [
-            need_of(batch, rows=len(pack([record.tokens for record in batch], width=width)), tokens=width)
+            need_of(batch, rows=len(pack(batch, width=width, patch_budget=self._patch_budget)), tokens=width)
             for batch in lengths
         ]
         if probed == steps:
@@ -166,7 +166,7 @@ class SftFeed:
         lengths = [length_of(record.chat, len(record.response)) for record in records]
         longest, widths = max(length.tokens for length in lengths), self.buckets.tokens
         width = next((size for size in widths if size >= longest), widths[-1])
-        packed = pack([length.tokens for length in lengths], width=width)
+        packed = pack(lengths, width=width, patch_budget=self._patch_budget)
         bucket = self.buckets.fit(need_of(lengths, rows=len(packed), tokens=width))
         chats, responses, histories = zip(*records)
         return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)

@@ -158,25 +158,30 @@ def make_grpo_batch(
     temperature: float,
     trained: np.ndarray | None = None,
     in_loss_B: np.ndarray | None = None,
+    widths: Sequence[int] = (),
 ) -> GrpoBatch:
     """Build the update's batch of the ``trained`` rows (by default all).
 
     Old and reference log-probabilities are zeros until they are scored. The frames of all questions stay, so that
-    every batch of a size has one shape. Rows that are not ``in_loss_B`` (by default all are) are masked as a whole, as
-    TRL masks truncated completions: no gradient, no metric, no share in a count of tokens.
+    every batch of a size has one shape. Columns behind the longest response are cut off, down to the smallest of the
+    ascending ``widths`` that holds it (by default none are). Rows that are not ``in_loss_B`` (by default all are) are
+    masked as a whole, as TRL masks truncated completions: no gradient, no metric, no share in a count of tokens.
     """
     kept = np.arange(len(advantage_B)) if trained is None else trained
     idle = np.setdiff1d(np.arange(len(advantage_B)), kept)
     responses = len(advantage_B) // len(samples.next_position_Q)
-    mask_BU = samples.mask_BU if in_loss_B is None else samples.mask_BU & in_loss_B[:, None]
-    rows = PromptedRows(samples.prompts, samples.next_position_Q, samples.tokens_BU, mask_BU)
-    zeros = np.zeros_like(samples.logp_BU[kept])
+    longest = samples.mask_BU.sum(axis=1).max()
+    width = next((width for width in widths if width >= longest), samples.mask_BU.shape[1])
+    tokens_BU, mask_BU, logp_BU = (x[:, :width] for x in (samples.tokens_BU, samples.mask_BU, samples.logp_BU))
+    mask_BU = mask_BU if in_loss_B is None else mask_BU & in_loss_B[:, None]
+    rows = PromptedRows(samples.prompts, samples.next_position_Q, tokens_BU, mask_BU)
+    zeros = np.zeros_like(logp_BU[kept])
     return GrpoBatch(
         rows=rows.take_groups(kept[::responses] // responses),
         advantage_B=advantage_B[kept],
         old_logp_BU=zeros,
         ref_logp_BU=zeros,
-        sampler_logp_BU=samples.logp_BU[kept],
+        sampler_logp_BU=logp_BU[kept],
         idle_mask_XU=mask_BU[idle],
         temperature=np.array(temperature, np.float32),
     )
