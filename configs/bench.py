@@ -2,6 +2,7 @@
 
     python -m urt_jax.main --config configs/bench.py
     python -m urt_jax.main --config configs/bench.py --config.peers.python=peers/bin/python
+    python -m urt_jax.main --config configs/bench.py:prefix
     python -m urt_jax.main --config configs/bench.py:gpu
 
 Random weights of the sizes "tiny" (urt-tiny) and "small" (63 M parameters). On two shared CPU cores about 6 minutes
@@ -11,6 +12,7 @@ and 6 GB, with the peers 20 minutes and 14 GB; their environment is made by (Pyt
     peers/bin/pip install trl==1.16.0 transformers==5.23.0 pillow datasets
 
 Times are fair only on an idle machine; pin both sides to some cores with ``taskset -c 0,1 python -m ...``.
+Preset ``prefix``: the gradient of one question whose prompt its responses share, beside that of whole rows.
 Preset ``gpu``: 3B and 7B shapes of Qwen2.5-VL in bfloat16 on accelerators, state split over all of them. Not yet run;
 one of 80 GB holds the 3B training steps and the 7B sampler, whose own training steps then say that memory is short.
 """
@@ -19,13 +21,15 @@ from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return the preset ``gpu``, or by default what runs on a CPU."""
-    if preset not in ("", "gpu"):
-        raise ValueError(f"unknown preset {preset!r}; known: gpu")
+    """Return the preset ``prefix`` or ``gpu``, or by default what runs on a CPU."""
+    if preset not in ("", "prefix", "gpu"):
+        raise ValueError(f"unknown preset {preset!r}; known: prefix, gpu")
     config = ConfigDict()
     config.stage = "bench"
     config.sizes = ("tiny", "small")
     config.repetitions = 3
+    if preset == "prefix":
+        config.cases = ("prefix",)
     if preset == "gpu":
         config.sizes = ("3b", "7b")
         config.dtype = "bfloat16"

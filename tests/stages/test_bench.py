@@ -49,6 +49,17 @@ def test_a_run_measures_every_case(
     assert capsys.readouterr().out == table + "\n"
 
 
+def test_a_shared_prompt_is_compared_with_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case itself checks that both have one loss."""
+    run = run_bench(tmp_path, monkeypatch, cases=("prefix",))
+    rows = json.loads((run / "bench.json").read_text())["rows"]
+    assert [row["responses"] for row in rows] == [1, 2, 4, 8, 16]
+    saved = [row["ordinary_flops"] / row["shared_flops"] for row in rows]
+    assert saved[0] == pytest.approx(1)
+    assert saved == sorted(saved)
+    assert "gradient of 16 responses" in json.loads((run / "result.json").read_text())["table"]
+
+
 def test_a_case_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mesh of two devices fits no machine with one."""
     run = run_bench(tmp_path, monkeypatch, cases=("sft",), mesh={"data": 2})

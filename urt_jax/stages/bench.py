@@ -81,7 +81,7 @@ def measure(config: BenchConfig, folder: Path, size: str, case: str, *, with_pee
     has ``failed`` instead. A peer that fails is left out, the others go on.
     """
     peers = config.peers
-    asked = PEERS[case] if with_peers and peers.python else {}
+    asked = PEERS.get(case, {}) if with_peers and peers.python else {}
     names = ["ours", *(name for name, (_, compiled) in asked.items() if peers.compiled or not compiled)]
     figures: dict[str, Any] = {}
     with ExitStack() as stack:

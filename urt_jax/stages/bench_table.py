@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from urt_jax.evals.tables import Cell, format_table
+from urt_jax.planning.prefix import RESPONSES, prefix_flops
 from urt_jax.planning.roofline import (
     Rates,
     Work,
@@ -108,6 +109,21 @@ def phase_rows(size: str, case: str, measured: Mapping[str, Any], machine: Machi
     return rows
 
 
+def prefix_rows(size: str, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one record a number of responses: operations by formula and median seconds of both gradients."""
+    work, ours = workload(size), measured["ours"]["repetitions"]
+    rows = []
+    for count in RESPONSES:
+        shared, ordinary = prefix_flops(work, count)
+        seconds = {
+            name: median(repetition[f"{name} {count}"] for repetition in ours) for name in ("shared", "ordinary")
+        }
+        ratio = median(repetition[f"ordinary {count}"] / repetition[f"shared {count}"] for repetition in ours)
+        told = {"shared_flops": shared, "ordinary_flops": ordinary, "ratio": ratio}
+        rows.append({"size": size, "phase": f"gradient of {count} responses", "responses": count, **told, **seconds})
+    return rows
+
+
 def bench_text(
     machine: Machine, measured: Mapping[str, Mapping[str, Any]], *, peers: str | None
 ) -> tuple[str, list[dict[str, Any]]]:
@@ -115,9 +131,11 @@ def bench_text(
     blocks, records = [machine.title], []
     for size, cases in measured.items():
         sound = {case: told for case, told in cases.items() if "failed" not in told["ours"]}
-        rows = [row for case, told in sound.items() for row in phase_rows(size, case, told, machine)]
-        records += rows
-        blocks.append(format_table([line for row in rows for line in _lines(size, row)], width=120))
+        rows = [row for case, told in sound.items() if case in TITLES for row in phase_rows(size, case, told, machine)]
+        shared = prefix_rows(size, sound["prefix"]) if "prefix" in sound else []
+        records += rows + shared
+        blocks += [format_table([line for row in rows for line in _lines(size, row)], width=120)] if rows else []
+        blocks += [format_table([_prefix_line(row) for row in shared], width=120)] if shared else []
         blocks.append(format_table([_cost(case, told) for case, told in sound.items()], width=120))
         blocks += [
             f"{size} {case}, {name} failed: {program['failed']}"
@@ -149,6 +167,18 @@ def _lines(size: str, row: Mapping[str, Any]) -> list[dict[str, Cell]]:
         else:
             line |= told
     return lines
+
+
+def _prefix_line(row: Mapping[str, Any]) -> dict[str, Cell]:
+    return {
+        row["size"]: row["phase"],
+        "shared GFLOP": f"{row['shared_flops'] / 1e9:,.1f}",
+        "ordinary": f"{row['ordinary_flops'] / 1e9:,.1f}",
+        "times": f"{row['ordinary_flops'] / row['shared_flops']:.2f}x",
+        "shared s": _seconds(row["shared"]),
+        "ordinary s": _seconds(row["ordinary"]),
+        "ratio": f"{row['ratio']:.2f}x",
+    }
 
 
 def _cost(case: str, measured: Mapping[str, Any]) -> dict[str, Cell]:

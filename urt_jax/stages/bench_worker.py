@@ -13,6 +13,7 @@ import jax
 
 from urt_jax.models.vlm import abstract_params
 from urt_jax.planning.cases import CASES, Setting
+from urt_jax.planning.prefix import PrefixCase
 from urt_jax.planning.probes import peak_memory, probe_machine
 from urt_jax.planning.workloads import workload
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
@@ -32,7 +33,7 @@ def main(path: str, asked: TextIO, answers: TextIO) -> None:
     work = workload(spec["size"])
     before = peak_memory()
     setting = Setting(work, make_mesh(**spec["mesh"]), dtype, spec["remat"], spec["seed"])
-    case = CASES[spec["case"]](setting)
+    case = {**CASES, "prefix": PrefixCase}[spec["case"]](setting)
     started = time.perf_counter()
     case.repeat()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(work.config)))
