@@ -5,6 +5,7 @@ import pytest
 
 from urt_jax.rewards import (
     accuracy_reward,
+    brevity_rewards,
     combine,
     consistency_reward,
     format_reward,
@@ -129,3 +130,15 @@ def test_combine_errors_name_what_differs():
         combine({"format": one}, {"accuracy": 1.0})
     with pytest.raises(ValueError, match=r"differ in shape: \{'format': \(1, 2\), 'accuracy': \(2, 2\)\}"):
         combine({"format": one, "accuracy": np.zeros((2, 2))}, {"format": 1.0, "accuracy": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "right", "rewards"),
+    [
+        ([10, 20, 15], [True, True, True], [0.5, -0.5, 0.0]),
+        ([10, 20, 15], [True, False, True], [0.0, 0.0, 0.0]),
+        ([7, 7], [True, True], [0.0, 0.0]),
+    ],
+)
+def test_brevity_counts_once_a_group_is_all_right(tokens: list[int], right: list[bool], rewards: list[float]) -> None:
+    assert brevity_rewards(tokens, right) == rewards

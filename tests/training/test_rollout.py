@@ -73,6 +73,12 @@ def test_lengths_and_a_users_own_rewards_are_parts_too() -> None:
     np.testing.assert_array_equal(parts["shown"], [[0, np.nan], [1, 1]])
 
 
+def test_shorter_is_better_in_groups_that_are_all_right_alone() -> None:
+    scoring = Scoring(brevity=True)
+    parts = score_texts([GOOD, GOOD, GOOD, "hm"], [4, 8, 4, 2], [QUESTIONS[0], QUESTIONS[0]], scoring)
+    np.testing.assert_array_equal(parts["brevity"], [[0.5, -0.5], [0, 0]])
+
+
 def test_an_error_in_a_users_reward_is_not_passed_over() -> None:
     scoring = Scoring(user=(UserReward("broken", lambda **given: 1 / 0),))
     with pytest.raises(RewardError, match="reward 'broken' on record a raised ZeroDivisionError"):

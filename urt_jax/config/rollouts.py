@@ -30,12 +30,17 @@ class RewardWeights:
     overlong: float = knob(0.0, at_least=0)  # down to -1 near the longest response (arXiv 2503.14476); 0 = not counted
     overlong_longest: int | None = knob(None, at_least=1)  # tokens at which it is -1; None = lengths.max_new_tokens
     overlong_cache: int = knob(32, at_least=1)  # tokens before that over which it falls from 0
+    brevity: float = knob(0.0, at_least=0)  # 0.5 to -0.5, shortest to longest of a group that is all right; 0 = off
     user: tuple[UserReward, ...] = ()
 
     def parts(self) -> dict[str, float]:
         """Return the weight of every part that a run has, by name."""
         parts = {"format": self.format, "accuracy": self.accuracy, "consistency": self.consistency}
-        extra = {"swap_consistency": self.swap_consistency, "overlong": self.overlong}
+        extra = {
+            "swap_consistency": self.swap_consistency,
+            "overlong": self.overlong,
+            "brevity": self.brevity,
+        }
         parts |= {name: weight for name, weight in extra.items() if weight}
         return parts | {reward.name: reward.weight for reward in self.user}
 
@@ -43,7 +48,7 @@ class RewardWeights:
         """Yield what is wrong between the knobs."""
         if not any(self.parts().values()):
             yield "format", "every reward has weight 0; nothing would be learnt"
-        taken = {"format", "accuracy", "consistency", "swap_consistency", "overlong"}
+        taken = {"format", "accuracy", "consistency", "swap_consistency", "overlong", "brevity"}
         for number, reward in enumerate(self.user):
             key = f"user[{number}].function"
             module, _, name = reward.function.partition(":")

@@ -4,6 +4,7 @@ from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.user import RewardError, UserReward, load_reward
 from urt_jax.rewards.verifiable import (
     accuracy_reward,
+    brevity_rewards,
     combine,
     consistency_reward,
     format_reward,
@@ -17,6 +18,7 @@ __all__ = [
     "UserReward",
     "Verdict",
     "accuracy_reward",
+    "brevity_rewards",
     "combine",
     "consistency_reward",
     "format_reward",

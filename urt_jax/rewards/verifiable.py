@@ -1,6 +1,6 @@
 """Rewards that a rule can check: form, answer, length, and whether the answer follows from the written scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -67,6 +67,18 @@ def overlong_reward(tokens: int, *, longest: int, cache: int) -> float:
     if not 1 <= cache <= longest:
         raise ValueError(f"cache is {cache} tokens, longest is {longest}: give a cache from 1 to {longest}")
     return 0.0 - min(max(tokens - (longest - cache), 0) / cache, 1.0)
+
+
+def brevity_rewards(tokens: Sequence[int], right: Sequence[bool]) -> list[float]:
+    """Return the reward of each length of a group: from 0.5 for the shortest down to -0.5 for the longest response.
+
+    The length reward of Kimi k1.5 (arXiv 2501.12599, section 2.3.3), but only where every response is right: a group
+    that still errs, like one of equal lengths, gets 0, so that length is looked at once answers are settled.
+    """
+    shortest, longest = min(tokens), max(tokens)
+    if not all(right) or shortest == longest:
+        return [0.0] * len(tokens)
+    return [0.5 - (count - shortest) / (longest - shortest) for count in tokens]
 
 
 def combine(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:

@@ -50,7 +50,7 @@ def open_scoring(config: GrpoConfig) -> Scoring:
     except RewardError as error:
         raise BadInputError(f"config.rewards.user: {error}") from error
     overlong = (longest, rewards.overlong_cache) if rewards.overlong else None
-    return Scoring(rewards.swap_consistency > 0, overlong, user)
+    return Scoring(rewards.swap_consistency > 0, overlong, rewards.brevity > 0, user)
 
 
 def open_feed(config: GrpoConfig, processor: Processor) -> QuestionFeed:

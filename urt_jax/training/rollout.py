@@ -10,7 +10,14 @@ from urt_jax.data.examples import Example
 from urt_jax.generation.sampler import Samples
 from urt_jax.losses.advantages import group_advantages
 from urt_jax.rewards.user import UserReward
-from urt_jax.rewards.verifiable import accuracy_reward, combine, consistency_reward, format_reward, overlong_reward
+from urt_jax.rewards.verifiable import (
+    accuracy_reward,
+    brevity_rewards,
+    combine,
+    consistency_reward,
+    format_reward,
+    overlong_reward,
+)
 from urt_jax.rewards.votes import swap_consistency
 from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, PromptedRows, Rollout
@@ -22,6 +29,7 @@ class Scoring:
 
     twins: bool = False  # questions 2n and 2n + 1 are one pair in both orders: compare their verdicts
     overlong: tuple[int, int] | None = None  # (longest, cache) in tokens of the soft over-long penalty
+    brevity: bool = False  # in groups that are all right, shorter is better
     user: tuple[UserReward, ...] = ()
 
 
@@ -30,7 +38,8 @@ def score_texts(
 ) -> dict[str, np.ndarray]:
     """Return every reward part ``float32 [Q, R]`` of question-major texts of these lengths in tokens, NaN = missing.
 
-    ``swap_consistency`` and ``overlong`` are there where ``scoring`` asks for them, a user's rewards under their names.
+    ``swap_consistency``, ``overlong`` and ``brevity`` are there where ``scoring`` asks for them, a user's rewards under
+    their names.
 
     Raises:
         RewardError: a user's reward failed, or gave no number.
@@ -50,6 +59,10 @@ def score_texts(
     if scoring.overlong is not None:
         longest, cache = scoring.overlong
         parts["overlong"] = [overlong_reward(int(length), longest=longest, cache=cache) for length in lengths]
+    if scoring.brevity:
+        right = [score == 1 for score in parts["accuracy"]]
+        groups_of = [slice(start, start + responses) for start in range(0, len(texts), responses)]
+        parts["brevity"] = [score for group in groups_of for score in brevity_rewards(lengths[group], right[group])]
     for reward in scoring.user:
         parts[reward.name] = [reward.score(text=t, solution=str(q.solution), example=q) for t, q in shown]
     return {name: np.array(part, np.float32).reshape(-1, responses) for name, part in parts.items()}
