@@ -1,0 +1,101 @@
+"""The tiny model's whole programs on any mesh: an SFT step, a GRPO step, and samples, on rows that divide."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, make_chat, need, tiny_params
+from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
+from urt_jax.generation.sampler import Sampler, Samples, Sampling
+from urt_jax.sharding.mesh import make_mesh
+from urt_jax.sharding.placement import place_rows, place_state
+from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
+from urt_jax.training.rollout import make_grpo_batch
+from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.types import Batch
+
+MESHES = {
+    "data=8": {"data": 8},
+    "fsdp=8": {"data": 1, "fsdp": 8},
+    "data=2 fsdp=2 tensor=2": {"data": 2, "fsdp": 2, "tensor": 2},
+}
+QUESTIONS, RESPONSES, TOKENS, SLOTS, FRAMES = 8, 2, 16, 8, 8
+CHATS = tuple(make_chat(i, text=3 + i % 6, pictures=[(1, 1 + i % 2)]) for i in range(QUESTIONS))
+BUCKET = need(CHATS, tokens=TOKENS, frames=FRAMES, patches=16)
+MOMENTUM = optax.sgd(0.1, momentum=0.9)  # its state after the first step is the gradient
+LOSS = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1, entropy_coef=0.01)
+
+
+class Stepped(NamedTuple):
+    """What a step from the fresh state gave."""
+
+    params: Any
+    gradient: Any
+    figures: dict[str, np.ndarray]
+
+
+@cache
+def mesh_of(name: str) -> Mesh:
+    return make_mesh(**MESHES[name]) if name in MESHES else one_device()
+
+
+@cache
+def sft_rows() -> Batch:
+    rng = np.random.default_rng(5)
+    answers = [[*map(int, rng.integers(WORDS.start, WORDS.stop, i % 4)), EOS] for i in range(QUESTIONS)]
+    return batch_of(CHATS, answers, tokens=TOKENS, frames=FRAMES, patches=16)
+
+
+@cache
+def grpo_rows() -> GrpoBatch:
+    """Return random responses of all lengths with old and reference log-probabilities near the policy's own."""
+    rng, rows = np.random.default_rng(3), QUESTIONS * RESPONSES
+    lengths = 1 + rng.permutation(rows) % SLOTS
+    mask = np.arange(SLOTS)[None] < lengths[:, None]
+    tokens = rng.integers(WORDS.start, WORDS.stop, (rows, SLOTS))
+    tokens[np.arange(rows), lengths - 1] = EOS
+    prompts = batch_of(CHATS, left=True, tokens=TOKENS, frames=FRAMES, patches=16)
+    positions = np.array([chat.next_position for chat in CHATS], np.int32)
+    tokens = np.where(mask, tokens, PAD).astype(np.int32)
+    logp = np.zeros(mask.shape, np.float32)
+    drawn = Samples(prompts, positions, tokens, mask, logp, np.ones(rows, bool), ("",) * rows)
+    advantage = rng.standard_normal(rows).astype(np.float32)
+    batch = make_grpo_batch(drawn, advantage, temperature=TEMPERATURE)
+    score = compile_score_step(MODEL)
+    logp = np.asarray(score(tiny_params(), batch.rows, np.float32(TEMPERATURE), SUPPRESSED).logp_BU)
+    near = [logp + 0.1 * rng.standard_normal(logp.shape).astype(np.float32) for _ in range(3)]
+    return batch._replace(old_logp_BU=near[0], ref_logp_BU=near[1], sampler_logp_BU=near[2])
+
+
+def _stepped(state: Any, figures: dict[str, Any]) -> Stepped:
+    gradient = state.opt_state[0].trace
+    return Stepped(*jax.device_get((state.params, gradient, figures)))
+
+
+@cache
+def sft(name: str) -> Stepped:
+    mesh = mesh_of(name)
+    state = fresh_state(MOMENTUM, mesh)
+    step = compile_sft_step(MODEL, MOMENTUM, state, mesh)
+    return _stepped(*step(state, place_rows(mesh, sft_rows())))
+
+
+@cache
+def grpo(name: str) -> Stepped:
+    mesh = mesh_of(name)
+    state = fresh_state(MOMENTUM, mesh)
+    step = compile_grpo_step(MODEL, MOMENTUM, state, mesh, LOSS, first_update=False)
+    return _stepped(*step(state, place_rows(mesh, grpo_rows()), SUPPRESSED))
+
+
+@cache
+def samples(name: str) -> Samples:
+    params = place_state(mesh_of(name), tiny_params())
+    hot, ids = Sampling(SLOTS, temperature=5.0), [f"q{i}" for i in range(QUESTIONS)]
+    return Sampler(MODEL, PROCESSOR).sample(
+        params, CHATS, ids, bucket=BUCKET, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0
+    )
