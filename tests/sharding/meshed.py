@@ -1,11 +1,13 @@
 """The tiny model's whole programs on any mesh: an SFT step, a GRPO step, and samples, on rows that divide."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
+import pytest
 from jax.sharding import Mesh
 
 from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, make_chat, need, tiny_params
@@ -22,12 +24,21 @@ MESHES = {
     "data=8": {"data": 8},
     "fsdp=8": {"data": 1, "fsdp": 8},
     "data=2 fsdp=2 tensor=2": {"data": 2, "fsdp": 2, "tensor": 2},
+    "data=2 sequence=4": {"data": 2, "sequence": 4},
+    "fsdp=2 sequence=4": {"data": 1, "fsdp": 2, "sequence": 4},
+    "fsdp=2 sequence=2 tensor=2": {"data": 1, "fsdp": 2, "sequence": 2, "tensor": 2},
 }
 QUESTIONS, RESPONSES, TOKENS, SLOTS, FRAMES = 8, 2, 16, 8, 8
+FAST = ("one device", "data=2 fsdp=2 tensor=2", "data=2 sequence=4")
 CHATS = tuple(make_chat(i, text=3 + i % 6, pictures=[(1, 1 + i % 2)]) for i in range(QUESTIONS))
 BUCKET = need(CHATS, tokens=TOKENS, frames=FRAMES, patches=16)
 MOMENTUM = optax.sgd(0.1, momentum=0.9)  # its state after the first step is the gradient
 LOSS = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1, entropy_coef=0.01)
+
+
+def some_slow(names: Iterable[str]) -> list[Any]:
+    """Return parameters of a test, of which all but a few meshes are slow."""
+    return [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in names]
 
 
 class Stepped(NamedTuple):
@@ -84,18 +95,31 @@ def sft(name: str) -> Stepped:
     return _stepped(*step(state, place_rows(mesh, sft_rows())))
 
 
+def grpo_arguments(name: str) -> tuple[Any, ...]:
+    """Return the fresh state, the batch and the suppressed tokens on a mesh."""
+    mesh = mesh_of(name)
+    return fresh_state(MOMENTUM, mesh), place_rows(mesh, grpo_rows()), SUPPRESSED
+
+
+@cache
+def compiled_grpo(name: str) -> Any:
+    arguments, model = grpo_arguments(name), MODEL
+    step = compile_grpo_step(model, MOMENTUM, arguments[0], mesh_of(name), LOSS, first_update=False)
+    return step.lower(*arguments).compile()
+
+
 @cache
 def grpo(name: str) -> Stepped:
-    mesh = mesh_of(name)
-    state = fresh_state(MOMENTUM, mesh)
-    step = compile_grpo_step(MODEL, MOMENTUM, state, mesh, LOSS, first_update=False)
-    return _stepped(*step(state, place_rows(mesh, grpo_rows()), SUPPRESSED))
+    return _stepped(*compiled_grpo(name)(*grpo_arguments(name)))
+
+
+def sample(sampler: Sampler, name: str) -> Samples:
+    """Sample nearly uniform tokens from the tiny model on a mesh."""
+    params = place_state(mesh_of(name), tiny_params())
+    hot, ids = Sampling(SLOTS, temperature=5.0), [f"q{i}" for i in range(QUESTIONS)]
+    return sampler.sample(params, CHATS, ids, bucket=BUCKET, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0)
 
 
 @cache
 def samples(name: str) -> Samples:
-    params = place_state(mesh_of(name), tiny_params())
-    hot, ids = Sampling(SLOTS, temperature=5.0), [f"q{i}" for i in range(QUESTIONS)]
-    return Sampler(MODEL, PROCESSOR).sample(
-        params, CHATS, ids, bucket=BUCKET, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0
-    )
+    return sample(Sampler(MODEL, PROCESSOR), name)

@@ -9,12 +9,18 @@ from urt_jax.sharding.mesh import make_mesh
 
 @pytest.mark.parametrize(
     ("given", "sizes"),
-    [((-1, 1, 1), (8, 1, 1)), ((1, -1, 2), (1, 4, 2)), ((2, 2, 2), (2, 2, 2)), ((8, 1, 1), (8, 1, 1))],
+    [
+        ((-1, 1, 1), (8, 1, 1, 1)),
+        ((1, -1, 2), (1, 4, 1, 2)),
+        ((2, 2, 2), (2, 2, 1, 2)),
+        ((8, 1, 1), (8, 1, 1, 1)),
+        ((-1, 1, 1, 4), (2, 1, 4, 1)),
+    ],
 )
-def test_sizes(given: tuple[int, int, int], sizes: tuple[int, int, int]) -> None:
+def test_sizes(given: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     mesh = make_mesh(*given)
     assert tuple(mesh.shape.values()) == sizes
-    assert mesh.axis_names == ("data", "fsdp", "tensor")
+    assert mesh.axis_names == ("data", "fsdp", "sequence", "tensor")
     assert set(mesh.axis_types) == {AxisType.Auto}
 
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from urt_jax.sharding.mesh import make_mesh
-from urt_jax.sharding.rules import batch_sharding, shardings_for, spec_for
+from urt_jax.sharding.rules import mesh_axes, shardings_for, spec_for
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +68,28 @@ def test_a_sharded_product_equals_the_plain_one(mesh: jax.sharding.Mesh) -> None
         return jnp.tanh(x @ params["up"]["kernel"]) @ params["down"]["kernel"]
 
     shardings = shardings_for(params, mesh)
-    step = jax.jit(block, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=batch_sharding(mesh))
+    rows = NamedSharding(mesh, P("fsdp"))
+    step = jax.jit(block, in_shardings=(shardings, rows), out_shardings=rows)
     placed = jax.device_put(params, shardings)
     assert placed["up"]["kernel"].addressable_shards[0].data.shape == (2, 8)
     np.testing.assert_allclose(step(placed, x), block(params, x), rtol=1e-5)
 
 
-def test_batch_rows_lie_on_data_and_fsdp(mesh: jax.sharding.Mesh) -> None:
-    assert batch_sharding(mesh).spec == P(("data", "fsdp"))
-    assert batch_sharding(mesh, axis=1).spec == P(None, ("data", "fsdp"))
+@pytest.mark.parametrize(
+    ("name", "size", "axes"),
+    [
+        ("rows", 8, ("data", "fsdp")),
+        ("rows", 6, ()),  # 4 devices do not divide 6
+        ("rows", 0, ()),
+        ("frames", 8, ("data", "fsdp", "sequence")),
+        ("frames", 4, ("data", "fsdp")),
+        ("tokens", 6, ("sequence",)),
+        ("heads", 2, ()),  # an axis of one device is none
+        ("width", 4, ("fsdp", "sequence")),
+        ("width", 6, ("fsdp",)),
+        ("vocabulary", 5, ()),
+        (None, 8, ()),
+    ],
+)
+def test_the_first_entry_that_divides_is_taken(name: str, size: int, axes: tuple[str, ...]) -> None:
+    assert mesh_axes(name, size, make_mesh(data=2, fsdp=2, sequence=2)) == axes

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.sharding.meshed import MESHES, Stepped, grpo, samples, sft
+from tests.sharding.meshed import MESHES, Stepped, grpo, samples, sft, some_slow
+from urt_jax.generation.sampler import Samples
 
 
 def assert_close(found: Any, wanted: Any) -> None:
@@ -27,19 +28,22 @@ def assert_equal_steps(found: Stepped, alone: Stepped) -> None:
         np.testing.assert_allclose(found.figures[name], figure, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", some_slow(MESHES))
 def test_an_sft_step(name: str) -> None:
     assert_equal_steps(sft(name), sft("one device"))
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", some_slow(MESHES))
 def test_a_grpo_step(name: str) -> None:
     assert_equal_steps(grpo(name), grpo("one device"))
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", some_slow(MESHES))
 def test_the_sampler(name: str) -> None:
-    found, alone = samples(name), samples("one device")
+    assert_equal_samples(samples(name), samples("one device"))
+
+
+def assert_equal_samples(found: Samples, alone: Samples) -> None:
     assert len(set(alone.texts)) > 8
     np.testing.assert_array_equal(found.tokens_BU, alone.tokens_BU)
     np.testing.assert_array_equal(found.ended_B, alone.ended_B)

@@ -1,4 +1,4 @@
-"""The training steps: hand values, what moves and what does not, and the same on every mesh."""
+"""The training steps: hand values, what moves and what does not. ``tests/sharding`` has them on meshes."""
 
 from typing import Any
 
@@ -27,7 +27,6 @@ from urt_jax.training import steps
 from urt_jax.training.state import TrainState
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 ADVANTAGE = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
 
 
@@ -105,25 +104,6 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_step(bad: str, siz
 
 def test_a_sound_update_is_not_counted(sft_plain: tuple[Any, dict[str, Any]]) -> None:
     assert float(sft_plain[1]["skipped_updates"]) == 0
-
-
-@pytest.mark.parametrize("sizes", MESHES, ids=str)
-def test_sft_on_eight_devices_is_that_on_one(
-    sizes: tuple[int, int, int], sft_plain: tuple[Any, dict[str, Any]]
-) -> None:
-    state, figures = run_sft(sft_batch(), make_mesh(*sizes))
-    assert_close(jax.device_get(state.params), jax.device_get(sft_plain[0].params))
-    assert_close(jax.device_get(figures), jax.device_get(sft_plain[1]))
-
-
-@pytest.mark.parametrize("sizes", MESHES, ids=str)
-def test_grpo_on_eight_devices_is_that_on_one(
-    sizes: tuple[int, int, int], grpo_plain: tuple[Any, dict[str, Any]]
-) -> None:
-    state, figures = run_grpo(grpo_batch(ADVANTAGE), make_mesh(*sizes))
-    assert_close(jax.device_get(state.params), jax.device_get(grpo_plain[0].params))
-    # The sampler's gap is a difference of equal numbers of size 10, so float32 leaves some 1e-6 of it.
-    assert_close(jax.device_get(figures), jax.device_get(grpo_plain[1]), atol=1e-5)
 
 
 def test_grpo_figures_of_a_first_update(grpo_plain: tuple[Any, dict[str, Any]]) -> None:

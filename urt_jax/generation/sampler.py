@@ -147,6 +147,7 @@ class Sampler:
             asked=with_mesh(self._prefill, mesh)(
                 params, place(prompts), place(positions), penalised=sampling.repetition_penalty != 1
             ),
+            mesh=mesh,
             rows=(question_B, index.astype(np.uint32)),
             settings=_rows(sampling, rows),
             vocabulary=self._stopping_at(sampling.stop),
@@ -168,7 +169,8 @@ class Sampler:
         """Decode the responses of one lane; return the ``Completions`` on the host."""
         plan, first = job.plan, lane * job.plan.all_responses
         mine = slice(first, first + plan.all_responses)
-        asked, draws, state = self._begin(
+        begin, further = with_mesh(self._begin, job.mesh), with_mesh(self._advance, job.mesh)
+        asked, draws, state = begin(
             job.asked,
             jnp.int32(lane * plan.questions),
             *job.key,
@@ -183,7 +185,7 @@ class Sampler:
         done, until, more = np.zeros(plan.all_responses, bool), 0, True
         while more:
             until += every
-            state, out, more = self._advance(
+            state, out, more = further(
                 job.params, asked, draws, settings, job.vocabulary, state, jnp.int32(until), plan=plan
             )
             tokens, mask, logp, ended, steps = map(np.asarray, out)
@@ -212,6 +214,7 @@ class _Job:
 
     params: Any
     asked: Asked
+    mesh: Mesh | None
     rows: tuple[np.ndarray, np.ndarray]  # question number and response number of each response
     settings: SamplingSettings
     vocabulary: Vocabulary

@@ -12,12 +12,12 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from urt_jax.models.config import DecoderConfig
-from urt_jax.models.kv_cache import Cache, KeyValues, write_token
+from urt_jax.models.kv_cache import Cache, KeyValues, split_cache, write_token
 from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
 from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.ops.attention import attend, attend_group, attend_with_prefix
 from urt_jax.ops.rope import mrope_angles, rotate
-from urt_jax.sharding.activations import split_rows
+from urt_jax.sharding.activations import gather_tokens, split_tokens
 
 
 class Injection(NamedTuple):
@@ -57,6 +57,7 @@ class Attention(nn.Module):
     ) -> tuple[Array, KeyValues]:
         """Return the output and the keys and values, ready to be a prompt cache."""
         query, key, value = self.project(x, angles)
+        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
         seen = attend(query, key, value, mask)
         return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
 
@@ -70,6 +71,7 @@ class Attention(nn.Module):
     ) -> Array:
         """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
         query, key, value = self.project(x, angles)
+        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
         seen = attend_with_prefix(query, key, value, *prompt, prompt_mask, own_mask)
         return self.o(seen.reshape(*x.shape[:2], -1))
 
@@ -196,16 +198,16 @@ class Decoder(nn.Module):
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
         """Return normed hidden states, and with ``keep_cache`` the keys and values of every position."""
-        angles = self._angles(positions_3BT)
+        angles, mask_BTT = self._angles(positions_3BT), split_tokens(mask_BTT)
 
         def body(x: Array, params: Any, index: Array) -> tuple[Array, Any]:
-            x, cache = self.layer.apply({"params": params}, split_rows(x), angles, mask_BTT)
+            x, cache = self.layer.apply({"params": params}, split_tokens(x), angles, mask_BTT)
             x = x if injection is None else inject(x, injection, index)
-            return x, cache if keep_cache else None
+            return x, split_cache(cache, "tokens") if keep_cache else None  # type: ignore[arg-type]
 
         counted = jnp.arange(self.config.layers)
         x_BTD, caches = scan_layers(body, x_BTD, self.layers, counted, remat=self.remat, unroll=self.unroll)
-        return self.norm(split_rows(x_BTD)), caches
+        return self.norm(split_tokens(x_BTD)), caches
 
     def with_responses(
         self,
@@ -221,9 +223,10 @@ class Decoder(nn.Module):
         pictures, so only they get an ``injection``.
         """
         angles = (self._angles(positions[0]), self._angles(positions[1]))
+        masks = (split_tokens(masks[0]), masks[1], split_tokens(masks[2]))
 
         def body(carry: tuple[Array, Array], params: Any, index: Array) -> tuple[Any, None]:
-            carry = (split_rows(carry[0]), split_rows(carry[1]))
+            carry = (split_tokens(carry[0]), split_tokens(carry[1]))
             prompts, rows = self.layer.apply(
                 {"params": params}, *carry, angles, masks, method=DecoderLayer.with_responses
             )
@@ -231,7 +234,7 @@ class Decoder(nn.Module):
 
         counted, both = jnp.arange(self.config.layers), (x_QSD, x_BUD)
         both, _ = scan_layers(body, both, self.layers, counted, remat=self.remat, unroll=self.unroll)
-        return self.norm(split_rows(both[0])), self.norm(split_rows(both[1]))
+        return self.norm(split_tokens(both[0])), self.norm(split_tokens(both[1]))
 
     def decode(
         self,

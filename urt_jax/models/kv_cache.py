@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from urt_jax.sharding.activations import pinned
 from urt_jax.types import Array
 
 
@@ -32,14 +33,23 @@ def map_layers(call: Any, cache: Cache) -> Cache:
     return call(cache) if isinstance(cache, KeyValues) else tuple(call(layer) for layer in cache)
 
 
+def split_cache(cache: KeyValues, slots: str | None = None) -> KeyValues:
+    """Keep one record on the mesh by the table of rules: rows and key heads, and its slots where they have a name."""
+    stacked = (None,) * (cache.key.ndim - 4)
+    return KeyValues(
+        pinned(cache.key, *stacked, "rows", "heads", None, slots), pinned(cache.value, *stacked, "rows", "heads", slots)
+    )
+
+
 def init_cache(
     *, layers: int, rows: int, kv_heads: int, slots: int, head_width: int, dtype: jnp.dtype | type, stacked: bool = True
 ) -> Cache:
-    """Allocate an empty cache of ``slots`` tokens a row."""
+    """Allocate an empty cache of ``slots`` tokens a row, split over a mesh by rows and heads."""
 
     def empty(*leading: int) -> KeyValues:
         shape = (*leading, rows, kv_heads)
-        return KeyValues(jnp.zeros((*shape, head_width, slots), dtype), jnp.zeros((*shape, slots, head_width), dtype))
+        zeros = (jnp.zeros((*shape, head_width, slots), dtype), jnp.zeros((*shape, slots, head_width), dtype))
+        return split_cache(KeyValues(*zeros))
 
     return empty(layers) if stacked else tuple(empty() for _ in range(layers))
 

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from urt_jax.sharding.activations import token_parts
+
 DType = jnp.dtype | type
 ADAPTER_LEAVES = ("lora_a", "lora_b", "lora_scale")  # [D, r], [r, F] and alpha / r; stacked where the kernel is
 
@@ -13,7 +15,8 @@ ADAPTER_LEAVES = ("lora_a", "lora_b", "lora_scale")  # [D, r], [r, F] and alpha 
 class Linear(nn.Module):
     """``x @ kernel (+ bias)`` over the last axis, plus an adapter's share where its leaves stand beside the kernel.
 
-    Leading axes are flattened around the product (twice as fast backward on CPU), which accumulates in float32.
+    Leading axes are flattened around the product (twice as fast backward on CPU), which accumulates in float32; not
+    where a mesh splits the tokens of a row, whose parts do not lie in one piece among those of other rows.
     """
 
     features: int
@@ -26,16 +29,16 @@ class Linear(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features), jnp.dtype(self.param_dtype)
         )
-        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        flat = (x if token_parts() > 1 else x.reshape(-1, x.shape[-1])).astype(self.dtype)
         y = jnp.dot(flat, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.dtype(self.param_dtype))
-            y = y + bias.astype(jnp.float32)[None]
+            y = y + jnp.broadcast_to(bias.astype(jnp.float32), y.shape)
         if self.has_variable("params", "lora_a"):
             y = y + self._adapted(flat)
         return y.astype(self.dtype).reshape(*x.shape[:-1], self.features)
 
-    def _adapted(self, flat: Float[Array, "X D"]) -> Float[Array, "X F"]:
+    def _adapted(self, flat: Float[Array, "*X D"]) -> Float[Array, "*X F"]:
         """Return ``scale * (x @ A) @ B`` (LoRA, arXiv 2106.09685, equation 3); both products accumulate in float32."""
         leaves: list[Array] = [self.get_variable("params", name) for name in ADAPTER_LEAVES]
         lora_a, lora_b, scale = leaves

@@ -21,29 +21,31 @@ def attend(
     rows, length, heads, width = query_BTNH.shape
     kv_heads = key_BSKH.shape[2]
     groups = heads // kv_heads
-    # The G queries of a key head stand below each other, so that each key head is one plain product: X = G * T. Two
-    # times faster on CPU than repeating the keys or a 5-D product, and the keys are stored once.
+    # The G queries of a key head stand below each other, so that each key head is one plain product: X = T * G. Two
+    # times faster on CPU than repeating the keys or a 5-D product, and the keys are stored once. Tokens come first,
+    # so that a mesh that splits them splits X.
     query_BKXH = _by_key_head(query_BTNH, kv_heads)
     key_BKSH, value_BKSH = key_BSKH.swapaxes(1, 2), value_BSKH.swapaxes(1, 2)
     scores = jnp.einsum("BKXH,BKSH->BKXS", query_BKXH, key_BKSH, preferred_element_type=jnp.float32) * width**-0.5
-    scores = scores.reshape(rows, kv_heads, groups, length, -1)
-    weights = jax.nn.softmax(scores + jnp.where(mask_BTS, 0.0, MASKED)[:, None, None], axis=-1).astype(value_BSKH.dtype)
-    weights_BKXS = weights.reshape(rows, kv_heads, groups * length, -1)
+    scores = scores.reshape(rows, kv_heads, length, groups, -1)
+    hidden = jnp.where(mask_BTS, 0.0, MASKED)[:, None, :, None]
+    weights = jax.nn.softmax(scores + hidden, axis=-1).astype(value_BSKH.dtype)
+    weights_BKXS = weights.reshape(rows, kv_heads, length * groups, -1)
     return _by_query_head(jnp.einsum("BKXS,BKSH->BKXH", weights_BKXS, value_BKSH), groups)
 
 
 def _by_key_head(query_BTNH: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K X H"]:
-    """Put the G queries of each key head below each other, ``X = G * T``."""
+    """Put the G queries of each key head below each other, ``X = T * G``."""
     rows, length, heads, width = query_BTNH.shape
     groups = heads // kv_heads
-    folded = query_BTNH.reshape(rows, length, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
-    return folded.reshape(rows, kv_heads, groups * length, width)
+    folded = query_BTNH.reshape(rows, length, kv_heads, groups, width).swapaxes(1, 2)
+    return folded.reshape(rows, kv_heads, length * groups, width)
 
 
 def _by_query_head(seen_BKXH: Float[Array, "B K X H"], groups: int) -> Float[Array, "B T N H"]:
     """Undo ``_by_key_head``."""
     rows, kv_heads, folded, width = seen_BKXH.shape
-    seen = seen_BKXH.reshape(rows, kv_heads, groups, folded // groups, width).transpose(0, 3, 1, 2, 4)
+    seen = seen_BKXH.reshape(rows, kv_heads, folded // groups, groups, width).swapaxes(1, 2)
     return seen.reshape(rows, folded // groups, kv_heads * groups, width)
 
 
@@ -72,20 +74,20 @@ def attend_with_prefix(
     def scores(equation: str, query: Array, key: Array) -> Array:
         return jnp.einsum(equation, query, key, preferred_element_type=jnp.float32) * width**-0.5
 
-    def to_rows(x: Array) -> Array:  # [Q, K, R*G*U, .] -> [B, K, G*U, .]
-        x = x.reshape(questions, kv_heads, responses, groups * length, -1).swapaxes(1, 2)
-        return x.reshape(rows, kv_heads, groups * length, -1)
+    def to_rows(x: Array) -> Array:  # [Q, K, U*R*G, .] -> [B, K, U*G, .]
+        x = x.reshape(questions, kv_heads, length, responses, groups, -1).transpose(0, 3, 1, 2, 4, 5)
+        return x.reshape(rows, kv_heads, length * groups, -1)
 
     def to_prompt(x: Array) -> Array:  # the inverse
-        x = x.reshape(questions, responses, kv_heads, groups * length, -1).swapaxes(1, 2)
-        return x.reshape(questions, kv_heads, responses * groups * length, -1)
+        x = x.reshape(questions, responses, kv_heads, length, groups, -1).transpose(0, 2, 3, 1, 4, 5)
+        return x.reshape(questions, kv_heads, length * responses * groups, -1)
 
     # One plain product a key head: over all responses of a question for the prompt, over one response for its own.
     query = _by_key_head(query_BUNH, kv_heads)
     prompt = scores("QKXH,QKHS->QKXS", to_prompt(query), prompt_key_QKHS)
     prompt = jnp.where(prompt_mask_QS[:, None, None], prompt, MASKED)
-    own = scores("BKXH,BUKH->BKXU", query, key_BUKH).reshape(rows, kv_heads, groups, length, length)
-    own = jnp.where(own_mask_BUU[:, None, None], own, MASKED).reshape(rows, kv_heads, groups * length, length)
+    own = scores("BKXH,BUKH->BKXU", query, key_BUKH).reshape(rows, kv_heads, length, groups, length)
+    own = jnp.where(own_mask_BUU[:, None, :, None], own, MASKED).reshape(rows, kv_heads, length * groups, length)
     # One softmax over both parts, merged by their maxima and sums: the joined scores never exist.
     top = jnp.maximum(to_rows(prompt.max(axis=-1, keepdims=True)), own.max(axis=-1, keepdims=True))
     top = jax.lax.stop_gradient(top)

@@ -39,7 +39,7 @@ class Layout:
 
     def mesh(self) -> AbstractMesh:
         """Return the mesh without devices, for the table of rules."""
-        return AbstractMesh((self.data, self.fsdp, self.tensor), AXES, (AxisType.Auto,) * len(AXES))
+        return AbstractMesh((self.data, self.fsdp, 1, self.tensor), AXES, (AxisType.Auto,) * len(AXES))
 
     def __str__(self) -> str:
         return f"{self.data} x {self.fsdp} x {self.tensor}, {self.at_once} at once"

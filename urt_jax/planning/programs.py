@@ -22,7 +22,7 @@ from urt_jax.planning.roofline import picture_side
 from urt_jax.planning.workloads import Workload
 from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.placement import row_sharding
-from urt_jax.sharding.rules import shardings_for
+from urt_jax.sharding.rules import shardings_for, spec_of
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.state import init_state
@@ -172,7 +172,7 @@ def _decode(given: Given) -> Prepared:
     places = [_placed(tree, _cache_shardings(tree, mesh)) for tree in (asked, state)]
     draws = of((every, rows.new_tokens), jnp.float32)
     arguments = (_params(given), places[0], draws, settings, vocabulary, places[1], of((), jnp.int32))
-    return jax.jit(decode, donate_argnums=5), arguments
+    return jax.jit(with_mesh(decode, mesh), donate_argnums=5), arguments
 
 
 def _vocabulary(given: Given) -> Any:
@@ -192,9 +192,7 @@ def _cache_shardings(tree: Any, mesh: Mesh) -> Any:
     def place(leaf: Any) -> NamedSharding:
         if leaf.ndim != 5:
             return row_sharding(mesh, leaf.shape, 0)
-        rows = row_sharding(mesh, leaf.shape, 1).spec
-        heads = "tensor" if leaf.shape[2] % mesh.shape["tensor"] == 0 else None
-        return NamedSharding(mesh, P(None, rows[1] if len(rows) > 1 else None, heads))
+        return NamedSharding(mesh, spec_of((None, "rows", "heads", None, None), leaf.shape, mesh))
 
     return jax.tree.map(place, tree)
 

@@ -9,8 +9,12 @@ from functools import wraps
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
+
+from urt_jax.sharding.rules import mesh_axes
+from urt_jax.types import Array
 
 
 def with_mesh(program: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
@@ -26,16 +30,43 @@ def with_mesh(program: Callable[..., Any], mesh: Mesh | None) -> Callable[..., A
     return on_mesh
 
 
+def current_mesh() -> AbstractMesh | None:
+    """Return the mesh of the program that is traced; None outside ``with_mesh``, and on a single device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
 def row_parts() -> int:
     """Return over how many devices rows are split; 1 outside ``with_mesh``."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    mesh = current_mesh()
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def token_parts() -> int:
+    """Return over how many devices the tokens of a row are split; 1 outside ``with_mesh``."""
+    mesh = current_mesh()
+    return 1 if mesh is None else mesh.shape["sequence"]
 
 
 def on_one_device() -> bool:
     """Return whether the program has one device, so that a branch in it can part no devices that meet in a sum."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return mesh.empty or mesh.size == 1
+    return current_mesh() is None
+
+
+def pinned(x: jax.Array, *logical: str | None, whole: int | None = None) -> jax.Array:
+    """Keep the first axes of an array where the table of rules has axes of these names, and axis ``whole`` gathered.
+
+    The compiler places the other axes, and those that do not divide. Does nothing on a single device.
+    """
+    mesh = current_mesh()
+    if mesh is None:
+        return x
+    names = (*logical, *(None,) * (x.ndim - len(logical)))
+    axes: list[Any] = [mesh_axes(name, size, mesh) or P.UNCONSTRAINED for name, size in zip(names, x.shape)]
+    if whole is not None:
+        axes[whole] = None
+    free = all(axis is P.UNCONSTRAINED for axis in axes)
+    return x if free else jax.lax.with_sharding_constraint(x, P(*axes))
 
 
 def split_rows(x: jax.Array, axis: int = 0) -> jax.Array:
@@ -43,19 +74,56 @@ def split_rows(x: jax.Array, axis: int = 0) -> jax.Array:
 
     Does nothing outside ``with_mesh``, on a single device, and where the rows cannot be split evenly.
     """
-    parts = row_parts()
-    if parts == 1 or x.shape[axis] % parts:
+    return pinned(x, *(None,) * axis, "rows")
+
+
+def split_tokens(x_BTX: jax.Array) -> jax.Array:
+    """Keep rows split as ``split_rows`` does, and the tokens of each over ``sequence``.
+
+    Raises:
+        ValueError: the tokens cannot be split evenly.
+    """
+    tokens, parts = x_BTX.shape[1], token_parts()
+    if tokens % parts:
+        raise ValueError(
+            f"rows of {tokens} tokens cannot be split over sequence={parts} devices; pad them to a multiple of {parts} "
+            "(of a stage: lengths and buckets), or give the mesh another sequence axis"
+        )
+    return pinned(x_BTX, "rows", "tokens")
+
+
+def gather_tokens(x_BTX: jax.Array, *trailing: str) -> jax.Array:
+    """Gather the tokens of each row, which ``split_tokens`` had split; the rows stay split.
+
+    ``trailing`` names the axes after the tokens. Does nothing where tokens are not split.
+    """
+    return x_BTX if token_parts() == 1 else pinned(x_BTX, "rows", None, *trailing, whole=1)
+
+
+def tokens_as_rows(x_BTX: jax.Array) -> jax.Array:
+    """Return ``[parts * B, T / parts, ...]``: each device's tokens of a row as a row of its own, nothing moved.
+
+    Parts come first, so that the new rows of a device lie together.
+    """
+    rows, tokens, parts = *x_BTX.shape[:2], token_parts()
+    if parts == 1:
+        return x_BTX
+    apart = x_BTX.reshape(rows, parts, tokens // parts, *x_BTX.shape[2:]).swapaxes(0, 1)
+    return pinned(apart, "tokens", "rows").reshape(parts * rows, tokens // parts, *x_BTX.shape[2:])
+
+
+def rows_as_tokens(x: Array) -> jax.Array:
+    """Undo ``tokens_as_rows``."""
+    x, parts = jnp.asarray(x), token_parts()
+    if parts == 1:
         return x
-    free = P.UNCONSTRAINED
-    spec = P(*(("data", "fsdp") if number == axis else free for number in range(x.ndim)))
-    return jax.lax.with_sharding_constraint(x, spec)
+    apart = pinned(x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), "tokens", "rows").swapaxes(0, 1)
+    return apart.reshape(x.shape[0] // parts, parts * x.shape[1], *x.shape[2:])
 
 
 def gather_columns(matrix_VD: jax.Array) -> jax.Array:
-    """Gather the ``fsdp`` axis of an output matrix once, for a loop that goes over it; rows stay split over ``tensor``.
+    """Gather the width of an output matrix once, for a loop that goes over it; its words stay split over ``tensor``.
 
     Does nothing outside ``with_mesh``.
     """
-    if row_parts() == 1:
-        return matrix_VD
-    return jax.lax.with_sharding_constraint(matrix_VD, P(P.UNCONSTRAINED, None))
+    return matrix_VD if row_parts() * token_parts() == 1 else pinned(matrix_VD, whole=1)

@@ -1,4 +1,4 @@
-"""The device mesh: ``data`` (whole copies) x ``fsdp`` (split state) x ``tensor`` (split matrix products)."""
+"""The device mesh: ``data`` (whole copies), ``fsdp`` (state), ``sequence`` (tokens of a row), ``tensor`` (products)."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")  # neighbours along the last axes, which talk most
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """Make the mesh over all devices; an axis of -1 takes what the others leave.
 
     The axes are ``Auto``: the compiler places what no annotation fixes (``jax.make_mesh`` alone defaults to Explicit).
@@ -20,14 +22,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequen
         ValueError: the axes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    sizes = [data, fsdp, tensor]
+    sizes = [data, fsdp, sequence, tensor]
     if -1 in sizes:
         fixed = math.prod(size for size in sizes if size != -1)
         sizes[sizes.index(-1)] = len(devices) // fixed
     if math.prod(sizes) != len(devices) or min(sizes) < 1:
         raise ValueError(
-            f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor} does not fit {len(devices)} devices; "
-            "their product must be the number of devices (-1 for one axis takes the rest)"
+            f"a mesh of data={data} x fsdp={fsdp} x sequence={sequence} x tensor={tensor} does not fit {len(devices)} "
+            "devices; their product must be the number of devices (-1 for one axis takes the rest)"
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 

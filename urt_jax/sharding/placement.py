@@ -8,30 +8,31 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.sharding.rules import batch_sharding, shardings_for
+from urt_jax.sharding.rules import mesh_axes, shardings_for
+from urt_jax.types import VisionInput
 
 
 def place_rows(mesh: Mesh | None, tree: Any) -> Any:
     """Put host arrays on the mesh with their first axis split over the data axes; what does not divide lies whole.
 
-    ``Batch.positions_3BT`` has its rows on the second axis, and scalars have none. Without a mesh everything goes to
-    the default device.
+    ``Batch.positions_3BT`` has its rows on the second axis, frames are split further (``rules.MESH_AXES``), and scalars
+    have no rows. Without a mesh everything goes to the default device.
     """
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        axis = 1 if path and getattr(path[-1], "name", "") == "positions_3BT" else 0
-        return jax.device_put(leaf, row_sharding(mesh, np.shape(leaf), axis))
+        name = getattr(path[-1], "name", "") if path else ""
+        axis, rows = int(name == "positions_3BT"), "frames" if name in VisionInput._fields else "rows"
+        return jax.device_put(leaf, row_sharding(mesh, np.shape(leaf), axis, rows))
 
     return jax.tree_util.tree_map_with_path(put, tree)
 
 
-def row_sharding(mesh: Mesh, shape: tuple[int, ...], axis: int = 0) -> NamedSharding:
-    """Return where an array with rows along ``axis`` lies: split over the data axes, or whole if it does not divide."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    divides = len(shape) > axis and shape[axis] % parts == 0 and shape[axis] > 0
-    return batch_sharding(mesh, axis) if divides else NamedSharding(mesh, P())
+def row_sharding(mesh: Mesh, shape: tuple[int, ...], axis: int = 0, rows: str = "rows") -> NamedSharding:
+    """Return where an array with rows (or frames) along ``axis`` lies: split over the data axes, or whole."""
+    axes = mesh_axes(rows, shape[axis], mesh) if len(shape) > axis else ()
+    return NamedSharding(mesh, P(*(None,) * axis, axes) if axes else P())
 
 
 def place_state(mesh: Mesh, tree: Any) -> Any:

@@ -1,6 +1,8 @@
-"""Which axis of which array lies on which mesh axis, as one short ordered table."""
+"""Which axis of which array lies on which mesh axes: one ordered table, and what the axes of weights are called."""
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,32 +12,57 @@ from jax.sharding import PartitionSpec as P
 
 PyTree = Any
 
-# The first rule whose pattern is found in a parameter's path wins. A spec counts from the *last* axis, so that stacked
-# layers [L, ...] and optimizer moments fall under the rule of the plain parameter. Products are split over `tensor`
-# along their inner width (out of the first matrix, into the second), which needs one sum a block; the other axis lies
-# on `fsdp`. Adapters (lora_a, lora_b) are split along the same widths and whole along their rank. Norms and the biases
-# that are added after that sum lie whole everywhere.
-RULES: tuple[tuple[str, P], ...] = (
-    (r"(^|/)(embedding|head)$", P("tensor", "fsdp")),  # [V, D]
-    (r"(^|/)(o|proj|down|output)/kernel$", P("tensor", "fsdp")),  # [inner, D]
-    (r"(^|/)(o|proj|down|output)/lora_a$", P("tensor", None)),  # [inner, r]
-    (r"(^|/)(o|proj|down|output)/lora_b$", P(None, "fsdp")),  # [r, D]
-    (r"/kernel$", P("fsdp", "tensor")),  # [D, inner]: q k v qkv gate up input patch_embed
-    (r"/lora_a$", P("fsdp", None)),  # [D, r]
-    (r"/lora_b$", P(None, "tensor")),  # [r, inner]
-    (r"(^|/)(q|k|v|qkv|gate|up|input)/bias$", P("tensor")),  # [inner]
-    (r"", P()),
+# Logical axis -> mesh axes. Of the entries of one name the first whose devices divide the axis is taken; without one
+# the axis lies whole. Products are split over `tensor` along their inner width (out of the first matrix, into the
+# second), which needs one sum a block. A row's tokens are split over `sequence`; attention gathers keys and values.
+MESH_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("rows", ("data", "fsdp")),  # of a batch: sequences, responses, caches
+    ("frames", ("data", "fsdp", "sequence")),  # that the tower sees, each alone
+    ("frames", ("data", "fsdp")),
+    ("tokens", ("sequence",)),  # of a row; slots of a prompt's cache
+    ("heads", ("tensor",)),  # of keys and values
+    ("inner", ("tensor",)),  # heads x width, feed-forward
+    ("vocabulary", ("tensor",)),
+    ("width", ("fsdp", "sequence")),  # of the model, in weights and optimizer; activations have it whole
+    ("width", ("fsdp",)),
+)
+
+# What the last axes of a parameter are; the first rule whose pattern is found in its path wins. Counting from the
+# *last* axis puts stacked layers [L, ...] and optimizer moments under the rule of the plain parameter. An adapter's
+# rank (None), norms and the biases that are added after the sum over `tensor` lie whole everywhere.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(^|/)(embedding|head)$", ("vocabulary", "width")),
+    (r"(^|/)(o|proj|down|output)/kernel$", ("inner", "width")),
+    (r"(^|/)(o|proj|down|output)/lora_a$", ("inner", None)),
+    (r"(^|/)(o|proj|down|output)/lora_b$", (None, "width")),
+    (r"/kernel$", ("width", "inner")),  # q k v qkv gate up input patch_embed
+    (r"/lora_a$", ("width", None)),
+    (r"/lora_b$", (None, "inner")),
+    (r"(^|/)(q|k|v|qkv|gate|up|input)/bias$", ("inner",)),
+    (r"", ()),
 )
 
 
+def mesh_axes(logical: str | None, size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """Return the mesh axes, those of one device left out, that an array's axis of this name and size lies on."""
+    for name, axes in MESH_AXES:
+        if name == logical and size and size % math.prod(mesh.shape[axis] for axis in axes) == 0:
+            return tuple(axis for axis in axes if mesh.shape[axis] > 1)
+    return ()
+
+
+def spec_of(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
+    """Return the spec of an array whose axes have these names, None = whole."""
+    found = [mesh_axes(name, size, mesh) for name, size in zip(logical, shape, strict=True)]
+    return P(*(axes[0] if len(axes) == 1 else axes or None for axes in found))
+
+
 def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
-    """Return the spec of one array; mesh axes that do not divide their array axis are dropped."""
-    rule = next(spec for pattern, spec in RULES if re.search(pattern, path))
-    if len(rule) > len(shape):
+    """Return the spec of one parameter, or of its moments."""
+    names = next(names for pattern, names in RULES if re.search(pattern, path))
+    if len(names) > len(shape):
         return P()
-    axes = (None,) * (len(shape) - len(rule)) + tuple(rule)
-    kept = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=True)]
-    return P(*kept)
+    return spec_of((None,) * (len(shape) - len(names)) + names, shape, mesh)
 
 
 def shardings_for(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -46,8 +73,3 @@ def shardings_for(tree: PyTree, mesh: Mesh) -> PyTree:
         return NamedSharding(mesh, spec_for(name, tuple(np.shape(leaf)), mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
-
-
-def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Return the sharding of data whose rows lie along ``axis``: split over ``data`` and ``fsdp`` together."""
-    return NamedSharding(mesh, P(*(None,) * axis, ("data", "fsdp")))

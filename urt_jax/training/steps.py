@@ -14,7 +14,14 @@ from urt_jax.losses.sft import sft_loss
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps, reorder_columns
-from urt_jax.sharding.activations import gather_columns, on_one_device, row_parts
+from urt_jax.sharding.activations import (
+    gather_columns,
+    on_one_device,
+    row_parts,
+    rows_as_tokens,
+    token_parts,
+    tokens_as_rows,
+)
 from urt_jax.training.pieces import gradient_in_pieces, map_pieces
 from urt_jax.training.state import Params, TrainState
 from urt_jax.types import Array, Batch, GroupChange, PromptedRows
@@ -101,16 +108,16 @@ def score_completions(
     before = jnp.concatenate([last_BD[:, None], hidden_BUD[:, :-1]], axis=1)
     head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
     logp, entropy = chosen_logps(
-        before,
+        tokens_as_rows(before),
         head,
-        jnp.asarray(rows.tokens_BU),
+        tokens_as_rows(jnp.asarray(rows.tokens_BU)),
         temperature=temperature,
-        chunk=CHUNK * row_parts(),
+        chunk=CHUNK * row_parts() * token_parts(),
         suppress_V=suppressed_V,
         entropy_gradient=entropy_gradient,
         wanted=jnp.asarray(rows.mask_BU) if on_one_device() else None,
     )
-    return CompletionScores(logp, entropy)
+    return CompletionScores(rows_as_tokens(logp), rows_as_tokens(entropy))
 
 
 def score_step(
@@ -216,7 +223,9 @@ def sft_train_step(
             tokens, mask = (jnp.take_along_axis(x, order, axis=1) for x in (tokens, mask))
             hidden = reorder_columns(hidden, order)
         wanted = mask if skipping else None
-        logp, _ = chosen_logps(hidden, head, tokens, chunk=CHUNK * row_parts(), wanted=wanted)
+        chunk = CHUNK * row_parts() * token_parts()
+        logp, _ = chosen_logps(tokens_as_rows(hidden), head, tokens_as_rows(tokens), chunk=chunk, wanted=wanted)
+        logp = rows_as_tokens(logp)
         return sft_loss(logp, mask)[0], (logp, mask)
 
     gradients, scored = gradient_in_pieces(loss_fn, state, model, batch.vision, batch, micro_batches)

@@ -15,7 +15,7 @@ from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.ops.rope import grid_angles, rotate
-from urt_jax.sharding.activations import split_rows
+from urt_jax.sharding.activations import pinned
 from urt_jax.types import VisionInput
 
 
@@ -94,7 +94,7 @@ class Qwen25VisionTower(nn.Module):
         full_L = jnp.array(np.isin(np.arange(cfg.depth), cfg.full_attention_layers))
 
         def body(x: Array, layer: Any, full: Array) -> tuple[Array, None]:
-            return block.apply({"params": layer}, split_rows(x), angles, mask, full), None  # type: ignore[return-value]
+            return block.apply({"params": layer}, pinned(x, "frames"), angles, mask, full), None  # type: ignore[return-value]
 
         x, _ = scan_layers(body, x, params, full_L, remat=self.remat)
         return VisionFeatures(PatchMerger(cfg, *kinds, name="projector")(x))

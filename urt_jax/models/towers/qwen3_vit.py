@@ -18,7 +18,7 @@ from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.ops.rope import grid_angles, rotate
 from urt_jax.ops.sampling_grid import bilinear_rows
-from urt_jax.sharding.activations import split_rows
+from urt_jax.sharding.activations import pinned
 from urt_jax.types import VisionInput
 
 
@@ -88,7 +88,7 @@ class Qwen3VisionTower(nn.Module):
 
         def body(carry: Any, layer: Any, place: Array) -> tuple[Any, None]:
             x, kept = carry
-            x = block.apply({"params": layer}, split_rows(x), angles, mask)
+            x = block.apply({"params": layer}, pinned(x, "frames"), angles, mask)
             # Only the few deep layers are kept, not the output of every layer.
             kept = jax.lax.cond(place >= 0, lambda: kept.at[place].set(x), lambda: kept)
             return (x, kept), None

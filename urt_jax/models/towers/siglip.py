@@ -13,7 +13,7 @@ from urt_jax.models.layers import MLP, DType, LayerNorm, Linear, Projector
 from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
-from urt_jax.sharding.activations import split_rows
+from urt_jax.sharding.activations import pinned
 from urt_jax.types import VisionInput
 
 
@@ -62,7 +62,7 @@ class SiglipTower(nn.Module):
         params = stacked_param(self, "blocks", block, cfg.depth, x[:1, :1] * 0, mask[:1, :1])
 
         def body(x: Array, layer: Any, used: Array) -> tuple[Array, None]:
-            x = split_rows(x)
+            x = pinned(x, "frames")
 
             def run() -> Any:
                 return block.apply({"params": layer}, x, mask)
