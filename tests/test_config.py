@@ -94,6 +94,23 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ({"stage": "sft", "mesh": {"data": 3}}, "config.batch_size: 32 rows cannot be split over data x fsdp = 3 x 1"),
         ({"stage": "sft", "mesh": {"fsdp": -1}}, "config.mesh.data: only one axis can be -1"),
         ({"stage": "sft", "mesh": {"data": 0}}, "config.mesh.data: 0 is no number of devices"),
+        (
+            {"stage": "sft", "mesh": {"sequence": 3}},
+            "config.mesh.sequence: 3 does not divide rows, which are",
+        ),
+        ({"stage": "sft", "mesh": {"sequence": -1}}, "config.mesh.sequence: -1 does not divide rows"),
+        (
+            {"stage": "grpo", "mesh": {"sequence": 8}, "lengths": {"max_new_tokens": 100}},
+            "config.lengths.max_new_tokens: 100 tokens cannot be split over sequence = 8 devices; give a multiple of 8",
+        ),
+        (
+            {"stage": "grpo", "mesh": {"sequence": 2}, "model": {"attention": "splash"}},
+            "config.lengths.max_new_tokens: 160 tokens cannot be split over sequence = 2 devices; give a mul",
+        ),
+        (
+            {"stage": "sft", "mesh": {"sequence": 2}, "model": {"attention": "cudnn"}},
+            "config.model.attention: 'cudnn' cannot split rows over sequence = 2 devices; give 'xla'",
+        ),
         ({"stage": "sft", "pixels": {"min_pixels": 9, "max_pixels": 4}}, "config.pixels.min_pixels: 9 is above"),
         ({"stage": "sft", "data": {"tasks": {"image_gen": 0.0}}}, "config.data[0].tasks.image_gen: every task has"),
         (

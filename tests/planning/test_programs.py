@@ -63,7 +63,7 @@ def test_what_was_compiled_is_known_by_everything_it_depends_on() -> None:
         (*asked[:2], Layout(1, 4, 2, 2), "sft"),
         (*asked[:3], "grpo"),
     ]
-    assert len({same, *(fingerprint(*other) for other in others)}) == 5  # type: ignore[arg-type]
+    assert len({same, fingerprint(*asked, "blocks"), *(fingerprint(*other) for other in others)}) == 6  # type: ignore[arg-type]
 
 
 def test_evidence_comes_back_from_its_record() -> None:

@@ -31,7 +31,6 @@ MESHES = {
 QUESTIONS, RESPONSES, TOKENS, SLOTS, FRAMES = 8, 2, 16, 8, 8
 FAST = ("one device", "data=2 fsdp=2 tensor=2", "data=2 sequence=4")
 CHATS = tuple(make_chat(i, text=3 + i % 6, pictures=[(1, 1 + i % 2)]) for i in range(QUESTIONS))
-BUCKET = need(CHATS, tokens=TOKENS, frames=FRAMES, patches=16)
 MOMENTUM = optax.sgd(0.1, momentum=0.9)  # its state after the first step is the gradient
 LOSS = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1, entropy_coef=0.01)
 
@@ -88,10 +87,10 @@ def _stepped(state: Any, figures: dict[str, Any]) -> Stepped:
 
 
 @cache
-def sft(name: str) -> Stepped:
+def sft(name: str, attention: str = "xla") -> Stepped:
     mesh = mesh_of(name)
     state = fresh_state(MOMENTUM, mesh)
-    step = compile_sft_step(MODEL, MOMENTUM, state, mesh)
+    step = compile_sft_step(MODEL.clone(attention=attention), MOMENTUM, state, mesh)
     return _stepped(*step(state, place_rows(mesh, sft_rows())))
 
 
@@ -102,24 +101,25 @@ def grpo_arguments(name: str) -> tuple[Any, ...]:
 
 
 @cache
-def compiled_grpo(name: str) -> Any:
-    arguments, model = grpo_arguments(name), MODEL
+def compiled_grpo(name: str, attention: str = "xla") -> Any:
+    arguments, model = grpo_arguments(name), MODEL.clone(attention=attention)
     step = compile_grpo_step(model, MOMENTUM, arguments[0], mesh_of(name), LOSS, first_update=False)
     return step.lower(*arguments).compile()
 
 
 @cache
-def grpo(name: str) -> Stepped:
-    return _stepped(*compiled_grpo(name)(*grpo_arguments(name)))
+def grpo(name: str, attention: str = "xla") -> Stepped:
+    return _stepped(*compiled_grpo(name, attention)(*grpo_arguments(name)))
 
 
-def sample(sampler: Sampler, name: str) -> Samples:
+def sample(sampler: Sampler, name: str, questions: int = QUESTIONS) -> Samples:
     """Sample nearly uniform tokens from the tiny model on a mesh."""
     params = place_state(mesh_of(name), tiny_params())
-    hot, ids = Sampling(SLOTS, temperature=5.0), [f"q{i}" for i in range(QUESTIONS)]
-    return sampler.sample(params, CHATS, ids, bucket=BUCKET, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0)
+    hot, chats, ids = Sampling(SLOTS, temperature=5.0), CHATS[:questions], [f"q{i}" for i in range(questions)]
+    bucket = need(chats, tokens=TOKENS, frames=FRAMES, patches=16)
+    return sampler.sample(params, chats, ids, bucket=bucket, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0)
 
 
 @cache
-def samples(name: str) -> Samples:
-    return sample(Sampler(MODEL, PROCESSOR), name)
+def samples(name: str, attention: str = "xla", questions: int = QUESTIONS) -> Samples:
+    return sample(Sampler(MODEL.clone(attention=attention), PROCESSOR), name, questions)

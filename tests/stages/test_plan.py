@@ -101,7 +101,6 @@ def test_weak_scaling_says_where_it_breaks(in_folder: Path) -> None:
         ({"cases": ("qwen2_5_vl_8b@v6e:2x4",)}, "model preset 'qwen2_5_vl_8b' is not known"),
         ({"cases": ("qwen2_5_vl_7b@v6:2x4",)}, "chip 'v6' is unknown"),
         ({"kl": False}, "config.programs: has 'score', which is the reference's, but kl is False"),
-        ({"attention": "blocks", "compile": True}, "config.attention: is 'blocks', which only formulas know"),
     ],
 )
 def test_bad_input(in_folder: Path, capsys: pytest.CaptureFixture[str], values: dict[str, Any], message: str) -> None:
@@ -123,13 +122,16 @@ def test_the_check_compares_a_prediction_with_the_clock(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_a_real_compiler_says_what_fits(in_folder: Path) -> None:
+@pytest.mark.parametrize(("attention", "kernels"), [("whole", []), ("blocks", ["tpu_custom_call"])])
+def test_a_real_compiler_says_what_fits(in_folder: Path, attention: str, kernels: list[str]) -> None:
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install 'urt-jax[plan]'")
     rows = {**SMALL, "new_tokens": 32}
-    config = settings(in_folder, compile=True, best=1, rows=rows, programs=("decode", "grpo"), kl=False)
+    asked = {"rows": rows, "programs": ("decode", "grpo"), "kl": False, "attention": attention}
+    config = settings(in_folder, compile=True, best=1, **asked)
     _, told = result(run_in_process(config, in_folder / "out"))
     (layout,) = told["cases"][0]["layouts"]
     assert layout["fits"]
     assert not any(evidence["failed"] for evidence in layout["compiled"].values())
     assert layout["compiled"]["grpo"]["collectives"]
+    assert layout["compiled"]["grpo"]["kernels"] == kernels

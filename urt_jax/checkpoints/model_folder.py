@@ -39,13 +39,13 @@ class LoadedModel:
     params: dict[str, Any]
     folder: Path
 
-    def module(self, *, dtype: Any = jnp.float32, remat: str = "none") -> VisionLanguageModel:
-        """Return the Flax module for these parameters, computing in ``dtype``."""
+    def module(self, *, dtype: Any = jnp.float32, remat: str = "none", attention: str = "xla") -> VisionLanguageModel:
+        """Return the Flax module for these parameters, computing in ``dtype``; see ``models.attention``."""
         layers = self.processor.config.decoder.layers
         # Small decoders unroll their layers: the scan's own overhead would be most of a step.
         unroll = layers if layers <= 8 else 1
         param_dtype = np.dtype(self.params["embedding"].dtype)
-        return VisionLanguageModel(self.processor.config, dtype, param_dtype, remat, unroll)
+        return VisionLanguageModel(self.processor.config, dtype, param_dtype, remat, unroll, attention)
 
 
 def find_model(name: str, *, revision: str | None = None) -> Path:

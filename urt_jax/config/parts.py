@@ -35,6 +35,9 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
     trainable: tuple[str, ...] = knob((r"^(decoder/|embedding$|head$)",), nonempty=True)  # parameter paths
     remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
+    # Of whole rows in the decoder. auto: "splash" on a TPU where mesh.sequence is 1, "xla" (any device) elsewhere;
+    # "cudnn" is for GPUs and bfloat16.
+    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     lora: LoraConfig = LoraConfig()
 
     def problems(self) -> Problems:
@@ -142,12 +145,15 @@ class MeshConfig:
     data: int = -1  # whole copies of the state
     fsdp: int = 1  # parameters and optimizer split, gathered layer by layer
     tensor: int = 1  # matrix products split
+    sequence: int = 1  # tokens of a row split, for long prompts: 1, 2, 4 or 8, as rows are padded to multiples of 8
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         sizes = dataclasses.asdict(self)
+        if self.sequence not in (1, 2, 4, 8):
+            yield "sequence", f"{self.sequence} does not divide rows, which are padded to multiples of 8 tokens"
         for name, size in sizes.items():
-            if size < 1 and size != -1:
+            if name != "sequence" and size < 1 and size != -1:
                 yield name, f"{size} is no number of devices; give 1 or more, or -1 for the rest"
         if list(sizes.values()).count(-1) > 1:
             yield "data", f"only one axis can be -1, got {sizes}"

@@ -20,6 +20,7 @@ from urt_jax.config.parts import (
 from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
 from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
+from urt_jax.ops.fused_attention import LANES
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,19 @@ class TrainingConfig(StageConfig):
     log_every: int = knob(1, at_least=1)  # steps between metric lines
     sample_every: int = knob(50, at_least=1)  # steps between written samples
 
+    @property
+    def token_step(self) -> int:
+        """Tokens that rows are padded to a multiple of."""
+        split = self.mesh.sequence if self.model.attention == "splash" else 1
+        return 8 if split == 1 else split * LANES
+
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
+        if self.model.attention == "cudnn" and self.mesh.sequence > 1:
+            yield (
+                "model.attention",
+                f"'cudnn' cannot split rows over sequence = {self.mesh.sequence} devices; give 'xla'",
+            )
         if self.optimizer.warmup_steps >= self.steps:
             yield "optimizer.warmup_steps", f"{self.optimizer.warmup_steps} is not below steps {self.steps}"
 
@@ -142,6 +154,11 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
         yield from TrainingConfig.problems(self)
         yield from PolicyLossConfig.problems(self)
         yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh, self.micro_batches)
+        tokens, parts = self.lengths.max_new_tokens, self.mesh.sequence
+        step = parts if self.token_step == 8 else self.token_step
+        if parts > 1 and tokens % step:
+            message = f"{tokens} tokens cannot be split over sequence = {parts} devices; give a multiple of {step}"
+            yield "lengths.max_new_tokens", message
         neutral = replace(SamplingConfig(), temperature=self.sampling.temperature)
         for key in ("top_k", "top_p", "min_p", "repetition_penalty"):
             if getattr(self.sampling, key) != getattr(neutral, key):
@@ -231,14 +248,12 @@ class PlanConfig(StageConfig):
     compile: bool = True  # False: formulas alone
     best: int = knob(2, at_least=1)  # layouts of a case that are compiled, the fastest by formula
     cache: str = "~/.cache/urt_jax/plans"  # where what compilations told is kept
-    attention: Literal["whole", "blocks"] = "whole"  # blocks: by formula alone, the programs have no such attention
+    attention: Literal["whole", "blocks"] = "whole"  # score matrices ("xla"), or the chip's kernel in blocks
     check: bool = False  # time an SFT step on this machine too, and tell how far the formulas are off
     scaling: bool = False  # each case is the smallest slice of a weak-scaling study, up to 128 times its chips
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
-        if self.attention == "blocks" and self.compile:
-            yield "attention", "is 'blocks', which only formulas know; set compile to False, or attention to 'whole'"
         if "score" in self.programs and not self.kl:
             yield "programs", "has 'score', which is the reference's, but kl is False; leave it out or set kl"
 

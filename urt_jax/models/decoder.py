@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from urt_jax.models.attention import backend
 from urt_jax.models.config import DecoderConfig
 from urt_jax.models.kv_cache import Cache, KeyValues, split_cache, write_token
 from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
 from urt_jax.models.stacked import scan_layers, stacked_param
-from urt_jax.ops.attention import attend, attend_group, attend_with_prefix
+from urt_jax.ops.attention import attend_group
 from urt_jax.ops.rope import mrope_angles, rotate
 from urt_jax.sharding.activations import gather_tokens, split_tokens
 
@@ -33,6 +34,7 @@ class Attention(nn.Module):
     config: DecoderConfig
     dtype: DType = jnp.float32
     param_dtype: DType = jnp.float32
+    backend: str = "xla"  # of whole rows, see ``models.attention``
 
     def setup(self) -> None:
         """Make the four projections, and the norms of queries and keys where the model has them."""
@@ -53,12 +55,12 @@ class Attention(nn.Module):
         return rotate(query, angles), rotate(key, angles), value
 
     def __call__(
-        self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"], mask: Bool[Array, "B T T"]
+        self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"], mask: Any
     ) -> tuple[Array, KeyValues]:
-        """Return the output and the keys and values, ready to be a prompt cache."""
+        """Return the output and the keys and values, ready to be a prompt cache; ``mask`` is the backend's own."""
         query, key, value = self.project(x, angles)
         key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
-        seen = attend(query, key, value, mask)
+        seen = backend(self.backend).attend(query, key, value, mask)
         return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
 
     def extend(
@@ -67,12 +69,12 @@ class Attention(nn.Module):
         angles: Float[Array, "B U half"],
         prompt: KeyValues,
         prompt_mask: Bool[Array, "Q S"],
-        own_mask: Bool[Array, "B U U"],
+        own_mask: Any,
     ) -> Array:
         """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
         query, key, value = self.project(x, angles)
         key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
-        seen = attend_with_prefix(query, key, value, *prompt, prompt_mask, own_mask)
+        seen = backend(self.backend).extend(query, key, value, *prompt, prompt_mask, own_mask)
         return self.o(seen.reshape(*x.shape[:2], -1))
 
     def project_token(self, x: Float[Array, "B 1 D"], angles: Float[Array, "B 1 half"]) -> tuple[Array, KeyValues]:
@@ -103,12 +105,13 @@ class DecoderLayer(nn.Module):
     config: DecoderConfig
     dtype: DType = jnp.float32
     param_dtype: DType = jnp.float32
+    backend: str = "xla"
 
     def setup(self) -> None:
         """Make the attention, the MLP and their norms."""
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         self.input_norm = RMSNorm(cfg.norm_eps, *kinds)
-        self.attention = Attention(cfg, *kinds)
+        self.attention = Attention(cfg, *kinds, self.backend)
         self.post_norm = RMSNorm(cfg.norm_eps, *kinds)
         self.mlp = GatedMLP(cfg.feed_forward, False, *kinds)
 
@@ -122,12 +125,12 @@ class DecoderLayer(nn.Module):
         return self._finish(x, attended), cache
 
     def with_responses(
-        self, x_QSD: Array, x_BUD: Array, angles: tuple[Array, Array], masks: tuple[Array, Array, Array]
+        self, x_QSD: Array, x_BUD: Array, angles: tuple[Array, Array], masks: tuple[Any, Array, Any]
     ) -> tuple[Array, Array]:
         """Run the layer over Q prompts once and over their responses, which attend to them; see ``Decoder``."""
-        prompt_mask_QSS, prompt_mask_QS, own_mask_BUU = masks
-        attended, keys = self.attention(self.input_norm(x_QSD), angles[0], prompt_mask_QSS)
-        extended = self.attention.extend(self.input_norm(x_BUD), angles[1], keys, prompt_mask_QS, own_mask_BUU)
+        mask, prompt_mask_QS, own_mask = masks
+        attended, keys = self.attention(self.input_norm(x_QSD), angles[0], mask)
+        extended = self.attention.extend(self.input_norm(x_BUD), angles[1], keys, prompt_mask_QS, own_mask)
         return self._finish(x_QSD, attended), self._finish(x_BUD, extended)
 
     def project_token(self, x: Array, angles: Array) -> tuple[Array, KeyValues]:
@@ -163,19 +166,21 @@ class Decoder(nn.Module):
     param_dtype: DType = jnp.float32
     remat: str = "none"
     unroll: int = 1
+    backend: str = "xla"  # of the attention of whole rows, see ``models.attention``
 
     def setup(self) -> None:
         """Stack the layers of each kind in the pattern."""
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         if cfg.layer_pattern != ("attention",):
             raise ValueError(f"layer_pattern is {cfg.layer_pattern}; the only known pattern is ('attention',)")
-        self.layer = DecoderLayer(cfg, *kinds, parent=None)
+        self.layer = DecoderLayer(cfg, *kinds, self.backend, parent=None)
         probe = (
             jnp.zeros((1, 1, cfg.width), self.dtype),
             jnp.zeros((1, 1, cfg.head_width // 2)),
             jnp.ones((1, 1, 1), bool),
         )
-        self.layers = stacked_param(self, "layers", self.layer, cfg.periods, *probe)
+        plain = DecoderLayer(cfg, *kinds, parent=None)  # draws the same weights
+        self.layers = stacked_param(self, "layers", plain, cfg.periods, *probe)
         self.norm = RMSNorm(cfg.norm_eps, *kinds)
 
     def _angles(self, positions_3BT: Int[Array, "3 B T"]) -> Float[Array, "B T half"]:
@@ -192,16 +197,19 @@ class Decoder(nn.Module):
         self,
         x_BTD: Float[Array, "B T D"],
         positions_3BT: Int[Array, "3 B T"],
-        mask_BTT: Bool[Array, "B T T"],
+        mask: Any,
         injection: Injection | None = None,
         *,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
-        """Return normed hidden states, and with ``keep_cache`` the keys and values of every position."""
-        angles, mask_BTT = self._angles(positions_3BT), split_tokens(mask_BTT)
+        """Return normed hidden states, and with ``keep_cache`` the keys and values of every position.
+
+        ``mask`` is what the attention's backend makes of the rows' segments; of "xla" it is ``Bool[B, T, T]``.
+        """
+        angles = self._angles(positions_3BT)
 
         def body(x: Array, params: Any, index: Array) -> tuple[Array, Any]:
-            x, cache = self.layer.apply({"params": params}, split_tokens(x), angles, mask_BTT)
+            x, cache = self.layer.apply({"params": params}, split_tokens(x), angles, mask)
             x = x if injection is None else inject(x, injection, index)
             return x, split_cache(cache, "tokens") if keep_cache else None  # type: ignore[arg-type]
 
@@ -214,7 +222,7 @@ class Decoder(nn.Module):
         x_QSD: Float[Array, "Q S D"],
         x_BUD: Float[Array, "B U D"],
         positions: tuple[Int[Array, "3 Q S"], Int[Array, "3 B U"]],
-        masks: tuple[Bool[Array, "Q S S"], Bool[Array, "Q S"], Bool[Array, "B U U"]],
+        masks: tuple[Any, Bool[Array, "Q S"], Any],
         injection: Injection | None = None,
     ) -> tuple[Float[Array, "Q S D"], Float[Array, "B U D"]]:
         """Return normed hidden states of Q prompts and of their ``B = Q * R`` responses; each prompt is run once.
@@ -223,7 +231,6 @@ class Decoder(nn.Module):
         pictures, so only they get an ``injection``.
         """
         angles = (self._angles(positions[0]), self._angles(positions[1]))
-        masks = (split_tokens(masks[0]), masks[1], split_tokens(masks[2]))
 
         def body(carry: tuple[Array, Array], params: Any, index: Array) -> tuple[Any, None]:
             carry = (split_tokens(carry[0]), split_tokens(carry[1]))

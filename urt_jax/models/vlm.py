@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from urt_jax.models.attention import CAUSAL, PREFIX, SEGMENTS, backend
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.decoder import Decoder, Injection
 from urt_jax.models.kv_cache import Cache, KeyValues
@@ -15,7 +16,6 @@ from urt_jax.models.layers import DType
 from urt_jax.models.stacked import unstacked
 from urt_jax.models.towers import make_tower
 from urt_jax.models.towers.features import VisionFeatures
-from urt_jax.ops.masking import segment_mask
 from urt_jax.types import NEWLINE, Batch, FeatureBlend, PromptedRows, VisionInput
 
 
@@ -45,6 +45,7 @@ class VisionLanguageModel(nn.Module):
     param_dtype: DType = jnp.float32
     remat: str = "none"
     unroll: int = 1
+    attention: str = "xla"  # of whole rows, see ``models.attention``
 
     def setup(self) -> None:
         """Make the tower, the embedding, the decoder, and a head where it is not tied to the embedding."""
@@ -52,7 +53,7 @@ class VisionLanguageModel(nn.Module):
         self.vision = make_tower(self.config.vision, *kinds, self.remat)
         shape, param_dtype = (cfg.vocab_size, cfg.width), jnp.dtype(self.param_dtype)
         self.embedding = self.param("embedding", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
-        self.decoder = Decoder(cfg, *kinds, self.remat, self.unroll)
+        self.decoder = Decoder(cfg, *kinds, self.remat, self.unroll, self.attention)
         if not cfg.tied_head:
             self.head = self.param("head", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
 
@@ -97,10 +98,8 @@ class VisionLanguageModel(nn.Module):
         """
         segments = jnp.asarray(batch.segments_BT)
         x_BTD, injection = self._embedded(batch, features)
-        index_T = jnp.arange(segments.shape[1])
-        mask = segment_mask(segments, segments, index_T, index_T)
-        positions = jnp.asarray(batch.positions_3BT)
-        return self.decoder(x_BTD, positions, jnp.asarray(mask), injection, keep_cache=keep_cache)
+        mask = backend(self.attention, CAUSAL, SEGMENTS).mask(segments)
+        return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), mask, injection, keep_cache=keep_cache)
 
     def hidden_with_responses(
         self, rows: PromptedRows, features: VisionFeatures | None = None
@@ -113,14 +112,10 @@ class VisionLanguageModel(nn.Module):
         x_QSD, injection = self._embedded(prompts, features)
         x_BUD = self.embedding[tokens].astype(self.dtype)
         segments, own = jnp.asarray(prompts.segments_BT), jnp.asarray(rows.mask_BU).astype(jnp.int32)
-        index_S, index_U = jnp.arange(segments.shape[1]), jnp.arange(tokens.shape[1])
-        masks = (
-            jnp.asarray(segment_mask(segments, segments, index_S, index_S)),
-            segments > 0,
-            jnp.asarray(segment_mask(own, own, index_U, index_U)),
-        )
+        mask_of = backend(self.attention, CAUSAL, SEGMENTS, PREFIX).mask
+        masks = (mask_of(segments), segments > 0, mask_of(own))
         responses = tokens.shape[0] // segments.shape[0]
-        after_BU = jnp.repeat(jnp.asarray(rows.next_position_Q), responses)[:, None] + index_U[None]
+        after_BU = jnp.repeat(jnp.asarray(rows.next_position_Q), responses)[:, None] + jnp.arange(tokens.shape[1])[None]
         positions = (jnp.asarray(prompts.positions_3BT), jnp.broadcast_to(after_BU[None], (3, *after_BU.shape)))
         return self.decoder.with_responses(x_QSD, x_BUD, positions, masks, injection)
 

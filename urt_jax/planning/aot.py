@@ -10,7 +10,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from jax.experimental.topologies import get_topology_desc
 from urt_jax.data.examples import BadInputError
 from urt_jax.planning.chips import Topology
 from urt_jax.planning.hlo import collectives, kernels
-from urt_jax.planning.layout import Layout
+from urt_jax.planning.layout import Attention, Layout
 from urt_jax.planning.memory import Program
 from urt_jax.planning.programs import Given, prepare
 from urt_jax.planning.workloads import Workload
@@ -89,12 +89,19 @@ def devices_of(topology: Topology) -> Sequence[Any]:
     return get_topology_desc(platform="cuda", target_config=told, topology=f"1x{nodes}x{each}").devices
 
 
-def compile_program(work: Workload, topology: Topology, layout: Layout, program: Program) -> Evidence:
-    """Compile one program for a slice; a program that does not fit is evidence too."""
-    started = time.perf_counter()
+def compile_program(
+    work: Workload, topology: Topology, layout: Layout, program: Program, attention: Attention = "whole"
+) -> Evidence:
+    """Compile one program for a slice; a program that does not fit is evidence too.
+
+    In "blocks" the attention is the kernel that ``models.attention`` has for the chip.
+    """
+    started, kernel = time.perf_counter(), {"tpu": "splash", "cuda": "cudnn"}[topology.chip.platform]
     try:
         mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, devices=devices_of(topology))
-        step, arguments = prepare(program, Given(work, mesh, layout.parts * layout.at_once, np.dtype("bfloat16")))
+        given = Given(work, mesh, layout.parts * layout.at_once, np.dtype("bfloat16"))
+        given = replace(given, attention=kernel) if attention == "blocks" else given
+        step, arguments = prepare(program, given)
         compiled = step.lower(*arguments).compile()
     except jax.errors.JaxRuntimeError as error:
         return Evidence(time.perf_counter() - started, failed=first_lines(str(error)))
@@ -109,9 +116,11 @@ def compile_program(work: Workload, topology: Topology, layout: Layout, program:
     )
 
 
-def fingerprint(work: Workload, topology: Topology, layout: Layout, program: Program) -> str:
+def fingerprint(
+    work: Workload, topology: Topology, layout: Layout, program: Program, attention: Attention = "whole"
+) -> str:
     """Return a hash of everything a compilation depends on: the request, our own code, and the compiler's versions."""
-    told = hashlib.sha256(repr((work, topology, layout, program)).encode())
+    told = hashlib.sha256(repr((work, topology, layout, program, attention)).encode())
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.parent.name in ("models", "towers", "ops", "losses", "training", "generation", "sharding"):
             told.update(path.read_bytes())

@@ -41,11 +41,12 @@ class Given:
     questions: int
     dtype: Any
     remat: str = "full"
+    attention: str = "xla"
 
     @property
     def model(self) -> VisionLanguageModel:
         """The model that computes in ``dtype`` on float32 weights."""
-        return VisionLanguageModel(self.work.config, self.dtype, np.float32, self.remat)
+        return VisionLanguageModel(self.work.config, self.dtype, np.float32, self.remat, attention=self.attention)
 
     @property
     def config(self) -> ModelConfig:

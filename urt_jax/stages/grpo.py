@@ -23,13 +23,12 @@ from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import GrpoConfig
 from urt_jax.generation.sampler import Sampler, make_vocabulary
 from urt_jax.models.lora import without_adapters
-from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
 from urt_jax.stages.rollouts import RolloutMaker, open_feed, open_scoring
-from urt_jax.stages.sft import open_mesh, open_model, open_optimizer
+from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
@@ -89,7 +88,7 @@ class GrpoTrainer:
         self.config, self.folder = config, folder
         self.processor = loaded.processor
         self.mesh = open_mesh(config.mesh)
-        model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
+        model = open_module(config.model, loaded, self.mesh)
         optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps * config.updates_per_rollout)
         self.start = start_state(config, loaded, optimizer, self.mesh)
         # A copy: the state takes the loaded arrays over and its first step uses them up. Under adapters it needs none.

@@ -113,7 +113,7 @@ def evidence(config: PlanConfig, folder: Path, case: Case, layout: Layout, progr
 
     A compiler that died is told as the reason and asked again by the next run.
     """
-    name = fingerprint(case.work, case.topology, layout, program)
+    name = fingerprint(case.work, case.topology, layout, program, case.attention)
     kept = Path(config.cache).expanduser() / f"{name}.json"
     if kept.exists():
         return from_record(json.loads(kept.read_text(encoding="utf-8")))
@@ -123,6 +123,7 @@ def evidence(config: PlanConfig, folder: Path, case: Case, layout: Layout, progr
         "topology": case.topology.name,
         "layout": dataclasses.asdict(layout),
         "program": program,
+        "attention": case.attention,
     }
     path = folder / "programs" / f"{name}.json"
     write_json(path, spec)

@@ -19,7 +19,8 @@ def main(path: str, answers: TextIO) -> None:
     """Compile what the spec names and answer with the evidence."""
     spec = json.loads(Path(path).read_text(encoding="utf-8"))
     work = Workload(preset(spec["model"]), Rows(**spec["rows"]))
-    evidence = compile_program(work, topology(spec["topology"]), Layout(**spec["layout"]), spec["program"])
+    layout = Layout(**spec["layout"])
+    evidence = compile_program(work, topology(spec["topology"]), layout, spec["program"], spec["attention"])
     print(json.dumps(as_record(evidence)), file=answers, flush=True)
 
 

@@ -99,7 +99,8 @@ class QuestionFeed:
         else:
             drawn = (self.draw(step) for step in range(config.steps))
             needs = [need_of([length_of(q.chat) for q in questions], rows=len(questions)) for questions in drawn]
-        return plan_buckets(needs, slot_step=self._encoder.processor.config.vision.slot_step)
+        slot_step = self._encoder.processor.config.vision.slot_step
+        return plan_buckets(needs, slot_step=slot_step, token_step=config.token_step)
 
     def _pool_needs(self) -> list[Need]:
         """Return the needs of steps that show the pool once in random order, and of the worst step of all."""

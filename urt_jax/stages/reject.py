@@ -29,9 +29,8 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
-from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.records import Encoder, labelled_pool
-from urt_jax.stages.sft import open_mesh, open_model, train_on
+from urt_jax.stages.sft import open_mesh, open_model, open_module, train_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +82,9 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
     chats = [encoder.prompt(example, template=config.data.template) for example in asked]
     groups = list(batches(len(pool), min(config.batch_questions, len(pool))))
     needs = [need_of([length_of(chats[i]) for i in group], rows=len(group)) for group, _ in groups]
-    buckets = plan_buckets(needs, slot_step=loaded.processor.config.vision.slot_step)
-    sampler = Sampler(loaded.module(dtype=compute_dtype(config.model.dtype)), loaded.processor)
+    slot_step = loaded.processor.config.vision.slot_step
+    buckets = plan_buckets(needs, slot_step=slot_step, token_step=config.token_step)
+    sampler = Sampler(open_module(config.model, loaded, open_mesh(config.mesh)), loaded.processor)
     k, slots = config.samples_per_item, config.lengths.max_new_tokens
     sampling = Sampling(slots, **dataclasses.asdict(config.sampling))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from urt_jax.data.collate import Buckets, Need, collate, length_of, need_of, pac
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.generation.sampler import padding_of
+from urt_jax.models.attention import choose_attention
+from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.stages.policy import check_base, save_policy, start_state
@@ -69,9 +72,23 @@ def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
         BadInputError: the axes do not multiply to the number of devices.
     """
     try:
-        return make_mesh(mesh.data, mesh.fsdp, mesh.tensor)
+        return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.sequence)
     except ValueError as error:
         raise BadInputError(f"config.mesh: {error}") from error
+
+
+def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
+    """Return the module a stage runs, its dtype and attention chosen by the devices where they are "auto".
+
+    Raises:
+        BadInputError: an attention that these devices or this dtype cannot run.
+    """
+    dtype = compute_dtype(config.dtype)
+    try:
+        attention = choose_attention(config.attention, dtype, sequence=mesh.shape["sequence"])
+    except ValueError as error:
+        raise BadInputError(f"config.model.attention: {error}") from error
+    return loaded.module(dtype=dtype, remat=config.remat, attention=attention)
 
 
 def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -96,7 +113,7 @@ def train_on(
 ) -> LoadedModel:
     """Train on a mix of sources in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
     mesh = open_mesh(config.mesh)
-    model = loaded.module(dtype=compute_dtype(config.model.dtype), remat=config.model.remat)
+    model = open_module(config.model, loaded, mesh)
     optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps)
     state = start_state(config, loaded, optimizer, mesh)
     rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
@@ -130,22 +147,24 @@ class SftFeed:
         self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
         self._size, self._patch_budget = batch_size, lengths.row_patches
         self._padding = padding_of(loaded.processor)
-        self.buckets = self._plan(config.steps, loaded.processor.config.vision.slot_step, row_step)
+        grid = {"slot_step": loaded.processor.config.vision.slot_step, "token_step": config.token_step}
+        self.buckets = self._plan(config.steps, row_step=row_step, **grid)
 
-    def _plan(self, steps: int, slot_step: int, row_step: int) -> Buckets:
+    def _plan(self, steps: int, *, slot_step: int, token_step: int, row_step: int) -> Buckets:
         """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
+        plan = partial(plan_buckets, slot_step=slot_step, token_step=token_step, row_step=row_step)
         probed = min(steps, -(-PROBED_RECORDS // self._size))
         lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
-        width = -(-max(record.tokens for batch in lengths for record in batch) // 8) * 8
+        width = -(-max(record.tokens for batch in lengths for record in batch) // token_step) * token_step
         needs = [
             need_of(batch, rows=len(pack(batch, width=width, patch_budget=self._patch_budget)), tokens=width)
             for batch in lengths
         ]
         if probed == steps:
-            return plan_buckets(needs, slot_step=slot_step, row_step=row_step)
+            return plan(needs)
         largest = Need(*map(max, zip(*needs)))
         roomy = Need(*(int(HEADROOM * size) for size in largest))
-        small, large = (plan_buckets([need], slot_step=slot_step, row_step=row_step) for need in (largest, roomy))
+        small, large = (plan([need]) for need in (largest, roomy))
         rows, tokens, frames = (
             tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
         )
