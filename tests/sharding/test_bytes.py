@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.sharding.meshed import QUESTIONS, RESPONSES, SLOTS, TOKENS, compiled_grpo, grpo_arguments, sample, some_slow
+from tests.sharding.meshed import RESPONSES, SLOTS, TOKENS, compiled_grpo, grpo_arguments, sample, some_slow
 from tests.tiny import CONFIG, MODEL, PROCESSOR
 from urt_jax.generation.sampler import Sampler
 
@@ -48,7 +48,19 @@ def test_parameters_and_moments(name: str) -> None:
 
 @pytest.mark.parametrize("name", some_slow(PARTS))
 def test_caches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler, parts, seen = Sampler(MODEL, PROCESSOR), PARTS[name], []
+    """Eight questions divide by all devices but those of ``tensor``, so ``sequence`` splits rows too."""
+    parts = PARTS[name]
+    check_caches(name, 8, {**parts, "rows": parts["rows"] * parts["slots"], "slots": 1}, monkeypatch)
+
+
+@pytest.mark.parametrize("name", some_slow([name for name in PARTS if "sequence" in name]))
+def test_caches_of_few_long_prompts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two questions do not, so ``sequence`` splits the slots of their prompts."""
+    check_caches(name, 2, PARTS[name], monkeypatch)
+
+
+def check_caches(name: str, questions: int, parts: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, seen = Sampler(MODEL, PROCESSOR), []
     advance = sampler._advance
 
     def watched(*arguments: Any, **static: Any) -> Any:
@@ -57,12 +69,12 @@ def test_caches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return advance(*arguments, **static)
 
     monkeypatch.setattr(sampler, "_advance", watched)
-    sample(sampler, name)
+    sample(sampler, name, questions)
     [(arguments, places, measured)] = seen
     state, at = arguments[5], places[5]
     slot = 2 * 4 * CONFIG.decoder.layers * CONFIG.decoder.kv_heads * CONFIG.decoder.head_width  # keys and values
-    prompts = slot * QUESTIONS * TOKENS // (parts["rows"] * parts["heads"] * parts["slots"])
-    responses = slot * QUESTIONS * RESPONSES * SLOTS // (parts["rows"] * parts["heads"])
+    prompts = slot * questions * TOKENS // (parts["rows"] * parts["heads"] * parts["slots"])
+    responses = slot * questions * RESPONSES * SLOTS // (parts["rows"] * parts["heads"])
     assert held(state.prompt, at.prompt) == prompts
     assert held(state.past, at.past) == responses
     assert prompts + responses < measured

@@ -22,7 +22,7 @@ from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSe
 from urt_jax.generation.stops import StopTable, no_stops, stop_table
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import with_mesh
-from urt_jax.sharding.placement import mesh_of, place_rows
+from urt_jax.sharding.placement import mesh_of, place_rows, rows_everywhere
 from urt_jax.types import Batch, EncodedChat
 
 CPU_ROWS = 32  # decoded at a time by one core of a CPU, where not said otherwise
@@ -66,8 +66,9 @@ class Finished(NamedTuple):
 class Sampler:
     """Owns the compiled sampling programs of one model; parameters are given at each call.
 
-    Rows are split over the mesh that the parameters lie on. Programs differ by bucket, number of questions, responses
-    and slots only: every setting is traced. ``shapes`` holds the shapes compiled so far.
+    Rows are split over the mesh that the parameters lie on, also along its ``sequence`` where they divide. Programs
+    differ by bucket, number of questions, responses and slots only: every setting is traced. ``shapes`` holds the
+    shapes compiled so far.
     """
 
     def __init__(self, model: VisionLanguageModel, processor: Processor):
@@ -131,7 +132,7 @@ class Sampler:
         """
         if sampling.max_new_tokens > slots:
             raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}, the response cache has {slots} slots")
-        mesh = mesh_of(params)
+        mesh, params = rows_everywhere(mesh_of(params), params, len(chats))
         place = partial(place_rows, mesh)
         prompts = collate_prompts(chats, bucket=bucket, **self.padding)
         positions = np.array([chat.next_position for chat in chats], np.int32)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.rules import mesh_axes, shardings_for
 from urt_jax.types import VisionInput
 
@@ -41,6 +42,26 @@ def place_state(mesh: Mesh, tree: Any) -> Any:
     What lies there already is not copied: a step that takes the state over uses up such arrays too.
     """
     return jax.device_put(tree, shardings_for(tree, mesh))
+
+
+def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | None, Any]:
+    """Return the mesh and parameters for work that cannot split a row, as decoding: ``sequence`` counts as ``fsdp``.
+
+    Rows are then split over all these devices, and weights lie as they did and are not copied. Does nothing where the
+    rows do not divide so.
+    """
+    if mesh is None or mesh.shape["sequence"] == 1 or rows % (mesh.size // mesh.shape["tensor"]):
+        return mesh, params
+    data, fsdp, sequence, tensor = mesh.devices.shape
+    other = make_mesh(data, fsdp * sequence, tensor, devices=list(mesh.devices.flat))
+
+    def place(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+        if not leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+            return jax.device_put(leaf, sharding)
+        parts = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
+
+    return other, jax.tree.map(place, params, shardings_for(params, other))
 
 
 def mesh_of(params: Any) -> Mesh | None:
