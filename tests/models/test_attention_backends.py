@@ -18,6 +18,10 @@ from urt_jax.sharding.placement import place_rows
 WIDTH = 16
 
 
+def slow_param(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_attention, "INTERPRETED", True)
@@ -61,7 +65,7 @@ def segments_of(length: int, rows: int) -> np.ndarray:
     return np.stack([kinds[row % 4] for row in range(rows)]).astype(np.int32)
 
 
-@pytest.mark.parametrize(("length", "heads"), [(128, (4, 2)), (200, (4, 4)), (72, (6, 1))], ids=str)
+@pytest.mark.parametrize(("length", "heads"), [(200, (4, 2)), slow_param(128, (4, 4)), slow_param(72, (6, 1))], ids=str)
 def test_padded_and_packed_rows(length: int, heads: tuple[int, int]) -> None:
     segments = segments_of(length, 4)
     arrays = drawn((4, length, heads[0], WIDTH), *[(4, length, heads[1], WIDTH)] * 2)
@@ -72,7 +76,7 @@ def test_padded_and_packed_rows(length: int, heads: tuple[int, int]) -> None:
     compared(run, arrays, segments > 0)
 
 
-@pytest.mark.parametrize(("prompt", "length"), [(128, 128), (40, 24)])
+@pytest.mark.parametrize(("prompt", "length"), [(40, 24), slow_param(128, 128)])
 def test_responses_that_share_a_prompt(prompt: int, length: int) -> None:
     """Two prompts, padded on the left; three responses each, of several lengths."""
     prompt_mask = segments_of(prompt, 2)[[0, 0]] > 0
@@ -87,7 +91,7 @@ def test_responses_that_share_a_prompt(prompt: int, length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"data": 2, "fsdp": 2, "tensor": 2}, {"data": 2, "sequence": 2, "tensor": 2}], ids=str
+    "sizes", [{"data": 2, "sequence": 2, "tensor": 2}, slow_param({"data": 2, "fsdp": 2, "tensor": 2})], ids=str
 )
 def test_split_over_a_mesh(sizes: dict[str, int]) -> None:
     segments = segments_of(256, 4)

@@ -8,7 +8,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.rules import mesh_axes, shardings_for
 from urt_jax.types import VisionInput
 
@@ -53,7 +52,8 @@ def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | N
     if mesh is None or mesh.shape["sequence"] == 1 or rows % (mesh.size // mesh.shape["tensor"]):
         return mesh, params
     data, fsdp, sequence, tensor = mesh.devices.shape
-    other = make_mesh(data, fsdp * sequence, tensor, devices=list(mesh.devices.flat))
+    # Not by ``make_mesh``, which may put the devices of a TPU in another order.
+    other = Mesh(mesh.devices.reshape(data, fsdp * sequence, 1, tensor), mesh.axis_names, axis_types=mesh.axis_types)
 
     def place(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
         if not leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
