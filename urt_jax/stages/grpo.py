@@ -112,7 +112,7 @@ class GrpoTrainer:
         self.sampler = Sampler(model, self.processor)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler)
-        self.group_sizes = self._group_sizes()
+        self.group_sizes, self.widths = self._group_sizes(), _widths(config)
         self._recent: deque[tuple[int, TrainedBatch]] = deque(maxlen=2)  # the loop asks one step late
 
     def trained(self, step: int) -> TrainedBatch:
@@ -136,7 +136,7 @@ class GrpoTrainer:
             temperature=config.sampling.temperature,
             trained=trained,
             in_loss_B=made.samples.ended_B if config.mask_truncated else None,
-            widths=[-(-config.lengths.max_new_tokens * part // WIDTHS) for part in range(1, WIDTHS + 1)],
+            widths=self.widths,
         )
         batch = place_rows(self.mesh, batch)
         if config.kl_coef:
@@ -180,6 +180,12 @@ class GrpoTrainer:
                 "distribution than was sampled: check dtype and kernels (float32 agrees to 1e-4), or widen the "
                 "band knowingly"
             )
+
+
+def _widths(config: GrpoConfig) -> list[int]:
+    """Return the lengths that responses may be cut to: quarters of the longest, in steps that a mesh divides."""
+    longest, step = config.lengths.max_new_tokens, max(config.token_step, config.mesh.sequence)
+    return [min(-(-longest * part // (WIDTHS * step)) * step, longest) for part in range(1, WIDTHS + 1)]
 
 
 def _policy_loss(config: GrpoConfig) -> PolicyLoss:
