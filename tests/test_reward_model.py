@@ -1,5 +1,6 @@
 """The Python API on a very small judge: what it returns, what it refuses, and what its answers do not depend on."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.rewards.test_votes import verdict
-from urt_jax import RewardModel
+from urt_jax import RewardModel, reward_model
 from urt_jax.data.comparisons import make_pair
 from urt_jax.data.examples import BadInputError, Chat, Example, Media
 from urt_jax.data.scenes import make_example
@@ -91,6 +92,23 @@ def test_batch_size_does_not_change_answers(judge: RewardModel, pairs: list[Exam
     assert len({v.text for v in together}) == 3
     other = judge.compare_many(pairs, **{**settings, "seed": 4}, batch_size=3)
     assert [v.text for v in other] != [v.text for v in together]
+
+
+def test_pictures_that_would_fill_the_memory_are_answered_some_batches_at_a_time(
+    judge: RewardModel, pairs: list[Example], tiny_judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"order": "both", "max_new_tokens": TOKENS, "batch_size": 2}
+    told: list[tuple[int, int]] = []
+    whole = judge.compare_many(pairs, progress=lambda *done: told.append(done), **settings)
+    monkeypatch.setattr(reward_model, "HELD_BYTES", 1)
+    shapes: list[int] = []
+    planned = judge._shapes
+    monkeypatch.setattr(judge, "_shapes", lambda needs, **how: shapes.append(len(needs)) or planned(needs, **how))
+    assert judge.compare_many(pairs, **settings) == whole
+    assert shapes == [1, 1, 1]
+    assert told == [(2, 6), (4, 6), (6, 6)]
+    with closing(RewardModel.load(str(tiny_judge), workers=1)) as working:
+        assert working.compare_many(pairs, **settings) == whole
 
 
 def test_nothing_asked_is_nothing_answered(judge: RewardModel) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from urt_jax.data.comparisons import as_media, make_pair, pair_of
 from urt_jax.data.examples import BadInputError, Chat, Example
 from urt_jax.data.loader import batches
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
-from urt_jax.families.processor import encode_chat
+from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers
 from urt_jax.generation.sampler import Sampler, Sampling, padding_of
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored
@@ -27,6 +27,7 @@ from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.types import EncodedChat
 
 Order = Literal["given", "both"]
+HELD_BYTES = 2 << 30  # of encoded pictures that one call keeps before it answers the first of them
 DEFAULT_NEW_TOKENS = 1024  # where the model folder's generation_config.json names no max_new_tokens
 
 
@@ -61,6 +62,7 @@ class RewardModel:
         dtype: Any = jnp.float32,
         max_prompt_tokens: int | None = None,
         prompt_template: str | Path = DEFAULT_TEMPLATE,
+        workers: int = 0,
     ):
         find_template(prompt_template)
         self.prompt_template = str(prompt_template)
@@ -69,6 +71,7 @@ class RewardModel:
         self.model = loaded.module(dtype=dtype)
         self.params = place_rows(None, loaded.params) if mesh_of(loaded.params) is None else loaded.params
         self._max_prompt_tokens = max_prompt_tokens
+        self._workers = encoding_workers(self.processor, max_tokens=max_prompt_tokens, count=workers)
         self._sampler = Sampler(self.model, self.processor)
         self._logits = jax.jit(self.model.apply)
         settings = loaded.folder / "generation_config.json"
@@ -85,6 +88,7 @@ class RewardModel:
         max_prompt_tokens: int | None = None,
         prompt_template: str | Path = DEFAULT_TEMPLATE,
         mesh: Mesh | None = None,
+        workers: int = 0,
     ) -> "RewardModel":
         """Load a shipped model ("urt-tiny"), a run folder, a folder in the published layout, or "org/name" of the hub.
 
@@ -95,6 +99,7 @@ class RewardModel:
                 wording it was trained on.
             mesh: devices to spread the weights and the rows of a batch over (``sharding.mesh.make_mesh``); None is the
                 first device.
+            workers: processes that decode pictures and clips while the device answers; 0: this one does, before it.
 
         Raises:
             BadInputError: as ``load_model``; no such prompt template.
@@ -102,7 +107,12 @@ class RewardModel:
         find_template(prompt_template)  # before anything is fetched
         mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         loaded = load_model(name, revision=revision, dtype=np.dtype(dtype), mesh=mesh)
-        return cls(loaded, dtype=dtype, max_prompt_tokens=max_prompt_tokens, prompt_template=prompt_template)
+        settings: dict[str, Any] = {"max_prompt_tokens": max_prompt_tokens, "prompt_template": prompt_template}
+        return cls(loaded, dtype=dtype, workers=workers, **settings)
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+        self._workers.close()
 
     def logits(
         self, *, messages: list[dict[str, Any]], images: Sequence[Any] = (), videos: Sequence[Any] = ()
@@ -154,28 +164,41 @@ class RewardModel:
         """Write one text per query; a text depends on (seed, query id, response number), not on its neighbours."""
         if not queries:
             return []
-        chats = [self._encode(query.chat, name=query.id) for query in queries]
-        size = min(batch_size, len(queries))
-        groups = list(batches(len(queries), size))
-        needs = [self._need([chats[i] for i in group]) for group, _ in groups]
-        shapes = self._shapes(needs)
-        slots = max_new_tokens or self.max_new_tokens
+        slots, size = max_new_tokens or self.max_new_tokens, min(batch_size, len(queries))
         texts: list[str] = []
-        for (group, real), bucket in zip(groups, shapes):
-            samples = self._sampler.sample(
-                self.params,
-                [chats[i] for i in group],
-                [queries[i].id for i in group],
-                bucket=bucket,
-                response_index=[queries[i].response for i in group],
-                sampling=Sampling(slots, temperature),
-                slots=slots,
-                seed=seed,
-            )
-            texts += samples.texts[:real]
-            if progress is not None:
-                progress(len(texts), len(queries))
+        for chats in self._encoded(queries, size):
+            mine = queries[len(texts) : len(texts) + len(chats)]
+            groups = list(batches(len(mine), size))
+            needs = [self._need([chats[i] for i in group]) for group, _ in groups]
+            shapes = self._shapes(needs, whole=len(mine) == len(queries))
+            for (group, real), bucket in zip(groups, shapes):
+                samples = self._sampler.sample(
+                    self.params,
+                    [chats[i] for i in group],
+                    [mine[i].id for i in group],
+                    bucket=bucket,
+                    response_index=[mine[i].response for i in group],
+                    sampling=Sampling(slots, temperature),
+                    slots=slots,
+                    seed=seed,
+                )
+                texts += samples.texts[:real]
+                if progress is not None:
+                    progress(len(texts), len(queries))
         return texts
+
+    def _encoded(self, queries: Sequence[Query], size: int) -> Iterator[list[EncodedChat]]:
+        """Yield all chats, or those of some batches of ``size`` where the pictures of all would fill the memory."""
+        begun = (self._workers.begin(NamedChat(query.chat, query.id)) for query in queries)
+        chats: list[EncodedChat] = []
+        held = 0
+        for chat in self._workers.in_order(begun, ahead=size):
+            if held > HELD_BYTES and len(chats) % size == 0:
+                yield chats
+                chats, held = [], 0
+            chats.append(chat)
+            held += sum(frame.patches_PC.nbytes for frame in chat.frames)
+        yield chats
 
     def compare(
         self,
@@ -298,11 +321,11 @@ class RewardModel:
     def _need(self, chats: Sequence[EncodedChat]) -> Need:
         return need_of([length_of(chat) for chat in chats], rows=len(chats))
 
-    def _shapes(self, needs: Sequence[Need]) -> list[Need]:
-        """Return the shape of each batch of a call; a call of many batches plans at most 8 tight ones for them."""
+    def _shapes(self, needs: Sequence[Need], *, whole: bool = True) -> list[Need]:
+        """Return the shape of each batch of a call; for the whole of many batches at most 8 tight ones are planned."""
         slot_step = self.processor.config.vision.slot_step
-        if len(needs) == 1:
-            return [roomy(needs[0], slot_step=slot_step)]
+        if len(needs) == 1 or not whole:
+            return [roomy(need, slot_step=slot_step) for need in needs]
         buckets = plan_buckets(needs, slot_step=slot_step)
         return [buckets.fit(need) for need in needs]
 

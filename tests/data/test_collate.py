@@ -94,6 +94,14 @@ def test_text_alone_needs_no_frames() -> None:
     assert plan_buckets([Need(2, 8, 0, 0)], slot_step=64).fit(Need(2, 5, 0, 0)) == Need(2, 8, 0, 0)
 
 
+def test_shapes_of_a_sample_go_on_by_doubling_where_a_batch_is_larger() -> None:
+    buckets = Buckets((4,), (32, 56), (12,), (16,), endless=True)
+    assert buckets.fit(Need(4, 40, 12, 3)) == (4, 56, 12, 16)
+    assert buckets.fit(Need(5, 57, 25, 16)) == (8, 112, 48, 16)
+    with pytest.raises(ValueError, match="a batch needs 1 frames, the largest bucket holds 0"):
+        Buckets((4,), (32,), (0,), (0,), endless=True).fit(Need(4, 32, 1, 4))
+
+
 def test_a_need_beyond_the_largest_bucket_is_refused() -> None:
     buckets = Buckets((4,), (32, 64), (4,), (16,))
     assert buckets.fit(Need(4, 33, 1, 4)) == Need(4, 64, 4, 16)

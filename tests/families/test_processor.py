@@ -1,16 +1,26 @@
 """Chats become tokens, positions and frames: hand positions, missing pictures, too long prompts, forbidden ids."""
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from tests.tiny import CONFIG, END, FEATURES, IMAGE, PROCESSOR, START, VIDEO
 from urt_jax.checkpoints.model_folder import load_processor
 from urt_jax.data.examples import BadInputError, Chat, Media
+from urt_jax.families import FAMILIES
 from urt_jax.families.family import MediaLayout
-from urt_jax.families.processor import Processor, encode_chat, expand_placeholders
+from urt_jax.families.processor import (
+    NamedChat,
+    Processor,
+    encode_chat,
+    encoding_workers,
+    expand_placeholders,
+)
 from urt_jax.families.qwen2_5_vl import lay_out
 
 
@@ -39,6 +49,28 @@ def chat_of(text: str, *media: Media) -> Chat:
         tuple(medium for medium in media if medium.kind == "image"),
         tuple(medium for medium in media if medium.kind == "video"),
     )
+
+
+def test_a_worker_encodes_a_picture_and_a_clip_as_this_process_does(processor: Processor) -> None:
+    rng = np.random.default_rng(0)
+    shown = Media("image", rng.integers(0, 256, (90, 70, 3), np.uint8))
+    clip = Media("video", rng.integers(0, 256, (5, 60, 80, 3), np.uint8), fps=2.0)
+    named = NamedChat(chat_of("which?", shown, clip), "record 7")
+    with encoding_workers(processor, max_tokens=60, count=1) as workers:
+        there = workers.begin(named)()
+        with pytest.raises(BadInputError, match=r"^record 7: 1 images for 2 image placeholders in the prompt"):
+            workers.begin(named._replace(chat=replace(named.chat, messages=chat_of("?", shown, shown).messages)))()
+    here = encode_chat(processor, named.chat, name=named.name, max_tokens=60)
+    assert len(here.frames) == 4
+    assert jax.tree.structure(there) == jax.tree.structure(here)
+    for one, other in zip(jax.tree.leaves(there), jax.tree.leaves(here)):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_can_be_sent_to_a_worker(name: str) -> None:
+    sent = pickle.dumps(FAMILIES[name])
+    assert pickle.dumps(pickle.loads(sent)) == sent
 
 
 def test_positions_along_a_prompt_by_hand() -> None:

@@ -93,6 +93,20 @@ def test_a_bad_training_record_is_named_before_the_first_step(
     assert message in told
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_is_broken_behind_its_header_is_named_once_whoever_decodes_it(
+    folder: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)).save(folder / "3.png")
+    (folder / "torn.png").write_bytes((folder / "3.png").read_bytes()[:4000])
+    record = GOOD | {"images": ["1.png", "torn.png"]}
+    told = refused(
+        capsys, folder, "sft", coin_judge, records=[GOOD, record] * 8, batch_size=8, workers=workers, **STEPS
+    )
+    assert told.count("error: record records:") == told.count("image 2: not a readable picture") == 1
+    assert "Traceback" not in told
+
+
 def test_a_broken_picture_far_down_a_long_file_is_named_before_the_first_step(
     folder: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

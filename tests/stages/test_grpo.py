@@ -153,7 +153,7 @@ def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bit
         return respond(model, queries, **settings)
 
     monkeypatch.setattr(judging.RewardModel, "respond", counted)
-    run_in_process(config, stopped)
+    run_in_process(config, stopped, "--config.workers=1")
     assert judged == [8, 8], "what was judged before training is read back, not judged again"
     assert [line["step"] for line in metric_lines(stopped)] == list(range(1, STEPS + 1))
     assert_same_weights(stopped, finished)

@@ -1,9 +1,12 @@
 """What a GRPO step asks: twins side by side, pools that remember, shapes that hold whatever is drawn."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from tests.stages.story import SHORT, pairs
@@ -13,6 +16,7 @@ from urt_jax.config.parts import TaskWeights
 from urt_jax.data.collate import length_of, need_of
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.sources import write_examples
+from urt_jax.stages import questions as questions_module
 from urt_jax.stages.questions import Question, QuestionFeed
 from urt_jax.stages.records import Encoder
 
@@ -97,6 +101,42 @@ def test_shapes_hold_every_step_there_could_be(judge: LoadedModel) -> None:
     assert set(every) == set(range(10))
     largest = sorted(every.values(), key=lambda length: (length.frames, length.tokens))[-4:]
     buckets.fit(need_of(largest, rows=4))
+
+
+def test_a_worker_encodes_ahead_and_what_is_asked_stays_the_same(judge: LoadedModel) -> None:
+    """The next step is begun before its pool knows what was answered; where that changes it, it is encoded anew."""
+    plain = feed(judge, curriculum=POOLED)
+    encoder = Encoder(judge.processor, max_prompt_tokens=160, max_new_tokens=16, workers=1)
+    with closing(QuestionFeed(plain._config, encoder)) as ahead:
+        guessed = []
+        for step in range(4):
+            shown, same = plain.draw(step), ahead.draw(step)
+            assert told(same) == told(shown)
+            for one, other in zip(shown, same):
+                assert jax.tree.all(jax.tree.map(np.array_equal, one.chat, other.chat))
+            ahead.begin(step + 1)
+            right = {question.item: float((question.item + step) % 3 == 0) for question in shown}
+            plain.note(step, right)
+            ahead.note(step, right)
+            wanted = {(step + 1, question.item, question.stream) for question in plain.draw(step + 1)}
+            guessed.append(len(wanted & ahead._begun.keys()))
+        assert sum(guessed) > 0
+        assert min(guessed) < 4, "an answer changed what is asked"
+
+
+def test_a_long_run_is_planned_from_its_first_steps(judge: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions_module, "PROBED_RECORDS", 8)
+    asked = feed(judge, steps=1000, data=DataConfig(tasks=TaskWeights(1.0, 1.0, 1.0, 1.0)))
+    encoded: list[Example] = []
+    begin = asked._encoder.begin_prompt
+    monkeypatch.setattr(
+        asked._encoder, "begin_prompt", lambda example, **how: encoded.append(example) or begin(example, **how)
+    )
+    buckets = asked.plan_buckets()
+    assert len(encoded) == 8
+    assert buckets.count <= 8
+    for step in range(40):
+        buckets.fit(need_of([length_of(question.chat) for question in asked.draw(step)], rows=4))
 
 
 def test_a_pool_starts_with_the_shares_that_the_reject_stage_wrote(judge: LoadedModel, tmp_path: Path) -> None:

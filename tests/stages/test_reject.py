@@ -199,6 +199,6 @@ def test_killed_in_either_half_it_ends_with_the_same_bits(config: Path, finished
     if moment == "sampling":
         with samples.open("a") as file:  # what a kill in the middle of a write leaves
             file.write('[["<think>')
-    run_in_process(config, killed)
+    run_in_process(config, killed, "--config.workers=2")
     assert samples.read_bytes() == (finished / "records" / "samples.jsonl").read_bytes()
     assert_same_weights(killed, finished)

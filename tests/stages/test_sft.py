@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +17,13 @@ from tests.stages.coin_judge import WRITTEN
 from tests.stages.story import (
     LENGTHS,
     OPTIMIZER,
+    REPOSITORY,
     arguments,
     assert_called_again,
     assert_complete,
     assert_same_weights,
     assert_trained,
+    cache_settings,
     checkpoint_steps,
     kill_once,
     metric_lines,
@@ -69,7 +74,9 @@ def finished(config: Path, programs: list[Any]) -> Path:
 
 
 def test_a_run_leaves_everything_and_teaches_the_language_model(finished: Path, coin_judge: Path) -> None:
-    assert_complete(finished, steps=STEPS, figures={"loss", "grad_norm", "learning_rate", "step_time"})
+    assert_complete(
+        finished, steps=STEPS, figures={"loss", "grad_norm", "learning_rate", "step_time", "timing_s/input"}
+    )
     assert checkpoint_steps(finished) == [STEPS - 2, STEPS]
     assert_trained(finished, coin_judge)
     lines = metric_lines(finished)
@@ -117,9 +124,33 @@ def test_preempted_it_saves_says_so_and_ends_with_the_same_bits(
     stopped = config.parent / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(sft, "compile_sft_step", noticed_at_step_3)
-        assert main(arguments(config, stopped)) == 75
+        assert main(arguments(config, stopped, "--config.workers=1")) == 75
     assert "preempted: saved after step 3 of 12" in capsys.readouterr().err
     assert checkpoint_steps(stopped) == [2, 3]
+    run_in_process(config, stopped, "--config.workers=2")  # whoever decodes, the batches are the same
+    assert_same_weights(stopped, finished)
+
+
+@pytest.mark.slow
+def test_a_notice_to_the_whole_process_group_still_saves_and_takes_the_workers_along(
+    config: Path, finished: Path
+) -> None:
+    """As ``timeout``, a terminal and some schedulers send it; a worker that heard it would break the step before."""
+    stopped = config.parent / "group"
+    command = [sys.executable, "-m", "urt_jax.main", *arguments(config, stopped, "--config.workers=2")]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)} | cache_settings()
+    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 300
+        while not checkpoint_steps(stopped):
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.killpg(run.pid, signal.SIGTERM)
+        assert run.stderr is not None
+        told = run.stderr.read()
+    assert run.returncode == 75, told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
     run_in_process(config, stopped)
     assert_same_weights(stopped, finished)
 

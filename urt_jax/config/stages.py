@@ -60,9 +60,8 @@ class TrainingConfig(StageConfig):
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
     mesh: MeshConfig = MeshConfig()
-    micro_batches: int = knob(
-        1, at_least=1
-    )  # parts a step is computed in, one after the other: same update, less memory
+    micro_batches: int = knob(1, at_least=1)  # parts a step is computed in, in turn: the same update in less memory
+    workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead of the step; 0 = this one does
     save_every: int = knob(50, at_least=1)  # steps between checkpoints
     keep: int = knob(2, at_least=1)  # newest checkpoints kept
     max_skipped: int = knob(3, at_least=1)  # updates in a row whose loss or gradient is not finite, then stop
@@ -188,6 +187,7 @@ class EvaluateConfig(StageConfig):
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
     mesh: MeshConfig = MeshConfig()
+    workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead; 0 = this one does
     report_samples: int = knob(16, at_least=0)  # pairs shown with pictures and reasoning
 
     def problems(self) -> Problems:

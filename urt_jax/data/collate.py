@@ -33,12 +33,16 @@ class Length(NamedTuple):
 
 @dataclass(frozen=True)
 class Buckets:
-    """Allowed sizes along each axis, ascending; every batch is padded to the smallest that holds it."""
+    """Allowed sizes along each axis, ascending; every batch is padded to the smallest that holds it.
+
+    Where they were planned over a sample, they go on without end: the largest of an axis doubled, and doubled again.
+    """
 
     rows: tuple[int, ...]
     tokens: tuple[int, ...]
     frames: tuple[int, ...]
     patches: tuple[int, ...]
+    endless: bool = False
 
     @property
     def count(self) -> int:
@@ -51,11 +55,19 @@ class Buckets:
         Raises:
             ValueError: the need is larger than the largest bucket.
         """
-        return Need(*(self._fit(axis, getattr(self, axis), size) for axis, size in need._asdict().items()))
+        return Need(*(self.fit_axis(axis, size) for axis, size in need._asdict().items()))
 
-    @staticmethod
-    def _fit(axis: str, sizes: tuple[int, ...], size: int) -> int:
-        for allowed in sizes:
+    def fit_axis(self, axis: str, size: int) -> int:
+        """Return the size of one axis that a batch takes.
+
+        Raises:
+            ValueError: there is none so large.
+        """
+        sizes: tuple[int, ...] = getattr(self, axis)
+        largest = sizes[-1]
+        while self.endless and 0 < largest < size:
+            largest *= 2
+        for allowed in (*sizes, largest):
             if size <= allowed:
                 return allowed
         raise ValueError(

@@ -8,7 +8,8 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from urt_jax.data.examples import BadInputError, Chat
 from urt_jax.data.images import load_image
 from urt_jax.data.tokenizer import chat_text
 from urt_jax.data.video import Clip, load_clip
+from urt_jax.data.workers import Workers
 from urt_jax.families.family import Family, Geometry, Json, MediaLayout, Piece
 from urt_jax.models.config import ModelConfig
 from urt_jax.types import TEXT, EncodedChat, FrameBlend, FramePatches
@@ -78,6 +80,22 @@ def encode_chat(
                 f"max_prompt_tokens is {max_tokens}; shorten the text, drop a picture or raise max_prompt_tokens"
             )
         geometry = smaller
+
+
+class NamedChat(NamedTuple):
+    """A chat to encode; ``name`` says in errors which record it is."""
+
+    chat: Chat
+    name: str
+
+
+def encoding_workers(processor: Processor, *, max_tokens: int | None, count: int) -> Workers[NamedChat, EncodedChat]:
+    """Return what encodes chats as ``encode_chat`` does, in ``count`` processes (0: in this one)."""
+    return Workers(partial(_encode_named, processor, max_tokens), count)
+
+
+def _encode_named(processor: Processor, max_tokens: int | None, named: NamedChat) -> EncodedChat:
+    return encode_chat(processor, named.chat, name=named.name, max_tokens=max_tokens)
 
 
 def _lay_out(

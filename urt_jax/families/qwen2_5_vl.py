@@ -185,7 +185,7 @@ FAMILY = Family(
     weight_rules=weight_rules,
     name_aliases=((r"^model\.language_model\.", "model."), (r"^model\.visual\.", "visual.")),
     module_names=((r"^model\.", "model.language_model."), (r"^visual\.", "model.visual.")),
-    read_geometry=lambda settings: read_picture_geometry(settings, DEFAULT_GEOMETRY),
+    read_geometry=partial(read_picture_geometry, default=DEFAULT_GEOMETRY),
     picture_files=partial(picture_files, processor="Qwen2_5_VLProcessor", video_processor="Qwen2VLVideoProcessor"),
     lay_out_image=lay_out_image,
     lay_out_clip=lay_out_clip,

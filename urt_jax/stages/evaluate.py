@@ -7,6 +7,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from urt_jax.checkpoints.model_folder import find_model, load_model
@@ -119,20 +120,22 @@ def _judge_model(
         dtype=compute_dtype(config.dtype),
         max_prompt_tokens=config.lengths.max_prompt_tokens,
         prompt_template=config.data.template,
+        workers=config.workers,
     )
-    return {
-        mode: judge(
-            model,
-            examples,
-            judgement_path(folder, label, mode),
-            protocol=_protocol(config).in_mode(mode),
-            title=f"{label}, {mode}",
-            seed=config.seed,
-            max_new_tokens=config.lengths.max_new_tokens,
-            batch_size=config.batch_size,
-        )
-        for mode in config.modes
-    }
+    with closing(model):
+        return {
+            mode: judge(
+                model,
+                examples,
+                judgement_path(folder, label, mode),
+                protocol=_protocol(config).in_mode(mode),
+                title=f"{label}, {mode}",
+                seed=config.seed,
+                max_new_tokens=config.lengths.max_new_tokens,
+                batch_size=config.batch_size,
+            )
+            for mode in config.modes
+        }
 
 
 def _protocol(config: EvaluateConfig) -> Protocol:

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,16 @@ def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> Loade
     settings = LoopSettings(
         config.steps, config.save_every, config.keep, config.log_every, config.max_skipped, shown=shown
     )
-    state = train(
-        folder,
-        trainer.start,
-        trainer.advance,
-        settings,
-        title="grpo",
-        carried=trainer.rollouts,
-        batch_of=trainer.trained,
-    )
+    with closing(trainer.rollouts.feed):
+        state = train(
+            folder,
+            trainer.start,
+            trainer.advance,
+            settings,
+            title="grpo",
+            carried=trainer.rollouts,
+            batch_of=trainer.trained,
+        )
     return save_policy(config, folder, loaded, state)
 
 

@@ -1,6 +1,7 @@
 """Judging held-out pairs with a model in memory: shared by the stages that measure."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,20 +81,22 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         dtype=compute_dtype(config.model.dtype),
         max_prompt_tokens=config.lengths.max_prompt_tokens,
         prompt_template=config.eval_data.template,
+        workers=config.workers,
     )
     examples = labelled_pool(config.eval_data, seed=config.seed).examples
     summaries = {}
-    for mode in ("greedy", "sampled"):
-        judgements = judge(
-            judge_model,
-            examples,
-            folder / "records" / f"{when}-{mode}.jsonl",
-            protocol=PROTOCOLS["urt"].in_mode(mode),
-            title=f"judging {when}, {mode}",
-            seed=config.seed,
-            max_new_tokens=config.lengths.max_new_tokens,
-            batch_size=64,
-        )
-        summaries[mode] = summarize(judgements, seed=config.seed)
+    with closing(judge_model):
+        for mode in ("greedy", "sampled"):
+            judgements = judge(
+                judge_model,
+                examples,
+                folder / "records" / f"{when}-{mode}.jsonl",
+                protocol=PROTOCOLS["urt"].in_mode(mode),
+                title=f"judging {when}, {mode}",
+                seed=config.seed,
+                max_new_tokens=config.lengths.max_new_tokens,
+                batch_size=64,
+            )
+            summaries[mode] = summarize(judgements, seed=config.seed)
     figures = {mode: summary.as_json() for mode, summary in summaries.items()}
     return HeldOut(format_table(result_rows({f"{when} GRPO": summaries})), figures, summaries)

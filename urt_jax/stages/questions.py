@@ -6,13 +6,14 @@
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from urt_jax.config import GrpoConfig
-from urt_jax.data.collate import Buckets, Need, length_of, need_of, plan_buckets
+from urt_jax.data.collate import Buckets, Length, Need, length_of, need_of, plan_buckets
 from urt_jax.data.curriculum import (
     CurriculumRules,
     draw_items,
@@ -24,7 +25,9 @@ from urt_jax.data.curriculum import (
 )
 from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.loader import in_random_order, with_twins
+from urt_jax.data.workers import Pending
 from urt_jax.stages.records import Encoder, question_pool, question_source
+from urt_jax.stages.sft import PROBED_RECORDS, with_headroom
 from urt_jax.types import EncodedChat
 
 
@@ -37,11 +40,20 @@ class Question(NamedTuple):
     item: int  # its record: place in the source, or in the pool
 
 
+class _Shown(NamedTuple):
+    """A question that is not encoded yet; the names are those of ``Question``."""
+
+    example: Example
+    stream: str
+    item: int
+
+
 class QuestionFeed:
     """Draws the questions of any step; a pool also keeps what the rollouts said of its items, for a checkpoint."""
 
     def __init__(self, config: GrpoConfig, encoder: Encoder) -> None:
         self._config, self._encoder = config, encoder
+        self._begun: dict[tuple[int, int, str], Pending[EncodedChat]] = {}  # by step, item and stream
         self.twins = config.rewards.swap_consistency > 0
         self._records = config.questions_per_step // (2 if self.twins else 1)  # drawn in a step
         self.pooled = config.curriculum.active or config.dynamic_sampling > 0
@@ -54,12 +66,23 @@ class QuestionFeed:
 
     def draw(self, step: int, taken: Collection[int] = ()) -> list[Question]:
         """Return the Q questions of a step, twins next to each other; of a pool none whose item is ``taken``."""
-        first, count = step * self._records, self._records
-        items: Sequence[int] = range(first, first + count)
-        if self.pooled:
-            seed = self._config.seed
-            items = draw_items(self._state, self._rules, seed=seed, step=step, count=count, taken=taken)
-        return self._as_shown(items, step)
+        shown = self._shown(step, self._items(step, taken))
+        begun = [self._begun.get((step, q.item, q.stream)) or self._begin(q.example) for q in shown]
+        return [Question(q.example, pending(), q.stream, q.item) for q, pending in zip(shown, begun)]
+
+    def begin(self, step: int) -> None:
+        """Have the workers encode what a step will ask, or would if what the steps before it find out changed nothing.
+
+        What a curriculum then asks instead is encoded when it is drawn.
+        """
+        self._begun = {}
+        if self._encoder.workers and step < self._config.steps:
+            shown = self._shown(step, self._items(step, ()))
+            self._begun = {(step, q.item, q.stream): self._begin(q.example) for q in shown}
+
+    def close(self) -> None:
+        """End the workers."""
+        self._encoder.close()
 
     def example(self, item: int, step: int, *, stream: str) -> Example:
         """Return the record of a question that a step has asked, as it was shown under this name."""
@@ -92,24 +115,37 @@ class QuestionFeed:
             self._state = pool_from_json(saved, self._start)
 
     def plan_buckets(self) -> Buckets:
-        """Plan prompt shapes over every step of the run; of a pool, over the largest step there could be."""
+        """Plan prompt shapes over every step of the run, or of a long one over the first, with larger shapes beside.
+
+        Of a pool they are planned over the largest step there could be.
+        """
         config = self._config
+        grid = {"slot_step": self._encoder.processor.config.vision.slot_step, "token_step": config.token_step}
         if self.pooled:
-            needs = self._pool_needs()
-        else:
-            drawn = (self.draw(step) for step in range(config.steps))
-            needs = [need_of([length_of(q.chat) for q in questions], rows=len(questions)) for questions in drawn]
-        slot_step = self._encoder.processor.config.vision.slot_step
-        return plan_buckets(needs, slot_step=slot_step, token_step=config.token_step)
+            return plan_buckets(self._pool_needs(), **grid)
+        probed = min(config.steps, -(-PROBED_RECORDS // config.questions_per_step))
+        shown = (q.example for step in range(probed) for q in self._shown(step, self._items(step, ())))
+        needs = self._needs(self._lengths(shown))
+        if probed == config.steps:
+            return plan_buckets(needs, **grid)
+        return with_headroom(needs, **grid)
 
     def _pool_needs(self) -> list[Need]:
         """Return the needs of steps that show the pool once in random order, and of the worst step of all."""
         count = self._config.questions_per_step
-        lengths = [length_of(self._encoded(order)) for example in self._pool for order in self._orders(example)]
+        lengths = self._lengths(order for example in self._pool for order in self._orders(example))
         mixed = [lengths[i] for i in np.random.default_rng([self._config.seed, 7]).permutation(len(lengths))]
-        needs = [need_of(mixed[start : start + count], rows=count) for start in range(0, len(mixed), count)]
+        needs = self._needs(mixed)
         frames = sorted((length.frames for length in lengths), reverse=True)[:count]
         return [*needs, Need(count, max(n.tokens for n in needs), sum(frames), max(n.patches for n in needs))]
+
+    def _lengths(self, examples: Iterable[Example]) -> list[Length]:
+        chats = self._encoder.prompts(examples, template=self._config.data.template)
+        return [length_of(chat) for chat in tqdm(chats, desc="encoding", unit="question", dynamic_ncols=True)]
+
+    def _needs(self, lengths: Sequence[Length]) -> list[Need]:
+        count = self._config.questions_per_step
+        return [need_of(lengths[start : start + count], rows=count) for start in range(0, len(lengths), count)]
 
     def _orders(self, example: Example) -> list[Example]:
         return with_twins([example]) if self._config.data.swap and example.swappable else [example]
@@ -132,17 +168,18 @@ class QuestionFeed:
             )
         return pool
 
-    def _as_shown(self, items: Sequence[int], step: int) -> list[Question]:
+    def _items(self, step: int, taken: Collection[int]) -> Sequence[int]:
+        first, count, seed = step * self._records, self._records, self._config.seed
+        if not self.pooled:
+            return range(first, first + count)
+        return draw_items(self._state, self._rules, seed=seed, step=step, count=count, taken=taken)
+
+    def _shown(self, step: int, items: Sequence[int]) -> list[_Shown]:
         examples = [self._record(item, step) for item in items]
         repeats = 2 if self.twins else 1
         shown = with_twins(examples) if self.twins else examples
         return [
-            Question(
-                example=example,
-                chat=self._encoded(example),
-                stream=_twin_stream(example) if place % repeats else example.id,
-                item=items[place // repeats],
-            )
+            _Shown(example, _twin_stream(example) if place % repeats else example.id, items[place // repeats])
             for place, example in enumerate(shown)
         ]
 
@@ -154,8 +191,8 @@ class QuestionFeed:
         swap, seed = self._config.data.swap, self._config.seed
         return in_random_order(example, seed=seed, place=place) if swap else example
 
-    def _encoded(self, example: Example) -> EncodedChat:
-        return self._encoder.prompt(example, template=self._config.data.template)
+    def _begin(self, example: Example) -> Pending[EncodedChat]:
+        return self._encoder.begin_prompt(example, template=self._config.data.template)
 
 
 def _twin_stream(example: Example) -> str:

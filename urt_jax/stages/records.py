@@ -1,7 +1,7 @@
 """From the data settings of a stage to records, and from records to encoded chats."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -14,7 +14,8 @@ from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
 from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
 from urt_jax.data.sources import Pool, read_examples, read_pool
-from urt_jax.families.processor import Processor, encode_chat
+from urt_jax.data.workers import Pending
+from urt_jax.families.processor import NamedChat, Processor, encoding_workers
 from urt_jax.types import EncodedChat
 
 KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoch
@@ -138,13 +139,27 @@ class TrainedRecord(NamedTuple):
 
 
 class Encoder:
-    """Encodes records for one checkpoint and keeps small ones, so that an epoch decodes each picture once."""
+    """Encodes records for one checkpoint and keeps small ones, so that an epoch decodes each picture once.
 
-    def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int):
+    ``workers`` is the number of processes that decode and lay out the pictures. What ``begin_...`` returns gives the
+    result, or raises the error, when it is called; until then they work on it, without any nobody does.
+    """
+
+    def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, workers: int = 0):
         self.processor = processor
-        self._max_prompt, self._max_new = max_prompt_tokens, max_new_tokens
+        self._max_new = max_new_tokens
+        self._workers = encoding_workers(processor, max_tokens=max_prompt_tokens, count=workers)
         self._cache: dict[Any, EncodedChat] = {}
         self._cached_bytes = 0
+
+    @property
+    def workers(self) -> int:
+        """Number of processes that encode."""
+        return self._workers.count
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.close()
 
     def prompt(self, example: Example, *, template: str, think: bool = True) -> EncodedChat:
         """Encode the question of a record, asked in the wording of ``template`` (see ``prompts.render``).
@@ -152,13 +167,28 @@ class Encoder:
         Raises:
             BadInputError: as ``encode_chat``.
         """
+        return self.begin_prompt(example, template=template, think=think)()
+
+    def prompts(self, examples: Iterable[Example], *, template: str, ahead: int = 0) -> Iterator[EncodedChat]:
+        """Encode the questions of many records in their order, while workers do the next ``ahead``."""
+        begun = (self.begin_prompt(example, template=template) for example in examples)
+        return self._workers.in_order(begun, ahead=ahead)
+
+    def begin_prompt(self, example: Example, *, template: str, think: bool = True) -> Pending[EncodedChat]:
+        """Begin what ``prompt`` does."""
         # Two files may give one id to different records, so the pictures and words are part of the key.
         shown = tuple(_mark_of(item) for item in (*example.context, *example.candidates))
         key = (example.id, bool(example.meta.get("swapped")), think, template, example.prompt, example.text, shown)
         if key in self._cache:
-            return self._cache[key]
+            return partial(self._cache.__getitem__, key)
         chat = render(example, think=think, template=template)
-        encoded = encode_chat(self.processor, chat, name=f"record {example.id}", max_tokens=self._max_prompt)
+        pending = self._workers.begin(NamedChat(chat, f"record {example.id}"))
+        return lambda: self._kept(key, pending)
+
+    def _kept(self, key: Any, pending: Pending[EncodedChat]) -> EncodedChat:
+        if key in self._cache:
+            return self._cache[key]
+        encoded = pending()
         size = sum(frame.patches_PC.nbytes for frame in encoded.frames)
         if self._cached_bytes + size <= CACHED_BYTES:
             self._cache[key] = encoded
@@ -189,6 +219,14 @@ class Encoder:
         Raises:
             BadInputError: as ``prompt`` and ``response``, or a history of another length than the response.
         """
+        return self.begin_trained(example, template=template)()
+
+    def begin_trained(self, example: Example, *, template: str) -> Pending[TrainedRecord]:
+        """Begin what ``trained`` does."""
+        think = "<think>" in (example.response or "")
+        return partial(self._trained, example, self.begin_prompt(example, template=template, think=think))
+
+    def _trained(self, example: Example, prompt: Pending[EncodedChat]) -> TrainedRecord:
         response = self.response(example)
         history = response if example.history is None else self._ids(example.history)
         if len(history) != len(response):
@@ -196,8 +234,7 @@ class Encoder:
                 f"record {example.id}: its history has {len(history)} tokens, its response {len(response)}; the "
                 "history is read in place of the response token by token, so give one of the same length"
             )
-        chat = self.prompt(example, template=template, think="<think>" in (example.response or ""))
-        return TrainedRecord(chat, response, history)
+        return TrainedRecord(prompt(), response, history)
 
     def _ids(self, text: str) -> np.ndarray:
         ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -73,27 +74,38 @@ def run(config: RejectConfig) -> None:
 def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Example], path: Path) -> list[list[str]]:
     """Return k texts for every pair, reading from ``path`` what an earlier call has already sampled."""
     done = _whole_batches(path)
+    groups = list(batches(len(pool), min(config.batch_questions, len(pool))))
+    if len(done) == len(groups):
+        return [texts for rows in done for texts in rows]
     encoder = Encoder(
         loaded.processor,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
         max_new_tokens=config.lengths.max_new_tokens,
+        workers=config.workers,
     )
-    asked = tqdm(pool, desc="encoding", unit="pair", dynamic_ncols=True)
-    chats = [encoder.prompt(example, template=config.data.template) for example in asked]
-    groups = list(batches(len(pool), min(config.batch_questions, len(pool))))
-    needs = [need_of([length_of(chats[i]) for i in group], rows=len(group)) for group, _ in groups]
+    # Once for the shapes and once for the sampler: the encoded pictures of a large pool fill no memory at once.
+    encoded = encoder.prompts(pool, template=config.data.template)
+    seen = tqdm(encoded, desc="encoding", unit="pair", total=len(pool), dynamic_ncols=True)
+    lengths = [length_of(chat) for chat in seen]
+    needs = [need_of([lengths[i] for i in group], rows=len(group)) for group, _ in groups]
     slot_step = loaded.processor.config.vision.slot_step
     buckets = plan_buckets(needs, slot_step=slot_step, token_step=config.token_step)
     sampler = Sampler(open_module(config.model, loaded, open_mesh(config.mesh)), loaded.processor)
     k, slots = config.samples_per_item, config.lengths.max_new_tokens
     sampling = Sampling(slots, **dataclasses.asdict(config.sampling))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file, tqdm(total=len(pool), desc="sampling", unit="pair") as bar:
+    left = (pool[i] for group, _ in groups[len(done) :] for i in group)
+    chats = encoder.prompts(left, template=config.data.template, ahead=config.batch_questions)
+    with (
+        closing(encoder),
+        path.open("a", encoding="utf-8") as file,
+        tqdm(total=len(pool), desc="sampling", unit="pair") as bar,
+    ):
         for number, (group, real) in enumerate(groups):
             if number >= len(done):
                 samples = sampler.sample(
                     loaded.params,
-                    [chats[i] for i in group],
+                    [next(chats) for _ in group],
                     [pool[i].id for i in group],
                     bucket=buckets.fit(needs[number]),
                     responses=k,

@@ -53,17 +53,20 @@ def open_scoring(config: GrpoConfig) -> Scoring:
     return Scoring(rewards.swap_consistency > 0, overlong, rewards.brevity > 0, user)
 
 
-def open_feed(config: GrpoConfig, processor: Processor) -> QuestionFeed:
-    """Return the questions of a run, from its first step on.
+def open_feed(config: GrpoConfig, processor: Processor, *, workers: int = 0) -> QuestionFeed:
+    """Return the questions of a run, from its first step on, encoded by so many processes.
 
     Raises:
         BadInputError: the data cannot be read, or holds too few records for a pool.
     """
     lengths = config.lengths
-    return QuestionFeed(
-        config,
-        Encoder(processor, max_prompt_tokens=lengths.max_prompt_tokens, max_new_tokens=lengths.max_new_tokens),
+    encoder = Encoder(
+        processor,
+        max_prompt_tokens=lengths.max_prompt_tokens,
+        max_new_tokens=lengths.max_new_tokens,
+        workers=workers,
     )
+    return QuestionFeed(config, encoder)
 
 
 class RolloutMaker:
@@ -73,7 +76,7 @@ class RolloutMaker:
         self._config, self._sampler = config, sampler
         self.weights = config.rewards.parts()
         self._scoring = open_scoring(config)
-        self.feed = open_feed(config, sampler.processor)
+        self.feed = open_feed(config, sampler.processor, workers=config.workers)
         self.buckets = self.feed.plan_buckets()
         self._tokens = 0  # prompts and responses of all steps
 
@@ -100,6 +103,8 @@ class RolloutMaker:
         while not drawn or self._refills(spread, taken):
             asked.append(self.feed.draw(step, taken))
             taken += [question.item for question in asked[-1]]
+            if not drawn:
+                self.feed.begin(step + 1)
             clock.lap("prompts")
             samples = self._sample(params, asked[-1], step)
             clock.lap("rollout")

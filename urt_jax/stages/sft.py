@@ -5,9 +5,9 @@
 3. take optimizer steps, saving state and position together; write the model in the published layout.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfi
 from urt_jax.data.collate import Buckets, Need, collate, length_of, need_of, pack, plan_buckets
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
+from urt_jax.data.workers import Pending
 from urt_jax.generation.sampler import padding_of
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.vlm import VisionLanguageModel
@@ -123,13 +124,17 @@ def train_on(
     ahead = Prefetcher(feed.batch, start=0, stop=config.steps)
 
     def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        state, figures = step_fn(state, place_rows(mesh, ahead[step]))
-        return state, {**figures, "learning_rate": rates[step]}
+        asked = time.perf_counter()
+        batch = ahead[step]
+        waited = time.perf_counter() - asked
+        state, figures = step_fn(state, place_rows(mesh, batch))
+        return state, {**figures, "learning_rate": rates[step], "timing_s/input": waited}
 
     settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every, config.max_skipped)
     try:
         state = train(folder, state, advance, settings, title=title, batch_of=feed.trained)
     finally:
+        feed.close()
         ahead.close()
     return save_policy(config, folder, loaded, state)
 
@@ -142,37 +147,49 @@ class SftFeed:
     ) -> None:
         lengths = config.lengths
         self._encoder = Encoder(
-            loaded.processor, max_prompt_tokens=lengths.max_prompt_tokens, max_new_tokens=lengths.max_new_tokens
+            loaded.processor,
+            max_prompt_tokens=lengths.max_prompt_tokens,
+            max_new_tokens=lengths.max_new_tokens,
+            workers=config.workers,
         )
+        self._steps = config.steps
+        self._begun: dict[int, list[Pending[TrainedRecord]]] = {}  # of the step that is asked for next
         self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
         self._size, self._patch_budget = batch_size, lengths.row_patches
         self._padding = padding_of(loaded.processor)
-        grid = {"slot_step": loaded.processor.config.vision.slot_step, "token_step": config.token_step}
-        self.buckets = self._plan(config.steps, row_step=row_step, **grid)
+        slot_step = loaded.processor.config.vision.slot_step
+        self.buckets = self._plan(
+            config.steps, {"slot_step": slot_step, "token_step": config.token_step, "row_step": row_step}
+        )
 
-    def _plan(self, steps: int, *, slot_step: int, token_step: int, row_step: int) -> Buckets:
+    def _plan(self, steps: int, grid: dict[str, int]) -> Buckets:
         """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
-        plan = partial(plan_buckets, slot_step=slot_step, token_step=token_step, row_step=row_step)
         probed = min(steps, -(-PROBED_RECORDS // self._size))
         lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
-        width = -(-max(record.tokens for batch in lengths for record in batch) // token_step) * token_step
+        self._begun.clear()
+        step = grid["token_step"]
+        width = -(-max(record.tokens for batch in lengths for record in batch) // step) * step
         needs = [
             need_of(batch, rows=len(pack(batch, width=width, patch_budget=self._patch_budget)), tokens=width)
             for batch in lengths
         ]
         if probed == steps:
-            return plan(needs)
-        largest = Need(*map(max, zip(*needs)))
-        roomy = Need(*(int(HEADROOM * size) for size in largest))
-        small, large = (plan([need]) for need in (largest, roomy))
-        rows, tokens, frames = (
-            tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
-        )
-        return Buckets(rows, tokens, frames, small.patches)
+            return plan_buckets(needs, **grid)
+        return with_headroom(needs, **grid)
 
     def _records(self, step: int) -> list[TrainedRecord]:
+        """Return the records of a step, after those of the next one are begun."""
+        begun = self._begun.pop(step, None) or self._begin(step)
+        self._begun = {step + 1: self._begin(step + 1)} if step + 1 < self._steps else {}
+        return [record() for record in begun]
+
+    def _begin(self, step: int) -> list[Pending[TrainedRecord]]:
         drawn = [self._drawn(step * self._size + i) for i in range(self._size)]
-        return [self._encoder.trained(example, template=template) for example, template in drawn]
+        return [self._encoder.begin_trained(example, template=template) for example, template in drawn]
+
+    def close(self) -> None:
+        """End the workers."""
+        self._encoder.close()
 
     def trained(self, step: int) -> TrainedBatch:
         """Return the batch of a step with the ids of its records, for one that could not be learnt."""
@@ -183,12 +200,22 @@ class SftFeed:
         """Return the padded batch of one step."""
         records = self._records(step)
         lengths = [length_of(record.chat, len(record.response)) for record in records]
-        longest, widths = max(length.tokens for length in lengths), self.buckets.tokens
-        width = next((size for size in widths if size >= longest), widths[-1])
+        width = self.buckets.fit_axis("tokens", max(length.tokens for length in lengths))
         packed = pack(lengths, width=width, patch_budget=self._patch_budget)
         bucket = self.buckets.fit(need_of(lengths, rows=len(packed), tokens=width))
         chats, responses, histories = zip(*records)
         return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)
+
+
+def with_headroom(needs: Sequence[Need], *, slot_step: int, row_step: int = 1) -> Buckets:
+    """Plan shapes for what a sample of batches needs, larger ones for what others may, and no end to them."""
+    largest = Need(*map(max, zip(*needs)))
+    roomy = Need(*(int(HEADROOM * size) for size in largest))
+    small, large = (plan_buckets([need], slot_step=slot_step, row_step=row_step) for need in (largest, roomy))
+    rows, tokens, frames = (
+        tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
+    )
+    return Buckets(rows, tokens, frames, small.patches, endless=True)
 
 
 def finish(folder: Path, stage: str, measured: str = "", **figures: Any) -> None:

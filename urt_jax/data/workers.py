@@ -1,0 +1,254 @@
+"""Processes beside this one that work for it: in any number, the same results in the same order.
+
+A feed here is a function of (seed, step) and, in GRPO, of what was answered so far; its position is the number of the
+step, which every checkpoint has. What is left to do beside the step is slow work on single records, and that is all
+these processes know. Grain 0.2.18 was tried for the whole of it and is not used: the position it saves with two workers
+cannot be restored with three, its streams cannot ask what a curriculum wants next, and its workers live on when the run
+is killed (SIGKILL).
+
+Each worker is a program at the other end of a pair of sockets. Arrays go through it as they lie in memory and are read
+straight to their place; no file and no shared memory is left for somebody to clean up. A worker hears neither SIGTERM
+nor SIGINT, which are for the run; it ends, also in the middle of its work, when the run closes its end or is no more.
+"""
+
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from urt_jax.data.examples import BadInputError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Pending = Callable[[], Result]  # returns the result, waiting for it or making it; raises what the work raised
+
+PACKAGE = Path(__file__).parents[1]
+SOCKET_BYTES = 2**20  # that one end may write before the other has read
+AHEAD = 2  # jobs a worker that are begun before their results are asked for, at least
+END_S = 10.0  # that a worker has to end in, then it is killed
+# A worker touches no accelerator, and its parallelism is that of the workers.
+_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+
+class WorkerDied(RuntimeError):
+    """A worker ended in the middle of its work."""
+
+
+class Workers(Generic[Job, Result]):
+    """Does ``work(job)`` in up to ``count`` processes; with none here, when a result is asked for.
+
+    ``work`` and jobs are pickled: ``work`` is a function of a module, or a ``partial`` of one. To be closed, or used
+    as a context; one that is forgotten is closed when it is collected.
+    """
+
+    def __init__(self, work: Callable[[Job], Result], count: int) -> None:
+        self.count = count
+        self._work = work
+        self._all = [_Worker() for _ in range(count)]
+        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._all:
+            self._free.put(worker)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="worker") if count else None
+        self._closed = weakref.finalize(self, _close, self._all, self._threads)
+
+    def begin(self, job: Job) -> Pending[Result]:
+        """Have a job done, after all that were begun before; the result is what the returned function returns."""
+        return partial(self._work, job) if self._threads is None else self._threads.submit(self._do, job).result
+
+    def in_order(self, begun: Iterable[Pending[Result]], *, ahead: int = 0) -> Iterator[Result]:
+        """Yield the results of many jobs in their order, while workers do the next ``ahead``, or a few for each."""
+        waiting: deque[Pending[Result]] = deque()
+        most = max(ahead, AHEAD * self.count) if self.count else 0
+        for pending in begun:
+            waiting.append(pending)
+            if len(waiting) > most:
+                yield waiting.popleft()()
+        while waiting:
+            yield waiting.popleft()()
+
+    def close(self) -> None:
+        """End the processes; work that nobody has waited for is dropped."""
+        self._closed()
+
+    def __enter__(self) -> "Workers[Job, Result]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _do(self, job: Job) -> Result:
+        worker = self._free.get()
+        try:
+            return worker.do(self._work, job)
+        finally:
+            self._free.put(worker)
+
+
+def _close(workers: Sequence["_Worker"], threads: ThreadPoolExecutor | None) -> None:
+    for worker in workers:
+        worker.close()
+    if threads is not None:
+        threads.shutdown(wait=False, cancel_futures=True)  # this may be one of them, as collected objects end anywhere
+
+
+class _Worker:
+    """One process, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # between its start and its end
+        self._closed = False
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def do(self, work: Callable[[Any], Any], job: Any) -> Any:
+        """Return ``work(job)``, or raise what it raised; always the same work."""
+        try:
+            if self._socket is None:
+                _send(self._start(), work)
+            assert self._socket is not None
+            _send(self._socket, job)
+            done, result = _receive(self._socket)
+        except (EOFError, OSError) as error:
+            raise WorkerDied(
+                f"a worker process ended with exit code {self._ended()} in the middle of its work; -9 is mostly the "
+                "system's, for want of memory: lower config.workers, or make pictures and batches smaller"
+            ) from error
+        if done:
+            return result
+        raise result
+
+    def close(self) -> None:
+        """End the process and leave no trace of it."""
+        with self._lock:
+            self._closed = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for it, too
+            self._ended()
+            self._socket.close()
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        command = [sys.executable, "-c", f"from urt_jax.data.workers import serve; serve({theirs.fileno()})"]
+        path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
+        # A signal to the whole group must not end it before the run has saved: it is born deaf.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        try:
+            with self._lock:
+                if self._closed:
+                    raise EOFError
+                self._process = subprocess.Popen(
+                    command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                )
+                self._socket = ours
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        return ours
+
+    def _ended(self) -> int | None:
+        """Wait for the end of the process, which has been told or has died, and return its exit code."""
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def serve(descriptor: int) -> None:
+    """Be a worker: receive the work, then jobs one by one, and answer each with its result or its error."""
+    parent = socket.socket(fileno=descriptor)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        work = _receive(parent)
+        while True:
+            _send(parent, _attempt(work, _receive(parent)))
+    except (EOFError, OSError):
+        return  # the run has gone
+
+
+def _attempt(work: Callable[[Any], Any], job: Any) -> tuple[bool, Any]:
+    try:
+        return True, work(job)
+    except BadInputError as error:
+        return False, _sendable(error)
+    except Exception as error:
+        error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+        return False, _sendable(error)
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an error itself, or what it says where it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        kind = BadInputError if isinstance(error, BadInputError) else RuntimeError
+        told = kind(str(error) if kind is BadInputError else f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        return told
+    return error
+
+
+def _end_with(parent: socket.socket) -> None:
+    """End this process when the other end of its socket is closed, which the death of its owner does too."""
+    poll = select.poll()
+    poll.register(parent, 0)  # nothing but the hang-up
+    poll.poll()
+    os._exit(0)
+
+
+def _send(end: socket.socket, value: Any) -> None:
+    """Write how many parts there are and their sizes, then the parts: the pickle, and each large array by itself."""
+    buffers: list[pickle.PickleBuffer] = []
+    parts: list[Any] = [pickle.dumps(value, protocol=5, buffer_callback=buffers.append)]
+    parts += [buffer.raw() for buffer in buffers]
+    end.sendall(struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)))
+    for part in parts:
+        end.sendall(part)
+
+
+def _receive(end: socket.socket) -> Any:
+    (count,) = struct.unpack("<Q", _read(end, 8))
+    sizes = struct.unpack(f"<{count}Q", _read(end, 8 * count))
+    parts = [_read(end, size) for size in sizes]
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _read(end: socket.socket, size: int) -> memoryview:
+    """Read exactly so many bytes.
+
+    Raises:
+        EOFError: the other end was closed.
+    """
+    whole = np.empty(size, np.uint8).data  # not a bytearray, which would be cleared first
+    done = 0
+    while done < size:
+        received = end.recv_into(whole[done:])
+        if not received:
+            raise EOFError
+        done += received
+    return whole
