@@ -13,6 +13,7 @@ from urt_jax.planning.roofline import floor_seconds, sft_work
 from urt_jax.planning.workloads import workload
 from urt_jax.stages import bench, bench_table
 from urt_jax.stages.bench_table import Machine, bench_text, phase_rows, working_sets
+from urt_jax.stages.input_table import input_text
 
 MACHINE = Machine("a machine", "cpu", 1e9, 4, 1e9, {})
 READY = {"first": 5.0, "memory_before": 1e6, "parameters": 2e6}
@@ -37,13 +38,17 @@ def test_a_run_measures_every_case(
     told = json.loads((run / "bench.json").read_text())
     assert told["machine"]["platform"] == "cpu"
     assert {str(size) for size in working_sets(["toy"])} == set(told["machine"]["bandwidth_by_size"])
-    assert list(told["measured"]["toy"]) == ["sampler", "sft", "grpo"]
+    assert list(told["measured"]["toy"]) == ["sampler", "sft", "grpo", "input"]
     for case in told["measured"]["toy"].values():
         assert list(case) == ["ours"]
         assert len(case["ours"]["repetitions"]) == 2
+    encoded = told["measured"]["toy"].pop("input")["ours"]["repetitions"]
+    assert all(seconds > 0 for repetition in encoded for seconds in repetition.values())
+    for case in told["measured"]["toy"].values():
         assert all(r["wall"] > 0 and r["memory"] > 1e8 for r in case["ours"]["repetitions"])
     titles = [title for case in bench_table.TITLES.values() for title in case.values()]
-    assert [row["phase"] for row in told["rows"]] == titles
+    assert [row["phase"] for row in told["rows"] if "phase" in row] == titles
+    assert [row["step"] for row in told["rows"] if "step" in row] == ["SFT step", "GRPO step"]
     table = json.loads((run / "result.json").read_text())["table"]
     assert "No peers were timed: config.peers.python is not set" in table
     assert capsys.readouterr().out == table + "\n"
@@ -101,6 +106,21 @@ def test_the_table_shows_every_peer() -> None:
     assert rollout[-3:] == ["transformers", "4", "2.00x"]
     assert "sampler      2.00 M        3.0         3 MB       1 MB" in lines
     assert lines[-1] == "toy sampler, transformers compiled failed: g++ is missing"
+
+
+def test_input_that_is_too_slow_says_how_many_workers_it_takes() -> None:
+    """A record takes 100 ms, and 25 ms of a worker and of who takes it in: 8 a second are 1 core, 8.1 are 1.3."""
+    repetition = {f"own/{count}/{clock}": 0.1 for count in (0, 1, 2) for clock in ("wall", "cpu")}
+    repetition["own/2/cpu"] = 0.025
+    repetitions = [repetition | {"own/1/wall": seconds} for seconds in (0.125, 0.1, 0.125)]
+    measured = {"ready": {"pictures": {"own": 2}}, "repetitions": repetitions}
+    text, records = input_text("toy", measured, {"idle": 8.0, "busy": 8.1, "hungry": 100.0})
+    assert {row["step"]: row["workers"] for row in records if "step" in row} == {"idle": 0, "busy": 2, "hungry": 16}
+    assert records[0]["per_second/1"] == 8.0
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "own 10.0 8.0 10.0 20 100.0 25.0" in lines
+    assert "toy idle measured here own 8.0 enough 0" in lines
+    assert "toy hungry measured here own 100.0 0.10 of it 16" in lines
 
 
 def test_an_accelerators_table_says_why_it_has_no_peers() -> None:

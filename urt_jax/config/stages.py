@@ -223,7 +223,9 @@ class BenchConfig(StageConfig):
     stage: ClassVar[str] = "bench"
 
     sizes: tuple[Literal["toy", "tiny", "small", "3b", "7b"], ...] = knob(("tiny", "small"), nonempty=True)
-    cases: tuple[Literal["sampler", "sft", "grpo", "prefix"], ...] = knob(("sampler", "sft", "grpo"), nonempty=True)
+    cases: tuple[Literal["sampler", "sft", "grpo", "prefix", "input"], ...] = knob(
+        ("sampler", "sft", "grpo", "input"), nonempty=True
+    )
     repetitions: int = knob(3, at_least=1)  # of each program, after one that compiles; medians are reported
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; trained weights are float32
     remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory

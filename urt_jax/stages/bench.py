@@ -30,6 +30,7 @@ PEERS = {
     "sampler": {"transformers": ("hf_generate.py", False), "transformers compiled": ("hf_generate.py", True)},
     "sft": {"torch": ("torch_sft.py", False)},
     "grpo": {"TRL": ("trl_grpo.py", False)},
+    "input": {},
 }
 # Our programs find this package and compile anew, whatever was kept by earlier runs.
 OUR_ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent), "JAX_ENABLE_COMPILATION_CACHE": "false"}

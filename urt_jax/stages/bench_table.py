@@ -17,6 +17,7 @@ from urt_jax.planning.roofline import (
     update_work,
 )
 from urt_jax.planning.workloads import Workload, workload
+from urt_jax.stages.input_table import input_text
 
 SMALLEST_SET = 2**22  # bytes; below, a traffic probe times how long it takes to start one
 TITLES = {
@@ -131,12 +132,18 @@ def bench_text(
     blocks, records = [machine.title], []
     for size, cases in measured.items():
         sound = {case: told for case, told in cases.items() if "failed" not in told["ours"]}
-        rows = [row for case, told in sound.items() if case in TITLES for row in phase_rows(size, case, told, machine)]
+        steps = {case: told for case, told in sound.items() if case != "input"}
+        rows = [row for case, told in steps.items() if case in TITLES for row in phase_rows(size, case, told, machine)]
         shared = prefix_rows(size, sound["prefix"]) if "prefix" in sound else []
         records += rows + shared
-        blocks += [format_table([line for row in rows for line in _lines(size, row)], width=120)] if rows else []
-        blocks += [format_table([_prefix_line(row) for row in shared], width=120)] if shared else []
-        blocks.append(format_table([_cost(case, told) for case, told in sound.items()], width=120))
+        tables = ([line for row in rows for line in _lines(size, row)], [_prefix_line(row) for row in shared])
+        costs = [_cost(case, told) for case, told in steps.items()]
+        blocks += [format_table(lines, width=120) for lines in (*tables, costs) if lines]
+        if "input" in sound:
+            taken = {phase: asked / row["seconds"] for row in rows for phase, asked in _taken(size, row).items()}
+            told, found = input_text(size, sound["input"]["ours"], taken)
+            blocks.append(told)
+            records += found
         blocks += [
             f"{size} {case}, {name} failed: {program['failed']}"
             for case, told in cases.items()
@@ -148,6 +155,13 @@ def bench_text(
     elif peers is None:
         blocks.append(NO_PEERS)
     return "\n\n".join(blocks), records
+
+
+def _taken(size: str, row: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many records a whole step takes in."""
+    rows = workload(size).rows
+    taken = {TITLES["sft"]["wall"]: rows.sft_rows, TITLES["grpo"]["wall"]: rows.questions}
+    return {title: count for title, count in taken.items() if title == row["phase"]}
 
 
 def _lines(size: str, row: Mapping[str, Any]) -> list[dict[str, Cell]]:

@@ -6,6 +6,7 @@ A fresh process has its own peak memory and compiles what it runs. It answers as
 import json
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +14,7 @@ import jax
 
 from urt_jax.models.vlm import abstract_params
 from urt_jax.planning.cases import CASES, Setting
+from urt_jax.planning.input_case import InputCase
 from urt_jax.planning.prefix import PrefixCase
 from urt_jax.planning.probes import peak_memory, probe_machine
 from urt_jax.planning.workloads import workload
@@ -31,6 +33,13 @@ def main(path: str, asked: TextIO, answers: TextIO) -> None:
         answer(**probe_machine(spec["working_sets"], quick=spec["quick"]), dtype=dtype.name)
         return
     work = workload(spec["size"])
+    if spec["case"] == "input":
+        with closing(InputCase(work.rows, seed=spec["seed"], quick=spec["size"] == "toy")) as records:
+            records.repeat()
+            answer(pictures=records.pictures)
+            for _ in asked:
+                answer(**records.repeat())
+        return
     before = peak_memory()
     setting = Setting(work, make_mesh(**spec["mesh"]), dtype, spec["remat"], spec["seed"])
     case = {**CASES, "prefix": PrefixCase}[spec["case"]](setting)

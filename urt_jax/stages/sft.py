@@ -207,11 +207,12 @@ class SftFeed:
         return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)
 
 
-def with_headroom(needs: Sequence[Need], *, slot_step: int, row_step: int = 1) -> Buckets:
+def with_headroom(needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1) -> Buckets:
     """Plan shapes for what a sample of batches needs, larger ones for what others may, and no end to them."""
     largest = Need(*map(max, zip(*needs)))
     roomy = Need(*(int(HEADROOM * size) for size in largest))
-    small, large = (plan_buckets([need], slot_step=slot_step, row_step=row_step) for need in (largest, roomy))
+    grid = {"slot_step": slot_step, "token_step": token_step, "row_step": row_step}
+    small, large = (plan_buckets([need], **grid) for need in (largest, roomy))
     rows, tokens, frames = (
         tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
     )

@@ -1,0 +1,46 @@
+"""How many records a second published models could take in on one host, by formula: what input has to keep up with."""
+
+from typing import NamedTuple
+
+from urt_jax.families.presets import preset
+from urt_jax.planning.chips import topology
+from urt_jax.planning.input_case import PUBLISHED_CLIPS, PUBLISHED_PICTURES
+from urt_jax.planning.memory import Program
+from urt_jax.planning.search import Case, search
+from urt_jax.planning.workloads import Rows, Workload
+
+MODELS = ("qwen2_5_vl_3b", "qwen2_5_vl_7b")
+HOSTS = ("h100:1x8", "v5p:2x2x1", "v6e:2x4")  # the chips of one host
+# What a prompt with such media has; a video's frames are seen two at a time, as so many pictures.
+ROWS = {
+    PUBLISHED_PICTURES: Rows(64, 8, 2 * (35**2 + 2) + 400, 2, 980, 512, sft_rows=64),
+    PUBLISHED_CLIPS: Rows(64, 8, 8 * (27**2 + 2) + 400, 8, 756, 512, sft_rows=64),
+}
+STEPS: dict[str, tuple[Program, ...]] = {"SFT": ("sft",), "GRPO": ("prefill", "decode", "grpo")}
+
+
+class Demand(NamedTuple):
+    """What the input of one host has to deliver: records a second of a kind for one step of a model."""
+
+    model: str
+    host: str
+    step: str
+    kind: str
+    records: float
+
+
+def demands() -> list[Demand]:
+    """Return the demand of every model and host that can train it.
+
+    Attention that passes no scores through memory, no reference policy and the fastest layout: no program asks for
+    more than this.
+    """
+    found = []
+    for model in MODELS:
+        for host in HOSTS:
+            for step, programs in STEPS.items():
+                for kind, rows in ROWS.items():
+                    case = Case(model, Workload(preset(model), rows), topology(host), programs, attention="blocks")
+                    taken = rows.sft_rows if step == "SFT" else rows.questions
+                    found += [Demand(model, host, step, kind, taken / best.step) for best in search(case)[:1]]
+    return found

@@ -1,0 +1,82 @@
+"""What the benchmark found out about the input: how fast it is, and where it would hold up a step."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from urt_jax.evals.tables import Cell, format_table
+from urt_jax.planning.input_case import COUNTS
+from urt_jax.planning.input_needs import Demand, demands
+
+SPARE = 1.25  # times the records that a step takes: what its input should be able to deliver
+
+
+def input_text(size: str, measured: Mapping[str, Any], taken: Mapping[str, float]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the tables of one size and the records behind them.
+
+    ``taken`` is how many records a second the steps timed beside it take. Where records of published sizes were
+    encoded too, published models follow, by formula.
+    """
+    kinds = measured["ready"]["pictures"]
+    rates = {kind: _rates(measured["repetitions"], kind, pictures) for kind, pictures in kinds.items()}
+    own = next(iter(kinds))
+    needs = [Demand(size, "measured here", step, own, records) for step, records in taken.items()]
+    if len(kinds) > 1:
+        needs += demands()
+    rows = [_need(need, rates[need.kind]) for need in needs]
+    found: list[dict[str, Any]] = [{"size": size, "input": kind, **rate} for kind, rate in rates.items()]
+    tables = [
+        format_table([_rate_line(size, kind, rate) for kind, rate in rates.items()], width=120),
+        format_table([_need_line(row) for row in rows], width=120) if rows else "",
+        "CPU ms: of the process that trains, a record; of its own work without workers, of taking theirs in with two. "
+        "A worker does that work,\nand sends as long as the other receives. Workers: those with a core each that "
+        f"deliver {SPARE} times what a step takes; 0: the process does it beside the step.",
+    ]
+    return "\n\n".join(filter(None, tables)), [*found, *({"size": size, **row} for row in rows)]
+
+
+def workers_needed(records: float, rate: Mapping[str, float]) -> int:
+    """Return how many workers deliver so many records a second, with something to spare, by CPU seconds.
+
+    Those are the same on a busy machine, which the records a second by the clock are not.
+    """
+    asked = SPARE * records
+    return 0 if asked * rate["cpu/0"] <= 1 else math.ceil(asked * (rate["cpu/0"] + rate["cpu/2"]))
+
+
+def _rates(repetitions: Sequence[Mapping[str, float]], kind: str, pictures: int) -> dict[str, float]:
+    rate: dict[str, float] = {"pictures": pictures}
+    for count in COUNTS:
+        rate[f"per_second/{count}"] = 1 / median(repetition[f"{kind}/{count}/wall"] for repetition in repetitions)
+        rate[f"cpu/{count}"] = median(repetition[f"{kind}/{count}/cpu"] for repetition in repetitions)
+    return rate
+
+
+def _need(need: Demand, rate: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        **need._asdict(),
+        "alone": 1 / rate["cpu/0"] / need.records,
+        "workers": workers_needed(need.records, rate),
+    }
+
+
+def _rate_line(size: str, kind: str, rate: Mapping[str, float]) -> dict[str, Cell]:
+    line: dict[str, Cell] = {f"input of {size}": kind}
+    for count in COUNTS:
+        line[f"records/s, {count} workers" if count != 1 else "1 worker"] = f"{rate[f'per_second/{count}']:,.1f}"
+    best = max(rate[f"per_second/{count}"] for count in COUNTS)
+    line["pictures/s, best"] = f"{best * rate['pictures']:,.0f}"
+    line["CPU ms, 0 workers"], line["2 workers"] = (f"{1e3 * rate[f'cpu/{count}']:,.1f}" for count in (0, 2))
+    return line
+
+
+def _need_line(row: Mapping[str, Any]) -> dict[str, Cell]:
+    return {
+        "step": f"{row['model']} {row['step']}",
+        "on": row["host"],
+        "records": row["kind"],
+        "takes /s": f"{row['records']:,.1f}",
+        "without workers": "enough" if row["workers"] == 0 else f"{row['alone']:.2f} of it",
+        "workers": row["workers"],
+    }
