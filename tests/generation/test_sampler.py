@@ -1,6 +1,8 @@
 """The grouped sampler: what is sampled, what it is said to be worth, and what it must not depend on."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +14,8 @@ from tests.tiny import CONFIG, EOS, MODEL, PAD, PROCESSOR, VIDEO, WORDS, batch_o
 from urt_jax.data.collate import join_completions
 from urt_jax.generation.sampler import Sampler, Samples, Sampling
 from urt_jax.models.kv_cache import init_cache
+from urt_jax.sharding.mesh import make_mesh
+from urt_jax.sharding.placement import place_state
 from urt_jax.training.compile import compile_score_step
 from urt_jax.types import PromptedRows
 
@@ -181,3 +185,26 @@ def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch)
     chats = (CHATS[1], CHATS[1])
     sample(Sampler(MODEL, PROCESSOR), HOT, chats=chats, ids=IDS[:2], bucket=need(chats), responses=5)
     assert set(seen) == {(2, 10)}
+
+
+def compiled(caplog: pytest.LogCaptureFixture, call: Callable[[], Any]) -> set[str]:
+    """Return which programs of the sampler a call compiled."""
+    caplog.clear()
+    with jax.log_compiles():
+        call()
+    names = ("prefill", "_first", "_further")
+    return {name for name in names for record in caplog.records if f"Compiling jit({name})" in record.getMessage()}
+
+
+def test_what_was_compiled_ahead_is_not_compiled_again(caplog: pytest.LogCaptureFixture) -> None:
+    sampler, params = Sampler(MODEL, PROCESSOR), place_state(make_mesh(devices=jax.devices()[:1]), tiny_params())
+    settings = {"sampling": HOT, "slots": SLOTS}
+
+    def sampled(responses: int) -> set[str]:
+        asked = partial(sampler.sample, params, CHATS, IDS, bucket=BUCKET, seed=0, **settings)
+        return compiled(caplog, lambda: asked(responses=responses))
+
+    ahead = compiled(caplog, lambda: sampler.compile_ahead(params, [BUCKET], responses=RESPONSES, **settings))
+    assert ahead == {"prefill", "_first", "_further"}
+    assert sampled(RESPONSES) == set()
+    assert sampled(RESPONSES + 1) == {"_first", "_further"}

@@ -132,33 +132,23 @@ class Sampler:
         """
         if sampling.max_new_tokens > slots:
             raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}, the response cache has {slots} slots")
-        mesh, params = rows_everywhere(mesh_of(params), params, len(chats))
-        place = partial(place_rows, mesh)
         prompts = collate_prompts(chats, bucket=bucket, **self.padding)
         positions = np.array([chat.next_position for chat in chats], np.int32)
-        rows = len(chats) * responses
         question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
         index = np.tile(np.arange(responses), len(chats)) if response_index is None else np.array(response_index)
-        lanes, plan = make_plan(len(chats), responses, mesh=mesh, at_once=sampling.at_once)
-        shape = (bucket, responses, slots, None if plan.all_at_once else plan.all_rows)
-        threads = lanes if shape in self.shapes else 1  # the first of a shape compiles for all
-        self.shapes.add(shape)
-        job = _Job(
-            params=params,
-            asked=with_mesh(self._prefill, mesh)(
-                params, place(prompts), place(positions), penalised=sampling.repetition_penalty != 1
-            ),
-            mesh=mesh,
-            rows=(question_B, index.astype(np.uint32)),
-            settings=_rows(sampling, rows),
-            vocabulary=self._stopping_at(sampling.stop),
-            key=(jax.random.key(seed), jnp.int32(step)),
-            plan=plan,
-            questions=len(chats),
+        lanes, job = self._job(
+            params,
+            (prompts, positions),
+            (question_B, index.astype(np.uint32)),
+            sampling=sampling,
             slots=slots,
-            place=place,
+            seed=seed,
+            step=step,
             finished=finished,
         )
+        shape = (bucket, responses, slots, None if job.plan.all_at_once else job.plan.all_rows)
+        threads = lanes if shape in self.shapes else 1  # the first of a shape compiles for all
+        self.shapes.add(shape)
         with ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(partial(self._decode, job), range(lanes)))
         tokens, mask, logp, ended = (np.concatenate(part) for part in zip(*(part[:-1] for part in parts)))
@@ -166,22 +156,80 @@ class Sampler:
         steps = max(int(part[-1]) for part in parts)
         return Samples(prompts, positions, tokens, mask, logp, ended, texts, steps)
 
+    def compile_ahead(
+        self, params: Any, buckets: Sequence[Need], *, responses: int, sampling: Sampling, slots: int
+    ) -> None:
+        """Compile what ``sample`` runs for prompts of these shapes, several at a time; nothing is computed.
+
+        Shapes that were not told of are compiled when they come.
+        """
+        with ThreadPoolExecutor(_cores()) as pool:
+            ahead = partial(self._compile, params, responses=responses, sampling=sampling, slots=slots)
+            list(pool.map(ahead, buckets))
+
+    def _compile(self, params: Any, bucket: Need, *, responses: int, sampling: Sampling, slots: int) -> None:
+        rows = np.zeros(bucket.rows * responses, np.uint32)
+        blank = (collate_prompts([], bucket=bucket, **self.padding), np.zeros(bucket.rows, np.int32))
+        _, job = self._job(params, blank, (rows, rows), sampling=sampling, slots=slots, ahead=True)
+        inputs, fixed = self._first_of(job, 0)
+        asked, draws, state = compiled_ahead(self._begin, job.mesh)(*inputs, **fixed)
+        compiled_ahead(self._advance, job.mesh)(
+            job.params, asked, draws, self._settings_of(job, 0), job.vocabulary, state, jnp.int32(0), plan=job.plan
+        )
+        self.shapes.add((bucket, responses, slots, None if job.plan.all_at_once else job.plan.all_rows))
+
+    def _job(
+        self,
+        params: Any,
+        prompts: tuple[Batch, np.ndarray],
+        rows: tuple[np.ndarray, np.ndarray],
+        *,
+        sampling: Sampling,
+        slots: int,
+        seed: int = 0,
+        step: int = 0,
+        finished: Callable[[Finished], None] | None = None,
+        ahead: bool = False,
+    ) -> tuple[int, "_Job"]:
+        """Run the prompts, or only compile that; return how many lanes there are, and what they share."""
+        questions, count = len(prompts[1]), len(rows[0])
+        mesh, params = rows_everywhere(mesh_of(params), params, questions)
+        place = partial(place_rows, mesh)
+        lanes, plan = make_plan(questions, count // questions, mesh=mesh, at_once=sampling.at_once)
+        run_prompts = (compiled_ahead if ahead else with_mesh)(self._prefill, mesh)
+        penalised = sampling.repetition_penalty != 1
+        return lanes, _Job(
+            params=params,
+            asked=run_prompts(params, *map(place, prompts), penalised=penalised),
+            mesh=mesh,
+            rows=rows,
+            settings=_rows(sampling, count),
+            vocabulary=self._stopping_at(sampling.stop),
+            key=(jax.random.key(seed), jnp.int32(step)),
+            plan=plan,
+            questions=questions,
+            slots=slots,
+            place=place,
+            finished=finished,
+        )
+
+    def _first_of(self, job: "_Job", lane: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the inputs of ``_begin`` for a lane, and its fixed settings."""
+        first = jnp.int32(lane * job.plan.questions)
+        rows = job.place(tuple(part[job.rows_of(lane)] for part in job.rows))
+        fixed = {"plan": job.plan, "questions": job.questions, "slots": job.slots}
+        return (job.asked, first, *job.key, rows, job.vocabulary), fixed
+
+    def _settings_of(self, job: "_Job", lane: int) -> SamplingSettings:
+        mine = job.rows_of(lane)
+        return job.place(SamplingSettings(*(part[mine] if part.ndim else part for part in job.settings)))
+
     def _decode(self, job: "_Job", lane: int) -> tuple[np.ndarray, ...]:
         """Decode the responses of one lane; return the ``Completions`` on the host."""
-        plan, first = job.plan, lane * job.plan.all_responses
-        mine = slice(first, first + plan.all_responses)
-        begin, further = with_mesh(self._begin, job.mesh), with_mesh(self._advance, job.mesh)
-        asked, draws, state = begin(
-            job.asked,
-            jnp.int32(lane * plan.questions),
-            *job.key,
-            job.place(tuple(part[mine] for part in job.rows)),
-            job.vocabulary,
-            plan=plan,
-            questions=job.questions,
-            slots=job.slots,
-        )
-        settings = job.place(SamplingSettings(*(part[mine] if part.ndim else part for part in job.settings)))
+        plan, first = job.plan, job.rows_of(lane).start
+        inputs, fixed = self._first_of(job, lane)
+        asked, draws, state = with_mesh(self._begin, job.mesh)(*inputs, **fixed)
+        settings, further = self._settings_of(job, lane), with_mesh(self._advance, job.mesh)
         every = job.slots * plan.all_responses if job.finished is None else STREAMED_EVERY
         done, until, more = np.zeros(plan.all_responses, bool), 0, True
         while more:
@@ -225,6 +273,26 @@ class _Job:
     slots: int
     place: Callable[[Any], Any]
     finished: Callable[[Finished], None] | None
+
+    def rows_of(self, lane: int) -> slice:
+        """Return which responses a lane decodes."""
+        return slice(lane * self.plan.all_responses, (lane + 1) * self.plan.all_responses)
+
+
+def compiled_ahead(program: Any, mesh: Mesh | None) -> Callable[..., Any]:
+    """Return what compiles a jitted program for its inputs, runs nothing, and returns the shapes of its results.
+
+    A later call of the program with inputs of those shapes and places finds it compiled.
+    """
+
+    def ahead(*inputs: Any, **fixed: Any) -> Any:
+        lowered = with_mesh(program.lower, mesh)(*inputs, **fixed)
+        places = lowered.compile().output_shardings
+        return jax.tree.map(
+            lambda out, place: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=place), lowered.out_info, places
+        )
+
+    return ahead
 
 
 def make_plan(questions: int, responses: int, *, mesh: Mesh | None, at_once: int | None) -> tuple[int, Schedule]:

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +23,8 @@ import numpy as np
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import GrpoConfig
-from urt_jax.generation.sampler import Sampler, make_vocabulary
+from urt_jax.data.collate import collate_prompts
+from urt_jax.generation.sampler import Sampler, Samples, make_vocabulary
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.stages.grpo_report import write_run_report, write_samples
@@ -67,6 +69,7 @@ def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> Loade
     settings = LoopSettings(
         config.steps, config.save_every, config.keep, config.log_every, config.max_skipped, shown=shown
     )
+    trainer.compile_ahead()
     with closing(trainer.rollouts.feed):
         state = train(
             folder,
@@ -116,6 +119,28 @@ class GrpoTrainer:
         self.rollouts = RolloutMaker(config, self.sampler)
         self.group_sizes, self.widths = self._group_sizes(), _widths(config)
         self._recent: deque[tuple[int, TrainedBatch]] = deque(maxlen=2)  # the loop asks one step late
+
+    def compile_ahead(self) -> None:
+        """Compile the sampler and the largest update side by side, before the first step needs them."""
+        with ThreadPoolExecutor(2) as pool:
+            update = pool.submit(self._compile_update)
+            self.rollouts.compile_ahead(self.start.params)
+            update.result()
+
+    def _compile_update(self) -> None:
+        config, bucket = self.config, self.rollouts.feed.expected[-1]
+        rows, slots = bucket.rows * config.responses_per_question, config.lengths.max_new_tokens
+        blank = Samples(
+            collate_prompts([], bucket=bucket, **self.sampler.padding),
+            next_position_Q=np.zeros(bucket.rows, np.int32),
+            tokens_BU=np.zeros((rows, slots), np.int32),
+            mask_BU=np.ones((rows, slots), bool),
+            logp_BU=np.zeros((rows, slots), np.float32),
+            ended_B=np.ones(rows, bool),
+            texts=("",) * rows,
+        )
+        batch = make_grpo_batch(blank, np.zeros(rows, np.float32), temperature=config.sampling.temperature)
+        self.first.lower(self.start, place_rows(self.mesh, batch), self.suppressed).compile()
 
     def trained(self, step: int) -> TrainedBatch:
         """Return the batch of one of the last two steps with the ids of its questions."""

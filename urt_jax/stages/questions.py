@@ -54,6 +54,7 @@ class QuestionFeed:
     def __init__(self, config: GrpoConfig, encoder: Encoder) -> None:
         self._config, self._encoder = config, encoder
         self._begun: dict[tuple[int, int, str], Pending[EncodedChat]] = {}  # by step, item and stream
+        self.expected: list[Need] = []  # shapes that ``plan_buckets`` found steps to have
         self.twins = config.rewards.swap_consistency > 0
         self._records = config.questions_per_step // (2 if self.twins else 1)  # drawn in a step
         self.pooled = config.curriculum.active or config.dynamic_sampling > 0
@@ -122,13 +123,15 @@ class QuestionFeed:
         config = self._config
         grid = {"slot_step": self._encoder.processor.config.vision.slot_step, "token_step": config.token_step}
         if self.pooled:
-            return plan_buckets(self._pool_needs(), **grid)
-        probed = min(config.steps, -(-PROBED_RECORDS // config.questions_per_step))
-        shown = (q.example for step in range(probed) for q in self._shown(step, self._items(step, ())))
-        needs = self._needs(self._lengths(shown))
-        if probed == config.steps:
-            return plan_buckets(needs, **grid)
-        return with_headroom(needs, **grid)
+            needs, plan = self._pool_needs(), plan_buckets
+        else:
+            probed = min(config.steps, -(-PROBED_RECORDS // config.questions_per_step))
+            shown = (q.example for step in range(probed) for q in self._shown(step, self._items(step, ())))
+            needs = self._needs(self._lengths(shown))
+            plan = plan_buckets if probed == config.steps else with_headroom
+        buckets = plan(needs, **grid)
+        self.expected = sorted({buckets.fit(need) for need in needs})
+        return buckets
 
     def _pool_needs(self) -> list[Need]:
         """Return the needs of steps that show the pool once in random order, and of the worst step of all."""

@@ -79,6 +79,9 @@ class RolloutMaker:
         self.feed = open_feed(config, sampler.processor, workers=config.workers)
         self.buckets = self.feed.plan_buckets()
         self._tokens = 0  # prompts and responses of all steps
+        slots = config.lengths.max_new_tokens
+        sampling = Sampling(slots, **asdict(config.sampling))
+        self._asked: dict[str, Any] = {"responses": config.responses_per_question, "sampling": sampling, "slots": slots}
 
     def saved(self) -> dict[str, Any]:
         """Return the tokens so far and the state of the pool, as JSON."""
@@ -129,19 +132,20 @@ class RolloutMaker:
         lacking = len(spread[0]) - sum(int(groups.sum()) for groups in spread)
         return lacking > 0 and len(spread) <= self._config.dynamic_sampling and self.feed.can_refill(taken)
 
+    def compile_ahead(self, params: Params) -> None:
+        """Compile the sampler for the shapes that steps are expected to have."""
+        self._sampler.compile_ahead(params, self.feed.expected, **self._asked)
+
     def _sample(self, params: Params, questions: Sequence[Question], step: int) -> Samples:
-        config, slots = self._config, self._config.lengths.max_new_tokens
         lengths = [length_of(question.chat) for question in questions]
         return self._sampler.sample(
             params,
             [question.chat for question in questions],
             [question.stream for question in questions],
             bucket=self.buckets.fit(need_of(lengths, rows=len(lengths))),
-            responses=config.responses_per_question,
-            sampling=Sampling(slots, **asdict(config.sampling)),
-            slots=slots,
-            seed=config.seed,
+            seed=self._config.seed,
             step=step,
+            **self._asked,
         )
 
     def _chosen(

@@ -1,8 +1,6 @@
 """Where training programs are made: one jit per step, placed by the table of rules (the literature's pjit)."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import optax
@@ -14,7 +12,7 @@ from urt_jax.sharding.rules import shardings_for
 from urt_jax.training.state import TrainState
 from urt_jax.training.steps import PolicyLoss, grpo_train_step, score_step, sft_train_step
 
-Step = Callable[..., Any]
+Step = jax.stages.Wrapped
 
 
 def compile_sft_step(
