@@ -114,13 +114,16 @@ def test_input_that_is_too_slow_says_how_many_workers_it_takes() -> None:
     repetition["own/2/cpu"] = 0.025
     repetitions = [repetition | {"own/1/wall": seconds} for seconds in (0.125, 0.1, 0.125)]
     measured = {"ready": {"pictures": {"own": 2}}, "repetitions": repetitions}
-    text, records = input_text("toy", measured, {"idle": 8.0, "busy": 8.1, "hungry": 100.0})
-    assert {row["step"]: row["workers"] for row in records if "step" in row} == {"idle": 0, "busy": 2, "hungry": 16}
+    steps = {"idle": 8.0, "busy": 8.1, "hungry": 100.0, "GRPO small": 0.07, "GRPO": 2.0}
+    text, records = input_text("toy", measured, steps)
+    workers = {"idle": 0, "busy": 2, "hungry": 16, "GRPO small": 0, "GRPO": 1}
+    assert {row["step"]: row["workers"] for row in records if "step" in row} == workers
     assert records[0]["per_second/1"] == 8.0
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "own 10.0 8.0 10.0 20 100.0 25.0" in lines
     assert "toy idle measured here own 8.0 enough 0" in lines
     assert "toy hungry measured here own 100.0 0.10 of it 16" in lines
+    assert "toy GRPO measured here own 2.0 20% longer 1" in lines
 
 
 def test_an_accelerators_table_says_why_it_has_no_peers() -> None:

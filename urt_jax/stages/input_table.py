@@ -10,6 +10,11 @@ from urt_jax.planning.input_case import COUNTS
 from urt_jax.planning.input_needs import Demand, demands
 
 SPARE = 1.25  # times the records that a step takes: what its input should be able to deliver
+NO_MATTER = 0.01  # of a GRPO step that encoding its questions before it may take
+NOTE = f"""\
+CPU ms of a record, in the process that trains: of all the work without workers, of taking it in with two of them. A
+worker takes both. Workers: so many, with a core each, deliver {SPARE} times what a step takes. Without any, SFT encodes
+in a thread beside its step, GRPO before it."""
 
 
 def input_text(size: str, measured: Mapping[str, Any], taken: Mapping[str, float]) -> tuple[str, list[dict[str, Any]]]:
@@ -29,20 +34,19 @@ def input_text(size: str, measured: Mapping[str, Any], taken: Mapping[str, float
     tables = [
         format_table([_rate_line(size, kind, rate) for kind, rate in rates.items()], width=120),
         format_table([_need_line(row) for row in rows], width=120) if rows else "",
-        "CPU ms: of the process that trains, a record; of its own work without workers, of taking theirs in with two. "
-        "A worker does that work,\nand sends as long as the other receives. Workers: those with a core each that "
-        f"deliver {SPARE} times what a step takes; 0: the process does it beside the step.",
+        NOTE,
     ]
     return "\n\n".join(filter(None, tables)), [*found, *({"size": size, **row} for row in rows)]
 
 
-def workers_needed(records: float, rate: Mapping[str, float]) -> int:
+def workers_needed(records: float, rate: Mapping[str, float], *, beside: bool) -> int:
     """Return how many workers deliver so many records a second, with something to spare, by CPU seconds.
 
-    Those are the same on a busy machine, which the records a second by the clock are not.
+    Those are the same on a busy machine, which the records a second by the clock are not. ``beside``: without workers
+    a thread encodes beside the step, otherwise the step waits.
     """
-    asked = SPARE * records
-    return 0 if asked * rate["cpu/0"] <= 1 else math.ceil(asked * (rate["cpu/0"] + rate["cpu/2"]))
+    asked, most = SPARE * records, 1.0 if beside else NO_MATTER
+    return 0 if asked * rate["cpu/0"] <= most else math.ceil(asked * (rate["cpu/0"] + rate["cpu/2"]))
 
 
 def _rates(repetitions: Sequence[Mapping[str, float]], kind: str, pictures: int) -> dict[str, float]:
@@ -54,11 +58,10 @@ def _rates(repetitions: Sequence[Mapping[str, float]], kind: str, pictures: int)
 
 
 def _need(need: Demand, rate: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        **need._asdict(),
-        "alone": 1 / rate["cpu/0"] / need.records,
-        "workers": workers_needed(need.records, rate),
-    }
+    busy, beside = need.records * rate["cpu/0"], not need.step.startswith("GRPO")
+    workers = workers_needed(need.records, rate, beside=beside)
+    told = "enough" if not workers else f"{1 / busy:.2f} of it" if beside else f"{busy:.0%} longer"
+    return {**need._asdict(), "alone": told, "workers": workers}
 
 
 def _rate_line(size: str, kind: str, rate: Mapping[str, float]) -> dict[str, Cell]:
@@ -77,6 +80,6 @@ def _need_line(row: Mapping[str, Any]) -> dict[str, Cell]:
         "on": row["host"],
         "records": row["kind"],
         "takes /s": f"{row['records']:,.1f}",
-        "without workers": "enough" if row["workers"] == 0 else f"{row['alone']:.2f} of it",
+        "without workers": row["alone"],
         "workers": row["workers"],
     }
