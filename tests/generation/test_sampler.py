@@ -188,10 +188,13 @@ def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch)
 
 
 def compiled(caplog: pytest.LogCaptureFixture, call: Callable[[], Any]) -> set[str]:
-    """Return which programs of the sampler a call compiled."""
+    """Return which programs of the sampler a call compiled, in any thread."""
     caplog.clear()
-    with jax.log_compiles():
+    jax.config.update("jax_log_compiles", True)
+    try:
         call()
+    finally:
+        jax.config.update("jax_log_compiles", False)
     names = ("prefill", "_first", "_further")
     return {name for name in names for record in caplog.records if f"Compiling jit({name})" in record.getMessage()}
 

@@ -117,8 +117,8 @@ def first_rows(plan: Schedule) -> Rows:
 
     return Rows(
         question_PG=of_parts(jnp.arange(plan.groups)),
-        issued_PG=of_parts(jnp.full(plan.groups, plan.group)),
-        waiting_P=jnp.full(plan.parts, plan.groups),
+        issued_PG=of_parts(jnp.full(plan.groups, plan.group, jnp.int32)),
+        waiting_P=jnp.full(plan.parts, plan.groups, jnp.int32),
         response_PB=of_parts(jnp.tile(jnp.arange(plan.group), plan.groups)),
         live_PB=of_parts(jnp.ones(plan.rows, bool)),
         used_PB=of_parts(jnp.zeros(plan.rows, jnp.int32)),

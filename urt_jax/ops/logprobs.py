@@ -63,9 +63,16 @@ def chosen_logps(
     @jax.checkpoint
     def of_chunk(hidden_CD: Array, targets_C: Array, wanted_C: Array) -> tuple[Array, Array]:
         logits_CV = temper_logits(project(hidden_CD), temperature, suppress_V)
-        logp_CV = jax.nn.log_softmax(logits_CV, axis=-1)
-        entropy_C = -jnp.sum(jnp.exp(logp_CV) * logp_CV, axis=-1)
-        chosen_C = jnp.take_along_axis(logp_CV, targets_C[:, None], axis=-1)[:, 0]
+        # One pass over the vocabulary for the exponentials, their sum, the entropy and the chosen one, none for a
+        # lookup: its gradient would be scattered.
+        logits_CV = logits_CV - jax.lax.stop_gradient(logits_CV.max(axis=-1, keepdims=True))
+        weights_CV = jnp.exp(logits_CV)
+        total_C = weights_CV.sum(axis=-1)
+        picked_C = jnp.sum(
+            jnp.where(jnp.arange(logits_CV.shape[1])[None] == targets_C[:, None], logits_CV, 0.0), axis=-1
+        )
+        chosen_C = picked_C - jnp.log(total_C)
+        entropy_C = jnp.log(total_C) - jnp.sum(weights_CV * logits_CV, axis=-1) / total_C
         entropy_C = entropy_C if entropy_gradient else jax.lax.stop_gradient(entropy_C)
         return jnp.where(wanted_C, chosen_C, 0.0), jnp.where(wanted_C, entropy_C, 0.0)
 
