@@ -20,7 +20,7 @@ CHIPS_PER_HOST="${CHIPS_PER_HOST:-4}"        # belongs to the machine
 SPOT="${SPOT:-1}"                            # 1: spot nodes, cheaper, taken away at any moment; 0: kept
 CLAIM="${CLAIM:-urt-runs}"                   # PersistentVolumeClaim, ReadWriteMany, for the run folders
 MAX_RESTARTS="${MAX_RESTARTS:-3}"            # after failures that are no preemption
-DISTRIBUTED="${DISTRIBUTED:-}"               # what urt_jax.main needs to be told so that its processes find each other
+DISTRIBUTED="${DISTRIBUTED---distributed=auto}" # how the processes find each other; empty: each runs alone
 
 cd "$(dirname "$0")/.."
 source launch/dry_run.sh

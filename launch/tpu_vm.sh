@@ -14,7 +14,7 @@ ACCELERATOR="${ACCELERATOR:-v6e-8}"   # type and size, as `gcloud compute tpus a
 RUNTIME="${RUNTIME:-v2-alpha-tpuv6e}" # image of the VM; belongs to the type
 SPOT="${SPOT:-1}"                     # 1: cheaper, taken away at any moment; 0: kept
 RUNS="${RUNS:-}"                      # NFS export for the run folders, server:/path; empty: each worker's own disk
-DISTRIBUTED="${DISTRIBUTED:-}"        # what urt_jax.main needs to be told so that its processes find each other
+DISTRIBUTED="${DISTRIBUTED---distributed=auto}" # how the processes find each other; empty: each runs alone
 POLL="${POLL:-60}"                    # seconds between two looks
 
 cd "$(dirname "$0")/.."

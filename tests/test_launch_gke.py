@@ -58,7 +58,7 @@ def test_a_slice_gets_a_pod_a_host(stands: Stands) -> None:
 def test_arguments_arrive_as_they_were_given(stands: Stands) -> None:
     given = ["--config", "configs/grpo.py", '--config.x="a & b"', "back\\slash", "${NAME}: #no comment"]
     (container,) = job_of(yaml.safe_load(gke(stands, "show", *given).stdout))["template"]["spec"]["containers"]
-    assert container["args"] == given
+    assert container["args"] == ["--distributed=auto", *given]
     (container,) = job_of(shown(stands, "x", DISTRIBUTED="--several auto"))["template"]["spec"]["containers"]
     assert container["args"] == ["--several", "auto", "x"]
 

@@ -57,11 +57,11 @@ def test_a_notice_to_the_node_is_passed_on_and_the_stage_can_save(stands: Stands
 
 def test_slurm_starts_the_processes_from_the_checkout(stands: Stands) -> None:
     stands.ends("0")
-    done = stands.run("sbatch", "launch/slurm.sbatch", "--config", "configs/grpo.py", DISTRIBUTED="--several auto")
+    done = stands.run("sbatch", "launch/slurm.sbatch", "--config", "configs/grpo.py")
     assert done.returncode == 0, done.stderr
     (call,) = stands.calls("srun")
     python = Path(stands.env["VENV"]) / "bin" / "python"
-    stage = f"{python} -m urt_jax.main --several auto --config configs/grpo.py"
+    stage = f"{python} -m urt_jax.main --distributed=auto --config configs/grpo.py"
     assert call == f"srun --kill-on-bad-exit=0 --wait=120 {stage}"
     assert not stands.calls("scontrol")
 
@@ -102,6 +102,7 @@ def test_a_dry_run_prints_and_runs_nothing(stands: Stands, script: str) -> None:
     done = stands.run("bash", f"launch/{script}", "--config", "two words", DRY_RUN="1")
     assert done.returncode == 0, done.stderr
     assert "source launch/environment.sh" in done.stdout
-    assert "/bin/python -m urt_jax.main --config 'two words'" in done.stdout
+    several = "--distributed=auto " if script == "slurm.sbatch" else ""
+    assert f"/bin/python -m urt_jax.main {several}--config 'two words'" in done.stdout
     assert ("scontrol requeue JOB" in done.stdout) == (script == "slurm.sbatch")
     assert not stands.calls()

@@ -64,11 +64,11 @@ def stages(stands: Stands) -> list[str]:
 
 def test_train_asks_installs_and_runs_on_every_worker(stands: Stands) -> None:
     ends(stands, "0")
-    done = train(stands, "--config", "configs/grpo.py", "--config.x=it's two", DISTRIBUTED="--several auto")
+    done = train(stands, "--config", "configs/grpo.py", "--config.x=it's two")
     assert done.returncode == 0, done.stderr
     asked = "--node-id=judge --accelerator-type=v6e-8 --runtime-version=v2-alpha-tpuv6e --spot"
     assert stands.calls(f"{RESOURCES} create") == [f"{RESOURCES} create judge --zone=zone-a {asked}"]
-    stage = "python -m urt_jax.main --several auto --config configs/grpo.py --config.x=it's two"
+    stage = "python -m urt_jax.main --distributed=auto --config configs/grpo.py --config.x=it's two"
     assert stages(stands) == [stage] * 2
     assert len(stands.calls("python -m pip install -q -r requirements.txt jax[tpu]")) == 2
     for worker in ("worker0", "worker1"):
@@ -172,7 +172,15 @@ def test_tail_state_and_delete(stands: Stands) -> None:
 def test_a_dry_run_prints_every_step_and_runs_nothing(stands: Stands) -> None:
     done = train(stands, "--config", "configs/grpo.py", DRY_RUN="1")
     assert done.returncode == 0, done.stderr
-    steps = ["resources create", "describe", "tar -czf", "tpu-vm scp", "install'", "start --config", "outcome"]
+    steps = [
+        "resources create",
+        "describe",
+        "tar -czf",
+        "tpu-vm scp",
+        "install'",
+        "start --distributed=auto",
+        "outcome",
+    ]
     for line, step in zip(done.stdout.splitlines(), steps, strict=True):
         assert step in line
     assert not stands.calls()

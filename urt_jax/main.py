@@ -2,8 +2,12 @@
 
 ``python -m urt_jax.main --config configs/<stage>.py[:preset] [--workdir DIR] [--config.key=value]``:
 
+With ``--distributed=auto`` or ``--distributed=HOST:PORT,COUNT,NUMBER`` it is one of several processes of one run: each
+is started with the same arguments, reaches the same --workdir, and computes on its own devices.
+
 1. Load the config file and fill in every default, so that any knob can be overridden by name.
-2. Apply the overrides, check everything, open the run folder: no device is touched and jax is not imported before this.
+2. Apply the overrides, check everything, open the run folder: no device is touched before this, and jax is not imported
+   but to find the other processes.
 3. A finished run prints its table again; otherwise the stage runs.
 
 Exit codes: 0 done, 2 bad input or a disk that takes no more, 75 saved after a preemption notice (call again to go on),
@@ -13,8 +17,10 @@ Exit codes: 0 done, 2 bad input or a disk that takes no more, 75 saved after a p
 import argparse
 import importlib
 import importlib.util
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -28,8 +34,10 @@ from urt_jax.checkpoints.run_folder import open_run, read_result
 from urt_jax.config import StageConfig, as_json, resolve, with_defaults
 from urt_jax.config.binding import unknown_choice
 from urt_jax.data.examples import BadInputError
+from urt_jax.sharding import processes
 
 EXIT_BAD_INPUT = 2
+ALONE = ("bench", "export", "plan")  # stages of one process
 
 # Third-party advice that a user of this program cannot act on.
 _QUIET = {
@@ -54,30 +62,64 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage from its command-line arguments and return the exit code."""
+    """Run one stage from its command-line arguments and return the exit code.
+
+    One of several processes that fails ends by itself, since the others have to be told before it is gone.
+    """
     for name, value in (_QUIET | _COMPILED).items():
         os.environ.setdefault(name, value)
     try:
-        config = read_arguments(sys.argv[1:] if argv is None else argv)
-        result = read_result(open_run(config.workdir, as_json(config)))
-        if result is not None:
-            print(f"{result['table']}\n{config.workdir} is finished; give another --workdir to run again")
-            return 0
+        code, told = _run(list(sys.argv[1:] if argv is None else argv)), ""
+    except BadInputError as error:
+        code, told = EXIT_BAD_INPUT, f"error: {error}"
+    except Preempted as notice:
+        code, told = EXIT_PREEMPTED, f"preempted: {notice}; call again with the same arguments to go on"
+    except Exception as error:
+        trouble = disk_trouble(error)
+        if trouble is None and processes.count() == 1:
+            raise
+        code = 1 if trouble is None else EXIT_BAD_INPUT
+        told = traceback.format_exc() if trouble is None else f"error: {trouble}"
+    if code and processes.count() > 1:
+        sys.stdout.flush()
+        processes.leave(code, told)
+    if told:
+        print(told, file=sys.stderr)
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    """Run what the arguments ask for, alone or as one of several processes."""
+    config = read_arguments(argv)
+    where = _distributed().parse_known_args(argv)[0].distributed
+    if where is not None:
+        _join(where, config.stage)
+    result = read_result(open_run(config.workdir, as_json(config)))
+    if result is not None:
+        print(f"{result['table']}\n{config.workdir} is finished; give another --workdir to run again")
+    else:
         with leaving_on_notice():
             importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
-    except BadInputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except Preempted as notice:
-        print(f"preempted: {notice}; call again with the same arguments to go on", file=sys.stderr)
-        return EXIT_PREEMPTED
-    except Exception as error:
-        told = disk_trouble(error)
-        if told is None:
-            raise
-        print(f"error: {told}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+    processes.disconnect()
     return 0
+
+
+def _join(where: str, stage: str) -> None:
+    """Find the other processes; all but the first are silent from then on.
+
+    Raises:
+        BadInputError: they are not found, or the stage is for one process.
+    """
+    try:
+        processes.connect(where)
+    except processes.ProcessesError as error:
+        raise BadInputError(str(error)) from error
+    if processes.count() > 1 and stage in ALONE:
+        raise BadInputError(f"stage {stage!r} runs in one process; leave --distributed out and start one")
+    if not processes.is_first():
+        os.environ["TQDM_DISABLE"] = "1"
+        logging.disable(logging.WARNING)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def read_arguments(argv: Sequence[str]) -> StageConfig:
@@ -86,7 +128,12 @@ def read_arguments(argv: Sequence[str]) -> StageConfig:
     Raises:
         BadInputError: a missing or broken config file, an unknown preset or knob, a value that does not fit.
     """
-    parser = _Parser(prog="python -m urt_jax.main", allow_abbrev=False, epilog="any knob: --config.<knob>=<value>")
+    parser = _Parser(
+        prog="python -m urt_jax.main",
+        allow_abbrev=False,
+        parents=[_distributed()],
+        epilog="any knob: --config.<knob>=<value>",
+    )
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="e.g. configs/grpo.py")
     parser.add_argument("--workdir", help="run folder, default runs/<config>; called again, the run in it goes on")
     known, overrides = parser.parse_known_args(list(argv))
@@ -97,6 +144,17 @@ def read_arguments(argv: Sequence[str]) -> StageConfig:
     if known.workdir:
         config.workdir = known.workdir
     return resolve(_override(config, overrides))
+
+
+def _distributed() -> argparse.ArgumentParser:
+    """Return what reads how the processes of a run find each other."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument(
+        "--distributed",
+        metavar="auto|HOST:PORT,COUNT,NUMBER",
+        help="one of several processes: how they find each other",
+    )
+    return parser
 
 
 def load_config(path: Path, preset: str = "") -> ConfigDict:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
-from urt_jax.data.collate import Need, collate, length_of, need_of, plan_buckets, roomy
+from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
 from urt_jax.data.comparisons import as_media, make_pair, pair_of
 from urt_jax.data.examples import BadInputError, Chat, Example
 from urt_jax.data.loader import batches
@@ -22,8 +23,10 @@ from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers
 from urt_jax.generation.sampler import Sampler, Sampling, padding_of
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored
+from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import mesh_of, place_rows
+from urt_jax.sharding.shares import share_of
 from urt_jax.types import EncodedChat
 
 Order = Literal["given", "both"]
@@ -70,6 +73,7 @@ class RewardModel:
         self.processor = loaded.processor
         self.model = loaded.module(dtype=dtype)
         self.params = place_rows(None, loaded.params) if mesh_of(loaded.params) is None else loaded.params
+        self._share = share_of(mesh_of(self.params))
         self._max_prompt_tokens = max_prompt_tokens
         self._workers = encoding_workers(self.processor, max_tokens=max_prompt_tokens, count=workers)
         self._sampler = Sampler(self.model, self.processor)
@@ -105,7 +109,7 @@ class RewardModel:
             BadInputError: as ``load_model``; no such prompt template.
         """
         find_template(prompt_template)  # before anything is fetched
-        mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+        mesh = make_mesh(devices=jax.local_devices()[:1]) if mesh is None else mesh
         loaded = load_model(name, revision=revision, dtype=np.dtype(dtype), mesh=mesh)
         settings: dict[str, Any] = {"max_prompt_tokens": max_prompt_tokens, "prompt_template": prompt_template}
         return cls(loaded, dtype=dtype, workers=workers, **settings)
@@ -161,14 +165,17 @@ class RewardModel:
         batch_size: int = 64,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[str]:
-        """Write one text per query; a text depends on (seed, query id, response number), not on its neighbours."""
+        """Write one text per query; a text depends on (seed, query id, response number), not on its neighbours.
+
+        Where the judge lies on a mesh of several processes, all must call, each with queries of its own.
+        """
         if not queries:
             return []
         slots, size = max_new_tokens or self.max_new_tokens, min(batch_size, len(queries))
         texts: list[str] = []
         for chats in self._encoded(queries, size):
             mine = queries[len(texts) : len(texts) + len(chats)]
-            groups = list(batches(len(mine), size))
+            groups = self._batches(len(mine), size)
             needs = [self._need([chats[i] for i in group]) for group, _ in groups]
             shapes = self._shapes(needs, whole=len(mine) == len(queries))
             for (group, real), bucket in zip(groups, shapes):
@@ -193,7 +200,8 @@ class RewardModel:
         chats: list[EncodedChat] = []
         held = 0
         for chat in self._workers.in_order(begun, ahead=size):
-            if held > HELD_BYTES and len(chats) % size == 0:
+            # Processes whose devices work together must have equally many batches, and have them all at once.
+            if held > HELD_BYTES and len(chats) % size == 0 and not self._share.spans:
                 yield chats
                 chats, held = [], 0
             chats.append(chat)
@@ -321,12 +329,24 @@ class RewardModel:
     def _need(self, chats: Sequence[EncodedChat]) -> Need:
         return need_of([length_of(chat) for chat in chats], rows=len(chats))
 
+    def _batches(self, queries: int, size: int) -> list[tuple[list[int], int]]:
+        """Deal queries out to batches, filled up with the first; of several processes all have equally many."""
+        share = self._share
+        if not share.spans:
+            return list(batches(queries, size))
+        most = max(processes.gather(queries))
+        size = share.step * max(max(processes.gather(size)) // share.of // share.step, 1)
+        mine = list(batches(queries, size))
+        return mine + [([0] * size, 0)] * (-(-most // size) - len(mine))
+
     def _shapes(self, needs: Sequence[Need], *, whole: bool = True) -> list[Need]:
         """Return the shape of each batch of a call; for the whole of many batches at most 8 tight ones are planned."""
-        slot_step = self.processor.config.vision.slot_step
-        if len(needs) == 1 or not whole:
+        slot_step, share = self.processor.config.vision.slot_step, self._share
+        if share.spans:
+            needs = [largest(of_batch) for of_batch in zip(*processes.gather(needs))]
+        elif len(needs) == 1 or not whole:
             return [roomy(need, slot_step=slot_step) for need in needs]
-        buckets = plan_buckets(needs, slot_step=slot_step)
+        buckets = plan_buckets(needs, slot_step=slot_step, frame_step=math.lcm(4, share.step))
         return [buckets.fit(need) for need in needs]
 
     def _bucket(self, chats: Sequence[EncodedChat]) -> Need:

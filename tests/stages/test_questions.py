@@ -97,7 +97,11 @@ def test_shapes_hold_every_step_there_could_be(judge: LoadedModel) -> None:
     questions = feed(judge, curriculum=POOLED, data=DataConfig(count=10, tasks=TaskWeights(1.0, 1.0, 1.0, 1.0)))
     buckets = questions.plan_buckets()
     assert buckets.count <= 8
-    every = {q.item: length_of(q.chat) for step in range(40) for q in questions.draw(step, taken=range(step % 7))}
+    every = {
+        q.item: length_of(questions.chats([q], step)[0])
+        for step in range(40)
+        for q in questions.draw(step, taken=range(step % 7))
+    }
     assert set(every) == set(range(10))
     largest = sorted(every.values(), key=lambda length: (length.frames, length.tokens))[-4:]
     buckets.fit(need_of(largest, rows=4))
@@ -112,8 +116,8 @@ def test_a_worker_encodes_ahead_and_what_is_asked_stays_the_same(judge: LoadedMo
         for step in range(4):
             shown, same = plain.draw(step), ahead.draw(step)
             assert told(same) == told(shown)
-            for one, other in zip(shown, same):
-                assert jax.tree.all(jax.tree.map(np.array_equal, one.chat, other.chat))
+            for one, other in zip(plain.chats(shown, step), ahead.chats(same, step)):
+                assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
             ahead.begin(step + 1)
             right = {question.item: float((question.item + step) % 3 == 0) for question in shown}
             plain.note(step, right)
@@ -136,7 +140,7 @@ def test_a_long_run_is_planned_from_its_first_steps(judge: LoadedModel, monkeypa
     assert len(encoded) == 8
     assert buckets.count <= 8
     for step in range(40):
-        buckets.fit(need_of([length_of(question.chat) for question in asked.draw(step)], rows=4))
+        buckets.fit(need_of([length_of(chat) for chat in asked.chats(asked.draw(step), step)], rows=4))
 
 
 def test_a_pool_starts_with_the_shares_that_the_reject_stage_wrote(judge: LoadedModel, tmp_path: Path) -> None:

@@ -129,16 +129,16 @@ def test_groups_of_several_rollouts_are_joined_whole() -> None:
     first, second = samples(), samples()
     second = second._replace(
         tokens_BU=second.tokens_BU[::-1], mask_BU=second.mask_BU[::-1], texts=(*[GOOD] * 4, *[AGAINST] * 4),
-        next_position_Q=second.next_position_Q + 100,
     )  # fmt: skip
     made = [
         (drawn, make_rollout(drawn, names, [question(name, 1) for name in names], policy_step=2))
         for drawn, names in ((first, ["a", "b"]), (second, ["c", "d"]))
     ]
-    joined, rollout_of = join_groups(made, [(1, 1), (0, 1)], first.prompts)
+    positions = np.array([107, 5])
+    joined, rollout_of = join_groups(made, [(1, 1), (0, 1)], first.prompts, positions)
     assert rollout_of.prompt_ids == ("d", "b")
     assert joined.prompts is first.prompts
-    assert joined.next_position_Q.tolist() == [second.next_position_Q[1], first.next_position_Q[1]]
+    assert joined.next_position_Q is positions
     np.testing.assert_array_equal(joined.tokens_BU, np.concatenate([second.tokens_BU[4:], first.tokens_BU[4:]]))
     np.testing.assert_array_equal(rollout_of.completion_mask_BU, joined.mask_BU)
     assert joined.texts == rollout_of.texts == (*[AGAINST] * 4, *first.texts[4:])

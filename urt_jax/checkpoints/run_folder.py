@@ -7,6 +7,7 @@ from typing import Any
 
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.whole_files import write_whole
+from urt_jax.sharding import processes
 
 # Settings that may change between two calls of one run: where it lies, how it is split, who decodes its pictures, how
 # often it reports, when it gives up, and how patiently a teacher is asked.
@@ -17,12 +18,24 @@ _FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "ma
 def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
     """Make the run folder, or go on in it, and return its path.
 
-    ``config`` is plain JSON (``config.as_json``). A new folder gets it as ``config.json``.
+    ``config`` is plain JSON (``config.as_json``). A new folder gets it as ``config.json``. Of several processes the
+    first makes it for all.
 
     Raises:
-        BadInputError: the folder holds a run of other settings (named one by one), or something that is no run.
+        BadInputError: the folder holds a run of other settings (named one by one), or something that is no run; or it
+            is not the same folder for all processes.
     """
     folder = Path(workdir)
+    processes.of_first(lambda: _open_run(folder, config))
+    if (folder / "config.json").exists():
+        return folder
+    raise BadInputError(
+        f"process {processes.number()} does not find {workdir}, which process 0 has made; give a --workdir on a disk "
+        "that all processes share"
+    )
+
+
+def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / "config.json"
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -32,23 +45,25 @@ def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
                 f"{folder} holds a run of another config:\n  " + "\n  ".join(differing) + "\n"
                 "give the same settings to go on with it, another --workdir to start a new run, or delete the folder"
             )
-        return folder
+        return
     if folder.is_file() or (folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())):
         raise BadInputError(f"{folder} exists and is no run folder (no config.json); give another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
-    return folder
 
 
 def read_result(workdir: str | Path) -> dict[str, Any] | None:
     """Return the result of a finished run (its printed table is under "table"), None while it is not finished."""
     path = Path(workdir) / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return processes.of_first(lambda: json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
 
 def write_result(workdir: str | Path, table: str, **figures: Any) -> None:
-    """Mark the run as finished: write ``result.json`` with the table to print and the figures behind it."""
-    write_json(Path(workdir) / "result.json", {"table": table, **figures})
+    """Mark the run as finished: write ``result.json`` with the table to print and the figures behind it.
+
+    Of several processes the first writes, and the others go on once it is written.
+    """
+    processes.of_first(lambda: write_json(Path(workdir) / "result.json", {"table": table, **figures}))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from urt_jax.checkpoints.checksums import checksums
 from urt_jax.data.examples import BadInputError
+from urt_jax.sharding import processes
 
 PyTree = Any
 LONG_S = 10 * 365 * 86400  # what a clock will hardly be set forward by
@@ -59,7 +60,8 @@ class CheckpointStore:
         """
         self._manager.wait_until_finished()
         damage: list[str] = []
-        for step in reversed(self.steps()):
+        for step in reversed(processes.of_first(self.steps)):
+            found, told = None, ""
             try:
                 stored = self._stored_leaves(step)
                 self._check_leaves(step, stored, _by_path(abstract_tree))
@@ -67,7 +69,10 @@ class CheckpointStore:
             except BadInputError:
                 raise
             except Exception as error:  # orbax, tensorstore and json each raise their own kinds for a torn file
-                damage.append(f"step {step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+                told = str(error).splitlines()[0] if str(error) else type(error).__name__
+            told = next(filter(None, processes.gather(told)), "")  # what one process cannot read, none takes
+            if found is None or told:
+                damage.append(f"step {step}: {told}")
                 _log.warning("checkpoint %s/%d cannot be read, going back to the one before", self.folder, step)
                 continue
             if damage:
@@ -140,9 +145,12 @@ class CheckpointStore:
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
-        if jax.process_index() == 0:
+
+        def rename() -> None:
             for step in steps:
                 (self.folder / str(step)).rename(self.folder / f"damaged-{step}")
+
+        processes.of_first(rename)
         self._manager = self._open()
 
 

@@ -75,11 +75,14 @@ class Buckets:
         )
 
 
-def plan_buckets(needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1) -> Buckets:
+def plan_buckets(
+    needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1, frame_step: int = 4
+) -> Buckets:
     """Choose the largest need on each axis, and where it saves a quarter, the median too: at most 8 shapes in all.
 
     Frames with more patch slots than ``slot_step`` are padded to whole multiples of it. Rows are a multiple of
-    ``row_step`` (the devices they are split over). Where rows and tokens both vary, rows keep one size.
+    ``row_step`` (the devices they are split over), frames of ``frame_step``. Where rows and tokens both vary, rows keep
+    one size.
     """
 
     def sizes(values: list[int], step: int) -> tuple[int, ...]:
@@ -93,7 +96,7 @@ def plan_buckets(needs: Sequence[Need], *, slot_step: int, token_step: int = 8, 
     return Buckets(
         rows=rows if len(tokens) == 1 else rows[-1:],
         tokens=tokens,
-        frames=sizes([need.frames for need in needs], 4),
+        frames=sizes([need.frames for need in needs], frame_step),
         patches=sizes(patches, slot_step if max(patches) > slot_step else 4),
     )
 
@@ -131,6 +134,11 @@ def need_of(lengths: Sequence[Length], *, rows: int, tokens: int | None = None) 
         frames=sum(length.frames for length in lengths),
         patches=max(length.patches for length in lengths),
     )
+
+
+def largest(needs: Sequence[Need]) -> Need:
+    """Return the smallest shape that holds a batch of each of these needs."""
+    return Need(*map(max, zip(*needs)))
 
 
 def pack(lengths: Sequence[Length], *, width: int, patch_budget: int | None = None) -> list[list[int]]:

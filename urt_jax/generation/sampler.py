@@ -22,7 +22,8 @@ from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSe
 from urt_jax.generation.stops import StopTable, no_stops, stop_table
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import with_mesh
-from urt_jax.sharding.placement import mesh_of, place_rows, rows_everywhere
+from urt_jax.sharding.placement import mesh_of, own_rows, place_rows, rows_everywhere
+from urt_jax.sharding.shares import share_of, shown_by_all
 from urt_jax.types import Batch, EncodedChat
 
 CPU_ROWS = 32  # decoded at a time by one core of a CPU, where not said otherwise
@@ -66,7 +67,8 @@ class Finished(NamedTuple):
 class Sampler:
     """Owns the compiled sampling programs of one model; parameters are given at each call.
 
-    Rows are split over the mesh that the parameters lie on, also along its ``sequence`` where they divide. Programs
+    Rows are split over the mesh that the parameters lie on, also along its ``sequence`` where they divide; where it
+    spans several processes each asks and gets its own questions, as many as the others, in the same shapes. Programs
     differ by bucket, number of questions, responses and slots only: every setting is traced. ``shapes`` holds the
     shapes compiled so far.
     """
@@ -128,11 +130,13 @@ class Sampler:
         called from several threads, one call at a time.
 
         Raises:
-            ValueError: more new tokens asked for than the cache has slots.
+            ValueError: more new tokens asked for than the cache has slots; or questions of one of several processes
+                that do not divide by its part of the mesh.
         """
         if sampling.max_new_tokens > slots:
             raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}, the response cache has {slots} slots")
         prompts = collate_prompts(chats, bucket=bucket, **self.padding)
+        prompts = shown_by_all(prompts, share_of(mesh_of(params)), merge=self.padding["merge"])
         positions = np.array([chat.next_position for chat in chats], np.int32)
         question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
         index = np.tile(np.arange(responses), len(chats)) if response_index is None else np.array(response_index)
@@ -193,9 +197,13 @@ class Sampler:
     ) -> tuple[int, "_Job"]:
         """Run the prompts, or only compile that; return how many lanes there are, and what they share."""
         questions, count = len(prompts[1]), len(rows[0])
-        mesh, params = rows_everywhere(mesh_of(params), params, questions)
+        mesh = mesh_of(params)
+        share = share_of(mesh)
+        if not share.spans:  # there the shares would be others
+            mesh, params = rows_everywhere(mesh, params, questions)
         place = partial(place_rows, mesh)
-        lanes, plan = make_plan(questions, count // questions, mesh=mesh, at_once=sampling.at_once)
+        asked_by_all = questions * share.of
+        lanes, plan = make_plan(asked_by_all, count // questions, mesh=mesh, at_once=sampling.at_once)
         run_prompts = (compiled_ahead if ahead else with_mesh)(self._prefill, mesh)
         penalised = sampling.repetition_penalty != 1
         return lanes, _Job(
@@ -207,9 +215,10 @@ class Sampler:
             vocabulary=self._stopping_at(sampling.stop),
             key=(jax.random.key(seed), jnp.int32(step)),
             plan=plan,
-            questions=questions,
+            questions=asked_by_all,
             slots=slots,
             place=place,
+            fetch=partial(own_rows, mesh),
             finished=finished,
         )
 
@@ -231,13 +240,13 @@ class Sampler:
         asked, draws, state = with_mesh(self._begin, job.mesh)(*inputs, **fixed)
         settings, further = self._settings_of(job, lane), with_mesh(self._advance, job.mesh)
         every = job.slots * plan.all_responses if job.finished is None else STREAMED_EVERY
-        done, until, more = np.zeros(plan.all_responses, bool), 0, True
+        done, until, more = np.zeros(len(job.rows[0][job.rows_of(lane)]), bool), 0, True
         while more:
             until += every
             state, out, more = further(
                 job.params, asked, draws, settings, job.vocabulary, state, jnp.int32(until), plan=plan
             )
-            tokens, mask, logp, ended, steps = map(np.asarray, out)
+            tokens, mask, logp, ended, steps = job.fetch(out)
             if job.finished is not None:
                 now = ended | (mask.sum(axis=1) >= int(job.settings.max_new_tokens))
                 fresh, done = np.flatnonzero(now & ~done), now
@@ -272,6 +281,7 @@ class _Job:
     questions: int  # of all lanes
     slots: int
     place: Callable[[Any], Any]
+    fetch: Callable[[Any], Any]
     finished: Callable[[Finished], None] | None
 
     def rows_of(self, lane: int) -> slice:

@@ -1,5 +1,9 @@
-"""Putting host trees on the mesh: rows split over the data axes, states by the table of rules."""
+"""Putting host trees on the mesh and getting them back: rows split over the data axes, states by the table of rules.
 
+Where the mesh spans several processes, each gives and gets the rows of its own share (see ``shares``).
+"""
+
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -9,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from urt_jax.sharding.rules import mesh_axes, shardings_for
+from urt_jax.sharding.shares import Share, share_of
 from urt_jax.types import VisionInput
 
 
@@ -16,14 +21,21 @@ def place_rows(mesh: Mesh | None, tree: Any) -> Any:
     """Put host arrays on the mesh with their first axis split over the data axes; what does not divide lies whole.
 
     ``Batch.positions_3BT`` has its rows on the second axis, frames are split further (``rules.MESH_AXES``), and scalars
-    have no rows. Without a mesh everything goes to the default device.
+    have no rows. Without a mesh everything goes to the default device. Of several processes each gives its own rows, as
+    many as the others.
+
+    Raises:
+        ValueError: the rows of one of several processes do not divide by its devices.
     """
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
+    share = share_of(mesh)
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         name = getattr(path[-1], "name", "") if path else ""
         axis, rows = int(name == "positions_3BT"), "frames" if name in VisionInput._fields else "rows"
+        if share.spans:
+            return _put_share(mesh, share, np.asarray(leaf), axis, rows)
         return jax.device_put(leaf, row_sharding(mesh, np.shape(leaf), axis, rows))
 
     return jax.tree_util.tree_map_with_path(put, tree)
@@ -35,12 +47,67 @@ def row_sharding(mesh: Mesh, shape: tuple[int, ...], axis: int = 0, rows: str = 
     return NamedSharding(mesh, P(*(None,) * axis, axes) if axes else P())
 
 
+def own_rows(mesh: Mesh | None, tree: Any) -> Any:
+    """Return rows that lie on the mesh as host arrays: of several processes each gets its own, on the first axis."""
+    share = share_of(mesh)
+    if mesh is None or not share.spans:
+        return jax.tree.map(np.asarray, tree)
+
+    def get(leaf: jax.Array) -> np.ndarray:
+        if not leaf.ndim:
+            return np.asarray(leaf)
+        parts = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
+        size = leaf.shape[0] // len(share.order)
+        return np.concatenate([np.asarray(parts[part * size]) for part in share.parts])
+
+    return jax.tree.map(get, _moved(NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P()))(tree))
+
+
+def all_rows(mesh: Mesh | None, tree: Any) -> Any:
+    """Return the rows of all processes as host arrays, share by share, of which each gives its own."""
+    share = share_of(mesh)
+    if mesh is None or not share.spans:
+        return jax.tree.map(np.asarray, tree)
+    whole = NamedSharding(mesh, P())
+
+    def ordered(leaf: Any) -> np.ndarray:
+        rows = np.asarray(leaf).reshape(len(share.order), -1, *leaf.shape[1:])
+        return rows[list(share.order)].reshape(leaf.shape)
+
+    return jax.tree.map(ordered, _moved(whole, whole)(place_rows(mesh, tree)))
+
+
 def place_state(mesh: Mesh, tree: Any) -> Any:
     """Put parameters or a whole state on the mesh by the sharding table, in one transfer a leaf.
 
-    What lies there already is not copied: a step that takes the state over uses up such arrays too.
+    What lies there already is not copied: a step that takes the state over uses up such arrays too. Where the mesh
+    spans several processes, each has the same tree and puts what lies on its devices.
     """
-    return jax.device_put(tree, shardings_for(tree, mesh))
+    shardings = shardings_for(tree, mesh)
+    if not share_of(mesh).spans:
+        return jax.device_put(tree, shardings)
+
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def on_host(tree: Any) -> Any:
+    """Return a tree of arrays as whole host arrays on every process, one leaf after the other."""
+
+    def get(leaf: Any) -> np.ndarray:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return np.asarray(leaf)
+        mesh = mesh_of(leaf)
+        assert mesh is not None
+        whole = NamedSharding(mesh, P())
+        return np.asarray(_moved(whole, whole)(leaf))
+
+    return jax.tree.map(get, tree)
 
 
 def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | None, Any]:
@@ -68,3 +135,34 @@ def mesh_of(params: Any) -> Mesh | None:
     """Return the mesh that a parameter tree was placed on, or None for host arrays and a single device's."""
     sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
     return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
+
+
+def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str) -> jax.Array:
+    """Put the rows (or frames) of this process where they lie among those of all."""
+    if host.ndim <= axis or not host.shape[axis]:
+        return jax.make_array_from_callback(host.shape, NamedSharding(mesh, P()), lambda index: host[index])
+    if host.shape[axis] % len(share.parts):
+        raise ValueError(
+            f"{host.shape[axis]} rows of one process do not divide by the {len(share.parts)} parts it holds; pad them"
+        )
+    size = host.shape[axis] // len(share.parts)
+    shape = (*host.shape[:axis], size * len(share.order), *host.shape[axis + 1 :])
+
+    def piece(index: Any) -> np.ndarray:
+        start, stop, _ = index[axis].indices(shape[axis])
+        if stop - start > size:  # all parts, which then are this process's
+            return host[index]
+        own = share.parts.index(start // size) * size + start % size
+        return host[(*index[:axis], slice(own, own + stop - start), *index[axis + 1 :])]
+
+    return jax.make_array_from_callback(shape, row_sharding(mesh, shape, axis, rows), piece)
+
+
+@lru_cache(16)
+def _moved(rows: NamedSharding, scalars: NamedSharding) -> Any:
+    """Return the program that moves a tree's arrays there."""
+
+    def move(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, rows if x.ndim else scalars), tree)
+
+    return jax.jit(move)

@@ -23,6 +23,7 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.reward_model import Query, RewardModel
+from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.records import training_source
 from urt_jax.stages.sft import finish, open_model, train_on
@@ -39,8 +40,8 @@ def run(config: BaseConfig) -> None:
     if config.model.init == "load":
         loaded = open_model(config.model, config.pixels, seed=config.seed)
     else:
-        if not (seed_folder / "config.json").is_file():
-            write_empty_model(seed_folder, config.shape)
+        if not processes.of_first((seed_folder / "config.json").is_file):
+            processes.of_first(lambda: write_empty_model(seed_folder, config.shape))
         loaded = random_model(str(seed_folder), seed=config.seed)
     sources = [training_source(data, seed=config.seed) for data in config.data]
     trained = train_on(config, folder, loaded, sources, batch_size=config.batch_size, title="base")

@@ -19,16 +19,19 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
+from urt_jax.checkpoints.shared_lines import part_path, part_paths
 from urt_jax.config import DistillConfig, as_json
 from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
+from urt_jax.sharding import processes
+from urt_jax.sharding.shares import Share
 from urt_jax.stages.records import labelled_pool, scene_counts
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
 from urt_jax.teacher.oracle_process import running_oracle
-from urt_jax.teacher.replies import Reply, Usage, read_replies
+from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
 from urt_jax.teacher.scene_pool import OracleSettings
 
 OUTCOMES = ("kept", "wrong", "unparsable", "failed")
@@ -56,13 +59,13 @@ def run(config: DistillConfig) -> None:
     pool = labelled_pool(config.data, seed=config.seed)
     replies_path = folder / "records" / "replies.jsonl"
     with _teacher(config) as teacher:
-        usage = _ask(pool.examples, teacher, config.data.template, replies_path)
+        usage = _ask_all(pool.examples, teacher, config.data.template, replies_path)
     replies = read_replies(replies_path)
     filtered = filter_replies(pool.examples, replies, seed=config.seed, template=config.data.template)
     if usage.answered == 0:
         raise BadInputError(f"the teacher answered none of {len(pool.examples)} requests: {_most(filtered.reasons)}")
     records_path = folder / "records" / "cold_start.jsonl"
-    write_examples(records_path, filtered.records)
+    processes.of_first(lambda: write_examples(records_path, filtered.records))
     table = format_counts(filtered, usage) + f"\nrecords: {records_path}"
     if pool.skipped:
         table += f"\nskipped records of {config.data.path}: {_most(Counter(pool.skipped))}"
@@ -100,6 +103,33 @@ def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
     )
     with running_oracle(pool) as base_url:
         yield replace(settings, base_url=base_url, api_key_env=None)
+
+
+def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
+    """Ask about every example and return the count of all replies, which then lie in ``path``.
+
+    Of several processes each asks about its share, with its share of the budget and of the requests under way, and
+    keeps the replies in a file of its own until the first puts them together.
+    """
+    count = processes.count()
+    if count == 1:
+        return _ask(examples, teacher, template, path)
+    twice = [name for name, times in Counter(example.id for example in examples).items() if times > 1]
+    if twice:  # perhaps by two processes, of which neither would find it
+        raise BadInputError(f"record id {twice[0]!r} is used twice; a teacher's replies are kept by id")
+    processes.of_first(lambda: join_replies(path, part_paths(path)))
+    mine = Share(processes.number(), count).cut(examples)
+    part, known = part_path(path, processes.number(), count), read_replies(path)
+    write_replies(part, [known[example.id] for example in mine if example.id in known])
+    budget = teacher.token_budget
+    teacher = replace(
+        teacher,
+        concurrency=max(teacher.concurrency // count, 1),
+        token_budget=None if budget is None else max(budget // count, 1),
+    )
+    usages = processes.gather(_ask(mine, teacher, template, part))
+    processes.of_first(lambda: join_replies(path, part_paths(path)))
+    return sum(usages, Usage())
 
 
 def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:

@@ -21,6 +21,7 @@ from urt_jax.evals.report import Sample, write_report
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.reward_model import RewardModel
+from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
 from urt_jax.stages.records import labelled_pool
@@ -64,7 +65,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
         ]
     )
     report = folder / "report.html"
-    _report(config, report, summaries, judged, examples, baselines, curves)
+    processes.of_first(lambda: _report(config, report, summaries, judged, examples, baselines, curves))
     table += f"\n\nreport: {report}"
     print(table)
     figures = {label: {mode: s.as_json() for mode, s in modes.items()} for label, modes in summaries.items()}

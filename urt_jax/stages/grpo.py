@@ -26,18 +26,20 @@ from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
 from urt_jax.generation.sampler import Sampler, Samples, make_vocabulary
 from urt_jax.models.lora import without_adapters
+from urt_jax.sharding import processes
 from urt_jax.sharding.placement import place_rows, place_state
+from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
-from urt_jax.stages.rollouts import RolloutMaker, open_feed, open_scoring
+from urt_jax.stages.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
 from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train
-from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
+from urt_jax.training.rollout import advantages_of, make_grpo_batch, make_share_of_batch, rows_to_train
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
-from urt_jax.training.steps import PolicyLoss
+from urt_jax.training.steps import GrpoBatch, PolicyLoss
 
 WIDTHS = 4  # lengths that responses are cut to: quarters of the longest allowed, each a program of its own
 
@@ -56,7 +58,7 @@ def run(config: GrpoConfig) -> None:
     trained = train_policy(config, folder, loaded)
     after = held_out_table(config, folder, trained, "after")
     summaries = {"before GRPO": before.summaries, "after GRPO": after.summaries}
-    report = write_run_report(config, folder, feed, summaries)
+    report = processes.of_first(lambda: write_run_report(config, folder, feed, summaries))
     table = f"{before.text}\n{after.text}\nmodel in {folder / 'model'}\nreport: {report}"
     print(table)
     write_result(folder, table, before=before.figures, after=after.figures)
@@ -93,6 +95,7 @@ class GrpoTrainer:
         self.config, self.folder = config, folder
         self.processor = loaded.processor
         self.mesh = open_mesh(config.mesh)
+        self.share = share_of(self.mesh)
         model = open_module(config.model, loaded, self.mesh)
         optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps * config.updates_per_rollout)
         self.start = start_state(config, loaded, optimizer, self.mesh)
@@ -116,7 +119,7 @@ class GrpoTrainer:
         self.score = compile_score_step(model, self.mesh, micro_batches=config.micro_batches)
         self.sampler = Sampler(model, self.processor)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
-        self.rollouts = RolloutMaker(config, self.sampler)
+        self.rollouts = RolloutMaker(config, self.sampler, self.mesh)
         self.group_sizes, self.widths = self._group_sizes(), _widths(config)
         self._recent: deque[tuple[int, TrainedBatch]] = deque(maxlen=2)  # the loop asks one step late
 
@@ -156,16 +159,7 @@ class GrpoTrainer:
         made = self.rollouts.make(state.params, step)
         started = time.perf_counter()
         advantage_B = advantages_of(made.rollout, self.rollouts.weights, scale=config.advantage_scale)
-        trained = rows_to_train(advantage_B, responses=config.responses_per_question, sizes=self.group_sizes)
-        batch = make_grpo_batch(
-            made.samples,
-            advantage_B,
-            temperature=config.sampling.temperature,
-            trained=trained,
-            in_loss_B=made.samples.ended_B if config.mask_truncated else None,
-            widths=self.widths,
-        )
-        batch = place_rows(self.mesh, batch)
+        batch = place_rows(self.mesh, self._batch(made, advantage_B, step))
         if config.kl_coef:
             scores = self.score(self.reference_params(state), batch.rows, batch.temperature, self.suppressed)
             batch = batch._replace(ref_logp_BU=scores.logp_BU)
@@ -180,7 +174,7 @@ class GrpoTrainer:
             state, figures = self.later(state, batch, self.suppressed)
             skipped += figures["skipped_updates"]
         if (step + 1) % config.sample_every == 0 or step + 1 in (1, config.steps):
-            write_samples(self.folder, step, made, self.rollouts.weights)
+            processes.of_first(lambda: write_samples(self.folder, step, made, self.rollouts.weights))
         return state, {
             **made.figures,
             **figures,
@@ -188,6 +182,25 @@ class GrpoTrainer:
             "learning_rate": self.rates[step],
             "timing_s/update": time.perf_counter() - started,
         }
+
+    def _batch(self, made: StepRollout, advantage_B: np.ndarray, step: int) -> GrpoBatch:
+        """Return the batch of the update on the host; of several processes, this one's share of the groups in it."""
+        config, responses = self.config, self.config.responses_per_question
+        trained = rows_to_train(advantage_B, responses=responses, sizes=self.group_sizes)
+        settings: dict[str, Any] = {
+            "temperature": config.sampling.temperature,
+            "in_loss_B": made.samples.ended_B if config.mask_truncated else None,
+            "widths": self.widths,
+        }
+        if not self.share.spans:
+            return make_grpo_batch(made.samples, advantage_B, trained=trained, **settings)
+        prompts = made.samples.prompts, made.samples.next_position_Q
+        if len(trained) < len(advantage_B):
+            groups = trained[::responses] // responses
+            prompts = self.rollouts.prompts_of([made.questions[group] for group in groups], step)
+        idle = np.setdiff1d(np.arange(len(advantage_B)), trained)
+        rows, idle_rows = self.share.cut(trained), self.share.cut(idle)
+        return make_share_of_batch(made.samples, *prompts, advantage_B, rows=rows, idle=idle_rows, **settings)
 
     def _group_sizes(self) -> tuple[int, ...]:
         """Return how many groups an update may hold: all, or half where groups without advantage have no gradient."""

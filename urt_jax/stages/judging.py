@@ -10,12 +10,15 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
-from urt_jax.data.examples import Example
+from urt_jax.data.examples import BadInputError, Example
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.reward_model import Query, RewardModel
+from urt_jax.sharding import processes
+from urt_jax.sharding.placement import mesh_of
+from urt_jax.sharding.shares import Share, share_of
 from urt_jax.stages.records import labelled_pool
 from urt_jax.stages.sft import compute_dtype
 
@@ -44,10 +47,17 @@ def judge(
 ) -> list[Judgement]:
     """Judge pairs under a protocol, in the model's own wording, and write the judgements to ``path``.
 
-    Judgements already there are read back.
+    Judgements already there are read back. Of several processes each judges its share of the pairs and writes it to a
+    file of its own, which the first puts together.
+
+    Raises:
+        BadInputError: fewer pairs than processes.
     """
-    if path.is_file():
+    if processes.of_first(path.is_file):
         return read_judgements(path)
+    share = _share_of_pairs(model)
+    if len(examples) < share.of:
+        raise BadInputError(f"{len(examples)} held-out pairs are fewer than {share.of} processes; give more pairs")
     limit = max_new_tokens if protocol.think else min(DIRECT_TOKENS, max_new_tokens)
 
     def generate(requests: Sequence[Any]) -> list[str]:
@@ -63,15 +73,43 @@ def judge(
             bar.update(done - bar.n)
 
         judgements = judge_pairs(
-            examples,
+            share.cut(examples),
             generate,
             protocol=protocol,
             template=model.prompt_template,
-            requests_per_call=16 * batch_size,
+            # Processes whose devices work together have to ask equally often, whatever they ask.
+            requests_per_call=16 * batch_size if share.of == 1 else 2 * protocol.votes * len(examples),
             progress=progress,
         )
+    if share.of == 1:
+        processes.of_first(lambda: write_judgements(path, judgements))
+        return judgements
+    parts = [path.with_name(f"{path.stem}-{number}-of-{share.of}.jsonl") for number in range(share.of)]
+    if share.leads:
+        write_judgements(parts[share.number], judgements)
+    processes.barrier()
+    processes.of_first(lambda: _join(path, parts, examples))
+    return read_judgements(path)
+
+
+def _share_of_pairs(model: RewardModel) -> Share:
+    """Return which pairs this process judges: with the others where the judge lies on all, else by itself."""
+    share = share_of(mesh_of(model.params))
+    return share if share.spans else Share(processes.number(), processes.count())
+
+
+def _join(path: Path, parts: Sequence[Path], examples: Sequence[Example]) -> None:
+    """Write the judgements of all processes to one file, in the order of the pairs, each pair there once."""
+    judgements = [item for part in parts for item in read_judgements(part)]
+    given = [item.id for item in judgements if item.order == "given"]
+    wanted = [example.id for example in examples]
+    if given != wanted:
+        raise RuntimeError(
+            f"{path}: the processes judged {len(given)} pairs of {len(wanted)}, or others; none is written"
+        )
     write_judgements(path, judgements)
-    return judgements
+    for part in parts:
+        part.unlink()
 
 
 def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: str) -> HeldOut:

@@ -6,12 +6,14 @@ goes on where it was, and any stage can be run alone on the same files.
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import DataConfig, ModelConfig, PipelineConfig, StageConfig, as_json
 from urt_jax.evals.pairwise import read_judgements, write_judgements
+from urt_jax.sharding import processes
 from urt_jax.stages.evaluate import evaluate, judgement_path
 
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table
@@ -38,7 +40,8 @@ def run(config: PipelineConfig, *, base_judged: Path | None = None) -> None:
     if base_judged is not None:
         for mode in config.evaluate.modes:
             judgements = read_judgements(judgement_path(base_judged, MODELS[0], mode))
-            write_judgements(judgement_path(final, MODELS[0], mode), judgements)
+            path = judgement_path(final, MODELS[0], mode)
+            processes.of_first(partial(write_judgements, path, judgements))
     found = read_result(last.workdir)
     curves = {"cold start": sft, "rejection sampling": reject, "GRPO": grpo}
     table = found["table"] if found else evaluate(last, curves=curves)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -13,7 +12,8 @@ from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, save_model
 from urt_jax.config import ModelConfig, TrainingConfig
 from urt_jax.data.examples import BadInputError
 from urt_jax.models.lora import merge_adapters
-from urt_jax.sharding.placement import place_state
+from urt_jax.sharding import processes
+from urt_jax.sharding.placement import on_host, place_state
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.state import TrainState, init_state
 
@@ -49,13 +49,16 @@ def start_state(
 
 def save_policy(config: TrainingConfig, folder: Path, loaded: LoadedModel, state: TrainState) -> LoadedModel:
     """Write ``folder/model`` and return it; adapters go to ``folder/adapter`` first and are merged into the model."""
-    params = jax.tree.map(np.asarray, state.params)
+    params = on_host(state.params)
     if config.model.lora.rank:
         name, revision = _found_again(config.model, loaded.folder)
         family, sizes = loaded.processor.family, loaded.processor.config
-        save_adapter(folder / "adapter", params, family, sizes, base=name, revision=revision)
+        adapted = params
+        processes.of_first(
+            lambda: save_adapter(folder / "adapter", adapted, family, sizes, base=name, revision=revision)
+        )
         params = merge_adapters(params)
-    save_model(folder / "model", params, loaded.processor, loaded.folder)
+    processes.of_first(lambda: save_model(folder / "model", params, loaded.processor, loaded.folder))
     return LoadedModel(loaded.processor, params, folder / "model")
 
 

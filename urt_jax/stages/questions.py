@@ -3,9 +3,12 @@
 1. records come from an endless source by their place, or from a bounded pool by what the answers so far say of them;
 2. each is shown in an order drawn by (seed, place), or, as twins, in both orders in one step;
 3. prompt shapes are planned once: over all steps of a run, or, for a pool, over whatever a step could draw from it.
+
+All processes of a run know which questions are asked; each encodes those of its own share only.
 """
 
 import dataclasses
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from urt_jax.config import GrpoConfig
-from urt_jax.data.collate import Buckets, Length, Need, length_of, need_of, plan_buckets
+from urt_jax.data.collate import Buckets, Length, Need, largest, length_of, need_of, plan_buckets
 from urt_jax.data.curriculum import (
     CurriculumRules,
     draw_items,
@@ -26,6 +29,8 @@ from urt_jax.data.curriculum import (
 from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.loader import in_random_order, with_twins
 from urt_jax.data.workers import Pending
+from urt_jax.sharding import processes
+from urt_jax.sharding.shares import WHOLE, Share
 from urt_jax.stages.records import Encoder, question_pool, question_source
 from urt_jax.stages.sft import PROBED_RECORDS, with_headroom
 from urt_jax.types import EncodedChat
@@ -35,24 +40,15 @@ class Question(NamedTuple):
     """One question of a step."""
 
     example: Example
-    chat: EncodedChat
     stream: str  # its name in the random streams: the record's id, a twin's with "#swapped" behind it
     item: int  # its record: place in the source, or in the pool
-
-
-class _Shown(NamedTuple):
-    """A question that is not encoded yet; the names are those of ``Question``."""
-
-    example: Example
-    stream: str
-    item: int
 
 
 class QuestionFeed:
     """Draws the questions of any step; a pool also keeps what the rollouts said of its items, for a checkpoint."""
 
-    def __init__(self, config: GrpoConfig, encoder: Encoder) -> None:
-        self._config, self._encoder = config, encoder
+    def __init__(self, config: GrpoConfig, encoder: Encoder, share: Share = WHOLE) -> None:
+        self._config, self._encoder, self._share = config, encoder, share
         self._begun: dict[tuple[int, int, str], Pending[EncodedChat]] = {}  # by step, item and stream
         self.expected: list[Need] = []  # shapes that ``plan_buckets`` found steps to have
         self.twins = config.rewards.swap_consistency > 0
@@ -67,9 +63,12 @@ class QuestionFeed:
 
     def draw(self, step: int, taken: Collection[int] = ()) -> list[Question]:
         """Return the Q questions of a step, twins next to each other; of a pool none whose item is ``taken``."""
-        shown = self._shown(step, self._items(step, taken))
-        begun = [self._begun.get((step, q.item, q.stream)) or self._begin(q.example) for q in shown]
-        return [Question(q.example, pending(), q.stream, q.item) for q, pending in zip(shown, begun)]
+        return self._shown(step, self._items(step, taken))
+
+    def chats(self, questions: Sequence[Question], step: int) -> list[EncodedChat]:
+        """Return these questions of a step encoded."""
+        begun = [self._begun.get((step, q.item, q.stream)) or self._begin(q.example) for q in questions]
+        return [pending() for pending in begun]
 
     def begin(self, step: int) -> None:
         """Have the workers encode what a step will ask, or would if what the steps before it find out changed nothing.
@@ -78,7 +77,7 @@ class QuestionFeed:
         """
         self._begun = {}
         if self._encoder.workers and step < self._config.steps:
-            shown = self._shown(step, self._items(step, ()))
+            shown = self._share.cut(self._shown(step, self._items(step, ())))
             self._begun = {(step, q.item, q.stream): self._begin(q.example) for q in shown}
 
     def close(self) -> None:
@@ -118,16 +117,18 @@ class QuestionFeed:
     def plan_buckets(self) -> Buckets:
         """Plan prompt shapes over every step of the run, or of a long one over the first, with larger shapes beside.
 
-        Of a pool they are planned over the largest step there could be.
+        Of a pool they are planned over the largest step there could be. The shapes are those of one share of a step.
         """
-        config = self._config
-        grid = {"slot_step": self._encoder.processor.config.vision.slot_step, "token_step": config.token_step}
+        config, vision = self._config, self._encoder.processor.config.vision
+        frame_step = math.lcm(4, self._share.step)
+        grid = {"slot_step": vision.slot_step, "token_step": config.token_step, "frame_step": frame_step}
         if self.pooled:
             needs, plan = self._pool_needs(), plan_buckets
         else:
             probed = min(config.steps, -(-PROBED_RECORDS // config.questions_per_step))
-            shown = (q.example for step in range(probed) for q in self._shown(step, self._items(step, ())))
-            needs = self._needs(self._lengths(shown))
+            steps = (self._share.cut(self._shown(step, self._items(step, ()))) for step in range(probed))
+            own = self._needs(self._lengths(q.example for shown in steps for q in shown))
+            needs = [largest(of_step) for of_step in zip(*processes.gather(own))]
             plan = plan_buckets if probed == config.steps else with_headroom
         buckets = plan(needs, **grid)
         self.expected = sorted({buckets.fit(need) for need in needs})
@@ -135,8 +136,10 @@ class QuestionFeed:
 
     def _pool_needs(self) -> list[Need]:
         """Return the needs of steps that show the pool once in random order, and of the worst step of all."""
-        count = self._config.questions_per_step
-        lengths = self._lengths(order for example in self._pool for order in self._orders(example))
+        count = self._config.questions_per_step // self._share.of
+        mine = Share(processes.number(), processes.count()).cut(self._pool)
+        own = self._lengths(order for example in mine for order in self._orders(example))
+        lengths = [length for of_one in processes.gather(own) for length in of_one]
         mixed = [lengths[i] for i in np.random.default_rng([self._config.seed, 7]).permutation(len(lengths))]
         needs = self._needs(mixed)
         frames = sorted((length.frames for length in lengths), reverse=True)[:count]
@@ -147,7 +150,7 @@ class QuestionFeed:
         return [length_of(chat) for chat in tqdm(chats, desc="encoding", unit="question", dynamic_ncols=True)]
 
     def _needs(self, lengths: Sequence[Length]) -> list[Need]:
-        count = self._config.questions_per_step
+        count = self._config.questions_per_step // self._share.of
         return [need_of(lengths[start : start + count], rows=count) for start in range(0, len(lengths), count)]
 
     def _orders(self, example: Example) -> list[Example]:
@@ -177,12 +180,12 @@ class QuestionFeed:
             return range(first, first + count)
         return draw_items(self._state, self._rules, seed=seed, step=step, count=count, taken=taken)
 
-    def _shown(self, step: int, items: Sequence[int]) -> list[_Shown]:
+    def _shown(self, step: int, items: Sequence[int]) -> list[Question]:
         examples = [self._record(item, step) for item in items]
         repeats = 2 if self.twins else 1
         shown = with_twins(examples) if self.twins else examples
         return [
-            _Shown(example, _twin_stream(example) if place % repeats else example.id, items[place // repeats])
+            Question(example, _twin_stream(example) if place % repeats else example.id, items[place // repeats])
             for place, example in enumerate(shown)
         ]
 

@@ -8,8 +8,7 @@
 """
 
 import dataclasses
-import json
-import os
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,8 +20,9 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.checkpoints.run_folder import write_result
+from urt_jax.checkpoints.shared_lines import SharedLines
 from urt_jax.config import RejectConfig
-from urt_jax.data.collate import length_of, need_of, plan_buckets
+from urt_jax.data.collate import largest, length_of, need_of, plan_buckets
 from urt_jax.data.examples import BadInputError, Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
@@ -30,6 +30,9 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
+from urt_jax.sharding import processes
+from urt_jax.sharding.placement import mesh_of
+from urt_jax.sharding.shares import Share, share_of
 from urt_jax.stages.records import Encoder, labelled_pool
 from urt_jax.stages.sft import open_mesh, open_model, open_module, train_on
 
@@ -51,8 +54,8 @@ def run(config: RejectConfig) -> None:
     texts = sample_pool(config, loaded, pool.examples, folder / "records" / "samples.jsonl")
     found = sort_pool(pool.examples, texts, seed=config.seed)
     accepted, hard = folder / "records" / "accepted.jsonl", folder / "records" / "hard.jsonl"
-    write_examples(accepted, found.accepted)
-    write_examples(hard, found.hard)
+    processes.of_first(lambda: write_examples(accepted, found.accepted))
+    processes.of_first(lambda: write_examples(hard, found.hard))
     if not found.accepted:
         raise BadInputError(
             f"not one of {len(texts)} questions was answered correctly in {config.samples_per_item} samples: there "
@@ -72,11 +75,28 @@ def run(config: RejectConfig) -> None:
 
 
 def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Example], path: Path) -> list[list[str]]:
-    """Return k texts for every pair, reading from ``path`` what an earlier call has already sampled."""
-    done = _whole_batches(path)
-    groups = list(batches(len(pool), min(config.batch_questions, len(pool))))
-    if len(done) == len(groups):
-        return [texts for rows in done for texts in rows]
+    """Return k texts for every pair, reading from ``path`` what an earlier call has already sampled.
+
+    Of several processes each encodes and samples its share of every batch.
+    """
+    share = share_of(mesh_of(loaded.params))
+    with SharedLines(path, share) as kept:
+        if sum(map(len, kept.lines)) < len(pool):
+            _sample_rest(config, loaded, pool, kept, share)
+        return [texts for rows in kept.joined() for texts in rows]
+
+
+def _sample_rest(
+    config: RejectConfig, loaded: LoadedModel, pool: Sequence[Example], kept: SharedLines, share: Share
+) -> None:
+    """Sample the batches of the pool that are not written yet."""
+    step = len(share.order) if share.spans else 1
+    size = -(-min(config.batch_questions, len(pool)) // step) * step
+    first = sum(map(len, kept.lines))
+    start = first % size  # not 0 where the batches before were of another size, for another number of processes
+    groups = [([start + i for i in group], real) for group, real in batches(len(pool) - start, size)]
+    mine = [share.cut(group) for group, _ in groups]
+    done = (first - start) // size
     encoder = Encoder(
         loaded.processor,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
@@ -84,41 +104,35 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
         workers=config.workers,
     )
     # Once for the shapes and once for the sampler: the encoded pictures of a large pool fill no memory at once.
-    encoded = encoder.prompts(pool, template=config.data.template)
-    seen = tqdm(encoded, desc="encoding", unit="pair", total=len(pool), dynamic_ncols=True)
-    lengths = [length_of(chat) for chat in seen]
-    needs = [need_of([lengths[i] for i in group], rows=len(group)) for group, _ in groups]
-    slot_step = loaded.processor.config.vision.slot_step
-    buckets = plan_buckets(needs, slot_step=slot_step, token_step=config.token_step)
+    asked = sorted({i for group in mine for i in group})
+    encoded = encoder.prompts((pool[i] for i in asked), template=config.data.template)
+    seen = tqdm(encoded, desc="encoding", unit="pair", total=len(asked), dynamic_ncols=True)
+    lengths = {i: length_of(chat) for i, chat in zip(asked, seen)}
+    own = [need_of([lengths[i] for i in group], rows=len(group)) for group in mine]
+    needs = [largest(of_batch) for of_batch in zip(*processes.gather(own))]
+    slot_step, frame_step = loaded.processor.config.vision.slot_step, math.lcm(4, share.step)
+    buckets = plan_buckets(needs, slot_step=slot_step, token_step=config.token_step, frame_step=frame_step)
     sampler = Sampler(open_module(config.model, loaded, open_mesh(config.mesh)), loaded.processor)
     k, slots = config.samples_per_item, config.lengths.max_new_tokens
     sampling = Sampling(slots, **dataclasses.asdict(config.sampling))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    left = (pool[i] for group, _ in groups[len(done) :] for i in group)
-    chats = encoder.prompts(left, template=config.data.template, ahead=config.batch_questions)
-    with (
-        closing(encoder),
-        path.open("a", encoding="utf-8") as file,
-        tqdm(total=len(pool), desc="sampling", unit="pair") as bar,
-    ):
-        for number, (group, real) in enumerate(groups):
-            if number >= len(done):
-                samples = sampler.sample(
-                    loaded.params,
-                    [next(chats) for _ in group],
-                    [pool[i].id for i in group],
-                    bucket=buckets.fit(needs[number]),
-                    responses=k,
-                    sampling=sampling,
-                    slots=slots,
-                    seed=config.seed,
-                )
-                rows = [list(samples.texts[q * k : q * k + k]) for q in range(real)]
-                file.write(json.dumps(rows, ensure_ascii=False) + "\n")
-                file.flush()
-                done.append(rows)
+    left = (pool[i] for group in mine[done:] for i in group)
+    chats = encoder.prompts(left, template=config.data.template, ahead=size // share.of)
+    with closing(encoder), tqdm(total=len(pool), initial=first, desc="sampling", unit="pair") as bar:
+        for number in range(done, len(groups)):
+            samples = sampler.sample(
+                loaded.params,
+                [next(chats) for _ in mine[number]],
+                [pool[i].id for i in mine[number]],
+                bucket=buckets.fit(needs[number]),
+                responses=k,
+                sampling=sampling,
+                slots=slots,
+                seed=config.seed,
+            )
+            real = groups[number][1]
+            there = sum(place < real for place in share.cut(range(size)))
+            kept.append([list(samples.texts[q * k : q * k + k]) for q in range(there)])
             bar.update(real)
-    return [texts for rows in done for texts in rows]
 
 
 def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: int) -> Sorted:
@@ -174,14 +188,3 @@ def format_counts(found: Sorted) -> str:
     ]
     told = f"learnt: {len(found.accepted)} reasonings; to GRPO: {len(found.hard)} pairs; dropped: always right"
     return f"{format_table(rows)}\n{told}"
-
-
-def _whole_batches(path: Path) -> list[list[list[str]]]:
-    """Read the batches an earlier call finished, and cut off a half-written last line."""
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        os.truncate(path, len(whole))  # in place: writing the file anew could lose all of it
-    return [json.loads(line) for line in whole.split(b"\n")[:-1]]

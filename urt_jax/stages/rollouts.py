@@ -3,6 +3,9 @@
 1. Q questions are drawn and encoded, R responses sampled to each, every reward part scored;
 2. with dynamic sampling, further rollouts of Q questions replace groups of equal reward, as many as the settings allow;
 3. a pool of questions takes note of what was answered right.
+
+Of several processes each encodes, samples and scores its share of the questions; what was written and how it was
+rewarded is then known to all, and all choose alike.
 """
 
 import time
@@ -11,25 +14,32 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from urt_jax.config import GrpoConfig
-from urt_jax.data.collate import collate_prompts, length_of, need_of
+from urt_jax.data.collate import Need, collate_prompts, largest, length_of, need_of
 from urt_jax.data.examples import BadInputError
 from urt_jax.families.processor import Processor
-from urt_jax.generation.sampler import Sampler, Samples, Sampling
+from urt_jax.generation.sampler import Sampler, Samples, Sampling, decode_texts
 from urt_jax.rewards.user import RewardError, load_reward
+from urt_jax.sharding import processes
+from urt_jax.sharding.placement import all_rows
+from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all
 from urt_jax.stages.questions import Question, QuestionFeed
 from urt_jax.stages.records import Encoder
 from urt_jax.training.rollout import Scoring, groups_to_keep, join_groups, make_rollout, spread_groups
 from urt_jax.training.rollout_figures import rollout_figures
 from urt_jax.training.state import Params
-from urt_jax.types import Rollout
+from urt_jax.types import Batch, EncodedChat, Rollout
 
 Drawn = tuple[Samples, Rollout]
 
 
 class StepRollout(NamedTuple):
-    """What a step learns from: Q questions with their groups, question-major, and figures of how they came about."""
+    """What a step learns from: Q questions with their groups, question-major, and figures of how they came about.
+
+    Of several processes each has the prompts of its own share alone, and everything else of all.
+    """
 
     questions: tuple[Question, ...]
     samples: Samples
@@ -53,7 +63,7 @@ def open_scoring(config: GrpoConfig) -> Scoring:
     return Scoring(rewards.swap_consistency > 0, overlong, rewards.brevity > 0, user)
 
 
-def open_feed(config: GrpoConfig, processor: Processor, *, workers: int = 0) -> QuestionFeed:
+def open_feed(config: GrpoConfig, processor: Processor, *, workers: int = 0, share: Share = WHOLE) -> QuestionFeed:
     """Return the questions of a run, from its first step on, encoded by so many processes.
 
     Raises:
@@ -66,17 +76,19 @@ def open_feed(config: GrpoConfig, processor: Processor, *, workers: int = 0) -> 
         max_new_tokens=lengths.max_new_tokens,
         workers=workers,
     )
-    return QuestionFeed(config, encoder)
+    return QuestionFeed(config, encoder, share)
 
 
 class RolloutMaker:
     """Makes the rollout of any step; what it carries from step to step fits a checkpoint's JSON."""
 
-    def __init__(self, config: GrpoConfig, sampler: Sampler) -> None:
-        self._config, self._sampler = config, sampler
+    def __init__(self, config: GrpoConfig, sampler: Sampler, mesh: Mesh | None = None) -> None:
+        self._config, self._sampler, self._mesh = config, sampler, mesh
+        self._share = share_of(mesh)
+        _check_shares(config, self._share)
         self.weights = config.rewards.parts()
         self._scoring = open_scoring(config)
-        self.feed = open_feed(config, sampler.processor, workers=config.workers)
+        self.feed = open_feed(config, sampler.processor, workers=config.workers, share=self._share)
         self.buckets = self.feed.plan_buckets()
         self._tokens = 0  # prompts and responses of all steps
         slots = config.lengths.max_new_tokens
@@ -103,28 +115,32 @@ class RolloutMaker:
         drawn: list[Drawn] = []
         spread: list[np.ndarray] = []
         taken: list[int] = []
+        tokens = 0  # of this process's prompts
         while not drawn or self._refills(spread, taken):
             asked.append(self.feed.draw(step, taken))
             taken += [question.item for question in asked[-1]]
+            own = self._share.cut(asked[-1])
+            chats = self.feed.chats(own, step)
+            tokens += sum(len(chat.tokens_T) for chat in chats)
             if not drawn:
                 self.feed.begin(step + 1)
             clock.lap("prompts")
-            samples = self._sample(params, asked[-1], step)
+            samples = self._sample(params, own, chats, step)
             clock.lap("rollout")
-            streams = [question.stream for question in asked[-1]]
-            shown = [question.example for question in asked[-1]]
-            drawn.append((samples, make_rollout(samples, streams, shown, self._scoring, policy_step=step)))
+            streams, shown = [question.stream for question in own], [question.example for question in own]
+            rollout = make_rollout(samples, streams, shown, self._scoring, policy_step=step)
+            drawn.append(self._of_all(samples, rollout, asked[-1]))
             spread.append(spread_groups(drawn[-1][1], self.weights))
             clock.lap("rewards")
         self.feed.note(step, _accuracy(asked, [rollout for _, rollout in drawn]))
         figures = {
             **rollout_figures(drawn[0][1], self.weights),
-            **self._count(asked, [samples for samples, _ in drawn]),
+            **self._count(tokens, [samples for samples, _ in drawn]),
             **self.feed.figures(),
         }
         if self._config.dynamic_sampling:
             figures["extra_rollouts"] = len(drawn) - 1
-        questions, samples, rollout = self._chosen(asked, drawn, spread)
+        questions, samples, rollout = self._chosen(asked, drawn, spread, step)
         return StepRollout(tuple(questions), samples, rollout, figures | clock.seconds)
 
     def _refills(self, spread: Sequence[np.ndarray], taken: Sequence[int]) -> bool:
@@ -136,36 +152,82 @@ class RolloutMaker:
         """Compile the sampler for the shapes that steps are expected to have."""
         self._sampler.compile_ahead(params, self.feed.expected, **self._asked)
 
-    def _sample(self, params: Params, questions: Sequence[Question], step: int) -> Samples:
-        lengths = [length_of(question.chat) for question in questions]
+    def prompts_of(self, questions: Sequence[Question], step: int) -> tuple[Batch, np.ndarray]:
+        """Return this process's share of these questions as a batch, with the position after each prompt."""
+        chats = self.feed.chats(self._share.cut(questions), step)
+        prompts = collate_prompts(chats, bucket=self._bucket(chats), **self._sampler.padding)
+        positions = np.array([chat.next_position for chat in chats], np.int32)
+        return shown_by_all(prompts, self._share, merge=self._sampler.padding["merge"]), positions
+
+    def _bucket(self, chats: Sequence[EncodedChat]) -> Need:
+        """Return the shape of these prompts, the same on all processes."""
+        need = need_of([length_of(chat) for chat in chats], rows=len(chats))
+        return self.buckets.fit(largest(processes.gather(need)))
+
+    def _sample(
+        self, params: Params, questions: Sequence[Question], chats: Sequence[EncodedChat], step: int
+    ) -> Samples:
         return self._sampler.sample(
             params,
-            [question.chat for question in questions],
+            chats,
             [question.stream for question in questions],
-            bucket=self.buckets.fit(need_of(lengths, rows=len(lengths))),
+            bucket=self._bucket(chats),
             seed=self._config.seed,
             step=step,
             **self._asked,
         )
 
+    def _of_all(self, samples: Samples, rollout: Rollout, asked: Sequence[Question]) -> Drawn:
+        """Return what all processes sampled; the prompts stay those of this one."""
+        if not self._share.spans:
+            return samples, rollout
+        written = (samples.tokens_BU, samples.mask_BU, samples.logp_BU, samples.ended_B)
+        (tokens_BU, mask_BU, logp_BU, ended_B), rewards = all_rows(self._mesh, (written, rollout.rewards))
+        texts = decode_texts(self._sampler.processor, tokens_BU, mask_BU)
+        samples = samples._replace(tokens_BU=tokens_BU, mask_BU=mask_BU, logp_BU=logp_BU, ended_B=ended_B, texts=texts)
+        return samples, rollout._replace(
+            prompt_ids=tuple(question.stream for question in asked),
+            completions_BU=tokens_BU,
+            completion_mask_BU=mask_BU,
+            ended_B=ended_B,
+            sampler_logp_BU=logp_BU,
+            rewards={name: rewards[name] for name in rollout.rewards},  # in their own order
+            texts=texts,
+        )
+
     def _chosen(
-        self, asked: Sequence[Sequence[Question]], drawn: Sequence[Drawn], spread: Sequence[np.ndarray]
+        self, asked: Sequence[Sequence[Question]], drawn: Sequence[Drawn], spread: Sequence[np.ndarray], step: int
     ) -> tuple[Sequence[Question], Samples, Rollout]:
         """Return the groups to learn from; where they come from several rollouts their prompts are collated anew."""
         kept = groups_to_keep(spread)
         if all(n == 0 for n, _ in kept):
             return asked[0], *drawn[0]
         questions = [asked[n][q] for n, q in kept]
-        chats = [question.chat for question in questions]
-        bucket = self.buckets.fit(need_of([length_of(chat) for chat in chats], rows=len(chats)))
-        return questions, *join_groups(drawn, kept, collate_prompts(chats, bucket=bucket, **self._sampler.padding))
+        return questions, *join_groups(drawn, kept, *self.prompts_of(questions, step))
 
-    def _count(self, asked: Sequence[Sequence[Question]], samples: Sequence[Samples]) -> dict[str, float]:
+    def _count(self, prompts: int, samples: Sequence[Samples]) -> dict[str, float]:
         """Return the tokens of a step and of the run so far; a prompt is run once and counted once."""
-        prompts = sum(len(question.chat.tokens_T) for questions in asked for question in questions)
+        prompts = sum(processes.gather(prompts if self._share.leads else 0))
         responses = sum(int(part.mask_BU.sum()) for part in samples)
         self._tokens += prompts + responses
         return {"num_tokens": self._tokens, "tokens/prompts": prompts, "tokens/responses": responses}
+
+
+def _check_shares(config: GrpoConfig, share: Share) -> None:
+    """Refuse a number of questions that cannot be dealt out.
+
+    Raises:
+        BadInputError: the processes would get different numbers, or one half of a pair of twins.
+    """
+    try:
+        own = share.size_of(config.questions_per_step, "config.questions_per_step")
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+    if config.rewards.swap_consistency > 0 and own % 2:
+        raise BadInputError(
+            f"config.questions_per_step {config.questions_per_step} gives each of {share.of} shares {own} questions, "
+            "and with swap_consistency two of them are one pair; give a multiple of twice the shares"
+        )
 
 
 class _Clock:

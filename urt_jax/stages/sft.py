@@ -1,10 +1,12 @@
 """Supervised fine-tuning: learn written responses (cold start, accepted reasonings, the drills of a base model).
 
 1. load the model, split it into trained and frozen parts, place it on the mesh;
-2. draw records, encode prompt and response, pad them to one of at most eight shapes;
+2. draw records, encode prompt and response, pad them to one of at most eight shapes; of several processes each does so
+   with its own share of the records, and they agree on the shape;
 3. take optimizer steps, saving state and position together; write the model in the published layout.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,15 +20,17 @@ import optax
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, SftConfig, TrainingConfig
-from urt_jax.data.collate import Buckets, Need, collate, length_of, need_of, pack, plan_buckets
+from urt_jax.data.collate import Buckets, Length, Need, collate, largest, length_of, need_of, pack, plan_buckets
 from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.data.workers import Pending
 from urt_jax.generation.sampler import padding_of
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
+from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all
 from urt_jax.stages.policy import check_base, save_policy, start_state
 from urt_jax.stages.records import Encoder, TrainedRecord, training_source
 from urt_jax.training.compile import compile_sft_step
@@ -70,10 +74,12 @@ def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
     """Make the mesh of a stage.
 
     Raises:
-        BadInputError: the axes do not multiply to the number of devices.
+        BadInputError: the axes do not multiply to the number of devices, or deal rows out to processes unevenly.
     """
     try:
-        return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.sequence)
+        made = make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.sequence)
+        share_of(made)
+        return made
     except ValueError as error:
         raise BadInputError(f"config.mesh: {error}") from error
 
@@ -120,12 +126,12 @@ def train_on(
     rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
     step_fn = compile_sft_step(model, optimizer, state, mesh, micro_batches=config.micro_batches)
     row_step = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
-    feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step)
+    feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step, share=share_of(mesh))
     ahead = Prefetcher(feed.batch, start=0, stop=config.steps)
 
     def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         asked = time.perf_counter()
-        batch = ahead[step]
+        batch = feed.settled(step, ahead[step])
         waited = time.perf_counter() - asked
         state, figures = step_fn(state, place_rows(mesh, batch))
         return state, {**figures, "learning_rate": rates[step], "timing_s/input": waited}
@@ -140,11 +146,23 @@ def train_on(
 
 
 class SftFeed:
-    """Makes the batch of any step from the seed alone; short records share rows, in shapes planned once."""
+    """Makes the batch of any step from the seed alone; short records share rows, in shapes planned once.
+
+    Of several processes each makes the rows of its ``share`` from its own records of the step.
+    """
 
     def __init__(
-        self, config: TrainingConfig, loaded: LoadedModel, sources: Sequence[Source], *, batch_size: int, row_step: int
+        self,
+        config: TrainingConfig,
+        loaded: LoadedModel,
+        sources: Sequence[Source],
+        *,
+        batch_size: int,
+        row_step: int,
+        share: Share = WHOLE,
     ) -> None:
+        if batch_size < share.of:
+            raise BadInputError(f"batch_size {batch_size} is fewer records than the {share.of} shares of processes")
         lengths = config.lengths
         self._encoder = Encoder(
             loaded.processor,
@@ -155,12 +173,17 @@ class SftFeed:
         self._steps = config.steps
         self._begun: dict[int, list[Pending[TrainedRecord]]] = {}  # of the step that is asked for next
         self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
-        self._size, self._patch_budget = batch_size, lengths.row_patches
+        self._size, self._share, self._patch_budget = batch_size, share, lengths.row_patches
+        self._agreed: dict[int, Need] = {}  # of the last steps
+        self._waiting: dict[int, tuple[list[TrainedRecord], Need]] = {}  # made, not yet settled
         self._padding = padding_of(loaded.processor)
-        slot_step = loaded.processor.config.vision.slot_step
-        self.buckets = self._plan(
-            config.steps, {"slot_step": slot_step, "token_step": config.token_step, "row_step": row_step}
-        )
+        grid = {
+            "slot_step": loaded.processor.config.vision.slot_step,
+            "token_step": config.token_step,
+            "row_step": row_step // share.of,
+            "frame_step": math.lcm(4, share.step),
+        }
+        self.buckets = self._plan(config.steps, grid)
 
     def _plan(self, steps: int, grid: dict[str, int]) -> Buckets:
         """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
@@ -168,11 +191,13 @@ class SftFeed:
         lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
         self._begun.clear()
         step = grid["token_step"]
-        width = -(-max(record.tokens for batch in lengths for record in batch) // step) * step
-        needs = [
+        longest = max(record.tokens for batch in lengths for record in batch)
+        width = -(-max(processes.gather(longest)) // step) * step
+        own = [
             need_of(batch, rows=len(pack(batch, width=width, patch_budget=self._patch_budget)), tokens=width)
             for batch in lengths
         ]
+        needs = [largest(of_step) for of_step in zip(*processes.gather(own))]
         if probed == steps:
             return plan_buckets(needs, **grid)
         return with_headroom(needs, **grid)
@@ -184,8 +209,11 @@ class SftFeed:
         return [record() for record in begun]
 
     def _begin(self, step: int) -> list[Pending[TrainedRecord]]:
-        drawn = [self._drawn(step * self._size + i) for i in range(self._size)]
+        drawn = [self._drawn(place) for place in self._places(step)]
         return [self._encoder.begin_trained(example, template=template) for example, template in drawn]
+
+    def _places(self, step: int) -> Sequence[int]:
+        return self._share.cut(range(step * self._size, (step + 1) * self._size))
 
     def close(self) -> None:
         """End the workers."""
@@ -193,26 +221,53 @@ class SftFeed:
 
     def trained(self, step: int) -> TrainedBatch:
         """Return the batch of a step with the ids of its records, for one that could not be learnt."""
-        ids = [self._drawn(step * self._size + i).example.id for i in range(self._size)]
-        return TrainedBatch(ids, self.batch(step))
+        ids = [self._drawn(place).example.id for place in self._places(step)]
+        return TrainedBatch(ids, self.settled(step, self.batch(step)))
 
     def batch(self, step: int) -> Batch:
-        """Return the padded batch of one step."""
+        """Return the padded batch of one step, in the smallest shape that holds this process's records."""
         records = self._records(step)
-        lengths = [length_of(record.chat, len(record.response)) for record in records]
-        width = self.buckets.fit_axis("tokens", max(length.tokens for length in lengths))
+        width = self.buckets.fit_axis("tokens", max(_length(record).tokens for record in records))
+        need, packed = self._packed(records, width)
+        if self._share.of > 1:
+            self._waiting[step] = records, need
+        return self._collated(records, packed, self.buckets.fit(need))
+
+    def settled(self, step: int, batch: Batch) -> Batch:
+        """Return the batch of a step in the shape that all processes agree on; they must ask in the same order."""
+        if self._share.of == 1:
+            return batch
+        records, need = self._waiting.pop(step)
+        if step not in self._agreed:
+            self._agreed = {**dict(list(self._agreed.items())[-3:]), step: largest(processes.gather(need))}
+        bucket = self.buckets.fit(self._agreed[step])
+        if bucket != self.buckets.fit(need):
+            batch = self._collated(records, self._packed(records, bucket.tokens)[1], bucket)
+        return shown_by_all(batch, self._share, merge=self._padding["merge"])
+
+    def _packed(self, records: Sequence[TrainedRecord], width: int) -> tuple[Need, list[list[int]]]:
+        """Return which records share rows of ``width`` tokens, and what those need."""
+        lengths = [_length(record) for record in records]
         packed = pack(lengths, width=width, patch_budget=self._patch_budget)
-        bucket = self.buckets.fit(need_of(lengths, rows=len(packed), tokens=width))
+        return need_of(lengths, rows=len(packed), tokens=width), packed
+
+    def _collated(self, records: Sequence[TrainedRecord], packed: list[list[int]], bucket: Need) -> Batch:
         chats, responses, histories = zip(*records)
         return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)
 
 
-def with_headroom(needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1) -> Buckets:
+def _length(record: TrainedRecord) -> Length:
+    return length_of(record.chat, len(record.response))
+
+
+def with_headroom(
+    needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1, frame_step: int = 4
+) -> Buckets:
     """Plan shapes for what a sample of batches needs, larger ones for what others may, and no end to them."""
-    largest = Need(*map(max, zip(*needs)))
-    roomy = Need(*(int(HEADROOM * size) for size in largest))
-    grid = {"slot_step": slot_step, "token_step": token_step, "row_step": row_step}
-    small, large = (plan_buckets([need], **grid) for need in (largest, roomy))
+    most = largest(needs)
+    roomy = Need(*(int(HEADROOM * size) for size in most))
+    grid = {"slot_step": slot_step, "token_step": token_step, "row_step": row_step, "frame_step": frame_step}
+    small, large = (plan_buckets([need], **grid) for need in (most, roomy))
     rows, tokens, frames = (
         tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
     )
@@ -221,7 +276,7 @@ def with_headroom(needs: Sequence[Need], *, slot_step: int, token_step: int = 8,
 
 def finish(folder: Path, stage: str, measured: str = "", **figures: Any) -> None:
     """Print what training did, below a table of what was ``measured`` after it, and mark the run as finished."""
-    lines = read_metrics(folder)
+    lines = processes.of_first(lambda: read_metrics(folder))
     first, last = lines[0], lines[-1]
     table = (
         f"{stage}: {int(last['step'])} steps, loss {first['loss']:.3f} -> {last['loss']:.3f}; "

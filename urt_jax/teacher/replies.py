@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
 from urt_jax.data.examples import BadInputError
+from urt_jax.data.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Usage:
             completion_tokens=self.completion_tokens + (reply.completion_tokens or 0),
         )
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return the count of both."""
+        return Usage(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Usage)))
+
 
 def read_replies(path: Path) -> dict[str, Reply]:
     """Read the replies by record id; a failed request that was asked again is given by its last line.
@@ -92,5 +98,31 @@ def open_replies(path: Path) -> BinaryIO:
 
 def append_reply(file: BinaryIO, reply: Reply) -> None:
     """Write one reply as one line and hand it to the operating system at once, so that ``kill -9`` cannot lose it."""
-    file.write(json.dumps(asdict(reply), ensure_ascii=False).encode() + b"\n")
+    file.write(_line(reply))
     file.flush()
+
+
+def write_replies(path: Path, replies: Iterable[Reply]) -> None:
+    """Write a whole file of replies."""
+    write_whole(path, b"".join(map(_line, replies)))
+
+
+def join_replies(path: Path, parts: Sequence[Path]) -> None:
+    """Add the replies of other files to those of ``path``, one a record, and drop those files.
+
+    An answer is kept over a failure, and that of ``path`` over others.
+    """
+    if not parts:
+        return
+    replies = read_replies(path)
+    for part in parts:
+        for name, reply in read_replies(part).items():
+            if name not in replies or replies[name].text is None:
+                replies[name] = reply
+    write_replies(path, replies.values())
+    for part in parts:
+        part.unlink()
+
+
+def _line(reply: Reply) -> bytes:
+    return json.dumps(asdict(reply), ensure_ascii=False).encode() + b"\n"

@@ -2,7 +2,7 @@
 
 1. restore the newest checkpoint, if there is one, and cut the metrics after it;
 2. dispatch step n, then read and log the figures of step n-1, so that the host never waits for the device;
-3. save the state on schedule, at the end, and when a preemption notice came.
+3. save the state on schedule, at the end, and when a preemption notice came, of several processes to any of them.
 """
 
 import time
@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.store import CheckpointStore
+from urt_jax.sharding import processes
+from urt_jax.sharding.agreement import Agreement
+from urt_jax.sharding.placement import mesh_of
 from urt_jax.training.metrics import MetricsWriter
 from urt_jax.training.skipped import SkippedUpdates, TrainedBatch
 from urt_jax.training.state import TrainState
@@ -81,7 +84,8 @@ def train(
             skipped.restore(beside.get("skipped", {}))
             state = state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"])
         bar = tqdm(total=settings.steps, initial=start, desc=title, unit="step", dynamic_ncols=True, smoothing=0.1)
-        with MetricsWriter(folder, resume_step=start) as writer, bar:
+        leaving = Agreement(mesh_of(state.trainable))
+        with MetricsWriter(folder, resume_step=start, active=processes.is_first()) as writer, bar:
             waiting: tuple[int, Mapping[str, Any]] | None = None
             then = time.perf_counter()
             for step in range(start, settings.steps):
@@ -92,15 +96,15 @@ def train(
                 waiting, then = (step + 1, {**figures, "step_time": now - then}), now
                 if after_step is not None:
                     after_step(step + 1)
-                last = step + 1 == settings.steps
-                if last or notice.arrived or (step + 1) % settings.save_every == 0:
+                last, told = step + 1 == settings.steps, leaving.found(notice.arrived)
+                if last or told or (step + 1) % settings.save_every == 0:
                     _log(writer, bar, skipped, *waiting, settings)
                     waiting = None
                     beside = {"step": step + 1, "skipped": skipped.saved()}
                     if carried is not None:
                         beside["carried"] = carried.saved()
                     store.save(step + 1, _saved(state), beside)
-                if notice.arrived and not last:
+                if told and not last:
                     raise Preempted(f"saved after step {step + 1} of {settings.steps} in {folder}")
     return state
 

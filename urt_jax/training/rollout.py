@@ -115,9 +115,15 @@ def groups_to_keep(spread_of: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def join_groups(
-    drawn: Sequence[tuple[Samples, Rollout]], kept: Sequence[tuple[int, int]], prompts: Batch
+    drawn: Sequence[tuple[Samples, Rollout]],
+    kept: Sequence[tuple[int, int]],
+    prompts: Batch,
+    next_position_Q: np.ndarray,
 ) -> tuple[Samples, Rollout]:
-    """Return the ``kept`` (rollout, group) places of several rollouts as one; ``prompts`` are theirs, in this order."""
+    """Return the ``kept`` (rollout, group) places of several rollouts as one.
+
+    ``prompts`` with their next positions are theirs, in this order; of several processes, this one's share of them.
+    """
     rollouts = [rollout for _, rollout in drawn]
     first = rollouts[0]
     responses = len(first.texts) // len(first.prompt_ids)
@@ -137,7 +143,7 @@ def join_groups(
     )
     samples = Samples(
         prompts=prompts,
-        next_position_Q=np.array([drawn[n][0].next_position_Q[q] for n, q in kept]),
+        next_position_Q=next_position_Q,
         tokens_BU=joined.completions_BU,
         mask_BU=joined.completion_mask_BU,
         logp_BU=joined.sampler_logp_BU,
@@ -183,8 +189,7 @@ def make_grpo_batch(
     kept = np.arange(len(advantage_B)) if trained is None else trained
     idle = np.setdiff1d(np.arange(len(advantage_B)), kept)
     responses = len(advantage_B) // len(samples.next_position_Q)
-    longest = samples.mask_BU.sum(axis=1).max()
-    width = next((width for width in widths if width >= longest), samples.mask_BU.shape[1])
+    width = _width(samples, widths)
     tokens_BU, mask_BU, logp_BU = (x[:, :width] for x in (samples.tokens_BU, samples.mask_BU, samples.logp_BU))
     mask_BU = mask_BU if in_loss_B is None else mask_BU & in_loss_B[:, None]
     rows = PromptedRows(samples.prompts, samples.next_position_Q, tokens_BU, mask_BU)
@@ -198,3 +203,40 @@ def make_grpo_batch(
         idle_mask_XU=mask_BU[idle],
         temperature=np.array(temperature, np.float32),
     )
+
+
+def make_share_of_batch(
+    samples: Samples,
+    prompts: Batch,
+    next_position_Q: np.ndarray,
+    advantage_B: np.ndarray,
+    *,
+    temperature: float,
+    rows: np.ndarray,
+    idle: np.ndarray,
+    in_loss_B: np.ndarray | None = None,
+    widths: Sequence[int] = (),
+) -> GrpoBatch:
+    """Build one process's share of an update's batch: ``rows`` of all responses, whose questions are ``prompts``.
+
+    ``idle`` are its share of the rows that are left out. See ``make_grpo_batch``.
+    """
+    in_loss = np.ones(len(advantage_B), bool) if in_loss_B is None else in_loss_B
+    width = _width(samples, widths)  # the same on all processes
+    own = Samples(
+        prompts=prompts,
+        next_position_Q=next_position_Q,
+        tokens_BU=samples.tokens_BU[rows, :width],
+        mask_BU=samples.mask_BU[rows, :width],
+        logp_BU=samples.logp_BU[rows, :width],
+        ended_B=samples.ended_B[rows],
+        texts=(),
+    )
+    batch = make_grpo_batch(own, advantage_B[rows], temperature=temperature, in_loss_B=in_loss[rows])
+    return batch._replace(idle_mask_XU=samples.mask_BU[idle, :width] & in_loss[idle, None])
+
+
+def _width(samples: Samples, widths: Sequence[int]) -> int:
+    """Return the smallest of the ascending ``widths`` that holds the longest response, by default all columns."""
+    longest = samples.mask_BU.sum(axis=1).max()
+    return next((width for width in widths if width >= longest), samples.mask_BU.shape[1])

@@ -1,0 +1,52 @@
+"""How processes are told to find each other, and that one alone needs nobody; tests/processes has several."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from urt_jax.main import main
+from urt_jax.sharding import processes
+from urt_jax.sharding.agreement import Agreement
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("two", "--distributed=two is not understood; give auto, or HOST:PORT,COUNT,NUMBER such as 10.0.0.1:8476,2,0"),
+        ("host:1,2", "is not understood"),
+        ("host,2,0", "is not understood"),
+        ("host:port,2,0", "is not understood"),
+        ("host:1,2,-1", "is not understood"),
+        ("host:1,2,2", "2 processes are numbered 0 to 1, not 2"),
+    ],
+)
+def test_what_does_not_say_how_to_find_each_other_is_refused(where: str, message: str) -> None:
+    with pytest.raises(processes.ProcessesError, match=message):
+        processes.connect(where)
+
+
+def test_the_command_line_says_so(capsys: pytest.CaptureFixture[str], in_folder: Path) -> None:
+    config = (
+        "from ml_collections import ConfigDict\ndef get_config(preset=''):\n    return ConfigDict({'stage': 'sft'})"
+    )
+    (in_folder / "sft.py").write_text(config)
+    assert main(["--config=sft.py", "--distributed=here"]) == 2
+    assert capsys.readouterr().err.startswith("error: --distributed=here is not understood; give auto, or HOST:PORT")
+    assert not (in_folder / "runs").exists()
+
+
+def test_one_process_is_the_first_of_one_and_waits_for_nobody() -> None:
+    assert (processes.number(), processes.count(), processes.is_first()) == (0, 1, True)
+    assert processes.gather({"a": 1}) == [{"a": 1}]
+    assert processes.of_first(lambda: sys.maxsize) == sys.maxsize
+    processes.barrier()
+    processes.tell_notice()
+    processes.disconnect()
+    with processes.taking_notice(lambda: pytest.fail("there is nobody to take it from")):
+        pass
+
+
+def test_one_process_agrees_with_itself_at_once() -> None:
+    agreement = Agreement(None)
+    assert [agreement.found(up) for up in (False, True, False)] == [False, True, False]

@@ -1,0 +1,111 @@
+"""A file of JSON lines that several processes write, each its part of every line, and that is one file in the end.
+
+    records/samples.jsonl           [a b c d]  [e f g h]        whole lines
+    records/samples-0-of-2.jsonl    [2, [i j]]  [3, [m n]]      this process's parts of the lines after those,
+    records/samples-1-of-2.jsonl    [2, [k l]]                  with the lines' numbers
+
+A line is whole when all its parts are there; what is not is written again. Nothing is lost or doubled, whenever the
+processes are killed and however many there are when the run goes on.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from urt_jax.data.whole_files import write_whole
+from urt_jax.sharding import processes
+from urt_jax.sharding.shares import Share
+
+Line = list[Any]
+
+
+class SharedLines:
+    """Lines that are lists; each process appends its share of the next line, and all do so for every line.
+
+    Close it, or use it in a ``with``; ``joined`` does so too.
+    """
+
+    def __init__(self, path: Path, share: Share) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        processes.of_first(lambda: _join_parts(path))
+        self.lines = _whole_lines(path)  # what earlier calls have finished
+        self._written, self._alone = len(self.lines), processes.count() == 1
+        own = path if self._alone else part_path(path, share.number, share.of)
+        self._file = own.open("a", encoding="utf-8") if share.leads else None
+
+    def __enter__(self) -> "SharedLines":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file of this process."""
+        if self._file is not None:
+            self._file.close()
+
+    def append(self, part: Line) -> None:
+        """Write this process's part of the next line; it outlasts a kill."""
+        if self._file is not None:
+            line = part if self._alone else [self._written, part]
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+        self._written += 1
+        if self._alone:
+            self.lines.append(part)
+
+    def joined(self) -> list[Line]:
+        """Return all lines, after every process has written its parts and the first has put them together."""
+        self.close()
+        if not self._alone:
+            processes.barrier()
+            processes.of_first(lambda: _join_parts(self.path))
+            self.lines = _whole_lines(self.path)
+            if len(self.lines) != self._written:
+                raise RuntimeError(
+                    f"{self.path} has {len(self.lines)} lines, {self._written} were written; is it shared?"
+                )
+        return self.lines
+
+
+def part_path(path: Path, number: int, of: int) -> Path:
+    """Return where one of several processes writes its parts of a file."""
+    return path.with_name(f"{path.stem}-{number}-of-{of}{path.suffix}")
+
+
+def part_paths(path: Path) -> list[Path]:
+    """Return the parts of a file that are there, by number, whatever number of processes wrote them."""
+    found = path.parent.glob(f"{path.stem}-*-of-*{path.suffix}")
+    return sorted(found, key=lambda part: int(part.stem.split("-")[-3]))
+
+
+def _join_parts(path: Path) -> None:
+    """Append the lines of which all parts are there to the file, and drop the parts."""
+    parts = part_paths(path)
+    if not parts:
+        return
+    lines = _whole_lines(path)
+    counts = sorted({int(part.stem.split("-")[-1]) for part in parts})
+    written = [[_by_number(part_path(path, number, of)) for number in range(of)] for of in counts]
+    while whole := next((of_all for of_all in written if all(len(lines) in of_one for of_one in of_all)), None):
+        lines.append([item for of_one in whole for item in of_one[len(lines)]])
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), durable=True)
+    for part in parts:
+        part.unlink()
+
+
+def _by_number(part: Path) -> dict[int, Line]:
+    return {int(number): items for number, items in _whole_lines(part)}
+
+
+def _whole_lines(path: Path) -> list[Line]:
+    """Read the lines an earlier call finished, and cut off a half-written last one."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content and processes.is_first():
+        os.truncate(path, len(whole))  # in place: writing the file anew could lose all of it
+    return [json.loads(line) for line in whole.split(b"\n")[:-1]]
