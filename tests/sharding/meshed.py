@@ -54,10 +54,10 @@ def mesh_of(name: str) -> Mesh:
 
 
 @cache
-def sft_rows() -> Batch:
+def sft_rows(count: int = QUESTIONS) -> Batch:
     rng = np.random.default_rng(5)
-    answers = [[*map(int, rng.integers(WORDS.start, WORDS.stop, i % 4)), EOS] for i in range(QUESTIONS)]
-    return batch_of(CHATS, answers, tokens=TOKENS, frames=FRAMES, patches=16)
+    answers = [[*map(int, rng.integers(WORDS.start, WORDS.stop, i % 4)), EOS] for i in range(count)]
+    return batch_of(CHATS[:count], answers, tokens=TOKENS, frames=FRAMES, patches=16)
 
 
 @cache
@@ -87,11 +87,11 @@ def _stepped(state: Any, figures: dict[str, Any]) -> Stepped:
 
 
 @cache
-def sft(name: str, attention: str = "xla") -> Stepped:
+def sft(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
     mesh = mesh_of(name)
     state = fresh_state(MOMENTUM, mesh)
     step = compile_sft_step(MODEL.clone(attention=attention), MOMENTUM, state, mesh)
-    return _stepped(*step(state, place_rows(mesh, sft_rows())))
+    return _stepped(*step(state, place_rows(mesh, sft_rows(count))))
 
 
 def grpo_arguments(name: str) -> tuple[Any, ...]:

@@ -34,6 +34,11 @@ def test_an_sft_step(name: str) -> None:
     assert_equal_steps(sft(name), sft("one device"))
 
 
+def test_an_sft_step_of_rows_that_the_devices_do_not_divide() -> None:
+    """Six rows, three for each of two parts: where rows are rolled in parts, the compiler loses a trained token."""
+    assert_equal_steps(sft("data=2 sequence=4", count=6), sft("one device", count=6))
+
+
 @pytest.mark.parametrize("name", some_slow(MESHES))
 def test_a_grpo_step(name: str) -> None:
     assert_equal_steps(grpo(name), grpo("one device"))

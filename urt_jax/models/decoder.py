@@ -119,7 +119,7 @@ class DecoderLayer(nn.Module):
         x = x + attended
         return x + self.mlp(self.post_norm(x))
 
-    def __call__(self, x: Array, angles: Array, mask: Array) -> tuple[Array, KeyValues]:
+    def __call__(self, x: Array, angles: Array, mask: Any) -> tuple[Array, KeyValues]:
         """Run the layer over whole sequences; see Attention for shapes."""
         attended, cache = self.attention(self.input_norm(x), angles, mask)
         return self._finish(x, attended), cache

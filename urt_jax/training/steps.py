@@ -16,6 +16,7 @@ from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps, reorder_columns
 from urt_jax.sharding.activations import (
     gather_columns,
+    gather_tokens,
     on_one_device,
     row_parts,
     rows_as_tokens,
@@ -215,8 +216,10 @@ def sft_train_step(
         head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
         targets = piece.tokens_BT if piece.targets_BT is None else piece.targets_BT
         # What the last place predicts is masked and not cut off, so that the places still divide by the devices.
-        tokens = jnp.roll(jnp.asarray(targets), -1, axis=1)
-        mask = jnp.roll(jnp.asarray(piece.loss_mask_BT), -1, axis=1).at[:, -1].set(False)
+        # Whole rows: the compiler (jax 0.10.2) gets a roll with a write after it wrong where it splits what is rolled.
+        tokens, mask = (gather_tokens(jnp.asarray(x)) for x in (targets, piece.loss_mask_BT))
+        tokens, mask = (gather_tokens(jnp.roll(x, -1, axis=1)) for x in (tokens, mask))
+        mask = mask & jnp.broadcast_to(jnp.arange(mask.shape[1]) < mask.shape[1] - 1, mask.shape)
         skipping = on_one_device()
         if skipping:  # trained places first in each row: the head is left out where a chunk of columns has none
             order = jnp.argsort(~mask, axis=1, stable=True)
