@@ -21,7 +21,6 @@ def get_config(preset: str = "") -> ConfigDict:
     config.steps = 120
     config.questions_per_step = 16
     config.responses_per_question = 8
-    config.micro_batches = 8
     config.rewards = {"format": 1.0, "accuracy": 1.0, "consistency": 1.0}
     config.kl_coef = 0.0
     config.optimizer = {"learning_rate": 1e-4, "warmup_steps": 5, "schedule": "linear"}

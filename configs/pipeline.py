@@ -41,14 +41,7 @@ def _make_quick(config: ConfigDict) -> None:
     config.reject.data.count = 32
     config.reject.update({"samples_per_item": 2, "batch_questions": 8, "steps": 6, "batch_size": 8, "save_every": 2})
     config.grpo.update({"steps": 6, "questions_per_step": 4, "responses_per_question": 4, "save_every": 2})
-    config.grpo.update(
-        {
-            "micro_batches": 1,
-            "sample_every": 2,
-            "curriculum": {"highest": 0.95, "rescore_every": 3},
-            "dynamic_sampling": 1,
-        }
-    )
+    config.grpo.update({"sample_every": 2, "curriculum": {"highest": 0.95, "rescore_every": 3}, "dynamic_sampling": 1})
     config.grpo.eval_data.count = 4
     config.evaluate.data.count = 8
     config.evaluate.modes = ("greedy", "sampled")

@@ -96,6 +96,11 @@ class Batch(NamedTuple):
         """Rows that must stay together: every row stands alone."""
         return 1
 
+    @property
+    def places(self) -> int:
+        """Number of token places, padding included."""
+        return int(np.prod(self.tokens_BT.shape))
+
     def map_groups(self, change: GroupChange) -> "Batch":
         """Return the batch with ``change`` of everything but the frames."""
         return self._replace(
@@ -131,6 +136,11 @@ class PromptedRows(NamedTuple):
     def group_size(self) -> int:
         """Number of responses to each question (R)."""
         return len(self.tokens_BU) // len(self.next_position_Q)
+
+    @property
+    def places(self) -> int:
+        """Number of token places, padding included: each prompt counts once."""
+        return self.prompts.places + int(np.prod(self.tokens_BU.shape))
 
     def map_groups(self, change: GroupChange) -> "PromptedRows":
         """Return the record with ``change`` of everything but the frames."""

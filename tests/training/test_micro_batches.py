@@ -27,7 +27,7 @@ from urt_jax.losses.grpo import OBJECTIVES
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
-from urt_jax.training.pieces import piece_of
+from urt_jax.training.pieces import default_pieces, piece_of
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import CompletionScores, GrpoBatch, PolicyLoss, scored_policy_loss
 
@@ -118,6 +118,16 @@ def test_scores_come_back_in_their_order() -> None:
     )
     np.testing.assert_allclose(parts.logp_BU, whole.logp_BU, atol=1e-5)
     np.testing.assert_allclose(parts.entropy_BU, whole.entropy_BU, atol=1e-5)
+
+
+def test_a_cpu_takes_pieces_of_many_places_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four questions of 12 tokens with 4 responses of 6 each: 144 places."""
+    rows = uneven_batch().rows
+    assert rows.places == 4 * (12 + 4 * 6)
+    assert default_pieces(rows, 4) == 1
+    for least, pieces in ((73, 1), (72, 2), (36, 4), (1, 4)):
+        monkeypatch.setattr("urt_jax.training.pieces.CPU_PLACES", least)
+        assert default_pieces(rows, 4) == pieces
 
 
 def test_pieces_that_do_not_divide_the_rows_are_refused() -> None:

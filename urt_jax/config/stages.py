@@ -60,7 +60,7 @@ class TrainingConfig(StageConfig):
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
     mesh: MeshConfig = MeshConfig()
-    micro_batches: int = knob(1, at_least=1)  # parts a step is computed in, in turn: the same update in less memory
+    micro_batches: int | None = knob(None, at_least=1)  # parts of a step, in turn: same update, less memory; None: fast
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead of the step; 0 = this one does
     save_every: int = knob(50, at_least=1)  # steps between checkpoints
     keep: int = knob(2, at_least=1)  # newest checkpoints kept
@@ -322,11 +322,11 @@ def _needs_count(data: DataConfig) -> Problems:
         yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
 
 
-def _splits_rows(key: str, rows: int, mesh: MeshConfig, micro_batches: int) -> Problems:
+def _splits_rows(key: str, rows: int, mesh: MeshConfig, micro_batches: int | None) -> Problems:
     parts = mesh.data * mesh.fsdp
     if parts > 0 and rows % parts:
         yield key, f"{rows} rows cannot be split over data x fsdp = {mesh.data} x {mesh.fsdp} devices"
-    elif parts > 0 and rows % (parts * micro_batches):
+    elif parts > 0 and micro_batches and rows % (parts * micro_batches):
         yield (
             "micro_batches",
             f"{micro_batches} do not divide {key} {rows} over {parts} devices; give a number that does",

@@ -91,7 +91,7 @@ class SftCase:
         bucket = need_of([length_of(chat, rows.new_tokens) for chat in chats], rows=rows.sft_rows)
         padding = padding_of(loaded.processor)
         self._batch = collate(chats, responses, bucket=bucket, packed=None, histories=None, **padding)
-        self._step = compile_sft_step(model, optimizer, self._state, self._mesh, micro_batches=rows.micro_batches)
+        self._step = compile_sft_step(model, optimizer, self._state, self._mesh)
 
     def repeat(self) -> Seconds:
         """Place the batch and take one step."""
@@ -115,10 +115,7 @@ class GrpoCase:
         self._rollout = _Rollout(setting, loaded)
         model = loaded.module(dtype=setting.dtype, remat=setting.remat)
         loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
-        pieces = setting.work.rows.micro_batches
-        self._update = compile_grpo_step(
-            model, optimizer, self._state, self._mesh, loss, first_update=True, micro_batches=pieces
-        )
+        self._update = compile_grpo_step(model, optimizer, self._state, self._mesh, loss, first_update=True)
         self._suppressed = make_vocabulary(loaded.processor).suppressed_V
         self._rng = np.random.default_rng([setting.seed, 1])
         self._count = 0

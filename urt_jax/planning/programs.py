@@ -123,7 +123,7 @@ def _training(given: Given) -> tuple[Any, Any]:
 def _sft(given: Given) -> Prepared:
     state, optimizer = _training(given)
     tokens = given.work.rows.prompt_tokens + given.work.rows.new_tokens
-    step = compile_sft_step(given.model, optimizer, state, given.mesh)
+    step = compile_sft_step(given.model, optimizer, state, given.mesh, micro_batches=1)
     return step, (state, _batch(given, given.questions, tokens))
 
 
@@ -135,14 +135,14 @@ def _grpo(given: Given) -> Prepared:
     nothing = of((0, rows.new_tokens), jnp.bool_)
     scalar, advantage = of((), jnp.float32), of((batch,), jnp.float32)
     loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
-    step = compile_grpo_step(given.model, optimizer, state, given.mesh, loss, first_update=True)
+    step = compile_grpo_step(given.model, optimizer, state, given.mesh, loss, first_update=True, micro_batches=1)
     grpo = GrpoBatch(_prompted(given), advantage, floats, floats, floats, nothing, scalar)
     return step, (state, grpo, _suppressed(given))
 
 
 def _score(given: Given) -> Prepared:
     arguments = (_params(given), _prompted(given), _shape(given.mesh, (), jnp.float32), _suppressed(given))
-    return compile_score_step(given.model, given.mesh), arguments
+    return compile_score_step(given.model, given.mesh, micro_batches=1), arguments
 
 
 def _prefill(given: Given) -> Prepared:

@@ -205,7 +205,7 @@ class GrpoTrainer:
     def _group_sizes(self) -> tuple[int, ...]:
         """Return how many groups an update may hold: all, or half where groups without advantage have no gradient."""
         config, all_groups = self.config, self.config.questions_per_step
-        splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * config.micro_batches
+        splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * (config.micro_batches or 1)
         halves = all_groups % (2 * splits) == 0
         needed = config.kl_coef or config.entropy_coef  # either has a gradient in every group
         return (all_groups // 2, all_groups) if halves and not needed else (all_groups,)

@@ -125,7 +125,7 @@ def train_on(
     state = start_state(config, loaded, optimizer, mesh)
     rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
     step_fn = compile_sft_step(model, optimizer, state, mesh, micro_batches=config.micro_batches)
-    row_step = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
+    row_step = mesh.shape["data"] * mesh.shape["fsdp"] * (config.micro_batches or 1)
     feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step, share=share_of(mesh))
     ahead = Prefetcher(feed.batch, start=0, stop=config.steps)
 

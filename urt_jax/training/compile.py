@@ -21,7 +21,7 @@ def compile_sft_step(
     state: TrainState,
     mesh: Mesh,
     *,
-    micro_batches: int = 1,
+    micro_batches: int | None = None,
 ) -> Step:
     """Return ``(state, batch) -> (state, metrics)``; the old state's memory is reused."""
     step = partial(sft_train_step, model=model, optimizer=optimizer, micro_batches=micro_batches)
@@ -36,7 +36,7 @@ def compile_grpo_step(
     loss: PolicyLoss,
     *,
     first_update: bool,
-    micro_batches: int = 1,
+    micro_batches: int | None = None,
 ) -> Step:
     """Return ``(state, GrpoBatch, suppressed_V) -> (state, metrics)``; the old state's memory is reused."""
     step = partial(
@@ -50,6 +50,8 @@ def compile_grpo_step(
     return jax.jit(with_mesh(step, mesh), donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))
 
 
-def compile_score_step(model: VisionLanguageModel, mesh: Mesh | None = None, *, micro_batches: int = 1) -> Step:
+def compile_score_step(
+    model: VisionLanguageModel, mesh: Mesh | None = None, *, micro_batches: int | None = None
+) -> Step:
     """Return ``(params, rows, temperature, suppressed_V) -> CompletionScores``, for reference and old policies."""
     return jax.jit(with_mesh(partial(score_step, model=model, micro_batches=micro_batches), mesh))

@@ -58,6 +58,11 @@ class GrpoBatch(NamedTuple):
         """Number of responses to each question (R)."""
         return self.rows.group_size
 
+    @property
+    def places(self) -> int:
+        """Number of token places, padding included: each prompt counts once."""
+        return self.rows.places
+
     def map_groups(self, change: GroupChange) -> "GrpoBatch":
         """Return the batch with ``change`` of everything but the frames and the rows left out."""
         size = self.group_size
@@ -128,7 +133,7 @@ def score_step(
     suppressed_V: Bool[Array, " V"],
     *,
     model: VisionLanguageModel,
-    micro_batches: int = 1,
+    micro_batches: int | None = None,
 ) -> CompletionScores:
     """Score the completions of a rollout under another policy (the reference, or the one before the first update).
 
@@ -139,7 +144,7 @@ def score_step(
     def of_piece(piece: PromptedRows) -> CompletionScores:
         return score_completions(model, params, piece, temperature, suppressed_V, features=features)
 
-    return map_pieces(of_piece, rows, micro_batches)
+    return map_pieces(of_piece, rows, len(rows.next_position_Q), micro_batches)
 
 
 def scored_policy_loss(
@@ -204,11 +209,12 @@ def sft_train_step(
     *,
     model: VisionLanguageModel,
     optimizer: optax.GradientTransformation,
-    micro_batches: int = 1,
+    micro_batches: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch.
 
-    The rows are computed in ``micro_batches`` pieces, one after the other; the step is that of the whole batch.
+    The rows are computed in ``micro_batches`` pieces (by default ``pieces.default_pieces``), one after the other; the
+    step is that of the whole batch.
     """
 
     def loss_fn(params: Params, features: VisionFeatures | None, piece: Batch) -> tuple[Array, tuple[Array, Array]]:
@@ -231,7 +237,9 @@ def sft_train_step(
         logp = rows_as_tokens(logp)
         return sft_loss(logp, mask)[0], (logp, mask)
 
-    gradients, scored = gradient_in_pieces(loss_fn, state, model, batch.vision, batch, micro_batches)
+    gradients, scored = gradient_in_pieces(
+        loss_fn, state, model, batch.vision, batch, len(batch.tokens_BT), micro_batches
+    )
     return _update(state, gradients, sft_loss(*scored), optimizer)
 
 
@@ -244,7 +252,7 @@ def grpo_train_step(
     optimizer: optax.GradientTransformation,
     loss: PolicyLoss,
     first_update: bool,
-    micro_batches: int = 1,
+    micro_batches: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Take one policy-gradient step on a scored rollout.
 
@@ -266,7 +274,8 @@ def grpo_train_step(
         )
         return scored_policy_loss(scores, piece, loss, first_update=first_update, whole=batch)[0], scores
 
-    gradients, scores = gradient_in_pieces(loss_fn, state, model, batch.rows.prompts.vision, batch, micro_batches)
+    groups, vision = len(batch.rows.next_position_Q), batch.rows.prompts.vision
+    gradients, scores = gradient_in_pieces(loss_fn, state, model, vision, batch, groups, micro_batches)
     return _update(state, gradients, scored_policy_loss(scores, batch, loss, first_update=first_update), optimizer)
 
 
