@@ -234,11 +234,13 @@ def test_unknown_keys_survive_the_defaults_and_are_reported() -> None:
 
 
 def test_a_run_has_the_reward_parts_that_are_asked_for() -> None:
-    user = ({"function": "package.module:brevity", "weight": 0.5}, {"function": "m:length", "weight": 0})
-    rewards = resolve(with_defaults(ConfigDict({"stage": "grpo", "rewards": {"overlong": 2, "user": user}}))).rewards
+    user = ({"function": "package.module:clarity", "weight": 0.5}, {"function": "m:length", "weight": 0})
+    rewards = resolve(
+        with_defaults(ConfigDict({"stage": "grpo", "rewards": {"overlong": 2, "brevity": 1, "user": user}}))
+    ).rewards
     assert rewards.parts() == {
         **{"format": 1.0, "accuracy": 1.0, "consistency": 0.0, "overlong": 2.0},
-        **{"brevity": 0.5, "length": 0.0},
+        **{"brevity": 1.0, "clarity": 0.5, "length": 0.0},
     }
     assert GrpoConfig().rewards.parts() == {"format": 1.0, "accuracy": 1.0, "consistency": 0.0}
 

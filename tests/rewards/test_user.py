@@ -43,7 +43,7 @@ def test_a_reward_is_found_by_its_name_and_called_by_keyword() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("brevity", r"reward 'brevity' names no function; give module:function, such as my_rewards:brevity"),
+        ("brevity", r"reward 'brevity' names no function; give module:function, such as my_rewards:clarity"),
         ("own_rewards:", r"names no function"),
         ("own_rewardz:brevity", r"there is no module 'own_rewardz'; run from the folder that holds it"),
         ("own_rewards.deep:f", r"importing 'own_rewards.deep' raised|there is no module 'own_rewards.deep'"),

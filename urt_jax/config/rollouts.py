@@ -53,7 +53,7 @@ class RewardWeights:
             key = f"user[{number}].function"
             module, _, name = reward.function.partition(":")
             if not module or not name.isidentifier():
-                yield key, f"{reward.function!r} names no function; give module:function, such as my_rewards:brevity"
+                yield key, f"{reward.function!r} names no function; give module:function, such as my_rewards:clarity"
             elif name in taken:
                 yield key, f"there is a reward called {name!r} already; give the function another name"
             taken.add(name)

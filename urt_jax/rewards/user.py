@@ -47,7 +47,7 @@ def load_reward(spec: str) -> UserReward:
     """
     module_name, _, function_name = spec.partition(":")
     if not module_name or not function_name.isidentifier():
-        raise RewardError(f"reward {spec!r} names no function; give module:function, such as my_rewards:brevity")
+        raise RewardError(f"reward {spec!r} names no function; give module:function, such as my_rewards:clarity")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
