@@ -31,6 +31,7 @@ MESHES = {
 QUESTIONS, RESPONSES, TOKENS, SLOTS, FRAMES = 8, 2, 16, 8, 8
 FAST = ("one device", "data=2 fsdp=2 tensor=2", "data=2 sequence=4")
 CHATS = tuple(make_chat(i, text=3 + i % 6, pictures=[(1, 1 + i % 2)]) for i in range(QUESTIONS))
+OF_ROWS = ("advantage_B", "old_logp_BU", "ref_logp_BU", "sampler_logp_BU")
 MOMENTUM = optax.sgd(0.1, momentum=0.9)  # its state after the first step is the gradient
 LOSS = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1, entropy_coef=0.01)
 
@@ -94,22 +95,25 @@ def sft(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
     return _stepped(*step(state, place_rows(mesh, sft_rows(count))))
 
 
-def grpo_arguments(name: str) -> tuple[Any, ...]:
-    """Return the fresh state, the batch and the suppressed tokens on a mesh."""
-    mesh = mesh_of(name)
-    return fresh_state(MOMENTUM, mesh), place_rows(mesh, grpo_rows()), SUPPRESSED
+def grpo_arguments(name: str, count: int = QUESTIONS) -> tuple[Any, ...]:
+    """Return the fresh state, the batch of the first questions and the suppressed tokens on a mesh."""
+    mesh, batch, rows = mesh_of(name), grpo_rows(), count * RESPONSES
+    some = batch._replace(
+        rows=batch.rows.take_groups(np.arange(count)), **{key: getattr(batch, key)[:rows] for key in OF_ROWS}
+    )
+    return fresh_state(MOMENTUM, mesh), place_rows(mesh, some), SUPPRESSED
 
 
 @cache
-def compiled_grpo(name: str, attention: str = "xla") -> Any:
-    arguments, model = grpo_arguments(name), MODEL.clone(attention=attention)
+def compiled_grpo(name: str, attention: str = "xla", count: int = QUESTIONS) -> Any:
+    arguments, model = grpo_arguments(name, count), MODEL.clone(attention=attention)
     step = compile_grpo_step(model, MOMENTUM, arguments[0], mesh_of(name), LOSS, first_update=False)
     return step.lower(*arguments).compile()
 
 
 @cache
-def grpo(name: str, attention: str = "xla") -> Stepped:
-    return _stepped(*compiled_grpo(name, attention)(*grpo_arguments(name)))
+def grpo(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
+    return _stepped(*compiled_grpo(name, attention, count)(*grpo_arguments(name, count)))
 
 
 def sample(sampler: Sampler, name: str, questions: int = QUESTIONS) -> Samples:

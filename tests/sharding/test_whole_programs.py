@@ -12,11 +12,11 @@ from urt_jax.ops import fused_attention
 
 
 def assert_close(found: Any, wanted: Any) -> None:
-    """Compare trees; a leaf may be 0 but for rounding, so each is measured by the largest of its tree too."""
+    """Compare trees as ``tests/models/test_shared_prefix.py`` does: a leaf may be 0 but for rounding."""
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted))
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
         name = jax.tree_util.keystr(path)
-        np.testing.assert_allclose(one, other, atol=1e-6 * largest, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(one, other, atol=1e-6 * largest, rtol=1e-4, err_msg=name)
 
 
 def assert_equal_steps(found: Stepped, alone: Stepped) -> None:
@@ -42,6 +42,11 @@ def test_an_sft_step_of_rows_that_the_devices_do_not_divide() -> None:
 @pytest.mark.parametrize("name", some_slow(MESHES))
 def test_a_grpo_step(name: str) -> None:
     assert_equal_steps(grpo(name), grpo("one device"))
+
+
+@pytest.mark.slow
+def test_a_grpo_step_of_questions_that_the_devices_do_not_divide() -> None:
+    assert_equal_steps(grpo("data=2 sequence=4", count=6), grpo("one device", count=6))
 
 
 @pytest.mark.parametrize("name", some_slow(MESHES))
