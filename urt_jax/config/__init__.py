@@ -23,6 +23,7 @@ from urt_jax.config.resolve import as_json, resolve, with_defaults
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, UserReward
 from urt_jax.config.stages import (
     STAGES,
+    AblationConfig,
     BaseConfig,
     BenchConfig,
     DistillConfig,
@@ -41,6 +42,7 @@ from urt_jax.config.stages import (
 
 __all__ = [
     "STAGES",
+    "AblationConfig",
     "AttainedConfig",
     "BaseConfig",
     "BenchConfig",

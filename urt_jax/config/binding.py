@@ -47,6 +47,15 @@ def plain(value: Any) -> Any:
     return value
 
 
+def overlaid(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with ``changes`` in their place, group by group; what is no group is replaced whole."""
+    merged = dict(values)
+    for key, value in changes.items():
+        groups = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = overlaid(merged[key], value) if groups else value
+    return merged
+
+
 def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> Any:
     """Make a record of type ``cls`` from plain values; note every problem as ``<where>.<key>: ...``.
 
@@ -129,6 +138,8 @@ def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
             return _wrong_type(value, "a tuple, e.g. ('...',)", where, problems)
         items = [_convert(part, inner[0], f"{where}[{n}]", problems) for n, part in enumerate(parts)]
         return _BAD if any(item is _BAD for item in items) else tuple(items)
+    if hint is Any:  # of a dict whose entries the record that holds it binds itself
+        return value
     if origin is dict:
         if not isinstance(value, dict):
             return _wrong_type(value, "a dict", where, problems)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from urt_jax.config.binding import knob
 from urt_jax.config.parts import (
@@ -20,6 +20,7 @@ from urt_jax.config.parts import (
 from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
 from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
+from urt_jax.config.settings import bind_setting, folder_name, settings_problems
 from urt_jax.ops.fused_attention import LANES
 
 
@@ -299,6 +300,32 @@ class StudyConfig(PipelineConfig):
         )
 
 
+@dataclass(frozen=True)
+class AblationConfig(StageConfig):
+    """Run GRPO in several settings at equal compute, each once a seed, and compare all with the first."""
+
+    stage: ClassVar[str] = "ablation"
+
+    grpo: GrpoConfig = GrpoConfig()  # what the settings share; its eval_data judges all of them
+    settings: dict[str, dict[str, Any]] = knob({"plain": {}}, nonempty=True)  # row label -> knobs of grpo it changes
+    seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)
+
+    def problems(self) -> Problems:
+        """Yield what is wrong with a setting: with its knobs, or beside the others."""
+        for name in ("data", "eval_data"):
+            yield from ((f"grpo.{name}.{key}", told) for key, told in getattr(self.grpo, name).file_problems())
+        yield from settings_problems(self.grpo, self.settings)
+
+    def runs(self) -> dict[str, tuple[GrpoConfig, ...]]:
+        """Return the runs of each setting, one a seed, each in its own folder ``<workdir>/<label>/seed-<n>``."""
+        made: dict[str, tuple[GrpoConfig, ...]] = {}
+        for label, changes in self.settings.items():
+            folder = Path(self.workdir) / folder_name(label)
+            setting = bind_setting(self.grpo, changes, [])
+            made[label] = tuple(replace(setting, workdir=str(folder / f"seed-{n}"), seed=n) for n in self.seeds)
+        return made
+
+
 STAGES: dict[str, type[StageConfig]] = {
     cls.stage: cls
     for cls in (
@@ -313,6 +340,7 @@ STAGES: dict[str, type[StageConfig]] = {
         PlanConfig,
         PipelineConfig,
         StudyConfig,
+        AblationConfig,
     )
 }
 

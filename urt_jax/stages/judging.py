@@ -12,7 +12,7 @@ from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
 from urt_jax.data.examples import BadInputError, Example
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
-from urt_jax.evals.protocols import PROTOCOLS, Protocol
+from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.reward_model import Query, RewardModel
@@ -22,6 +22,7 @@ from urt_jax.sharding.shares import Share, share_of
 from urt_jax.stages.records import labelled_pool
 from urt_jax.stages.sft import compute_dtype
 
+HELD_OUT_MODES: tuple[Mode, ...] = ("greedy", "sampled")  # of a judging before or after training
 DIRECT_TOKENS = 24  # "<answer>Image 1 is better</answer>" in any tokenizer
 
 
@@ -112,6 +113,11 @@ def _join(path: Path, parts: Sequence[Path], examples: Sequence[Example]) -> Non
         part.unlink()
 
 
+def held_out_path(folder: Path, when: str, mode: str) -> Path:
+    """Return where a stage keeps its judgements of held-out pairs, ``when`` = before or after training."""
+    return folder / "records" / f"{when}-{mode}.jsonl"
+
+
 def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: str) -> HeldOut:
     """Judge the stage's held-out pairs greedily and at temperature 1, in both orders."""
     judge_model = RewardModel(
@@ -124,11 +130,11 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
     examples = labelled_pool(config.eval_data, seed=config.seed).examples
     summaries = {}
     with closing(judge_model):
-        for mode in ("greedy", "sampled"):
+        for mode in HELD_OUT_MODES:
             judgements = judge(
                 judge_model,
                 examples,
-                folder / "records" / f"{when}-{mode}.jsonl",
+                held_out_path(folder, when, mode),
                 protocol=PROTOCOLS["urt"].in_mode(mode),
                 title=f"judging {when}, {mode}",
                 seed=config.seed,

@@ -5,7 +5,7 @@
 3. print the figures of every model and the paired gains of GRPO over rejection sampling, on image generation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,10 +61,14 @@ def of_main_task(items: Sequence[Judgement]) -> Sequence[Judgement]:
 
 
 def joined(runs: Sequence[PipelineConfig], model: str, mode: str) -> list[Judgement]:
-    """Return the judgements of one model in one mode from all runs; a pair keeps its own id as its group."""
-    found = []
-    for single in runs:
-        folder = Path(single.stages()[-1].workdir)
-        for item in read_judgements(judgement_path(folder, model, mode)):
-            found.append(replace(item, id=f"{item.id}#s{single.seed}", group=item.id))
-    return found
+    """Return the judgements of one model in one mode from all runs."""
+    return put_together({run.seed: judgement_path(Path(run.stages()[-1].workdir), model, mode) for run in runs})
+
+
+def put_together(paths: Mapping[int, Path]) -> list[Judgement]:
+    """Return what each seed's file of judgements holds on the same pairs; a pair keeps its own id as its group."""
+    return [
+        replace(item, id=f"{item.id}#s{seed}", group=item.id)
+        for seed, path in paths.items()
+        for item in read_judgements(path)
+    ]

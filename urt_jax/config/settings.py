@@ -1,0 +1,72 @@
+"""Settings of an ablation: each is a GRPO run that differs from a shared one by the knobs it names, and gets no more.
+
+A run is any record with the fields of ``GrpoConfig``, which ``stages`` declares.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from urt_jax.config.binding import bind, overlaid
+from urt_jax.config.parts import Problems
+
+_SHARED = {  # knob of a run -> where it is given for all of them
+    "workdir": "config.workdir",
+    "seed": "config.seeds",
+    "eval_data": "config.grpo.eval_data",
+    "lengths": "config.grpo.lengths",
+}
+
+
+def bind_setting(shared: Any, changes: Mapping[str, Any], problems: list[str]) -> Any:
+    """Return the shared run with these knobs changed; note every problem as ``.<knob>: ...``."""
+    return bind(type(shared), overlaid(asdict(shared), changes), "", problems)
+
+
+def folder_name(label: str) -> str:
+    """Return the folder of a setting."""
+    return label.replace("/", "_").replace(" ", "_")
+
+
+def settings_problems(shared: Any, settings: Mapping[str, Mapping[str, Any]]) -> Problems:
+    """Yield what is wrong with each setting, alone or beside the others."""
+    labels: dict[str, str] = {}
+    for label, changes in settings.items():
+        where = f"settings.{label}"
+        first = labels.setdefault(folder_name(label), label)
+        if first != label:
+            yield where, f"would share a folder with {first!r}; name them apart by more than spaces and slashes"
+        for key in _SHARED.keys() & changes.keys():
+            yield f"{where}.{key}", f"is the same in all settings; give {_SHARED[key]} instead"
+        found: list[str] = []
+        setting = bind_setting(shared, changes, found)
+        for problem in found:
+            key, message = problem.split(": ", 1)
+            yield where + key, message
+        if not found:
+            yield from ((where + key, message) for key, message in _advantages(shared, setting))
+            if setting.data != shared.data:
+                yield from ((f"{where}.data.{key}", message) for key, message in setting.data.file_problems())
+
+
+def _advantages(shared: Any, setting: Any) -> Problems:
+    """Yield what a run has over the shared one: another start, more samples, more learning."""
+    if setting.model.path != shared.model.path:
+        yield ".model.path", "is another start; all settings start from config.grpo.model.path"
+    for kind, rounds in (("sampled", _rollouts), ("learnt from", _updates)):
+        given, most = (rounds(run) * run.questions_per_step * run.responses_per_question for run in (setting, shared))
+        if given > most:
+            message = (
+                f"{given} responses may be {kind}, of config.grpo {most}; for equal compute lower steps, questions"
+            )
+            yield "", f"{message}, responses, updates_per_rollout or dynamic_sampling"
+
+
+def _rollouts(run: Any) -> int:
+    most: int = run.steps * (1 + run.dynamic_sampling)
+    return most
+
+
+def _updates(run: Any) -> int:
+    most: int = run.steps * run.updates_per_rollout
+    return most
