@@ -16,7 +16,8 @@ SHARED = {
 
 
 def ablation(**settings: object) -> AblationConfig:
-    values = {"stage": "ablation", "workdir": "here", "grpo": SHARED, "settings": settings, "seeds": (3, 5)}
+    rows = tuple({"name": name, "changes": changes} for name, changes in settings.items())
+    values = {"stage": "ablation", "workdir": "here", "grpo": SHARED, "settings": rows, "seeds": (3, 5)}
     resolved = resolve(with_defaults(ConfigDict(values)))
     assert isinstance(resolved, AblationConfig)
     return resolved
@@ -51,11 +52,13 @@ def test_every_problem_names_its_setting() -> None:
         **{"a b": {}, "a/b": {}},
     )
     assert text.startswith("5 problems in the config of stage 'ablation':")
-    assert "config.settings.misspelt.optimizer.learning_rte: 'learning_rte' is unknown; did you mean" in text
-    assert "config.settings.clash.delta: 2.0 is not read by loss 'cispo'" in text
-    assert "config.settings.own.seed: is the same in all settings; give config.seeds instead" in text
-    assert "config.settings.own.eval_data: is the same in all settings; give config.grpo.eval_data instead" in text
-    assert "config.settings.a/b: would share a folder with 'a b'; name them apart" in text
+    assert "config.settings[1].changes.optimizer.learning_rte: 'learning_rte' is unknown; did you mean" in text
+    assert "config.settings[2].changes.delta: 2.0 is not read by loss 'cispo'" in text
+    assert "config.settings[3].changes.seed: is the same in all settings; give config.seeds instead" in text
+    assert (
+        "config.settings[3].changes.eval_data: is the same in all settings; give config.grpo.eval_data instead" in text
+    )
+    assert "config.settings[5].name: 'a/b' would share a folder with 'a b'; name settings apart" in text
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_every_problem_names_its_setting() -> None:
 )
 def test_no_setting_gets_more_than_the_shared_run(changes: dict[str, object], message: str) -> None:
     text = refused(plain={}, greedy=changes)
-    assert "config.settings.greedy" in text
+    assert "config.settings[1].changes" in text
     assert message in text
 
 
@@ -82,6 +85,10 @@ def test_less_and_the_same_are_fine() -> None:
 
 
 def test_a_missing_file_of_the_shared_run_is_told_once() -> None:
-    values = {"stage": "ablation", "grpo": {**SHARED, "data": {"path": "gone.jsonl"}}, "settings": {"a": {}, "b": {}}}
+    values = {
+        "stage": "ablation",
+        "grpo": {**SHARED, "data": {"path": "gone.jsonl"}},
+        "settings": ({"name": "a"}, {"name": "b"}),
+    }
     with pytest.raises(BadInputError, match=r"1 problem .*\n.*config\.grpo\.data\.path: there is no 'gone\.jsonl'"):
         resolve(ConfigDict(values))

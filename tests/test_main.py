@@ -47,7 +47,8 @@ def stage_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None
     return install
 
 
-SHIPPED = [*sorted(path.name for path in (REPOSITORY / "configs").glob("*.py")), "base.py:seeing", "pipeline.py:quick"]
+PRESETS = ("base.py:seeing", "pipeline.py:quick", "ablation.py:best")
+SHIPPED = [*sorted(path.name for path in (REPOSITORY / "configs").glob("*.py")), *PRESETS]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -10,7 +10,7 @@ from urt_jax.evals.pairwise import read_judgements
 from urt_jax.stages import ablation
 
 SEEDS = (0, 1)
-SETTINGS = {"plain": {}, "no KL": {"kl_coef": 0.0}}
+SETTINGS: dict[str, dict[str, float]] = {"plain": {}, "no KL": {"kl_coef": 0.0}}
 
 
 @pytest.mark.slow
@@ -26,7 +26,8 @@ def test_settings_are_judged_on_the_same_pairs_and_compared_with_the_first(
         "optimizer": {"learning_rate": 1e-3, "warmup_steps": 1},
         "lengths": SHORT,
     }
-    config = write_config(tmp_path / "ablation.py", "ablation", grpo=shared, settings=SETTINGS, seeds=SEEDS)
+    settings = tuple({"name": name, "changes": changes} for name, changes in SETTINGS.items())
+    config = write_config(tmp_path / "ablation.py", "ablation", grpo=shared, settings=settings, seeds=SEEDS)
     started: list[str] = []
     train = ablation.grpo.run
     monkeypatch.setattr(ablation.grpo, "run", lambda single: (started.append(single.workdir), train(single)))

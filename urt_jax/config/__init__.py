@@ -21,6 +21,7 @@ from urt_jax.config.parts import (
 from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
 from urt_jax.config.resolve import as_json, resolve, with_defaults
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, UserReward
+from urt_jax.config.settings import SettingConfig
 from urt_jax.config.stages import (
     STAGES,
     AblationConfig,
@@ -65,6 +66,7 @@ __all__ = [
     "RejectConfig",
     "RewardWeights",
     "SamplingConfig",
+    "SettingConfig",
     "SftConfig",
     "ShapeConfig",
     "StageConfig",

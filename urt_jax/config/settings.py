@@ -3,11 +3,11 @@
 A run is any record with the fields of ``GrpoConfig``, which ``stages`` declares.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from urt_jax.config.binding import bind, overlaid
+from urt_jax.config.binding import bind, knob, overlaid
 from urt_jax.config.parts import Problems
 
 _SHARED = {  # knob of a run -> where it is given for all of them
@@ -18,25 +18,34 @@ _SHARED = {  # knob of a run -> where it is given for all of them
 }
 
 
+@dataclass(frozen=True)
+class SettingConfig:
+    """One row of an ablation."""
+
+    name: str = "plain"
+    changes: dict[str, Any] = knob({})  # knobs of the shared run that it sets to something else
+
+
 def bind_setting(shared: Any, changes: Mapping[str, Any], problems: list[str]) -> Any:
     """Return the shared run with these knobs changed; note every problem as ``.<knob>: ...``."""
     return bind(type(shared), overlaid(asdict(shared), changes), "", problems)
 
 
-def folder_name(label: str) -> str:
+def folder_name(name: str) -> str:
     """Return the folder of a setting."""
-    return label.replace("/", "_").replace(" ", "_")
+    return name.replace("/", "_").replace(" ", "_")
 
 
-def settings_problems(shared: Any, settings: Mapping[str, Mapping[str, Any]]) -> Problems:
+def settings_problems(shared: Any, settings: Sequence[SettingConfig]) -> Problems:
     """Yield what is wrong with each setting, alone or beside the others."""
-    labels: dict[str, str] = {}
-    for label, changes in settings.items():
-        where = f"settings.{label}"
-        first = labels.setdefault(folder_name(label), label)
-        if first != label:
-            yield where, f"would share a folder with {first!r}; name them apart by more than spaces and slashes"
-        for key in _SHARED.keys() & changes.keys():
+    names: dict[str, str] = {}
+    for number, (name, changes) in enumerate((setting.name, setting.changes) for setting in settings):
+        where = f"settings[{number}].changes"
+        if not name or folder_name(name) in names:
+            taken = f"would share a folder with {names[folder_name(name)]!r}" if name else "is empty"
+            yield f"settings[{number}].name", f"{name!r} {taken}; name settings apart, by more than spaces and slashes"
+        names.setdefault(folder_name(name), name)
+        for key in sorted(_SHARED.keys() & changes.keys()):
             yield f"{where}.{key}", f"is the same in all settings; give {_SHARED[key]} instead"
         found: list[str] = []
         setting = bind_setting(shared, changes, found)

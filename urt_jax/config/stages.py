@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from urt_jax.config.binding import knob
 from urt_jax.config.parts import (
@@ -20,7 +20,7 @@ from urt_jax.config.parts import (
 from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
 from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
-from urt_jax.config.settings import bind_setting, folder_name, settings_problems
+from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 from urt_jax.ops.fused_attention import LANES
 
 
@@ -307,7 +307,7 @@ class AblationConfig(StageConfig):
     stage: ClassVar[str] = "ablation"
 
     grpo: GrpoConfig = GrpoConfig()  # what the settings share; its eval_data judges all of them
-    settings: dict[str, dict[str, Any]] = knob({"plain": {}}, nonempty=True)  # row label -> knobs of grpo it changes
+    settings: tuple[SettingConfig, ...] = knob((SettingConfig(),), nonempty=True)
     seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)
 
     def problems(self) -> Problems:
@@ -317,12 +317,12 @@ class AblationConfig(StageConfig):
         yield from settings_problems(self.grpo, self.settings)
 
     def runs(self) -> dict[str, tuple[GrpoConfig, ...]]:
-        """Return the runs of each setting, one a seed, each in its own folder ``<workdir>/<label>/seed-<n>``."""
+        """Return the runs of each setting by name, one a seed, each in its own folder ``<workdir>/<name>/seed-<n>``."""
         made: dict[str, tuple[GrpoConfig, ...]] = {}
-        for label, changes in self.settings.items():
-            folder = Path(self.workdir) / folder_name(label)
-            setting = bind_setting(self.grpo, changes, [])
-            made[label] = tuple(replace(setting, workdir=str(folder / f"seed-{n}"), seed=n) for n in self.seeds)
+        for named in self.settings:
+            folder = Path(self.workdir) / folder_name(named.name)
+            setting = bind_setting(self.grpo, named.changes, [])
+            made[named.name] = tuple(replace(setting, workdir=str(folder / f"seed-{n}"), seed=n) for n in self.seeds)
         return made
 
 

@@ -128,7 +128,7 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         workers=config.workers,
     )
     examples = labelled_pool(config.eval_data, seed=config.seed).examples
-    summaries = {}
+    summaries: dict[str, Summary] = {}
     with closing(judge_model):
         for mode in HELD_OUT_MODES:
             judgements = judge(
