@@ -36,11 +36,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "2 updates, gspo": {**TWICE, "loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4},
     "2 updates, cispo": {**TWICE, "loss": "cispo"},
 }
-BEST = "no KL, sums, swap"
-SETTINGS[BEST] = {
+BEST = "no KL, sums, gold scores"
+SETTINGS["no KL, sums, swap reward"] = {
     **BOTH_ORDERS,
     "kl_coef": 0.0,
     "rewards": {"consistency": 1.0, "swap_consistency": 1.0},
+}
+SETTINGS[BEST] = {
+    **BOTH_ORDERS,
+    "kl_coef": 0.0,
+    "rewards": {"consistency": 1.0, "user": ({"function": "urt_jax.rewards.gold:gold_scores", "weight": 3.0},)},
 }
 
 

@@ -49,9 +49,9 @@ def test_every_problem_names_its_setting() -> None:
         misspelt={"optimizer": {"learning_rte": 1.0}},
         clash={"loss": "cispo", "delta": 2.0},
         own={"seed": 1, "eval_data": {"count": 3}},
-        **{"a b": {}, "a/b": {}},
+        **{"a b": {}, "a/b": {}, "start": {}},
     )
-    assert text.startswith("5 problems in the config of stage 'ablation':")
+    assert text.startswith("6 problems in the config of stage 'ablation':")
     assert "config.settings[1].changes.optimizer.learning_rte: 'learning_rte' is unknown; did you mean" in text
     assert "config.settings[2].changes.delta: 2.0 is not read by loss 'cispo'" in text
     assert "config.settings[3].changes.seed: is the same in all settings; give config.seeds instead" in text
@@ -59,6 +59,7 @@ def test_every_problem_names_its_setting() -> None:
         "config.settings[3].changes.eval_data: is the same in all settings; give config.grpo.eval_data instead" in text
     )
     assert "config.settings[5].name: 'a/b' would share a folder with 'a b'; name settings apart" in text
+    assert "config.settings[6].name: 'start' is the row of the model all settings start from" in text
 
 
 @pytest.mark.parametrize(

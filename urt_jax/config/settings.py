@@ -10,6 +10,7 @@ from typing import Any
 from urt_jax.config.binding import bind, knob, overlaid
 from urt_jax.config.parts import Problems
 
+START = "start"  # the row of the model that all settings start from
 _SHARED = {  # knob of a run -> where it is given for all of them
     "workdir": "config.workdir",
     "seed": "config.seeds",
@@ -44,6 +45,8 @@ def settings_problems(shared: Any, settings: Sequence[SettingConfig]) -> Problem
         if not name or folder_name(name) in names:
             taken = f"would share a folder with {names[folder_name(name)]!r}" if name else "is empty"
             yield f"settings[{number}].name", f"{name!r} {taken}; name settings apart, by more than spaces and slashes"
+        if name == START:
+            yield f"settings[{number}].name", f"{name!r} is the row of the model all settings start from; give another"
         names.setdefault(folder_name(name), name)
         for key in sorted(_SHARED.keys() & changes.keys()):
             yield f"{where}.{key}", f"is the same in all settings; give {_SHARED[key]} instead"

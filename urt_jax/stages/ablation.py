@@ -11,6 +11,7 @@ from pathlib import Path
 
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import AblationConfig, GrpoConfig, as_json
+from urt_jax.config.settings import START
 from urt_jax.evals.pairwise import Judgement, read_judgements, write_judgements
 from urt_jax.evals.statistics import paired_difference, summarize
 from urt_jax.evals.tables import Cell, format_table
@@ -19,7 +20,6 @@ from urt_jax.stages.judging import HELD_OUT_MODES, held_out_path
 from urt_jax.stages.study import put_together
 
 FIGURES = ("accuracy", "position_consistency", "parse_failure", "score_agreement")
-START = "start"  # the row of the model that all settings start from
 
 
 def run(config: AblationConfig) -> None:
