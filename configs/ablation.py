@@ -9,7 +9,8 @@ At one update a rollout the ratio is 1, so a loss differs from ``grpo`` by how i
 the same, dapo, bnpo and cispo are one, dr_grpo is grpo up to a factor. The rows of losses therefore take two updates of
 half as many rollouts, which are as many updates in all.
 
-Preset ``best``: ``plain`` and the best setting alone.
+Preset ``best``: ``plain`` and the best setting found, alone; its figures are in the README. The single factors, losses
+and curriculum have not been run.
 """
 
 import importlib.util
@@ -60,7 +61,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.grpo.update({"steps": STEPS, "kl_coef": 0.04})
     config.grpo.rewards = {"format": 1.0, "accuracy": 1.0}
     config.grpo.data.swap = False
-    config.grpo.eval_data.update({"count": 1024, "seed": 5})
+    config.grpo.eval_data.update({"count": 1024, "seed": 6})
     rows = ("plain", BEST) if preset else SETTINGS
     config.settings = tuple({"name": name, "changes": SETTINGS[name]} for name in rows)
     config.seeds = (0, 1, 2)
