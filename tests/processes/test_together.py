@@ -81,6 +81,19 @@ def test_two_processes_train_what_one_trains(one: Path, coin_judge: Path, reason
 
 
 @pytest.mark.slow
+def test_an_update_of_half_the_groups_is_that_of_one_process(coin_judge: Path, tmp_path: Path) -> None:
+    """Of two responses half the groups come out equal, and steps train those that did not."""
+    settings = {"responses_per_question": 2, "dynamic_sampling": 0, "steps": 3}
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        run_to_end(count, [str(grpo_config(folder / "grpo.py", coin_judge, **settings))], folder, command=WORKER)
+    lines = [json.loads(line) for line in (tmp_path / "2" / "grpo" / "metrics.jsonl").read_text().splitlines()]
+    assert {line["frac_reward_zero_std"] >= 0.5 for line in lines} == {True, False}, "whole and half steps"
+    assert_same_weights(tmp_path / "1" / "grpo", tmp_path / "2" / "grpo")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "mesh"), [(2, {"data": 1, "fsdp": 2}), (2, {"tensor": 2}), (4, {"fsdp": 2, "tensor": 2})]
 )

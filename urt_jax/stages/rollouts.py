@@ -162,7 +162,7 @@ class RolloutMaker:
     def _bucket(self, chats: Sequence[EncodedChat]) -> Need:
         """Return the shape of these prompts, the same on all processes."""
         need = need_of([length_of(chat) for chat in chats], rows=len(chats))
-        return self.buckets.fit(largest(processes.gather(need)))
+        return self.buckets.fit(largest(processes.gather(need)))._replace(rows=len(chats))  # an update may take half
 
     def _sample(
         self, params: Params, questions: Sequence[Question], chats: Sequence[EncodedChat], step: int
