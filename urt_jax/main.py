@@ -37,7 +37,7 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.sharding import processes
 
 EXIT_BAD_INPUT = 2
-ALONE = ("bench", "export", "plan")  # stages of one process
+ALONE = ("ablation", "bench", "export", "plan", "study")  # stages of one process
 
 # Third-party advice that a user of this program cannot act on.
 _QUIET = {
