@@ -1,6 +1,5 @@
 """Training that meets numbers that are not finite, and a clock that runs backwards."""
 
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,13 +65,14 @@ def spoil_sft(patch: pytest.MonkeyPatch, bad: set[int]) -> None:
 
 
 def spoil_grpo(patch: pytest.MonkeyPatch, bad: set[int], spoil: Callable[[Any], Any]) -> None:
-    plain, calls = grpo.make_grpo_batch, itertools.count()
+    """Spoil the batches of these steps (0 = the first)."""
+    plain = grpo.GrpoTrainer._batch
 
-    def made(*given: Any, **more: Any) -> Any:
-        batch = plain(*given, **more)
-        return spoil(batch) if next(calls) in bad else batch
+    def made(trainer: grpo.GrpoTrainer, rollout: Any, advantage_B: Any, step: int) -> Any:
+        batch = plain(trainer, rollout, advantage_B, step)
+        return spoil(batch) if step in bad else batch
 
-    patch.setattr(grpo, "make_grpo_batch", made)
+    patch.setattr(grpo.GrpoTrainer, "_batch", made)
 
 
 def without_advantage(batch: Any) -> Any:
