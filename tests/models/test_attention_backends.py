@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
+from urt_jax.config import stages
 from urt_jax.models.attention import BACKENDS, CACHED, CAUSAL, FRAMES, PREFIX, SEGMENTS, backend, choose_attention
 from urt_jax.ops import fused_attention
 from urt_jax.sharding.activations import with_mesh
@@ -167,3 +168,7 @@ def test_splash_splits_rows_in_whole_blocks_only() -> None:
     split = with_mesh(lambda *x: BACKENDS["splash"].attend(*x, (segments, segments)), make_mesh(4, sequence=2))
     with pytest.raises(ValueError, match="so 264 tokens are not a multiple of 256; pad rows to one"):
         jax.jit(split)(*arrays)
+
+
+def test_stages_pad_to_the_lanes_of_the_kernel() -> None:
+    assert stages.LANES == fused_attention.LANES

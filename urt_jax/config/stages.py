@@ -21,7 +21,8 @@ from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
 from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
-from urt_jax.ops.fused_attention import LANES
+
+LANES = 128  # tokens of a block of "splash": ops.fused_attention.LANES, whose module imports jax
 
 
 @dataclass(frozen=True)
