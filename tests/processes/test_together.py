@@ -174,6 +174,7 @@ def test_a_lost_process_stops_the_other_in_time(
     assert seconds < LOST_S + 15
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_process_is_told_and_ends_both(tmp_path: Path, coin_judge: Path, reasonings: Path) -> None:
     config = sft_config(tmp_path / "odd.py", coin_judge, reasonings, batch_size=1)
     ended = run_together(2, [f"--config={config}", f"--workdir={tmp_path / 'run'}"], tmp_path)
@@ -183,6 +184,7 @@ def test_a_failure_of_one_process_is_told_and_ends_both(tmp_path: Path, coin_jud
     assert ended[1].out == ""
 
 
+@pytest.mark.slow
 def test_slurm_says_how_the_processes_find_each_other(tmp_path: Path, coin_judge: Path, reasonings: Path) -> None:
     config = sft_config(tmp_path / "odd.py", coin_judge, reasonings, batch_size=1)
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",

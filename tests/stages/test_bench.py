@@ -54,6 +54,7 @@ def test_a_run_measures_every_case(
     assert capsys.readouterr().out == table + "\n"
 
 
+@pytest.mark.slow
 def test_a_shared_prompt_is_compared_with_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The case itself checks that both have one loss."""
     run = run_bench(tmp_path, monkeypatch, cases=("prefix",))

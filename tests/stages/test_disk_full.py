@@ -102,7 +102,7 @@ def test_a_disk_that_became_read_only_is_told(mounted: Path, config: Path, finis
     assert_refused(call(config, mounted / "run"), "the file system is read-only", str(mounted / "run"), "--workdir")
 
 
-@pytest.mark.parametrize("kilobytes", [1, 40, 100])
+@pytest.mark.parametrize("kilobytes", [1, *(pytest.param(size, marks=pytest.mark.slow) for size in (40, 100))])
 def test_a_limit_of_file_size_is_told_and_nothing_is_lost(
     tmp_path: Path, config: Path, finished: Path, kilobytes: int
 ) -> None:

@@ -111,7 +111,9 @@ def test_grpo_learns_from_pictures_and_videos(family: str, noun: str, folder: Pa
     assert max(line["sampling/sampling_logp_difference/max"] for line in figures) < 1e-4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])]
+)
 def test_pictures_of_many_shapes_take_few_programs(family: str, folder: Path) -> None:
     """Twelve aspect ratios, each a batch of its own: planned together at most 8 programs, one by one few sizes."""
     judge = RewardModel.load(str(write_family_judge(family, folder, "Image")))

@@ -101,7 +101,7 @@ def test_sft_stops_after_three_in_a_row_and_says_which_records(learning: Path, m
     assert not (run / "model").exists()
 
 
-@pytest.mark.parametrize("spoil", [blackened, without_advantage])
+@pytest.mark.parametrize("spoil", [blackened, pytest.param(without_advantage, marks=pytest.mark.slow)])
 def test_grpo_goes_on_after_a_rollout_without_numbers(
     sampling: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], Any]
 ) -> None:
