@@ -13,11 +13,12 @@ Preset ``best``: ``plain`` and the best setting found, alone; its figures are in
 and curriculum have not been run.
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from urt_jax.main import load_config
 
 STEPS = 40
 SUMS = {"rewards": {"consistency": 1.0}}
@@ -56,7 +57,7 @@ def get_config(preset: str = "") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; known: best")
     config = ConfigDict()
     config.stage = "ablation"
-    config.grpo = _beside("grpo")
+    config.grpo = load_config(Path(__file__).with_name("grpo.py"))
     del config.grpo["stage"]
     config.grpo.update({"steps": STEPS, "kl_coef": 0.04})
     config.grpo.rewards = {"format": 1.0, "accuracy": 1.0}
@@ -66,13 +67,3 @@ def get_config(preset: str = "") -> ConfigDict:
     config.settings = tuple({"name": name, "changes": SETTINGS[name]} for name in rows)
     config.seeds = (0, 1, 2)
     return config
-
-
-def _beside(name: str) -> ConfigDict:
-    """Return the default of the config file ``name`` in this folder."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()

@@ -9,10 +9,11 @@ Preset ``quick``: every stage with a few records and steps, from the shipped col
 (kill it anywhere, call it again), not for quality: its table says nothing.
 """
 
-import importlib.util
 from pathlib import Path
 
 from ml_collections import ConfigDict
+
+from urt_jax.main import load_config
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -23,7 +24,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.stage = "pipeline"
     config.base = "urt-tiny"
     for name in ("distill", "sft", "reject", "grpo", "evaluate"):
-        part = _beside(name)
+        part = load_config(Path(__file__).with_name(f"{name}.py"))
         del part["stage"]
         config[name] = part
     config.grpo.data = {}
@@ -49,13 +50,3 @@ def _make_quick(config: ConfigDict) -> None:
         data["tasks"] = {"image_gen": 1.0}  # one task has few shapes, and so few programs to compile
     for part in (config.sft, config.reject, config.grpo):
         part.optimizer.warmup_steps = 1
-
-
-def _beside(name: str) -> ConfigDict:
-    """Return the default of the config file ``name`` in this folder."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()

@@ -5,22 +5,18 @@
 Three pipelines of ``configs/pipeline.py`` one after the other; each goes on where it was when called again.
 """
 
-import importlib.util
 from pathlib import Path
 
 from ml_collections import ConfigDict
+
+from urt_jax.main import load_config
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Return the study of the shipped judge."""
     if preset:
         raise ValueError(f"unknown preset {preset!r}; this config has none")
-    spec = importlib.util.spec_from_file_location("pipeline", Path(__file__).with_name("pipeline.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = load_config(Path(__file__).with_name("pipeline.py"))
     config.stage = "study"
     config.seeds = (0, 1, 2)
     config.evaluate.data.count = 2560
