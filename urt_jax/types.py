@@ -97,6 +97,11 @@ class Batch(NamedTuple):
         return 1
 
     @property
+    def groups(self) -> int:
+        """Number of rows."""
+        return len(self.tokens_BT)
+
+    @property
     def places(self) -> int:
         """Number of token places, padding included."""
         return int(np.prod(self.tokens_BT.shape))
@@ -135,7 +140,12 @@ class PromptedRows(NamedTuple):
     @property
     def group_size(self) -> int:
         """Number of responses to each question (R)."""
-        return len(self.tokens_BU) // len(self.next_position_Q)
+        return len(self.tokens_BU) // self.groups
+
+    @property
+    def groups(self) -> int:
+        """Number of questions (Q)."""
+        return len(self.next_position_Q)
 
     @property
     def places(self) -> int:

@@ -124,10 +124,10 @@ def test_a_cpu_takes_pieces_of_many_places_by_default(monkeypatch: pytest.Monkey
     """Four questions of 12 tokens with 4 responses of 6 each: 144 places."""
     rows = uneven_batch().rows
     assert rows.places == 4 * (12 + 4 * 6)
-    assert default_pieces(rows, 4) == 1
+    assert default_pieces(rows) == 1
     for least, pieces in ((73, 1), (72, 2), (36, 4), (1, 4)):
         monkeypatch.setattr("urt_jax.training.pieces.CPU_PLACES", least)
-        assert default_pieces(rows, 4) == pieces
+        assert default_pieces(rows) == pieces
 
 
 def test_pieces_that_do_not_divide_the_rows_are_refused() -> None:

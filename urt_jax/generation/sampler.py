@@ -150,7 +150,7 @@ class Sampler:
             step=step,
             finished=finished,
         )
-        shape = (bucket, responses, slots, None if job.plan.all_at_once else job.plan.all_rows)
+        shape = job.shape(bucket, responses)
         threads = lanes if shape in self.shapes else 1  # the first of a shape compiles for all
         self.shapes.add(shape)
         with ThreadPoolExecutor(threads) as pool:
@@ -180,7 +180,7 @@ class Sampler:
         compiled_ahead(self._advance, job.mesh)(
             job.params, asked, draws, self._settings_of(job, 0), job.vocabulary, state, jnp.int32(0), plan=job.plan
         )
-        self.shapes.add((bucket, responses, slots, None if job.plan.all_at_once else job.plan.all_rows))
+        self.shapes.add(job.shape(bucket, responses))
 
     def _job(
         self,
@@ -283,6 +283,10 @@ class _Job:
     place: Callable[[Any], Any]
     fetch: Callable[[Any], Any]
     finished: Callable[[Finished], None] | None
+
+    def shape(self, bucket: Need, responses: int) -> tuple[Need, int, int, int | None]:
+        """Return what tells its programs from those of other calls."""
+        return bucket, responses, self.slots, None if self.plan.all_at_once else self.plan.all_rows
 
     def rows_of(self, lane: int) -> slice:
         """Return which responses a lane decodes."""

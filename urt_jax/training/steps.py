@@ -59,6 +59,11 @@ class GrpoBatch(NamedTuple):
         return self.rows.group_size
 
     @property
+    def groups(self) -> int:
+        """Number of questions in the rows."""
+        return self.rows.groups
+
+    @property
     def places(self) -> int:
         """Number of token places, padding included: each prompt counts once."""
         return self.rows.places
@@ -144,7 +149,7 @@ def score_step(
     def of_piece(piece: PromptedRows) -> CompletionScores:
         return score_completions(model, params, piece, temperature, suppressed_V, features=features)
 
-    return map_pieces(of_piece, rows, len(rows.next_position_Q), micro_batches)
+    return map_pieces(of_piece, rows, micro_batches)
 
 
 def scored_policy_loss(
@@ -237,9 +242,7 @@ def sft_train_step(
         logp = rows_as_tokens(logp)
         return sft_loss(logp, mask)[0], (logp, mask)
 
-    gradients, scored = gradient_in_pieces(
-        loss_fn, state, model, batch.vision, batch, len(batch.tokens_BT), micro_batches
-    )
+    gradients, scored = gradient_in_pieces(loss_fn, state, model, batch.vision, batch, micro_batches)
     return _update(state, gradients, sft_loss(*scored), optimizer)
 
 
@@ -274,8 +277,8 @@ def grpo_train_step(
         )
         return scored_policy_loss(scores, piece, loss, first_update=first_update, whole=batch)[0], scores
 
-    groups, vision = len(batch.rows.next_position_Q), batch.rows.prompts.vision
-    gradients, scores = gradient_in_pieces(loss_fn, state, model, vision, batch, groups, micro_batches)
+    vision = batch.rows.prompts.vision
+    gradients, scores = gradient_in_pieces(loss_fn, state, model, vision, batch, micro_batches)
     return _update(state, gradients, scored_policy_loss(scores, batch, loss, first_update=first_update), optimizer)
 
 
