@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from urt_jax.ops.precision import wide
 from urt_jax.sharding.activations import token_parts
 
 DType = jnp.dtype | type
@@ -30,10 +31,10 @@ class Linear(nn.Module):
             "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features), jnp.dtype(self.param_dtype)
         )
         flat = (x if token_parts() > 1 else x.reshape(-1, x.shape[-1])).astype(self.dtype)
-        y = jnp.dot(flat, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        y = jnp.dot(flat, kernel.astype(self.dtype), preferred_element_type=wide(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.dtype(self.param_dtype))
-            y = y + jnp.broadcast_to(bias.astype(jnp.float32), y.shape)
+            y = y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
         if self.has_variable("params", "lora_a"):
             y = y + self._adapted(flat)
         return y.astype(self.dtype).reshape(*x.shape[:-1], self.features)
@@ -42,8 +43,8 @@ class Linear(nn.Module):
         """Return ``scale * (x @ A) @ B`` (LoRA, arXiv 2106.09685, equation 3); both products accumulate in float32."""
         leaves: list[Array] = [self.get_variable("params", name) for name in ADAPTER_LEAVES]
         lora_a, lora_b, scale = leaves
-        inner = jnp.dot(flat, lora_a.astype(self.dtype), preferred_element_type=jnp.float32)
-        outer = jnp.dot(inner.astype(self.dtype), lora_b.astype(self.dtype), preferred_element_type=jnp.float32)
+        inner = jnp.dot(flat, lora_a.astype(self.dtype), preferred_element_type=wide(self.dtype))
+        outer = jnp.dot(inner.astype(self.dtype), lora_b.astype(self.dtype), preferred_element_type=wide(self.dtype))
         return scale * outer
 
 
@@ -57,7 +58,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading D"]:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.dtype(self.param_dtype))
-        full = x.astype(jnp.float32)
+        full = x.astype(wide(x.dtype))
         normed = full * jax.lax.rsqrt(jnp.mean(full**2, axis=-1, keepdims=True) + self.eps)
         return normed.astype(self.dtype) * jnp.broadcast_to(scale.astype(self.dtype), x.shape)
 
@@ -72,9 +73,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*leading D"]) -> Float[Array, "*leading D"]:
         shape, kind = (x.shape[-1],), jnp.dtype(self.param_dtype)
-        scale = self.param("scale", nn.initializers.ones, shape, kind).astype(jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, kind).astype(jnp.float32)
-        full = x.astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, shape, kind).astype(wide(x.dtype))
+        bias = self.param("bias", nn.initializers.zeros, shape, kind).astype(wide(x.dtype))
+        full = x.astype(wide(x.dtype))
         centred = full - jnp.mean(full, axis=-1, keepdims=True)
         normed = centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + self.eps)
         return (normed * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)).astype(self.dtype)

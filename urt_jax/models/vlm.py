@@ -16,6 +16,7 @@ from urt_jax.models.layers import DType
 from urt_jax.models.stacked import unstacked
 from urt_jax.models.towers import make_tower
 from urt_jax.models.towers.features import VisionFeatures
+from urt_jax.ops.precision import wide
 from urt_jax.types import NEWLINE, Batch, FeatureBlend, PromptedRows, VisionInput
 
 
@@ -26,10 +27,11 @@ def run(model: "VisionLanguageModel", params: Any, *inputs: Any, method: str, **
 
 def blended(features_ED: Float[Array, "E D"], blend: FeatureBlend) -> Float[Array, "B T D"]:
     """Return the weighted sums of features in float32, one source after the other: ``[B, T, K, D]`` never exists."""
-    index_BTK, weight_BTK = jnp.asarray(blend.index_BTK), jnp.asarray(blend.weight_BTK, jnp.float32)
-    total = jnp.zeros((*index_BTK.shape[:2], features_ED.shape[-1]), jnp.float32)
+    kind = wide(features_ED.dtype)
+    index_BTK, weight_BTK = jnp.asarray(blend.index_BTK), jnp.asarray(blend.weight_BTK, kind)
+    total = jnp.zeros((*index_BTK.shape[:2], features_ED.shape[-1]), kind)
     for source in range(index_BTK.shape[2]):
-        taken = features_ED[index_BTK[..., source]].astype(jnp.float32)
+        taken = features_ED[index_BTK[..., source]].astype(kind)
         total = total + taken * weight_BTK[..., source, None]
     return total
 
@@ -141,7 +143,7 @@ class VisionLanguageModel(nn.Module):
         """Return float32 logits; the product accumulates in float32 in trainer and sampler alike."""
         flat = hidden.reshape(-1, hidden.shape[-1])
         weight = self.head_weight().astype(self.dtype)
-        out = jnp.einsum("XD,VD->XV", flat, weight, preferred_element_type=jnp.float32)
+        out = jnp.einsum("XD,VD->XV", flat, weight, preferred_element_type=wide(self.dtype))
         return out.reshape(*hidden.shape[:-1], -1)
 
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:

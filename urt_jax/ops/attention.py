@@ -1,9 +1,14 @@
 """Attention with grouped queries: one softmax in float32, over a full sequence or over a shared-prompt cache."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
+
+from urt_jax.ops.precision import wide
 
 MASKED = -1e30  # finite, so that a row with nothing to see stays finite (its output is never used)
 
@@ -16,7 +21,8 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """Return softmax attention where ``mask_BTS`` is True; query head n reads key head ``n // (N / K)``.
 
-    Scores and softmax are float32. A row whose mask is all False yields the mean of the values (finite, meaningless).
+    Scores and softmax are float32 (float64 where the inputs are). A row whose mask is all False yields the mean of the
+    values (finite, meaningless).
     """
     rows, length, heads, width = query_BTNH.shape
     kv_heads = key_BSKH.shape[2]
@@ -26,7 +32,7 @@ def attend(
     # so that a mesh that splits them splits X.
     query_BKXH = _by_key_head(query_BTNH, kv_heads)
     key_BKSH, value_BKSH = key_BSKH.swapaxes(1, 2), value_BSKH.swapaxes(1, 2)
-    scores = jnp.einsum("BKXH,BKSH->BKXS", query_BKXH, key_BKSH, preferred_element_type=jnp.float32) * width**-0.5
+    scores = _product("BKXH,BKSH->BKXS", query_BKXH, key_BKSH) * width**-0.5
     scores = scores.reshape(rows, kv_heads, length, groups, -1)
     hidden = jnp.where(mask_BTS, 0.0, MASKED)[:, None, :, None]
     weights = jax.nn.softmax(scores + hidden, axis=-1).astype(value_BSKH.dtype)
@@ -67,36 +73,91 @@ def attend_with_prefix(
 
     Equal to ``attend`` over the joined sequences; softmax in float32.
     """
-    questions, kv_heads, width, _ = prompt_key_QKHS.shape
-    rows, length, heads, _ = query_BUNH.shape
-    responses, groups = rows // questions, heads // kv_heads
+    kv_heads = prompt_key_QKHS.shape[1]
+    groups = query_BUNH.shape[2] // kv_heads
+    inputs = (_by_key_head(query_BUNH, kv_heads), prompt_key_QKHS, prompt_value_QKSH, key_BUKH, value_BUKH)
+    return _by_query_head(_with_prefix(groups, *inputs, prompt_mask_QS, own_mask_BUU), groups)
 
-    def scores(equation: str, query: Array, key: Array) -> Array:
-        return jnp.einsum(equation, query, key, preferred_element_type=jnp.float32) * width**-0.5
 
-    def to_rows(x: Array) -> Array:  # [Q, K, U*R*G, .] -> [B, K, U*G, .]
-        x = x.reshape(questions, kv_heads, length, responses, groups, -1).transpose(0, 3, 1, 2, 4, 5)
-        return x.reshape(rows, kv_heads, length * groups, -1)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _with_prefix(groups: int, query_BKXH: Array, *rest: Array) -> Array:
+    """Attend with queries in the order of ``_by_key_head``; the gradient keeps one array of the size of the scores."""
+    return _with_prefix_forward(groups, query_BKXH, *rest)[0]
 
-    def to_prompt(x: Array) -> Array:  # the inverse
+
+def _with_prefix_forward(
+    groups: int,
+    query: Array,
+    prompt_key: Array,
+    prompt_value: Array,
+    key: Array,
+    value: Array,
+    prompt_mask: Array,
+    own_mask: Array,
+) -> tuple[Array, tuple[Array, ...]]:
+    to_prompt, to_rows = _prefix_layouts(query.shape, prompt_key.shape[0], groups)
+    length, kind, scale = key.shape[1], value.dtype, query.shape[-1] ** -0.5
+    # One plain product a key head: over all responses of a question for the prompt, over one response for its own.
+    prompt = _product("QKXH,QKHS->QKXS", to_prompt(query), prompt_key) * scale
+    prompt = jnp.where(prompt_mask[:, None, None], prompt, MASKED)
+    own = _product("BKXH,BUKH->BKXU", query, key) * scale
+    split = (*own.shape[:2], length, groups, length)
+    own = jnp.where(own_mask[:, None, :, None], own.reshape(split), MASKED).reshape(own.shape)
+    # One softmax over both parts, merged by their maxima and sums: the joined scores never exist.
+    top = jnp.maximum(to_rows(prompt.max(axis=-1, keepdims=True)), own.max(axis=-1, keepdims=True))
+    prompt, own = jnp.exp(prompt - to_prompt(top)), jnp.exp(own - top)
+    total = to_rows(prompt.sum(axis=-1, keepdims=True)) + own.sum(axis=-1, keepdims=True)
+    prompt, own = prompt.astype(kind), own.astype(kind)
+    seen = to_rows(_product("QKXS,QKSH->QKXH", prompt, prompt_value)) + _product("BKXU,BUKH->BKXH", own, value)
+    return (seen / total).astype(kind), (query, prompt_key, prompt_value, key, value, prompt, own, total)
+
+
+def _with_prefix_backward(groups: int, kept: tuple[Array, ...], g_BKXH: Array) -> tuple[Array | None, ...]:
+    """Return the gradients of the inputs, from the weights before they were divided by their sum."""
+    query, prompt_key, prompt_value, key, value, prompt, own, total = kept
+    to_prompt, to_rows = _prefix_layouts(query.shape, prompt_key.shape[0], groups)
+    kind, scale = value.dtype, query.shape[-1] ** -0.5
+    g = (g_BKXH.astype(total.dtype) / total).astype(kind)
+    g_own = own * _product("BKXH,BUKH->BKXU", g, value)
+    g_prompt = prompt * _product("QKXH,QKSH->QKXS", to_prompt(g), prompt_value)
+    mean = (g_own.sum(axis=-1, keepdims=True) + to_rows(g_prompt.sum(axis=-1, keepdims=True))) / total
+    g_own = ((g_own - own * mean) * scale).astype(kind)
+    g_prompt = ((g_prompt - prompt * to_prompt(mean)) * scale).astype(kind)
+    g_query = _product("BKXU,BUKH->BKXH", g_own, key) + to_rows(_product("QKXS,QKHS->QKXH", g_prompt, prompt_key))
+    gradients = (
+        g_query,
+        _product("QKXS,QKXH->QKHS", g_prompt, to_prompt(query)),
+        _product("QKXS,QKXH->QKSH", prompt, to_prompt(g)),
+        _product("BKXU,BKXH->BUKH", g_own, query),
+        _product("BKXU,BKXH->BUKH", own, g),
+    )
+    inputs = (query, prompt_key, prompt_value, key, value)
+    return *(found.astype(given.dtype) for found, given in zip(gradients, inputs)), None, None
+
+
+_with_prefix.defvjp(_with_prefix_forward, _with_prefix_backward)
+
+
+def _product(equation: str, one: Array, other: Array) -> Array:
+    return jnp.einsum(equation, one, other, preferred_element_type=wide(one.dtype))
+
+
+def _prefix_layouts(
+    shape: tuple[int, ...], questions: int, groups: int
+) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Return how rows ``[B, K, U*G, .]`` become those of their prompts ``[Q, K, U*R*G, .]``, and the way back."""
+    rows, kv_heads, folded, _ = shape
+    length, responses = folded // groups, rows // questions
+
+    def to_prompt(x: Array) -> Array:
         x = x.reshape(questions, responses, kv_heads, length, groups, -1).transpose(0, 2, 3, 1, 4, 5)
         return x.reshape(questions, kv_heads, length * responses * groups, -1)
 
-    # One plain product a key head: over all responses of a question for the prompt, over one response for its own.
-    query = _by_key_head(query_BUNH, kv_heads)
-    prompt = scores("QKXH,QKHS->QKXS", to_prompt(query), prompt_key_QKHS)
-    prompt = jnp.where(prompt_mask_QS[:, None, None], prompt, MASKED)
-    own = scores("BKXH,BUKH->BKXU", query, key_BUKH).reshape(rows, kv_heads, length, groups, length)
-    own = jnp.where(own_mask_BUU[:, None, :, None], own, MASKED).reshape(rows, kv_heads, length * groups, length)
-    # One softmax over both parts, merged by their maxima and sums: the joined scores never exist.
-    top = jnp.maximum(to_rows(prompt.max(axis=-1, keepdims=True)), own.max(axis=-1, keepdims=True))
-    top = jax.lax.stop_gradient(top)
-    prompt, own = jnp.exp(prompt - to_prompt(top)), jnp.exp(own - top)
-    total = to_rows(prompt.sum(axis=-1, keepdims=True)) + own.sum(axis=-1, keepdims=True)
-    kind = value_BUKH.dtype
-    seen = to_rows(jnp.einsum("QKXS,QKSH->QKXH", (prompt / to_prompt(total)).astype(kind), prompt_value_QKSH))
-    seen = seen + jnp.einsum("BKXU,BUKH->BKXH", (own / total).astype(kind), value_BUKH)
-    return _by_query_head(seen, groups)
+    def to_rows(x: Array) -> Array:
+        x = x.reshape(questions, kv_heads, length, responses, groups, -1).transpose(0, 3, 1, 2, 4, 5)
+        return x.reshape(rows, kv_heads, length * groups, -1)
+
+    return to_prompt, to_rows
 
 
 def attend_group(
@@ -129,12 +190,9 @@ def attend_group(
         x = x.reshape(questions, kv_heads, responses, groups, -1)
         return x.transpose(0, 2, 1, 3, 4).reshape(rows, kv_heads, groups, -1)
 
-    def scores(equation: str, query: Array, key: Array) -> Array:
-        return jnp.einsum(equation, query, key, preferred_element_type=jnp.float32) * scale
-
-    prompt = scores("QKXH,QKHS->QKXS", prompt_layout(query_BKGH), prompt_key_QKHS)
+    prompt = _product("QKXH,QKHS->QKXS", prompt_layout(query_BKGH), prompt_key_QKHS) * scale
     prompt = row_layout(jnp.where(prompt_mask_QS[:, None, None], prompt, MASKED))
-    past = scores("BKGH,BKHU->BKGU", query_BKGH, past_key_BKHU)
+    past = _product("BKGH,BKHU->BKGU", query_BKGH, past_key_BKHU) * scale
     past = jnp.where(past_mask_BU[:, None, None], past, MASKED)
     weights = jax.nn.softmax(jnp.concatenate([prompt, past], axis=-1), axis=-1).astype(query_BNH.dtype)
     from_prompt = jnp.einsum("QKXS,QKSH->QKXH", prompt_layout(weights[..., :width]), prompt_value_QKSH)

@@ -5,6 +5,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from urt_jax.ops.precision import wide
+
 
 def inverse_frequencies(width: int, theta: float) -> Float[Array, " half"]:
     """Return ``theta ** (-2i / width)`` for ``i < width / 2``, float32 (RoFormer, arXiv 2104.09864, eq. 15)."""
@@ -51,6 +53,6 @@ def grid_angles(positions_IP2: Int[Array, "I P 2"], *, head_width: int, theta: f
 def rotate(x_BTNH: Float[Array, "B T N H"], angles: Float[Array, "B T half"]) -> Float[Array, "B T N H"]:
     """Turn each pair ``(x[i], x[i + H/2])`` by its angle; computed in float32, returned in the dtype of ``x``."""
     cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
-    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(x_BTNH.astype(wide(x_BTNH.dtype)), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x_BTNH.dtype)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from urt_jax.ops.precision import wide
 from urt_jax.types import Array
 
 
@@ -15,14 +16,15 @@ def bilinear_rows(
 
         table side 3, frame of 2 rows        row 0 -> table row 0,  row 1 -> table row 2
     """
+    kind = wide(table_ND.dtype)
     count_I12 = jnp.max(jnp.where(mask_IP[..., None], positions_IP2, 0), axis=1, keepdims=True)
-    place_IP2 = positions_IP2.astype(jnp.float32) * (side - 1) / jnp.maximum(count_I12, 1)
+    place_IP2 = positions_IP2.astype(kind) * (side - 1) / jnp.maximum(count_I12, 1)
     low_IP2 = jnp.clip(jnp.floor(place_IP2).astype(jnp.int32), 0, side - 1)
     high_IP2 = jnp.minimum(low_IP2 + 1, side - 1)
     share_IP2 = place_IP2 - low_IP2
-    total = jnp.zeros((*mask_IP.shape, table_ND.shape[-1]), jnp.float32)
+    total = jnp.zeros((*mask_IP.shape, table_ND.shape[-1]), kind)
     for row, row_weight in ((low_IP2[..., 0], 1 - share_IP2[..., 0]), (high_IP2[..., 0], share_IP2[..., 0])):
         for column, weight in ((low_IP2[..., 1], 1 - share_IP2[..., 1]), (high_IP2[..., 1], share_IP2[..., 1])):
-            taken = table_ND[row * side + column].astype(jnp.float32)
+            taken = table_ND[row * side + column].astype(kind)
             total = total + taken * (row_weight * weight)[..., None]
     return jnp.where(mask_IP[..., None], total, 0.0)
