@@ -19,4 +19,6 @@ if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
     echo "torch 2.13.0 has no CPU-only build here: parity tests will be skipped"
   fi
 fi
+# All of them run in a process a core, at most four: each compiles its own programs. A file stays in one process.
+[ $# -gt 0 ] || set -- -n auto --maxprocesses 4 --dist loadfile
 exec "$VENV/bin/python" -m pytest "$@"
