@@ -116,10 +116,11 @@ def grpo(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
     return _stepped(*compiled_grpo(name, attention, count)(*grpo_arguments(name, count)))
 
 
-def sample(sampler: Sampler, name: str, questions: int = QUESTIONS) -> Samples:
+def sample(sampler: Sampler, name: str, questions: int = QUESTIONS, **settings: Any) -> Samples:
     """Sample nearly uniform tokens from the tiny model on a mesh."""
     params = place_state(mesh_of(name), tiny_params())
-    hot, chats, ids = Sampling(SLOTS, temperature=5.0), CHATS[:questions], [f"q{i}" for i in range(questions)]
+    hot = Sampling(SLOTS, temperature=5.0, **settings)
+    chats, ids = CHATS[:questions], [f"q{i}" for i in range(questions)]
     bucket = need(chats, tokens=TOKENS, frames=FRAMES, patches=16)
     return sampler.sample(params, chats, ids, bucket=bucket, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0)
 

@@ -3,7 +3,7 @@
 Where the mesh spans several processes, each gives and gets the rows of its own share (see ``shares``).
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.sharding.rules import mesh_axes, shardings_for
+from urt_jax.sharding.rules import axis_names, mesh_axes, shardings_for, spec_for
 from urt_jax.sharding.shares import Share, share_of
 from urt_jax.types import VisionInput
 
@@ -131,6 +131,17 @@ def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | N
     return other, jax.tree.map(place, params, shardings_for(params, other))
 
 
+def gathered(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
+    """Return weights for many tokens in a row: matrices whole on each part of the batch, in the dtype of computation.
+
+    Where ``fsdp`` or ``sequence`` split them, decoding would else gather all of them for every token. They stay split
+    over ``tensor``. Everything that is used in a wider dtype stays as it is, so nothing computed changes.
+    """
+    if mesh is None or mesh.shape["fsdp"] * mesh.shape["sequence"] == 1:
+        return params
+    return _gather(mesh, jnp.dtype(dtype))(params)
+
+
 def mesh_of(params: Any) -> Mesh | None:
     """Return the mesh that a parameter tree was placed on, or None for host arrays and a single device's."""
     sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
@@ -156,6 +167,22 @@ def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str)
         return host[(*index[:axis], slice(own, own + stop - start), *index[axis + 1 :])]
 
     return jax.make_array_from_callback(shape, row_sharding(mesh, shape, axis, rows), piece)
+
+
+@lru_cache(16)
+def _gather(mesh: Mesh, dtype: Any) -> Any:
+    """Return the program of ``gathered``: cast where the weights lie, so that few bytes are moved."""
+
+    def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if "width" not in axis_names(name):
+            return leaf
+        for whole in ((), ("width",)):
+            there = NamedSharding(mesh, spec_for(name, leaf.shape, mesh, whole=whole))
+            leaf = jax.lax.with_sharding_constraint(leaf.astype(dtype), there)
+        return leaf
+
+    return jax.jit(partial(jax.tree_util.tree_map_with_path, place))
 
 
 @lru_cache(16)

@@ -57,9 +57,14 @@ def spec_of(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Ab
     return P(*(axes[0] if len(axes) == 1 else axes or None for axes in found))
 
 
-def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
-    """Return the spec of one parameter, or of its moments."""
-    names = next(names for pattern, names in RULES if re.search(pattern, path))
+def axis_names(path: str) -> tuple[str | None, ...]:
+    """Return what the last axes of one parameter, or of its moments, are."""
+    return next(names for pattern, names in RULES if re.search(pattern, path))
+
+
+def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, *, whole: Sequence[str] = ()) -> P:
+    """Return the spec of one parameter, or of its moments; axes named in ``whole`` are not split."""
+    names = tuple(None if name in whole else name for name in axis_names(path))
     if len(names) > len(shape):
         return P()
     return spec_of((None,) * (len(shape) - len(names)) + names, shape, mesh)
