@@ -8,19 +8,20 @@ from tests.planning.tiny_plan import DECODER, LAYER, MODEL, WORK
 from urt_jax.families.presets import preset
 from urt_jax.models.vlm import abstract_params
 from urt_jax.planning.chips import topology
-from urt_jax.planning.layout import Layout, held_entries, layouts, total_entries
+from urt_jax.planning.layout import Layout, attention_of, held_entries, layouts, total_entries
 from urt_jax.planning.memory import attention_scores, cache_bytes, needed_pairs, program_memory, tokens_of
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.rules import shardings_for
 
 
 def test_what_a_chip_holds_is_what_the_placed_arrays_say() -> None:
-    mesh = make_mesh(2, 2, 2)
     params = abstract_params(MODEL)
-    placed = jax.tree.map(
-        lambda leaf, place: np.prod(place.shard_shape(leaf.shape)), params, shardings_for(params, mesh)
-    )
-    assert sum(held_entries(MODEL, Layout(2, 2, 2))) == sum(jax.tree.leaves(placed))
+    for layout in (Layout(2, 2, 2), Layout(1, 2, 2, sequence=2), Layout(2, 1, 1, sequence=4)):
+        mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, layout.sequence)
+        placed = jax.tree.map(
+            lambda leaf, place: np.prod(place.shard_shape(leaf.shape)), params, shardings_for(params, mesh)
+        )
+        assert sum(held_entries(MODEL, layout)) == sum(jax.tree.leaves(placed))
     assert sum(total_entries(MODEL)) == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -51,7 +52,8 @@ def test_a_step_is_state_gradients_and_one_layer_at_its_worst() -> None:
     tokens = 2 * 16
     assert parts["weights"] == 4 * sum(entries)
     assert parts["moments"] == 8 * entries.trained
-    assert parts["gradients"] == 4 * entries.trained
+    assert parts["gradients"] == 3 * 4 * entries.trained  # of two micro-batches: their sum twice, the present one's
+    assert program_memory(WORK, Layout(1, 2, 2, at_once=4), "grpo")["gradients"] == 4 * entries.trained
     assert parts["layer inputs"] == 1.6 * 2 * tokens * 4 * 2  # bfloat16, width 4, two layers
     assert parts["attention scores"] == (6.5 * 2 + 1) * 2 * attention_scores(WORK, "grpo")  # two heads a chip
     assert parts["one layer"] == 2 * 6 * tokens * (8 / 2 + 4)
@@ -77,6 +79,27 @@ def test_blocks_take_less_and_nothing_trained_has_no_moments() -> None:
 def test_decoding_is_given_prompts_twice_and_every_response_once() -> None:
     parts = program_memory(WORK, Layout(1, 4, 2, at_once=2), "decode")
     assert parts["caches"] == cache_bytes(DECODER, Layout(1, 4, 2), 2 * 2 * 10 + 4 * 3)
+    waiting = program_memory(WORK, Layout(1, 4, 2, at_once=1), "decode")  # one of two questions
+    assert waiting["caches"] == cache_bytes(DECODER, Layout(1, 4, 2), (2 + 1) * 10 + 2 * 3)
+
+
+def test_a_sequence_axis_splits_tokens_and_gathers_keys() -> None:
+    rows = WORK.rows.__class__(8, 2, 2048, 1, 4, 1024, 8)
+    work = WORK.__class__(MODEL, rows)
+    whole, split = (program_memory(work, Layout(2, 1, 1, 1, size), "grpo") for size in (1, 4))
+    for part in ("layer inputs", "attention scores", "one layer"):
+        assert split[part] == whole[part] / 4
+    # Keys and values of all 4,096 tokens of a question in one layer, two heads of two, bfloat16; and their gradients.
+    assert split["gathered keys"] == 2 * 2 * 2 * 2 * 2 * 4096
+    assert "gathered keys" not in whole
+    decode = program_memory(work, Layout(2, 1, 1, 1, 4), "decode")
+    assert decode["caches"] == cache_bytes(DECODER, Layout(2, 1, 1), (4 + 1) * 2048 / 4 + 2 * 1024)
+
+
+def test_the_sampler_splits_questions_over_sequence_where_they_divide() -> None:
+    layout = Layout(1, 2, 1, sequence=2)
+    assert layout.sampling(8) == Layout(1, 4, 1)
+    assert layout.sampling(6) == layout
 
 
 def test_layouts_split_heads_and_rows_evenly() -> None:
@@ -85,3 +108,15 @@ def test_layouts_split_heads_and_rows_evenly() -> None:
     assert {one.tensor for one in found} == {1, 2}  # two key heads
     assert Layout(1, 4, 2, 2) in found
     assert layouts(MODEL, topology("v6e:2x4"), questions=3) == []
+    split = layouts(MODEL, topology("v6e:2x4"), questions=1, sequences=(1, 4, 8))
+    assert split == [Layout(1, 1, 2, 1, 4)]  # one question on eight chips, four along an axis
+    nodes = layouts(MODEL, topology("h100:2x4"), questions=2, sequences=(4,))
+    assert nodes == [Layout(2, 1, 1, 1, 4), Layout(1, 2, 1, 1, 4)]  # a row stays in its node
+
+
+def test_a_tpu_takes_its_kernel_unless_it_splits_rows() -> None:
+    tpu, gpu = topology("v6e:2x4"), topology("h100:1x8")
+    assert attention_of("auto", tpu, Layout(1, 4, 2)) == "blocks"
+    assert attention_of("auto", tpu, Layout(1, 2, 2, sequence=2)) == "whole"
+    assert attention_of("auto", gpu, Layout(1, 4, 2)) == "whole"
+    assert attention_of("blocks", gpu, Layout(1, 4, 2)) == "blocks"

@@ -1,7 +1,5 @@
 """The stages' programs on shapes alone, placed as on a real mesh, compile to what the formulas say they hold."""
 
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -20,19 +18,25 @@ from urt_jax.sharding.mesh import make_mesh
 WORK = workload("toy")
 
 
-def given(work: Workload = WORK) -> Given:
-    return Given(work, make_mesh(1, 2, 2, devices=jax.devices()[:4]), 2, np.dtype("float32"))
+ON_FOUR = Layout(1, 2, 2)
 
 
-def compiled(program: Program, work: Workload = WORK) -> Any:
-    step, arguments = prepare(program, given(work))
-    return step.lower(*arguments).compile()
+def given(layout: Layout = ON_FOUR, work: Workload = WORK) -> Given:
+    mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, layout.sequence, devices=jax.devices()[: layout.chips])
+    return Given(work, mesh, 2, np.dtype("float32"), 2 // layout.parts)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_compiles_and_holds_what_the_table_of_rules_says(program: Program) -> None:
-    found = compiled(program)
-    entries = held_entries(WORK.config, Layout(1, 2, 2))
+@pytest.mark.parametrize(
+    ("program", "layout"),
+    [
+        *((program, ON_FOUR) for program in PROGRAMS),
+        *(("grpo", Layout(1, 1, 1, 1, 2)), ("decode", Layout(1, 1, 1, 1, 2))),
+    ],
+)
+def test_a_program_compiles_and_holds_what_the_table_of_rules_says(program: Program, layout: Layout) -> None:
+    step, arguments = prepare(program, given(layout))
+    found = step.lower(*arguments).compile()
+    entries = held_entries(WORK.config, layout)
     frozen = 0 if program == "decode" else entries.frozen  # which sees no pictures
     state = 4 * (frozen + (3 if program in ("sft", "grpo") else 1) * entries.trained)
     batch = 200_000  # patches, tokens, caches and masks of two small questions
@@ -43,7 +47,7 @@ def test_a_program_compiles_and_holds_what_the_table_of_rules_says(program: Prog
 @pytest.mark.parametrize("model", ["qwen3_vl_2b", "llava_onevision_0_5b"])
 def test_every_family_lowers(model: str) -> None:
     work = Workload(preset(model), Rows(2, 2, 64, 1, 64, 8, 2))
-    step, arguments = prepare("grpo", given(work))
+    step, arguments = prepare("grpo", given(work=work))
     assert "stablehlo" in step.lower(*arguments).as_text()[:20000]
 
 
@@ -61,9 +65,10 @@ def test_what_was_compiled_is_known_by_everything_it_depends_on() -> None:
         (workload("tiny"), *asked[1:]),
         (asked[0], topology("v6e:4x4"), *asked[2:]),
         (*asked[:2], Layout(1, 4, 2, 2), "sft"),
+        (*asked[:2], Layout(1, 2, 2, sequence=2), "sft"),
         (*asked[:3], "grpo"),
     ]
-    assert len({same, fingerprint(*asked, "blocks"), *(fingerprint(*other) for other in others)}) == 6  # type: ignore[arg-type]
+    assert len({same, fingerprint(*asked, "blocks"), *(fingerprint(*other) for other in others)}) == 7  # type: ignore[arg-type]
 
 
 def test_evidence_comes_back_from_its_record() -> None:

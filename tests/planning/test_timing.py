@@ -1,5 +1,7 @@
 """Seconds by formula, counted by hand on a chip with round numbers."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.planning.tiny_plan import LAYER, WORK, tiny_case
@@ -45,12 +47,24 @@ def test_bytes_between_chips_are_those_of_the_compiled_programs() -> None:
     """Two calls of two questions; half of everything is on the other chip of fsdp."""
     moved = program_phase(WORK, Layout(1, 2, 2, at_once=2), "grpo").moved
     head, tower = 16 * 4 / 2, 4 * (1 + 2 * (4 * 4 + 3 * 4)) + 16 * (16 + 4)
-    assert moved.gathered == 2 * 0.5 * 2 * (2 * 2 * LAYER / 2 + head + tower)
+    assert moved.gathered == 2 * 0.5 * (2 * (2 * 2 * LAYER / 2 + head) + tower)  # the tower once for all micro-batches
     assert moved.scattered == 4 * 0.5 * 2 * (2 * 2 * LAYER / 2 + head)
     assert moved.copied == 0.0
     assert moved.summed == 8 * 2 * 1.0 * 2 * 64 * 4  # eight sums in each of two layers, 2 (t - 1) / t = 1
     assert program_phase(WORK, Layout(2, 1, 1), "grpo").moved.gathered == 0.0
     assert program_phase(WORK, Layout(2, 1, 1), "grpo").moved.copied > 0.0
+
+
+def test_over_sequence_keys_are_gathered_and_their_gradients_scattered() -> None:
+    whole, split = (program_phase(WORK, Layout(2, 1, 1, 1, size), "grpo") for size in (1, 4))
+    assert whole.moved.keys == 0.0
+    # Forward, once more, and gradients: keys and values of three quarters of 16 tokens of each of four questions, two
+    # layers, two heads of two, bfloat16.
+    assert split.moved.keys == 3 * 2 * 2 * 2 * 2 * 2 * (4 * 16 * 3 / 4)
+    assert split.moved.gathered > whole.moved.gathered == 0.0
+    assert sum(p.flops for p in split.pieces) == pytest.approx(sum(p.flops for p in whole.pieces) / 4)
+    assert split.seconds(SPEED) - split.seconds(replace(SPEED, sequence=1.0)) == -split.moved.keys
+    assert split.limit(replace(SPEED, sequence=1e-6)) == "keys of other tokens"
 
 
 def test_decoding_gathers_the_weights_for_every_token() -> None:

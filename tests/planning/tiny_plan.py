@@ -21,4 +21,5 @@ def tiny_case(memory: float, *, shape: tuple[int, ...] = (2, 2), **more: object)
     """Return the case on a torus of chips with this much memory and round rates: 1,000, 100 and, of a link, 10."""
     chip = Chip("toy", "tpu", 1000.0, memory, 100.0, 10.0, 2, 4, 64, 1.0, "nowhere")
     programs = ("prefill", "decode", "score", "grpo")
-    return Case("toy", WORK, Topology(chip, shape), **{"programs": programs, "attained": Attained(1, 1, 1), **more})  # type: ignore[arg-type]
+    told = {"programs": programs, "attained": Attained(1, 1, 1), "attention": "whole", **more}
+    return Case("toy", WORK, Topology(chip, shape), **told)  # type: ignore[arg-type]

@@ -71,6 +71,9 @@ def test_what_was_compiled_is_asked_once_and_decides(in_folder: Path, monkeypatc
     assert told["cases"][0]["layouts"][0]["compiled"]["prefill"]["collectives"] == [["all-gather", 24, 3e9]]
     run_in_process(config, in_folder / "again")
     assert len(asked) == 4
+    run_in_process(settings(in_folder, compile=True, best=1, worst=True), in_folder / "worst")
+    assert len(asked) == 4
+    assert set(result(in_folder / "worst")[1]["cases"][0]["layouts"][0]["compiled"]) == {"grpo"}
 
 
 def test_a_compiler_that_dies_is_told_and_asked_again(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +94,7 @@ def test_weak_scaling_says_where_it_breaks(in_folder: Path) -> None:
     assert "Weak scaling of llava_onevision_0_5b" in table
     assert [row["slice"] for row in told["cases"][0]["scaling"]][-1] == "v6e:16x16 (256)"
     assert told["cases"][0]["scaling"][0]["efficiency"] == "100 %"
-    assert "There it breaks: 8 questions cannot be split over more than" in table
+    assert "a chip receives hardly more and keeps its rate. With 8 questions in all it breaks at v6e:" in table
 
 
 @pytest.mark.parametrize(

@@ -250,9 +250,11 @@ class PlanConfig(StageConfig):
     attained: AttainedConfig = AttainedConfig()
     price: float | None = knob(None, above=0)  # of one chip for an hour, in any currency; for the cost of 1,000 steps
     compile: bool = True  # False: formulas alone
+    worst: bool = False  # only the program of each layout that needs most memory by formula is compiled
     best: int = knob(2, at_least=1)  # layouts of a case that are compiled, the fastest by formula
     cache: str = "~/.cache/urt_jax/plans"  # where what compilations told is kept
-    attention: Literal["whole", "blocks"] = "whole"  # score matrices ("xla"), or the chip's kernel in blocks
+    attention: Literal["auto", "whole", "blocks"] = "auto"  # score matrices ("xla"), or the chip's kernel in blocks
+    sequence: tuple[int, ...] = knob((1,), nonempty=True)  # sizes of that axis of the mesh that are looked at
     check: bool = False  # time an SFT step on this machine too, and tell how far the formulas are off
     scaling: bool = False  # each case is the smallest slice of a weak-scaling study, up to 128 times its chips
 
@@ -260,6 +262,8 @@ class PlanConfig(StageConfig):
         """Yield what is wrong between the knobs."""
         if "score" in self.programs and not self.kl:
             yield "programs", "has 'score', which is the reference's, but kl is False; leave it out or set kl"
+        if min(self.sequence) < 1:
+            yield "sequence", f"is {self.sequence}; the sizes of an axis are 1 or more"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.planning.chips import Topology
 from urt_jax.planning.hlo import collectives, kernels
 from urt_jax.planning.layout import Attention, Layout
-from urt_jax.planning.memory import Program
+from urt_jax.planning.memory import Program, questions_of
 from urt_jax.planning.programs import Given, prepare
 from urt_jax.planning.workloads import Workload
 from urt_jax.sharding.mesh import make_mesh
@@ -50,7 +50,7 @@ device_description_str: "{title}"
 class Evidence:
     """What compiling one program told; bytes are those of one chip. ``failed`` says why there is no program."""
 
-    seconds: float
+    seconds: float  # of all cores, so that they say what it takes beside other work too
     failed: str = ""
     arguments: float = 0.0
     temporaries: float = 0.0
@@ -92,20 +92,22 @@ def devices_of(topology: Topology) -> Sequence[Any]:
 def compile_program(
     work: Workload, topology: Topology, layout: Layout, program: Program, attention: Attention = "whole"
 ) -> Evidence:
-    """Compile one program for a slice; a program that does not fit is evidence too.
+    """Compile one program over all questions of a step for a slice; one that does not fit is evidence too.
 
     In "blocks" the attention is the kernel that ``models.attention`` has for the chip.
     """
-    started, kernel = time.perf_counter(), {"tpu": "splash", "cuda": "cudnn"}[topology.chip.platform]
+    started, kernel = time.process_time(), {"tpu": "splash", "cuda": "cudnn"}[topology.chip.platform]
+    questions = questions_of(work, program)
     try:
-        mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, devices=devices_of(topology))
-        given = Given(work, mesh, layout.parts * layout.at_once, np.dtype("bfloat16"))
+        mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, layout.sequence, devices=devices_of(topology))
+        pieces = questions // (layout.parts * layout.at_once)
+        given = Given(work, mesh, questions, np.dtype("bfloat16"), pieces)
         given = replace(given, attention=kernel) if attention == "blocks" else given
         step, arguments = prepare(program, given)
         compiled = step.lower(*arguments).compile()
     except jax.errors.JaxRuntimeError as error:
-        return Evidence(time.perf_counter() - started, failed=first_lines(str(error)))
-    seconds, memory, text = time.perf_counter() - started, compiled.memory_analysis(), compiled.as_text()
+        return Evidence(time.process_time() - started, failed=first_lines(str(error)))
+    seconds, memory, text = time.process_time() - started, compiled.memory_analysis(), compiled.as_text()
     return Evidence(
         seconds,
         arguments=memory.argument_size_in_bytes,

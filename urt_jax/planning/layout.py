@@ -1,8 +1,11 @@
 """How a model and its rows are laid out on a slice, and what of its weights one chip holds."""
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Literal, NamedTuple
 
 import jax
@@ -14,18 +17,22 @@ from urt_jax.planning.chips import Topology
 from urt_jax.sharding.mesh import AXES
 from urt_jax.sharding.rules import spec_for
 
-Attention = Literal["whole", "blocks"]
+Attention = Literal["auto", "whole", "blocks"]  # whole score matrices, or the chip's kernel in blocks
 TRAINED = (r"^(decoder/|embedding$|head$)",)  # the language model, as in every stage by default
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Chips along each axis of the mesh, and the questions (rows, in SFT) that each data part works on at once."""
+    """Chips along each axis of the mesh, and the questions (rows, in SFT) that each data part works on at once.
+
+    An update, and a score, of more questions runs them in ``micro_batches``; decoding lets the others wait.
+    """
 
     data: int
     fsdp: int
     tensor: int
     at_once: int = 1
+    sequence: int = 1
 
     @property
     def parts(self) -> int:
@@ -33,16 +40,27 @@ class Layout:
         return self.data * self.fsdp
 
     @property
+    def shards(self) -> int:
+        """Parts that weights are split into, beside ``tensor``."""
+        return self.fsdp * self.sequence
+
+    @property
     def chips(self) -> int:
         """Chips in all."""
-        return self.parts * self.tensor
+        return self.parts * self.sequence * self.tensor
 
     def mesh(self) -> AbstractMesh:
         """Return the mesh without devices, for the table of rules."""
-        return AbstractMesh((self.data, self.fsdp, 1, self.tensor), AXES, (AxisType.Auto,) * len(AXES))
+        return AbstractMesh((self.data, self.fsdp, self.sequence, self.tensor), AXES, (AxisType.Auto,) * len(AXES))
 
     def __str__(self) -> str:
-        return f"{self.data} x {self.fsdp} x {self.tensor}, {self.at_once} at once"
+        return f"{self.data} x {self.fsdp} x {self.sequence} x {self.tensor}, {self.at_once} at once"
+
+    def sampling(self, questions: int) -> "Layout":
+        """Return the layout in which the sampler works, which splits questions over ``sequence`` where they divide."""
+        if self.sequence == 1 or questions % (self.parts * self.sequence):
+            return self
+        return replace(self, fsdp=self.shards, sequence=1)
 
 
 class Entries(NamedTuple):
@@ -52,44 +70,53 @@ class Entries(NamedTuple):
     frozen: float
 
 
-@cache
 def held_entries(config: ModelConfig, layout: Layout) -> Entries:
     """Return what one chip holds by the table of rules: exact, leaf by leaf."""
-    mesh, found = layout.mesh(), {True: 0.0, False: 0.0}
+    return _held(config, layout.mesh())
+
+
+@cache
+def _held(config: ModelConfig, mesh: AbstractMesh) -> Entries:
+    found = {True: 0.0, False: 0.0}
     for path, leaf in _leaves(config):
-        split = 1
-        for axis in spec_for(path, leaf, mesh):
-            split *= mesh.shape[axis] if axis else 1
-        size = 1
-        for side in leaf:
-            size *= side
-        found[any(re.search(pattern, path) for pattern in TRAINED)] += size / split
+        spec = spec_for(path, leaf, mesh)
+        axes = [axis for entry in spec for axis in ((entry,) if isinstance(entry, str) else entry or ())]
+        held = math.prod(leaf) / math.prod(mesh.shape[axis] for axis in axes)
+        found[any(re.search(pattern, path) for pattern in TRAINED)] += held
     return Entries(found[True], found[False])
 
 
-@cache
 def total_entries(config: ModelConfig) -> Entries:
     """Return what the whole model has."""
     return held_entries(config, Layout(1, 1, 1))
 
 
-def layouts(config: ModelConfig, topology: Topology, *, questions: int) -> list[Layout]:
+def layouts(
+    config: ModelConfig, topology: Topology, *, questions: int, sequences: Sequence[int] = (1,)
+) -> list[Layout]:
     """Return the layouts worth a look: rows split evenly, key heads whole on a chip, copies of the state last.
 
-    ``questions`` are those of one step. The tensor axis divides the key heads and stays inside a node of GPUs and
-    along one axis of a torus.
+    ``questions`` are those of one step, ``sequences`` the sizes of that axis to look at. It and the tensor axis, which
+    divides the key heads, stay inside a node of GPUs, each along one axis of a torus.
     """
     found = []
     longest = max(topology.shape) if topology.chip.axes else topology.shape[-1]
-    for tensor in _divisors(topology.chips):
-        if config.decoder.kv_heads % tensor or tensor > longest:
-            continue
-        parts = topology.chips // tensor
-        if questions % parts:
+    for tensor, sequence in product(_divisors(topology.chips), sequences):
+        parts = topology.chips // (tensor * sequence)
+        beyond = max(tensor, sequence) > longest or (not topology.chip.axes and tensor * sequence > longest)
+        if config.decoder.kv_heads % tensor or topology.chips % (tensor * sequence) or beyond or questions % parts:
             continue
         for fsdp in _divisors(parts):
-            found += [Layout(parts // fsdp, fsdp, tensor, at_once) for at_once in _divisors(questions // parts)]
+            for at_once in _divisors(questions // parts):
+                found.append(Layout(parts // fsdp, fsdp, tensor, at_once, sequence))
     return found
+
+
+def attention_of(asked: Attention, topology: Topology, layout: Layout) -> Attention:
+    """Return what the stages take where "auto" is asked: a TPU's kernel in blocks, unless it splits rows."""
+    if asked != "auto":
+        return asked
+    return "blocks" if topology.chip.platform == "tpu" and layout.sequence == 1 else "whole"
 
 
 def _divisors(number: int) -> list[int]:

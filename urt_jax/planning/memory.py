@@ -3,6 +3,7 @@
 The state is exact, by the table of rules. Temporaries are what must be held at the worst moment, the backward pass of
 one layer: the inputs kept of all layers (remat "full"), the attention scores of that layer, its MLP, gathered weights.
 How many copies of each the compiler holds was read off programs compiled for TPUs (the constants below say which).
+Over ``sequence`` a chip has its own tokens of everything but the keys and values, which it gathers layer by layer.
 """
 
 from typing import Literal
@@ -22,19 +23,40 @@ BLOCK = 512  # queries and keys at a time of an attention in blocks
 # Fitted to programs at the paper's shapes, compiled for v5p with libtpu 0.0.42.1: Qwen2.5-VL-7B (mesh 1 x 16 x 4 and
 # 16 x 1 x 4), Qwen2.5-VL-72B (1 x 32 x 8) and Qwen3-VL-2B (2 x 2 x 2); ``configs/plan.py`` shows both.
 SCORE_BYTES = {"sft": 6.5, "grpo": 6.5, "score": 4.5, "prefill": 12.0}  # held for one attention score of one layer
+MICRO_SUMS = 3  # gradients that an update in micro-batches holds: their sum twice, and the present one's
 INPUT_COPIES = 1.6  # of the layer inputs that the backward pass starts from
 MLP_COPIES = {True: 6, False: 2}  # of a layer's feed-forward width, where it is differentiated and where not
 
 
 def program_memory(work: Workload, layout: Layout, program: Program, *, attention: Attention = "whole") -> Parts:
-    """Return the parts of a program's memory on one chip, in bytes; zero parts are left out."""
+    """Return the parts of a program's memory on one chip, in bytes; zero parts are left out.
+
+    ``attention`` is "whole" or "blocks".
+    """
     trains = program in ("sft", "grpo")
     entries = held_entries(work.config, layout)
     parts: Parts = {"weights": STORED * (entries.trained + entries.frozen)}
     if trains:
-        parts |= {"moments": 2 * STORED * entries.trained, "gradients": STORED * entries.trained}
+        sums = 1 if pieces_of(work, layout, program) == 1 else MICRO_SUMS
+        parts |= {"moments": 2 * STORED * entries.trained, "gradients": sums * STORED * entries.trained}
     parts |= _decode(work, layout) if program == "decode" else _forward(work, layout, program, trains, attention)
     return {name: size for name, size in parts.items() if size}
+
+
+def questions_of(work: Workload, program: Program) -> int:
+    """Return the questions of one step, the rows in SFT."""
+    return work.rows.sft_rows if program == "sft" else work.rows.questions
+
+
+def pieces_of(work: Workload, layout: Layout, program: Program) -> int:
+    """Return in how many pieces a program works on the questions of a step, one after the other."""
+    return questions_of(work, program) // layout.parts // layout.at_once
+
+
+def frames_of(work: Workload, layout: Layout, program: Program) -> float:
+    """Return the pictures of a step that one chip encodes: they are split over ``sequence`` where they divide."""
+    frames, parts = questions_of(work, program) * work.rows.pictures, layout.parts
+    return frames / parts / (1 if frames % (parts * layout.sequence) else layout.sequence)
 
 
 def attention_scores(work: Workload, program: Program) -> float:
@@ -72,16 +94,16 @@ def cache_bytes(decoder: DecoderConfig, layout: Layout, tokens: float) -> float:
 
 def _forward(work: Workload, layout: Layout, program: Program, trains: bool, attention: Attention) -> Parts:
     decoder, tower, rows = work.config.decoder, work.config.vision, work.rows
-    tokens = layout.at_once * tokens_of(work, program)
-    heads = decoder.query_heads / layout.tensor
-    scores = layout.at_once * attention_scores(work, program)
+    of_rows = layout.at_once * tokens_of(work, program)
+    tokens, heads = of_rows / layout.sequence, decoder.query_heads / layout.tensor
+    scores = layout.at_once * attention_scores(work, program) / layout.sequence
     if attention == "blocks":
         scores = min(scores, layout.at_once * rows.responses * float(BLOCK * (rows.prompt_tokens + rows.new_tokens)))
     layer = decoder_weights(decoder) / decoder.layers
     head = decoder.vocab_size * decoder.width / layout.tensor
     logits = min(HEAD_TOKENS, tokens) * decoder.vocab_size / layout.tensor
-    patches = rows.pictures * picture_side(tower, rows.picture_side) ** 2 * layout.at_once
-    gathered = layout.fsdp > 1  # otherwise all weights are cast once, ahead of the loop over layers
+    patches = frames_of(work, layout, program) * picture_side(tower, rows.picture_side) ** 2
+    gathered = layout.shards > 1  # otherwise all weights are cast once, ahead of the loop over layers
     cast = COMPUTED * decoder_weights(decoder) / layout.tensor
     heads_whole = 0 if program == "prefill" else (3 if trains else 1) * head  # and its gradient, summed over chunks
     return {
@@ -92,6 +114,9 @@ def _forward(work: Workload, layout: Layout, program: Program, trains: bool, att
         "logits": 0.0 if program == "prefill" else (3 if trains else 2) * STORED * logits,
         "pictures": STORED * patches * (tower.patch_features + 4 * tower.width)
         + gathered * COMPUTED * tower_weights(tower) / tower.depth,
+        "gathered keys": 0.0
+        if layout.sequence == 1
+        else (1 + trains) * cache_bytes(decoder, layout, of_rows) / decoder.layers,
         "caches": cache_bytes(decoder, layout, tokens) if program == "prefill" else 0.0,
     }
 
@@ -100,15 +125,17 @@ def _decode(work: Workload, layout: Layout) -> Parts:
     """Return what decoding holds: caches of prompts (each once) and responses, and the logits of all rows."""
     decoder, rows = work.config.decoder, work.rows
     batch = layout.at_once * rows.responses
-    # The prompts' caches are two arguments: what was asked, and what the rows of this moment read.
-    cached = 2 * layout.at_once * rows.prompt_tokens + batch * rows.new_tokens
+    # Prompts' caches are there twice: of all that were asked, and of those that the rows of this moment read.
+    asked = questions_of(work, "decode") // layout.parts + layout.at_once
+    prompt = rows.prompt_tokens / layout.sequence
+    cached = asked * prompt + batch * rows.new_tokens
     weights = (decoder_weights(decoder) + head_weights(decoder)) / layout.tensor
     layer = decoder_weights(decoder) / decoder.layers / layout.tensor
     heads = decoder.query_heads / layout.tensor
     return {
         "caches": cache_bytes(decoder, layout, cached),
-        "attention scores": 2 * STORED * heads * batch * float(rows.prompt_tokens + rows.new_tokens),
+        "attention scores": 2 * STORED * heads * batch * float(prompt + rows.new_tokens),
         "logits": 4 * STORED * batch * decoder.vocab_size / layout.tensor,
         "weights in bfloat16": COMPUTED
-        * (weights if layout.fsdp == 1 else 2 * layer + head_weights(decoder) / layout.tensor),
+        * (weights if layout.shards == 1 else 2 * layer + head_weights(decoder) / layout.tensor),
     }

@@ -34,12 +34,16 @@ Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is
 
 @dataclass(frozen=True)
 class Given:
-    """What the programs of one compilation share; ``questions`` (rows, in SFT) are those of one call, all parts."""
+    """What the programs of one compilation share; ``questions`` (rows, in SFT) are those of a step, all parts.
+
+    They are worked on in ``pieces``: micro-batches of an update and of a score; decoding, as rows come free.
+    """
 
     work: Workload
     mesh: Mesh
     questions: int
     dtype: Any
+    pieces: int = 1
     remat: str = "full"
     attention: str = "xla"
 
@@ -68,8 +72,8 @@ def frame_slots(tower: VisionConfig, pixels: int) -> int:
     return side**2
 
 
-def _shape(mesh: Mesh, shape: tuple[int, ...], dtype: Any, axis: int = 0) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=row_sharding(mesh, shape, axis))
+def _shape(mesh: Mesh, shape: tuple[int, ...], dtype: Any, axis: int = 0, rows: str = "rows") -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=row_sharding(mesh, shape, axis, rows))
 
 
 def _placed(tree: Any, shardings: Any) -> Any:
@@ -82,7 +86,7 @@ def _batch(given: Given, rows: int, tokens: int) -> Batch:
     mesh, tower = given.mesh, given.config.vision
     of = partial(_shape, mesh)
     frames, slots = rows * given.work.rows.pictures, frame_slots(tower, given.work.rows.picture_side)
-    sources = tower.blend_sources
+    of_frames, sources = partial(of, rows="frames"), tower.blend_sources
     return Batch(
         tokens_BT=of((rows, tokens), jnp.int32),
         positions_3BT=of((3, rows, tokens), jnp.int32, 1),
@@ -90,9 +94,9 @@ def _batch(given: Given, rows: int, tokens: int) -> Batch:
         vision_index_BT=of((rows, tokens), jnp.int32),
         loss_mask_BT=of((rows, tokens), jnp.bool_),
         vision=VisionInput(
-            of((frames, slots, tower.patch_features), jnp.float32),
-            of((frames, slots, 2), jnp.int32),
-            of((frames, slots), jnp.bool_),
+            of_frames((frames, slots, tower.patch_features), jnp.float32),
+            of_frames((frames, slots, 2), jnp.int32),
+            of_frames((frames, slots), jnp.bool_),
         ),
         blend=FeatureBlend(of((rows, tokens, sources), jnp.int32), of((rows, tokens, sources), jnp.float32))
         if sources
@@ -123,7 +127,7 @@ def _training(given: Given) -> tuple[Any, Any]:
 def _sft(given: Given) -> Prepared:
     state, optimizer = _training(given)
     tokens = given.work.rows.prompt_tokens + given.work.rows.new_tokens
-    step = compile_sft_step(given.model, optimizer, state, given.mesh, micro_batches=1)
+    step = compile_sft_step(given.model, optimizer, state, given.mesh, micro_batches=given.pieces)
     return step, (state, _batch(given, given.questions, tokens))
 
 
@@ -135,14 +139,16 @@ def _grpo(given: Given) -> Prepared:
     nothing = of((0, rows.new_tokens), jnp.bool_)
     scalar, advantage = of((), jnp.float32), of((batch,), jnp.float32)
     loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
-    step = compile_grpo_step(given.model, optimizer, state, given.mesh, loss, first_update=True, micro_batches=1)
+    step = compile_grpo_step(
+        given.model, optimizer, state, given.mesh, loss, first_update=True, micro_batches=given.pieces
+    )
     grpo = GrpoBatch(_prompted(given), advantage, floats, floats, floats, nothing, scalar)
     return step, (state, grpo, _suppressed(given))
 
 
 def _score(given: Given) -> Prepared:
     arguments = (_params(given), _prompted(given), _shape(given.mesh, (), jnp.float32), _suppressed(given))
-    return compile_score_step(given.model, given.mesh, micro_batches=1), arguments
+    return compile_score_step(given.model, given.mesh, micro_batches=given.pieces), arguments
 
 
 def _prefill(given: Given) -> Prepared:
@@ -152,11 +158,11 @@ def _prefill(given: Given) -> Prepared:
 
 
 def _decode(given: Given) -> Prepared:
-    """Return the loop over tokens; caches lie with their rows, their heads split over ``tensor``."""
+    """Return the loop over tokens; caches lie with their rows, heads over ``tensor``, prompts over ``sequence``."""
     rows, mesh = given.work.rows, given.mesh
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     every = given.questions * rows.responses
-    plan = Schedule.of(questions=given.questions, responses=rows.responses, rows=every, parts=parts)
+    plan = Schedule.of(questions=given.questions, responses=rows.responses, rows=every // given.pieces, parts=parts)
     prompts, arguments = _prefill(given)
     asked = jax.eval_shape(prompts, *arguments)
     of = partial(_shape, mesh)
@@ -188,14 +194,17 @@ def _vocabulary(given: Given) -> Any:
 
 
 def _cache_shardings(tree: Any, mesh: Mesh) -> Any:
-    """Return where prompts' and responses' records lie: rows split, and the heads of caches [L, rows, K, ., .]."""
+    """Return where prompts' and responses' records lie: rows split, heads and slots of caches by the table of rules."""
 
-    def place(leaf: Any) -> NamedSharding:
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         if leaf.ndim != 5:
             return row_sharding(mesh, leaf.shape, 0)
-        return NamedSharding(mesh, spec_of((None, "rows", "heads", None, None), leaf.shape, mesh))
+        record, kind = (key.name for key in path)
+        slots = None if record == "past" else "tokens"  # of a response a token at a time is written
+        last = (None, slots) if kind == "key" else (slots, None)
+        return NamedSharding(mesh, spec_of((None, "rows", "heads", *last), leaf.shape, mesh))
 
-    return jax.tree.map(place, tree)
+    return jax.tree_util.tree_map_with_path(place, tree)
 
 
 def _suppressed(given: Given) -> jax.ShapeDtypeStruct:

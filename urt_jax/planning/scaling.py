@@ -1,6 +1,6 @@
-"""Weak scaling on paper: the same work for each chip on slices of 8 to 1,024 chips, by the formulas of ``timing``."""
+"""Scaling on paper, by the formulas of ``timing``: slices of 8 to 1,024 chips with the same work a chip, or in all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from urt_jax.planning.chips import Topology, larger
@@ -9,6 +9,8 @@ from urt_jax.planning.search import Case, Estimate, search
 from urt_jax.planning.timing import speed_of
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # times the smallest slice
+COMPILED = (1, 8, 32, 128)  # of them whose programs are compiled
+SEQUENCES = (1, 2, 4, 8)  # sizes of that axis that are looked at where questions are few
 
 
 def slices(smallest: Topology) -> Iterator[Topology]:
@@ -34,11 +36,28 @@ def weak_scaling(case: Case) -> list[Estimate | None]:
     return found
 
 
-def efficiency(estimates: list[Estimate | None], program: Program | None = None) -> list[float | None]:
+def fixed_scaling(case: Case) -> list[Estimate | None]:
+    """Return the fastest layout of the case's own questions on each slice; None where nothing splits or fits them.
+
+    More chips than questions need a row split over several, in blocks where the chip's kernel can.
+    """
+    attention = "blocks" if case.topology.chip.platform == "tpu" else case.attention
+    more = replace(case, sequences=SEQUENCES, attention=attention)
+    fitting = (search(replace(more, topology=topology)) for topology in slices(case.topology))
+    return [one[0] if one else None for one in fitting]
+
+
+def efficiency(estimates: Sequence[Estimate | None], program: Program | None = None) -> list[float | None]:
     """Return each slice's rate of work a chip relative to the smallest that fits, of a step or of one program."""
-    seconds = [None if one is None else one.step if program is None else one.seconds[program] for one in estimates]
-    first = next((value for value in seconds if value is not None), None)
-    return [None if value is None or first is None else first / value for value in seconds]
+    rates = [None if one is None else _rate(one, program) for one in estimates]
+    first = next((rate for rate in rates if rate is not None), None)
+    return [None if rate is None or first is None else rate / first for rate in rates]
+
+
+def _rate(one: Estimate, program: Program | None) -> float:
+    """Return questions a second and chip."""
+    seconds = one.step if program is None else one.seconds[program]
+    return one.case.work.rows.questions / seconds / one.case.topology.chips
 
 
 def limits(one: Estimate) -> dict[Program, str]:

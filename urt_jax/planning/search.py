@@ -5,13 +5,13 @@
 3. where none fits, the one that misses least is told, with the changes that would make it fit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from urt_jax.planning.chips import Topology, larger
-from urt_jax.planning.layout import Attention, Layout, held_entries, layouts
-from urt_jax.planning.memory import STORED, Parts, Program, program_memory
-from urt_jax.planning.timing import Attained, Phase, needed_flops, program_phase, questions_of, speed_of
+from urt_jax.planning.layout import Attention, Layout, attention_of, held_entries, layouts
+from urt_jax.planning.memory import STORED, Parts, Program, program_memory, questions_of
+from urt_jax.planning.timing import Attained, Phase, needed_flops, program_phase, speed_of
 from urt_jax.planning.workloads import Workload
 
 MARGIN = 0.93  # of a chip's memory that a formula may fill: updates were off by up to 7 % against compiled ones
@@ -19,7 +19,10 @@ MARGIN = 0.93  # of a chip's memory that a formula may fill: updates were off by
 
 @dataclass(frozen=True)
 class Case:
-    """A model with its rows on a slice; ``reference``: a second copy of the weights is kept for the KL term."""
+    """A model with its rows on a slice; ``reference``: a second copy of the weights is kept for the KL term.
+
+    ``sequences`` are the sizes of the mesh's sequence axis that are looked at.
+    """
 
     name: str
     work: Workload
@@ -27,7 +30,8 @@ class Case:
     programs: tuple[Program, ...]
     reference: bool = False
     attained: Attained = field(default_factory=Attained)
-    attention: Attention = "whole"
+    attention: Attention = "auto"
+    sequences: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Estimate:
     memory: dict[Program, Parts]  # of one chip, what lies there beside the program included
     phases: dict[Program, Phase]
     seconds: dict[Program, float]
+
+    @property
+    def attention(self) -> Attention:
+        """How it attends: "whole" or "blocks"."""
+        return attention_of(self.case.attention, self.case.topology, self.layout)
 
     @property
     def worst(self) -> Program:
@@ -74,25 +83,26 @@ class Estimate:
 def estimate(case: Case, layout: Layout) -> Estimate:
     """Return the formulas' figures of one layout."""
     speed, laid = speed_of(case.topology, layout, case.attained), program_layouts(case, layout)
-    memory = {program: _memory(case, laid[program], program) for program in case.programs}
-    phases = {p: program_phase(case.work, laid[p], p, attention=case.attention) for p in case.programs}
+    attention = attention_of(case.attention, case.topology, layout)
+    memory = {program: _memory(case, laid[program], program, attention) for program in case.programs}
+    phases = {p: program_phase(case.work, laid[p], p, attention=attention) for p in case.programs}
     seconds = {program: phase.seconds(speed) for program, phase in phases.items()}
     return Estimate(case, layout, memory, phases, seconds)
 
 
 def program_layouts(case: Case, layout: Layout) -> dict[Program, Layout]:
-    """Return the layout of each program: a rollout takes as many questions at once as fit, for each gathers weights."""
-    each = questions_of(case.work, "decode") // layout.parts
-    sampling = [program for program in case.programs if program in ("prefill", "decode")]
-    room = MARGIN * case.topology.chip.memory
-    choices = [replace(layout, at_once=count) for count in range(each, 0, -1) if each % count == 0] or [layout]
-    fits = (one for one in choices if all(sum(_memory(case, one, p).values()) <= room for p in sampling))
-    rollout = next(fits, choices[-1])
-    return {program: rollout if program in sampling else layout for program in case.programs}
+    """Return the layout of each program: all prompts are run at once, and as many decoded as fit, the others wait."""
+    questions = questions_of(case.work, "decode")
+    sampler = layout.sampling(questions)
+    each, room = questions // sampler.parts, MARGIN * case.topology.chip.memory
+    choices = [replace(sampler, at_once=count) for count in range(each, 0, -1) if each % count == 0] or [sampler]
+    fits = (one for one in choices if sum(_memory(case, one, "decode", "whole").values()) <= room)
+    special = {"prefill": choices[0], "decode": next(fits, choices[-1])}
+    return {program: special.get(program, layout) for program in case.programs}
 
 
-def _memory(case: Case, layout: Layout, program: Program) -> Parts:
-    return program_memory(case.work, layout, program, attention=case.attention) | resident(case, layout, program)
+def _memory(case: Case, layout: Layout, program: Program, attention: Attention) -> Parts:
+    return program_memory(case.work, layout, program, attention=attention) | resident(case, layout, program)
 
 
 def resident(case: Case, layout: Layout, program: Program) -> Parts:
@@ -115,9 +125,9 @@ def resident(case: Case, layout: Layout, program: Program) -> Parts:
 def search(case: Case) -> list[Estimate]:
     """Return the layouts that fit, the fastest first; of one mesh only the fastest."""
     fitting = sorted((one for one in _all(case) if one.missing <= 0), key=lambda one: (one.step, one.bytes))
-    found: dict[tuple[int, int, int], Estimate] = {}
+    found: dict[Layout, Estimate] = {}
     for one in fitting:
-        found.setdefault((one.layout.data, one.layout.fsdp, one.layout.tensor), one)
+        found.setdefault(replace(one.layout, at_once=1), one)
     return list(found.values())
 
 
@@ -127,36 +137,43 @@ def nearest(case: Case) -> Estimate | None:
 
 
 def remedies(case: Case) -> list[str]:
-    """Return single changes that make a case fit, each by formula; empty where none of them alone does."""
-    rows = case.work.rows
-    found = []
-    changed: list[tuple[str, Case]] = [
-        ("attention in blocks in place of whole score matrices", replace(case, attention="blocks")),
-        ("no reference policy (kl_coef 0)", replace(case, reference=False)),
-    ]
+    """Return single changes that make a case fit, the least of each kind, by formula; empty where none of them does."""
+    found: dict[str, str] = {}
+    for kind, text, other in _changes(case):
+        if other != case and kind not in found and search(other):
+            found[kind] = text
+    return list(found.values())
+
+
+def _changes(case: Case) -> Iterator[tuple[str, str, Case]]:
+    """Yield changes with their kind and how they are told."""
+    rows, tpu = case.work.rows, case.topology.chip.platform == "tpu"
+
+    def asking(**more: int) -> Case:
+        return replace(case, work=replace(case.work, rows=replace(rows, **more)))
+
+    yield "attention", "attention in blocks in place of whole score matrices", replace(case, attention="blocks")
+    for parts in (2, 4, 8):
+        text = f"rows split over sequence={parts}" + (" with attention in blocks" if tpu else "")
+        yield "sequence", text, replace(case, sequences=(parts,), attention="blocks" if tpu else case.attention)
+    yield "reference", "no reference policy (kl_coef 0)", replace(case, reference=False)
     for part in (2, 4, 8):
-        fewer = replace(rows, responses=max(rows.responses // part, 1))
-        text = f"updates of {fewer.responses} responses of a question at a time"
-        changed.append((text, replace(case, work=replace(case.work, rows=fewer))))
+        if rows.questions % part == 0:
+            yield "questions", f"{rows.questions // part} questions a step", asking(questions=rows.questions // part)
     for part in (2, 4, 8):
-        shorter = replace(rows, new_tokens=rows.new_tokens // part, prompt_tokens=rows.prompt_tokens // part)
-        text = f"prompts of {shorter.prompt_tokens:,} and responses of {shorter.new_tokens:,} tokens"
-        changed.append((text, replace(case, work=replace(case.work, rows=shorter))))
+        prompt, new = rows.prompt_tokens // part, rows.new_tokens // part
+        text = f"prompts of {prompt:,} and responses of {new:,} tokens"
+        yield "tokens", text, asking(prompt_tokens=prompt, new_tokens=new)
     for times in (2, 4, 8, 16):
-        more_chips = larger(case.topology, times)
-        if more_chips is not None:
-            more = replace(rows, questions=rows.questions * times, sft_rows=rows.sft_rows * times)
-            text = f"{more_chips.name} ({more_chips.chips} chips)"
-            changed.append((text, replace(case, topology=more_chips, work=replace(case.work, rows=more))))
-    kinds: set[str] = set()
-    for text, other in changed:
-        kind = text.split()[0] if ":" not in text else "chips"
-        if other != case and kind not in kinds and search(other):
-            kinds.add(kind)
-            found.append(text)
-    return found
+        chips = larger(case.topology, times)
+        if chips is not None:
+            more = asking(questions=rows.questions * times, sft_rows=rows.sft_rows * times)
+            yield "chips", f"{chips.name} ({chips.chips} chips)", replace(more, topology=chips)
 
 
 def _all(case: Case) -> Sequence[Estimate]:
+    rows = case.work.rows
     questions = questions_of(case.work, "sft" if case.programs == ("sft",) else "grpo")
-    return [estimate(case, layout) for layout in layouts(case.work.config, case.topology, questions=questions)]
+    sizes = [size for size in case.sequences if rows.prompt_tokens % size == 0 and rows.new_tokens % size == 0]
+    found = layouts(case.work.config, case.topology, questions=questions, sequences=sizes)
+    return [estimate(case, layout) for layout in found]

@@ -1,9 +1,9 @@
 """Seconds of a program on one chip of a slice, by formula: a roofline piece by piece, and the bytes between chips.
 
 A piece (layers, attention, head, tower, optimizer) takes the longer one of its products and its memory traffic, and
-pieces follow each other. Weights are gathered and gradients scattered over ``fsdp`` beside them; sums over ``tensor``
-stand in the way. Products are counted as the program runs them: masked scores too, and everything once more that the
-backward pass recomputes (remat "full").
+pieces follow each other. Weights are gathered and gradients scattered over ``fsdp`` and ``sequence`` beside them; sums
+over ``tensor``, and keys and values gathered over ``sequence``, stand in the way. Products are counted as the program
+runs them: masked scores too, and everything once more that the backward pass recomputes (remat "full").
 """
 
 import math
@@ -18,7 +18,10 @@ from urt_jax.planning.memory import (
     Program,
     attention_scores,
     cache_bytes,
+    frames_of,
     needed_pairs,
+    pieces_of,
+    questions_of,
     tokens_of,
 )
 from urt_jax.planning.roofline import decoder_flops, decoder_weights, head_weights, picture_flops, tower_weights
@@ -29,6 +32,7 @@ SCORE_TRAFFIC = {"whole": (16.0, 56.0), "blocks": (0.0, 0.0)}
 WIDTHS = 12  # of one token that a layer writes or reads beside its feed-forward
 SUMS = {True: 8, False: 2}  # over ``tensor`` in a layer, of a token's width: as compiled, recomputed ones too
 GATHERS = {True: 2, False: 1}  # of a layer's weights: forward, and backward with its recomputation
+KEYS = {True: 3, False: 1}  # passes of a layer's keys and values: so too, and their gradients scattered
 HOP = 1e-6  # seconds from one chip to the next: an assumption
 MATRICES = 7  # of a layer, gathered one by one
 SCATTERS = {"sft": 1, "grpo": 2}  # of a layer's gradient: products over prompts and over responses are apart
@@ -45,13 +49,17 @@ class Attained:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one chip does a second: operations, memory, and bytes received over ``fsdp``, ``data`` and ``tensor``."""
+    """What one chip does a second: operations, memory, and bytes received over the axes of the mesh.
+
+    ``fsdp`` is the rate for weights, which are split over ``sequence`` too; ``sequence`` that for keys and values.
+    """
 
     flops: float
     bandwidth: float
     fsdp: float
     data: float
     tensor: float
+    sequence: float = math.inf
     trip: float = 0.0  # seconds of one collective over fsdp that moves nothing
 
 
@@ -67,10 +75,11 @@ class Moved(NamedTuple):
     """Bytes that one chip receives."""
 
     calls: float = 0.0  # collectives over fsdp, each of which takes a trip around
-    gathered: float = 0.0  # weights, over fsdp
-    scattered: float = 0.0  # gradients, over fsdp
+    gathered: float = 0.0  # weights, over fsdp and sequence
+    scattered: float = 0.0  # gradients, over both
     copied: float = 0.0  # gradients, summed over data
     summed: float = 0.0  # activations, over tensor
+    keys: float = 0.0  # and values, and their gradients, over sequence
 
     @property
     def total(self) -> float:
@@ -87,13 +96,15 @@ class Phase:
 
     def seconds(self, speed: Speed) -> float:
         """Return how long it takes."""
-        return max(self._work(speed), self._beside(speed)) + self.moved.summed / speed.tensor
+        waits = self.moved.summed / speed.tensor + self.moved.keys / speed.sequence
+        return max(self._work(speed), self._beside(speed)) + waits
 
     def limit(self, speed: Speed) -> str:
         """Return what it waits for most."""
         products = sum(piece.flops for piece in self.pieces) / speed.flops
         work, beside = self._work(speed), self._beside(speed)
         waits = {"products": products, "memory": work - products, "tensor sums": self.moved.summed / speed.tensor}
+        waits["keys of other tokens"] = self.moved.keys / speed.sequence
         waits["weights over the links"] = beside if beside > work else 0.0
         return max(waits, key=lambda name: waits[name])
 
@@ -107,7 +118,10 @@ class Phase:
 
 
 def speed_of(topology: Topology, layout: Layout, attained: Attained) -> Speed:
-    """Return the rates of one chip; the tensor axis has one axis of the torus to itself, the rows have the others."""
+    """Return the rates of one chip; the tensor axis has one axis of the torus to itself, the others share the rest.
+
+    Keys and values of other tokens come along one axis.
+    """
     chip, links = topology.chip, attained.links
     longest = max(topology.shape) if chip.axes else topology.shape[-1]
     axes = max(chip.axes - (layout.tensor > 1), 1) if chip.axes else 0
@@ -115,13 +129,14 @@ def speed_of(topology: Topology, layout: Layout, attained: Attained) -> Speed:
     def link(chips: int, axes: int) -> float:
         return links * chip.slice_bandwidth(chips, axes=axes, length=longest)
 
-    hops = axes * layout.fsdp ** (1 / axes) / 2 if axes else math.log2(layout.fsdp)
+    hops = axes * layout.shards ** (1 / axes) / 2 if axes else math.log2(layout.shards)
     return Speed(
         attained.flops * chip.flops,
         attained.bandwidth * chip.bandwidth,
-        link(layout.tensor * layout.fsdp, axes),
+        link(layout.tensor * layout.shards, axes),
         link(layout.chips, axes),
         link(layout.tensor, 1),
+        link(layout.tensor * layout.sequence, 1),
         HOP * hops,
     )
 
@@ -137,13 +152,14 @@ def program_phase(
 ) -> Phase:
     """Return one program over all questions of a step (rows, in SFT).
 
-    ``computed`` is the bytes of a number in the computation; without ``remat`` nothing is computed twice.
+    ``attention`` is "whole" or "blocks", ``computed`` the bytes of a number in the computation; without ``remat``
+    nothing is computed twice.
     """
     if program == "decode":
         return _decode(work, layout)
     trains, decoder, tower = program in ("sft", "grpo"), work.config.decoder, work.config.vision
-    each = questions_of(work, program) / layout.parts  # questions of one part
-    calls = each / layout.at_once
+    calls = pieces_of(work, layout, program)
+    each = questions_of(work, program) / layout.parts / layout.sequence  # questions of one chip, or the part it has
     tokens, split = each * tokens_of(work, program), layout.tensor
     passes = (3 + remat) if trains else 1  # forward, once more, and two products backward
     matrices, head = decoder_weights(decoder), head_weights(decoder)
@@ -152,6 +168,7 @@ def program_phase(
     wide = (decoder.feed_forward * 4 / split + decoder.width * WIDTHS) * decoder.layers
     of_layers = computed * passes * (tokens * wide + calls * matrices / split)
     passed = SCORE_TRAFFIC[attention][trains] - (SCORE_TRAFFIC[attention][0] if trains and not remat else 0.0)
+    frames = frames_of(work, layout, program)
     traffic = passed * decoder.layers * decoder.query_heads / split * scores
     pieces = [
         Piece("layers", passes * 2 * tokens * matrices / split, of_layers),
@@ -161,18 +178,13 @@ def program_phase(
             (4 if trains else 1) * 2 * heads * head / split,
             passes * heads * decoder.vocab_size / split * STORED,
         ),
-        Piece("pictures", each * picture_flops(work) / split, calls * computed * tower_weights(tower)),
+        Piece("pictures", frames * picture_flops(work) / work.rows.pictures / split, computed * tower_weights(tower)),
     ]
     if trains:
         trained = held_entries(work.config, layout).trained
         pieces.append(Piece("optimizer", 0.0, 8 * STORED * trained))
     pieces = [piece for piece in pieces if piece.flops or piece.bytes]
     return Phase(tuple(pieces), _moved(work, layout, program, tokens=tokens, calls=calls))
-
-
-def questions_of(work: Workload, program: Program) -> int:
-    """Return the questions of one step, the rows in SFT."""
-    return work.rows.sft_rows if program == "sft" else work.rows.questions
 
 
 def needed_flops(work: Workload, program: Program) -> float:
@@ -192,32 +204,36 @@ def needed_flops(work: Workload, program: Program) -> float:
 
 def _moved(work: Workload, layout: Layout, program: Program, *, tokens: float, calls: float) -> Moved:
     decoder, trains = work.config.decoder, program in ("sft", "grpo")
-    left, matrices = (layout.fsdp - 1) / layout.fsdp, decoder_weights(decoder) / layout.tensor
+    left, matrices = (layout.shards - 1) / layout.shards, decoder_weights(decoder) / layout.tensor
     head = 0.0 if program == "prefill" else head_weights(decoder) / layout.tensor
-    gathered = COMPUTED * left * calls * (GATHERS[trains] * matrices + head + tower_weights(work.config.vision))
+    gathered = COMPUTED * left * (calls * (GATHERS[trains] * matrices + head) + tower_weights(work.config.vision))
     scattered = STORED * left * calls * (SCATTERS[program] * matrices + head) if trains else 0.0
-    trained = total_entries(work.config).trained / layout.tensor / layout.fsdp
+    trained = total_entries(work.config).trained / layout.tensor / layout.shards
     copied = calls * 2 * STORED * trained * (layout.data - 1) / layout.data if trains else 0.0
     ring = 2 * (layout.tensor - 1) / layout.tensor
     summed = SUMS[trains] * decoder.layers * ring * COMPUTED * tokens * decoder.width
     trips = calls * (GATHERS[trains] + (SCATTERS[program] if trains else 0)) * MATRICES * decoder.layers
-    return Moved(trips if layout.fsdp > 1 else 0.0, gathered, scattered, copied, summed)
+    keys = KEYS[trains] * cache_bytes(decoder, layout, tokens * (layout.sequence - 1))
+    return Moved(trips if layout.shards > 1 else 0.0, gathered, scattered, copied, summed, keys)
 
 
 def _decode(work: Workload, layout: Layout) -> Phase:
     """Return all steps over tokens; weights lie as they are trained and are gathered for every token."""
     decoder, rows, split = work.config.decoder, work.rows, layout.tensor
-    calls = rows.questions / layout.parts / layout.at_once
+    calls = pieces_of(work, layout, "decode")
     steps = calls * rows.new_tokens
     batch = layout.at_once * rows.responses
     weights = (decoder_weights(decoder) + head_weights(decoder)) / split
-    seen = rows.prompt_tokens + rows.new_tokens / 2
-    cached = cache_bytes(decoder, layout, layout.at_once * rows.prompt_tokens + batch * rows.new_tokens / 2)
+    prompt = rows.prompt_tokens / layout.sequence
+    seen = prompt + rows.new_tokens / 2
+    cached = cache_bytes(decoder, layout, layout.at_once * prompt + batch * rows.new_tokens / 2)
     pieces = (
-        Piece("layers", steps * 2 * batch * weights, steps * weights * (STORED if layout.fsdp == 1 else 2 * COMPUTED)),
+        Piece(
+            "layers", steps * 2 * batch * weights, steps * weights * (STORED if layout.shards == 1 else 2 * COMPUTED)
+        ),
         Piece("attention", steps * decoder_flops(decoder, tokens=0, pairs=1) * batch * seen / split, steps * cached),
     )
-    gathered = steps * COMPUTED * weights * (layout.fsdp - 1) / layout.fsdp
+    gathered = steps * COMPUTED * weights * (layout.shards - 1) / layout.shards
     summed = steps * 2 * decoder.layers * COMPUTED * batch * decoder.width * 2 * (split - 1) / split
-    trips = steps * MATRICES * decoder.layers if layout.fsdp > 1 else 0.0
+    trips = steps * MATRICES * decoder.layers if layout.shards > 1 else 0.0
     return Phase(pieces, Moved(calls=trips, gathered=gathered, summed=summed))

@@ -11,6 +11,7 @@ Compiling is evidence that a program fits and of what it moves; nothing here was
 import dataclasses
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from urt_jax.planning.layout import Layout
 from urt_jax.planning.memory import Program
 from urt_jax.planning.paired import Program as Process
 from urt_jax.planning.paired import ProgramError
-from urt_jax.planning.scaling import weak_scaling
+from urt_jax.planning.scaling import COMPILED, fixed_scaling, weak_scaling
 from urt_jax.planning.search import Case, Estimate, nearest, program_layouts, remedies, search
 from urt_jax.planning.timing import Attained
 from urt_jax.planning.workloads import Rows, Workload
@@ -75,9 +76,10 @@ def read_case(config: PlanConfig, name: str) -> Case:
         raise BadInputError(
             f"config.cases: {name!r}: {error}; a case is MODEL@CHIP:SHAPE, such as qwen2_5_vl_7b@v5p:4x4x4"
         ) from error
-    rows, kept = Rows(**dataclasses.asdict(config.rows)), config.kl and config.programs != ("sft",)
-    attained = Attained(**dataclasses.asdict(config.attained))
-    return Case(model, Workload(sizes, rows), where, config.programs, kept, attained, config.attention)
+    asked = {name: where.chips if value is None else value for name, value in dataclasses.asdict(config.rows).items()}
+    kept, attained = config.kl and config.programs != ("sft",), Attained(**dataclasses.asdict(config.attained))
+    work = Workload(sizes, Rows(**asked))
+    return Case(model, work, where, config.programs, kept, attained, config.attention, config.sequence)
 
 
 def plan(config: PlanConfig, folder: Path, case: Case) -> Planned:
@@ -86,34 +88,41 @@ def plan(config: PlanConfig, folder: Path, case: Case) -> Planned:
     Where no layout fits by formula, the program that needs most is compiled in the nearest one, as a check.
     """
     found = search(case)[: config.best]
-    scaled = weak_scaling(case) if config.scaling else []
+    study = _scaling(config, folder, case) if config.scaling else Planned(case, ())
+    if found:
+        told = [compiled(config, folder, one, (one.worst,) if config.worst else config.programs) for one in found]
+        return replace(study, layouts=tuple(zip(found, told, strict=True)))
+    least = nearest(case)
+    if least is None:
+        return replace(study, remedies=("questions a step that the chips divide",))
+    told = [compiled(config, folder, least, (least.worst,))]
+    return replace(study, layouts=((least, told[0]),), remedies=tuple(remedies(case)))
+
+
+def _scaling(config: PlanConfig, folder: Path, case: Case) -> Planned:
+    """Return the scaling study of a case: its last program is compiled for some of the slices."""
+    scaled, chips = tuple(weak_scaling(case)), [times * case.topology.chips for times in COMPILED]
     updates = {
         one.case.topology.name: compiled(config, folder, one, config.programs[-1:])
         for one in scaled
-        if one is not None and config.compile
+        if one is not None and one.case.topology.chips in chips and config.compile
     }
-    if found:
-        told = [compiled(config, folder, one, config.programs) for one in found]
-        return Planned(case, tuple(zip(found, told, strict=True)), (), tuple(scaled), updates)
-    least = nearest(case)
-    if least is None:
-        return Planned(case, (), ("questions a step that the chips divide",), tuple(scaled), updates)
-    told = [compiled(config, folder, least, (least.worst,))]
-    return Planned(case, ((least, told[0]),), tuple(remedies(case)), tuple(scaled), updates)
+    return Planned(case, (), (), scaled, tuple(fixed_scaling(case)), updates)
 
 
 def compiled(config: PlanConfig, folder: Path, one: Estimate, programs: tuple[Program, ...]) -> dict[Program, Evidence]:
     """Return what compiling each of the programs told; empty where nothing is to be compiled."""
     laid = program_layouts(one.case, one.layout)
-    return {p: evidence(config, folder, one.case, laid[p], p) for p in programs} if config.compile else {}
+    return {p: evidence(config, folder, one, laid[p], p) for p in programs} if config.compile else {}
 
 
-def evidence(config: PlanConfig, folder: Path, case: Case, layout: Layout, program: Program) -> Evidence:
+def evidence(config: PlanConfig, folder: Path, one: Estimate, layout: Layout, program: Program) -> Evidence:
     """Return what compiling a program told, from the cache if it was asked before.
 
     A compiler that died is told as the reason and asked again by the next run.
     """
-    name = fingerprint(case.work, case.topology, layout, program, case.attention)
+    case, attention = one.case, "whole" if program == "decode" else one.attention  # a token attends by "xla" always
+    name = fingerprint(case.work, case.topology, layout, program, attention)
     kept = Path(config.cache).expanduser() / f"{name}.json"
     if kept.exists():
         return from_record(json.loads(kept.read_text(encoding="utf-8")))
@@ -123,7 +132,7 @@ def evidence(config: PlanConfig, folder: Path, case: Case, layout: Layout, progr
         "topology": case.topology.name,
         "layout": dataclasses.asdict(layout),
         "program": program,
-        "attention": case.attention,
+        "attention": attention,
     }
     path = folder / "programs" / f"{name}.json"
     write_json(path, spec)

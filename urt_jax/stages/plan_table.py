@@ -11,8 +11,8 @@ from urt_jax.evals.report import page_template
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.planning.aot import Evidence, as_record, compiler_of
 from urt_jax.planning.chips import GIB
-from urt_jax.planning.memory import Program
-from urt_jax.planning.scaling import efficiency, limits
+from urt_jax.planning.memory import Program, pieces_of
+from urt_jax.planning.scaling import efficiency, limits, slices
 from urt_jax.planning.search import Case, Estimate, program_layouts, resident
 from urt_jax.stages.plan_check import Checked
 
@@ -23,6 +23,7 @@ PHASES: dict[str, tuple[Program, ...]] = {  # columns of seconds
     "update": ("grpo",),
     "SFT": ("sft",),
 }
+BROKEN = 0.5  # of the smallest slice's rate, below which more chips are called a waste
 Rows = list[dict[str, Cell]]
 
 
@@ -32,8 +33,9 @@ class Planned:
 
     case: Case
     layouts: tuple[tuple[Estimate, Mapping[Program, Evidence]], ...]
-    remedies: tuple[str, ...]  # of a case that does not fit by formula
+    remedies: tuple[str, ...] = ()  # of a case that does not fit by formula
     scaled: tuple[Estimate | None, ...] = ()
+    fixed: tuple[Estimate | None, ...] = ()
     scaled_evidence: Mapping[str, Mapping[Program, Evidence]] = field(
         default_factory=dict
     )  # by slice, its last program
@@ -43,6 +45,16 @@ def compiled_bytes(one: Estimate, program: Program, evidence: Evidence) -> float
     """Return what a compiled program and what lies beside it take of one chip."""
     layout = program_layouts(one.case, one.layout)[program]
     return evidence.bytes + sum(resident(one.case, layout, program).values())
+
+
+def compiled_moves(one: Estimate, program: Program, evidence: Evidence) -> float:
+    """Return the bytes that one chip receives in a step as compiled; a loop over tokens is written once."""
+    times = 1
+    if program == "decode":
+        times = one.case.work.rows.new_tokens * pieces_of(
+            one.case.work, program_layouts(one.case, one.layout)[program], program
+        )
+    return times * sum(size for _, _, size in evidence.collectives)
 
 
 def fits(one: Estimate, told: Mapping[Program, Evidence]) -> bool:
@@ -60,12 +72,13 @@ def plan_text(
     blocks = [*_notes(planned, checked), format_table(plan_rows(planned, price=price), width=WIDTH)]
     blocks += [line for one in planned for line in _trouble(one)]
     if len(planned) == 1:  # of more it stands on the page
-        blocks.append("GB that one chip receives for all questions of a step by formula, and for one call as compiled:")
+        blocks.append("GB that one chip receives in a step, by formula and as compiled:")
         blocks.append(format_table(_moved_rows(planned[0]), width=WIDTH))
     for one in planned:
         if one.scaled:
             rows = scaling_rows(one)
-            blocks += [f"Weak scaling of {one.case.name}, the same questions for every chip:"]
+            few = one.case.work.rows.questions
+            blocks += [f"Weak scaling of {one.case.name}, the same questions a chip; the last columns: {few} in all:"]
             blocks += [format_table(rows, width=WIDTH), _where_it_breaks(one)]
     return "\n\n".join(blocks), [_record(one) for one in planned]
 
@@ -76,11 +89,15 @@ def plan_rows(planned: Sequence[Planned], *, price: float | None) -> Rows:
 
 
 def scaling_rows(planned: Planned) -> Rows:
-    """Return one line a slice: what each chip receives, and its rate of work relative to the smallest that fits."""
-    ones = list(planned.scaled)
-    update: Program = "grpo" if "grpo" in planned.case.programs else planned.case.programs[-1]
+    """Return one line a slice: what each chip receives, and its rate of work relative to the smallest that fits.
+
+    The last columns are the same questions on all slices.
+    """
+    ones, fixed, update = planned.scaled, planned.fixed, update_of(planned.case)
     rows: Rows = []
-    for one, whole, part in zip(ones, efficiency(ones), efficiency(ones, update)):
+    for one, whole, part, same, kept in zip(
+        ones, efficiency(ones), efficiency(ones, update), fixed, efficiency(fixed), strict=True
+    ):
         if one is None:
             continue
         row: dict[str, Cell] = {
@@ -90,13 +107,19 @@ def scaling_rows(planned: Planned) -> Rows:
         }
         row |= {f"{p} GB": f"{phase.moved.total / 1e9:,.0f}" for p, phase in one.phases.items()}
         for program, evidence in planned.scaled_evidence.get(one.case.topology.name, {}).items():
-            calls = one.case.work.rows.questions / one.layout.parts / one.layout.at_once
-            moved = sum(size for _, _, size in evidence.collectives) * calls / 1e9
-            row[f"{program} compiled"] = "failed" if evidence.failed else f"{moved:,.0f}"
+            moved = compiled_moves(one, program, evidence)
+            row[f"{program} compiled"] = "failed" if evidence.failed else f"{moved / 1e9:,.0f}"
         row |= {"step s": f"{one.step:,.1f}", "efficiency": f"{100 * (whole or 0):.0f} %"}
-        row |= {f"of {update}": f"{100 * (part or 0):.0f} %", f"{update} waits for": limits(one)[update]}
+        row |= {f"of {update}": f"{100 * (part or 0):.0f} %"}
+        row["few: mesh"] = "" if same is None else _mesh(same)
+        row["efficiency "] = "" if kept is None else f"{100 * kept:.0f} %"
         rows.append(row)
     return rows
+
+
+def update_of(case: Case) -> Program:
+    """Return the program that trains."""
+    return next(p for p in ("grpo", "sft", *case.programs) if p in case.programs)
 
 
 def write_plan_page(
@@ -117,13 +140,14 @@ def write_plan_page(
 
 def _notes(planned: Sequence[Planned], checked: Checked | None) -> list[str]:
     case, rows = planned[0].case, planned[0].case.work.rows
-    used = case.attained
+    used, each = case.attained, {p.case.work.rows.questions / p.case.topology.chips for p in planned}
+    asked = f"{rows.questions} questions" if len(planned) == 1 or each != {1.0} else "A question a chip,"
     compilers = sorted({compiler_of(p.case.topology) for p in planned if any(told for _, told in p.layouts)})
     told = [str(checked)] if checked else []
     evidence = f"Compiled with {'; '.join(compilers)}: evidence, not runs." if compilers else "By formula alone."
     return [
-        f"{rows.questions} questions of {rows.prompt_tokens:,} tokens with {rows.responses} responses of "
-        f"{rows.new_tokens:,} ({rows.sft_rows} rows in SFT), float32 state, bfloat16 computation, remat full"
+        f"{asked} of {rows.prompt_tokens:,} tokens with {rows.responses} responses of {rows.new_tokens:,}, "
+        "float32 state, bfloat16 computation, remat full"
         f"{', a reference policy' if case.reference else ''}. {evidence}",
         f"Seconds are a roofline that counts on {100 * used.flops:.0f} % of the published products, "
         f"{100 * used.bandwidth:.0f} % of memory and {100 * used.links:.0f} % of the links, by assumption.",
@@ -134,7 +158,7 @@ def _notes(planned: Sequence[Planned], checked: Checked | None) -> list[str]:
 def _row(one: Estimate, told: Mapping[Program, Evidence], price: float | None) -> dict[str, Cell]:
     case, chips = one.case, one.case.topology.chips
     laid = program_layouts(case, one.layout)
-    update: Program = next(p for p in ("grpo", "sft", *case.programs) if p in case.programs)
+    update = update_of(case)
     tokens = case.work.rows.completions
     if update == "sft" and "grpo" not in case.programs:
         tokens = case.work.rows.sft_rows * (case.work.rows.prompt_tokens + case.work.rows.new_tokens)
@@ -192,38 +216,39 @@ def _trouble(planned: Planned) -> list[str]:
 def _moved_rows(planned: Planned) -> Rows:
     rows: Rows = []
     for one, told in planned.layouts[:1]:
-        laid = program_layouts(one.case, one.layout)
         for program, phase in one.phases.items():
             row: dict[str, Cell] = {"program": f"{one.case.name} {one.case.topology.name} {program}"}
-            names = ("gathered", "scattered", "copied", "summed")
-            row |= {name: f"{size / 1e9:,.1f}" for name, size in zip(names, phase.moved[1:])}
-            calls = one.case.work.rows.questions / laid[program].parts / laid[program].at_once
-            row["calls"] = f"{calls * (one.case.work.rows.new_tokens if program == 'decode' else 1):,.0f}"
-            row["a call"] = f"{phase.moved.total / float(str(row['calls']).replace(',', '')) / 1e9:,.2f}"
+            row |= {name: f"{size / 1e9:,.1f}" for name, size in phase.moved._asdict().items() if name != "calls"}
+            row["in all"] = f"{phase.moved.total / 1e9:,.1f}"
             if program in told and not told[program].failed:
                 evidence = told[program]
-                row["compiled"] = f"{sum(size for _, _, size in evidence.collectives) / 1e9:,.2f}"
-                row |= {kind: f"{size / 1e9:,.2f}" for kind, _, size in evidence.collectives}
+                moved = compiled_moves(one, program, evidence)
+                row["compiled"] = f"{moved / 1e9:,.1f}"
+                all_kinds = sum(size for _, _, size in evidence.collectives)
+                row |= {kind: f"{100 * size / all_kinds:.0f} %" for kind, _, size in evidence.collectives}
                 row["kernels"] = ", ".join(evidence.kernels) or "none"
             rows.append(row)
     return rows
 
 
 def _where_it_breaks(planned: Planned) -> str:
-    """Say below which slice nothing fits, and from which the questions of a step are too few."""
+    """Say below which slice nothing fits, and from which on the questions of the smallest are too few."""
     fitting = [one for one in planned.scaled if one is not None]
     if not fitting:
         return "None of these slices fits."
-    first, last, rows = fitting[0], fitting[-1], planned.case.work.rows
-    missing = len(planned.scaled) - len(fitting)
-    small = f"Below {first.case.topology.name} nothing fits. " if missing else ""
-    chips, each = rows.questions * last.layout.tensor, last.layout.parts / last.case.topology.chips
-    return (
-        f"{small}The bytes a chip receives hardly grow with the slice, so each chip keeps its rate as long as a step "
-        f"asks {each:g} questions a chip. There it breaks: {rows.questions} questions cannot be split over more than "
-        f"{chips:,} chips at tensor {last.layout.tensor}; {last.case.topology.chips:,} chips need "
-        f"{last.layout.parts:,} questions of {rows.responses} responses."
-    )
+    first, asked = fitting[0], planned.case.work.rows.questions
+    small = f"Below {first.case.topology.name} nothing fits. " if planned.scaled[0] is None else ""
+    told = f"{small}Where the questions grow with the chips, a chip receives hardly more and keeps its rate."
+    for topology, same, kept in zip(slices(planned.case.topology), planned.fixed, efficiency(planned.fixed)):
+        if same is not None and kept is not None and kept < BROKEN:
+            waits = max(same.seconds, key=lambda program: same.seconds[program])
+            return (
+                f"{told} With {asked} questions in all it breaks at {topology.name}: {100 * kept:.0f} % of the rate, "
+                f"most of it {waits}, which waits for {limits(same)[waits]}."
+            )
+        if same is None and topology.chips > first.case.topology.chips:
+            return f"{told} With {asked} questions in all it breaks at {topology.name}: no mesh splits them so far."
+    return told
 
 
 def _chart(one: Estimate, told: Mapping[Program, Evidence]) -> BarChart:
@@ -249,7 +274,7 @@ def _cells(rows: Rows) -> list[list[str]]:
 
 
 def _mesh(one: Estimate) -> str:
-    return f"{one.layout.data}x{one.layout.fsdp}x{one.layout.tensor}"
+    return "x".join(map(str, one.layout.mesh().shape.values()))
 
 
 def _record(planned: Planned) -> dict[str, Any]:
@@ -259,7 +284,8 @@ def _record(planned: Planned) -> dict[str, Any]:
         "remedies": list(planned.remedies),
         "layouts": [
             {
-                "mesh": {"data": one.layout.data, "fsdp": one.layout.fsdp, "tensor": one.layout.tensor},
+                "mesh": dict(one.layout.mesh().shape),
+                "attention": one.attention,
                 "at_once": {p: laid.at_once for p, laid in program_layouts(one.case, one.layout).items()},
                 "memory": one.memory,
                 "seconds": one.seconds,
