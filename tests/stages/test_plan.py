@@ -125,16 +125,19 @@ def test_the_check_compares_a_prediction_with_the_clock(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("attention", "kernels"), [("whole", []), ("blocks", ["tpu_custom_call"])])
-def test_a_real_compiler_says_what_fits(in_folder: Path, attention: str, kernels: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("attention", "sequence", "kernels"), [("auto", 1, ["tpu_custom_call"]), ("whole", 1, []), ("auto", 2, [])]
+)
+def test_a_real_compiler_says_what_fits(in_folder: Path, attention: str, sequence: int, kernels: list[str]) -> None:
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install 'urt-jax[plan]'")
     rows = {**SMALL, "new_tokens": 32}
-    asked = {"rows": rows, "programs": ("decode", "grpo"), "kl": False, "attention": attention}
+    asked = {"rows": rows, "programs": ("decode", "grpo"), "kl": False, "attention": attention, "sequence": (sequence,)}
     config = settings(in_folder, compile=True, best=1, **asked)
     _, told = result(run_in_process(config, in_folder / "out"))
     (layout,) = told["cases"][0]["layouts"]
     assert layout["fits"]
+    assert layout["mesh"]["sequence"] == sequence
     assert not any(evidence["failed"] for evidence in layout["compiled"].values())
     assert layout["compiled"]["grpo"]["collectives"]
     assert layout["compiled"]["grpo"]["kernels"] == kernels

@@ -77,8 +77,7 @@ def plan_text(
     for one in planned:
         if one.scaled:
             rows = scaling_rows(one)
-            few = one.case.work.rows.questions
-            blocks += [f"Weak scaling of {one.case.name}, the same questions a chip; the last columns: {few} in all:"]
+            blocks += [f"Weak scaling of {one.case.name}, the same questions a chip; in the last column, in all:"]
             blocks += [format_table(rows, width=WIDTH), _where_it_breaks(one)]
     return "\n\n".join(blocks), [_record(one) for one in planned]
 
@@ -91,9 +90,10 @@ def plan_rows(planned: Sequence[Planned], *, price: float | None) -> Rows:
 def scaling_rows(planned: Planned) -> Rows:
     """Return one line a slice: what each chip receives, and its rate of work relative to the smallest that fits.
 
-    The last columns are the same questions on all slices.
+    The last column is the same questions on all slices.
     """
     ones, fixed, update = planned.scaled, planned.fixed, update_of(planned.case)
+    few = planned.case.work.rows.questions
     rows: Rows = []
     for one, whole, part, same, kept in zip(
         ones, efficiency(ones), efficiency(ones, update), fixed, efficiency(fixed), strict=True
@@ -111,8 +111,7 @@ def scaling_rows(planned: Planned) -> Rows:
             row[f"{program} compiled"] = "failed" if evidence.failed else f"{moved / 1e9:,.0f}"
         row |= {"step s": f"{one.step:,.1f}", "efficiency": f"{100 * (whole or 0):.0f} %"}
         row |= {f"of {update}": f"{100 * (part or 0):.0f} %"}
-        row["few: mesh"] = "" if same is None else _mesh(same)
-        row["efficiency "] = "" if kept is None else f"{100 * kept:.0f} %"
+        row[f"{few} in all"] = "no mesh" if same is None or kept is None else f"{_mesh(same)}: {100 * kept:.0f} %"
         rows.append(row)
     return rows
 
