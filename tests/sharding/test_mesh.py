@@ -24,6 +24,17 @@ def test_sizes(given: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     assert set(mesh.axis_types) == {AxisType.Auto}
 
 
+def test_an_axis_may_be_part_of_one_of_the_torus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*sizes: object, **settings: object) -> None:
+        raise NotImplementedError("Failed to find assignment for logical_axis_index 3")
+
+    monkeypatch.setattr(jax, "make_mesh", refuse)
+    mesh = make_mesh(2, 1, 2, 2)
+    assert tuple(mesh.shape.values()) == (2, 1, 2, 2)
+    assert set(mesh.axis_types) == {AxisType.Auto}
+    assert set(mesh.devices.flat) == set(jax.devices())
+
+
 def test_some_devices_only() -> None:
     assert make_mesh(devices=jax.devices()[:2]).size == 2
 

@@ -33,6 +33,8 @@ INSTALL = {
     "tpu": ("libtpu", "pip install 'urt-jax[plan]'"),
     "cuda": ("jax_cuda12_plugin", "pip install 'urt-jax[plan]' (Linux with glibc only)"),
 }
+# Of a GPU's products the compiler would write kernels whose tiles it chooses by timing them on the device.
+OPTIONS: dict[str, dict[str, Any]] = {"tpu": {}, "cuda": {"xla_gpu_enable_triton_gemm": False}}
 PACKAGE = Path(__file__).parents[1]
 # Of one H100, H200 in brackets, as the driver of one would describe it (text of XLA's GpuTargetConfigProto).
 _GPU = """
@@ -104,7 +106,7 @@ def compile_program(
         given = Given(work, mesh, questions, np.dtype("bfloat16"), pieces)
         given = replace(given, attention=kernel) if attention == "blocks" else given
         step, arguments = prepare(program, given)
-        compiled = step.lower(*arguments).compile()
+        compiled = step.lower(*arguments).compile(compiler_options=OPTIONS[topology.chip.platform])
     except jax.errors.JaxRuntimeError as error:
         return Evidence(time.process_time() - started, failed=first_lines(str(error)))
     seconds, memory, text = time.process_time() - started, compiled.memory_analysis(), compiled.as_text()

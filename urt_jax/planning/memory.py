@@ -98,7 +98,8 @@ def _forward(work: Workload, layout: Layout, program: Program, trains: bool, att
     tokens, heads = of_rows / layout.sequence, decoder.query_heads / layout.tensor
     scores = layout.at_once * attention_scores(work, program) / layout.sequence
     if attention == "blocks":
-        scores = min(scores, layout.at_once * rows.responses * float(BLOCK * (rows.prompt_tokens + rows.new_tokens)))
+        joined = 1 if program in ("sft", "prefill") else rows.responses  # rows, each with its prompt's keys
+        scores = min(scores, layout.at_once * joined * float(BLOCK * (rows.prompt_tokens + rows.new_tokens)))
     layer = decoder_weights(decoder) / decoder.layers
     head = decoder.vocab_size * decoder.width / layout.tensor
     logits = min(HEAD_TOKENS, tokens) * decoder.vocab_size / layout.tensor

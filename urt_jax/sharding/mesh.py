@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "sequence", "tensor")  # neighbours along the last axes, which talk most
@@ -31,7 +32,11 @@ def make_mesh(
             f"a mesh of data={data} x fsdp={fsdp} x sequence={sequence} x tensor={tensor} does not fit {len(devices)} "
             "devices; their product must be the number of devices (-1 for one axis takes the rest)"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    kinds = (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
+    except NotImplementedError:  # an axis that is only part of one of a TPU's torus, such as 4 of 8 x 8 chips
+        return Mesh(create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES, axis_types=kinds)
 
 
 def compute_dtype(name: str) -> Any:
