@@ -88,7 +88,10 @@ def plan(config: PlanConfig, folder: Path, case: Case) -> Planned:
     Where no layout fits by formula, the program that needs most is compiled in the nearest one, as a check.
     """
     found = search(case)[: config.best]
-    study = _scaling(config, folder, case) if config.scaling else Planned(case, ())
+    study = Planned(case, ())
+    if config.scaling:
+        study = _scaling(config, folder, case)
+        config = replace(config, compile=False)  # the study's programs are enough
     if found:
         told = [compiled(config, folder, one, (one.worst,) if config.worst else config.programs) for one in found]
         return replace(study, layouts=tuple(zip(found, told, strict=True)))

@@ -141,7 +141,8 @@ def _notes(planned: Sequence[Planned], checked: Checked | None) -> list[str]:
     case, rows = planned[0].case, planned[0].case.work.rows
     used, each = case.attained, {p.case.work.rows.questions / p.case.topology.chips for p in planned}
     asked = f"{rows.questions} questions" if len(planned) == 1 or each != {1.0} else "A question a chip,"
-    compilers = sorted({compiler_of(p.case.topology) for p in planned if any(told for _, told in p.layouts)})
+    with_evidence = (p for p in planned if p.scaled_evidence or any(told for _, told in p.layouts))
+    compilers = sorted({compiler_of(p.case.topology) for p in with_evidence})
     told = [str(checked)] if checked else []
     evidence = f"Compiled with {'; '.join(compilers)}: evidence, not runs." if compilers else "By formula alone."
     return [
