@@ -1,5 +1,6 @@
 """A vision-language model: tower, token embedding, decoder and head behind five pure methods."""
 
+from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -165,6 +166,12 @@ def init_params(config: ModelConfig, rng: Array) -> dict[str, Any]:
 
 def abstract_params(config: ModelConfig) -> dict[str, Any]:
     """Return the shapes the model declares, without allocating anything."""
+    return jax.tree.map(lambda shape: shape, _declared(config))  # dicts of the caller's own
+
+
+@lru_cache(16)
+def _declared(config: ModelConfig) -> dict[str, Any]:
+    # A model is asked for its shapes twice whenever it is loaded, and tracing it takes longer than reading a small one.
     return jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
 
 
