@@ -12,6 +12,7 @@ distances.
 import json
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from urt_jax.generation import sampler
 from urt_jax.generation.loop import row_keys, token_draws
 from urt_jax.generation.sampler import Sampler, Samples, decode_texts, padding_of, question_number
 from urt_jax.main import main
+from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding import processes
 from urt_jax.types import EncodedChat
 
+BOUNDARY = 1e-5  # from which another process may draw another token, by rounding
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, bool]
 Name = tuple[Any, ...]
 
@@ -81,11 +84,11 @@ def distance(of: Sampler, params: Any, chat: EncodedChat, found: Row, wanted: Ro
     """
     _, question, response, step, temperature, slots = name
     first = int(np.argmax(np.where(found[1] | wanted[1], found[0] != wanted[0], False)))
-    response_tokens = np.append(wanted[0][:first], 0).astype(np.int32)
+    response_tokens = np.where(np.arange(slots) < first, wanted[0], 0).astype(np.int32)  # of one length, one program
     length = length_of(chat, len(response_tokens))
     batch = collate([chat], [response_tokens], bucket=Need(1, *length), **padding_of(of.processor))
     own = jax.tree.map(np.asarray, params)  # whole on every process: the mesh of these runs has a data axis only
-    logits = np.asarray(_logits(of, own, batch))[0, len(chat.tokens_T) - 1 + first].astype(np.float64)
+    logits = np.asarray(_logits(of.model, own, batch))[0, len(chat.tokens_T) - 1 + first].astype(np.float64)
     logits[np.asarray(of.vocabulary.suppressed_V)] = -np.inf
     likely = np.exp((logits - logits.max()) / (temperature or 1.0))
     likely /= likely.sum()
@@ -98,8 +101,9 @@ def distance(of: Sampler, params: Any, chat: EncodedChat, found: Row, wanted: Ro
     return float(np.abs(np.cumsum(likely) - draw).min())
 
 
-def _logits(of: Sampler, params: Any, batch: Any) -> jax.Array:
-    return jax.jit(of.model.apply)({"params": params}, batch)
+@partial(jax.jit, static_argnums=0)
+def _logits(model: VisionLanguageModel, params: Any, batch: Any) -> Any:
+    return model.apply({"params": params}, batch)
 
 
 _sample, _make = Sampler.sample, Sampler.__init__

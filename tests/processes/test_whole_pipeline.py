@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.processes.recorded import BOUNDARY
 from tests.processes.together import REPOSITORY, run_to_end
 from urt_jax.data.sources import read_examples
 from urt_jax.evals.pairwise import read_judgements
 
 PIPELINE = f"--config={REPOSITORY / 'configs' / 'pipeline.py'}:quick"
-BOUNDARY = 1e-5
 ROUNDING = 1e-5  # of a parameter after three trainings in a row
 TRAINED = ("2-sft", "3-reject", "4-grpo")
 
@@ -57,8 +57,9 @@ def test_replaying_one_process_several_end_with_its_parameters(rows: Path, tmp_p
     assert_every_item_once(several, rows / "run")
 
 
-def test_running_free_every_item_is_there_once(rows: Path, tmp_path: Path) -> None:
-    several = run("free", 2, tmp_path, rows)
+@pytest.mark.parametrize("count", [2, 4])
+def test_running_free_every_item_is_there_once(rows: Path, tmp_path: Path, count: int) -> None:
+    several = run("free", count, tmp_path, rows)
     assert_every_item_once(several, rows / "run", same_texts=False)
 
 

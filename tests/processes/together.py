@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.survival.interrupted import cache_settings
+import jax
 
 REPOSITORY = Path(__file__).parents[2]
 END_S = 1500  # of one run, many times what it takes
@@ -76,6 +76,15 @@ def run_to_end(count: int, arguments: Sequence[str], folder: Path, *, command: S
     ended = run_together(count, arguments, folder, command=command)
     assert [one.code for one in ended] == [0] * count, "\n".join(one.told[-3000:] for one in ended)
     return ended
+
+
+def cache_settings() -> dict[str, str]:
+    """Return one compile cache for all calls; not that of the tests, which a kill could leave a torn entry in."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": f"{jax.config.jax_compilation_cache_dir}-survival",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def free_port() -> int:
