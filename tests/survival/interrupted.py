@@ -2,95 +2,128 @@
 
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
+from tests.processes.together import REPOSITORY, Ended, run_together
+from urt_jax.main import EXIT_BAD_INPUT
+from urt_jax.sharding.processes import CONNECT_S, LEAVING, LOST_S
 
-REPOSITORY = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "urt_jax.main", "--config", str(REPOSITORY / "configs" / "pipeline.py") + ":quick")
-PREEMPTED = 75
+PIPELINE = (f"--config={REPOSITORY / 'configs' / 'pipeline.py'}:quick", "--workdir=run")
+# Files of a run in the order in which they appear; before the first, its start.
+MOMENTS = (
+    "", "1-distill/config.json", "2-sft/config.json", "2-sft/metrics.jsonl", "3-reject/config.json",
+    "3-reject/metrics.jsonl", "4-grpo/config.json", "4-grpo/metrics.jsonl", "4-grpo/model/config.json",
+    "5-evaluate/config.json",
+)  # fmt: skip
 TIMES = ("step_time", "timing_s/")  # figures of a clock, by how their names start
-END_S = 600  # of one call, many times what it takes
+LOADED_S = 15  # that a busy machine takes longer
 
 
 @dataclass(frozen=True)
 class Blow:
-    """An interruption: a signal, that many seconds after the call started."""
+    """An interruption: a signal to one of the processes, that many seconds after a file of the run is there."""
 
     number: signal.Signals
     after_s: float
+    moment: str  # one of ``MOMENTS``
+    process: int = 0
 
 
-def run_call(runs: Path, name: str, blow: Blow | None = None) -> int:
-    """Call the pipeline once in ``runs/<name>``, interrupt it if it is still there, and return its exit code.
+@dataclass(frozen=True)
+class Runs:
+    """Runs of one pipeline below a folder; ``whole`` is the uninterrupted one.
 
-    The run folder is named relative to ``runs``, so that what the run writes does not tell one folder from another.
+    A run folder is named relative to its own place, so that what a run writes does not tell one from another.
     """
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XLA_FLAGS": "", **cache_settings()}
-    (runs / name).mkdir(parents=True, exist_ok=True)
-    with (
-        (runs / f"{name}.log").open("ab") as log,
-        subprocess.Popen(
-            [*COMMAND, "--workdir=run"], env=environment, cwd=runs / name, stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            return process.wait(END_S if blow is None else blow.after_s)
-        except subprocess.TimeoutExpired:
-            assert blow is not None, f"still running after {END_S} s: {(runs / f'{name}.log').read_text()[-2000:]}"
-            process.send_signal(blow.number)
-            return process.wait(END_S)
-        finally:
-            process.kill()
+
+    folder: Path
+    processes: int = 1
+    pipeline: tuple[str, ...] = PIPELINE  # arguments
+
+    def whole(self) -> float:
+        """Run the pipeline without an interruption and return its seconds."""
+        started = time.monotonic()
+        self._check_whole("whole")
+        return time.monotonic() - started
+
+    def interrupted(self, name: str, blows: list[Blow]) -> list[list[int]]:
+        """Call the pipeline again and again, one blow a call, then to its end; return the exit codes of each call."""
+        return [self._struck(name, blow) for blow in blows] + [self._check_whole(name)]
+
+    def _check_whole(self, name: str) -> list[int]:
+        ended = self._call(name)
+        assert [one.code for one in ended] == [0] * self.processes, _told(ended)
+        return [one.code for one in ended]
+
+    def _struck(self, name: str, blow: Blow) -> list[int]:
+        """Call the pipeline once, interrupt it if it is still there, and check that all processes end as they should.
+
+        Of several the others must end by themselves, and in time.
+        """
+        run, stage, struck_at = self.folder / name / "run", "", time.monotonic()
+
+        def strike(processes: list[subprocess.Popen[bytes]]) -> None:
+            nonlocal stage, struck_at
+            _wait(processes, blow, run)
+            processes[blow.process].send_signal(blow.number)
+            stage, struck_at = max((path.name for path in run.glob("?-*")), default="start"), time.monotonic()
+
+        ended = self._call(name, strike)
+        took = time.monotonic() - struck_at
+        codes = [one.code for one in ended]
+        print(f"{blow}, in {stage}, gave exit codes {codes} after {took:.1f} s", flush=True)
+        told = f"{blow} gave exit codes {codes} after {took:.0f} s:\n{_told(ended)}"
+        assert codes[blow.process] in _allowed(blow), told
+        others = [one for number, one in enumerate(ended) if number != blow.process]
+        if codes[blow.process] in (0, LEAVING):
+            assert {one.code for one in others} <= {codes[blow.process]}, told
+        elif others:
+            late = [one for one in others if one.code == EXIT_BAD_INPUT and "did not find each other" in one.told]
+            assert {one.code for one in others if one not in late} <= {0, 1, -signal.SIGABRT}, told
+            assert took < (CONNECT_S if late else LOST_S) + LOADED_S, told
+        return codes
+
+    def _call(self, name: str, meanwhile: Any = None) -> list[Ended]:
+        return run_together(self.processes, self.pipeline, self.folder / name, meanwhile=meanwhile)
 
 
-def cache_settings() -> dict[str, str]:
-    """Return one compile cache for all calls; not that of the tests, which a kill could leave a torn entry in."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": f"{jax.config.jax_compilation_cache_dir}-survival",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+def _allowed(blow: Blow) -> tuple[int, ...]:
+    """Return how a process that is struck may end: done before, by the signal, or saved."""
+    early = -blow.number  # a SIGTERM before Python has begun ends it as the system does
+    return (0, early) if blow.number == signal.SIGKILL else (0, early, LEAVING)
 
 
-def compiled_programs() -> int:
-    """Return how many programs the compile cache of the calls holds."""
-    folder = Path(cache_settings()["JAX_COMPILATION_CACHE_DIR"])
-    return len(list(folder.glob("*-cache"))) if folder.is_dir() else 0
+def _wait(processes: list[subprocess.Popen[bytes]], blow: Blow, run: Path) -> None:
+    """Wait for the moment of a blow, or for the end of all processes."""
+    until = None
+    while until is None or time.monotonic() < until:
+        if all(process.poll() is not None for process in processes):
+            return
+        if until is None and (not blow.moment or (run / blow.moment).exists()):
+            until = time.monotonic() + blow.after_s
+        time.sleep(0.01)
 
 
-def run_whole(runs: Path) -> float:
-    """Run the pipeline in ``runs/whole`` without an interruption and return its seconds."""
-    started = time.monotonic()
-    assert run_call(runs, "whole") == 0, (runs / "whole.log").read_text()[-2000:]
-    return time.monotonic() - started
+def _told(ended: list[Ended]) -> str:
+    return "\n".join(f"process {number}: {one.told[-2000:]}" for number, one in enumerate(ended))
 
 
-def run_interrupted(runs: Path, name: str, blows: list[Blow]) -> list[int]:
-    """Call the pipeline again and again, one blow a call, then to its end; return the exit codes."""
-    codes = [run_call(runs, name, blow) for blow in blows]
-    for blow, code in zip(blows, codes):
-        early = -blow.number  # a SIGTERM before Python has begun ends it as the system does
-        allowed = (0, early) if blow.number == signal.SIGKILL else (0, early, PREEMPTED)
-        assert code in allowed, f"{blow} gave exit code {code}:\n{(runs / f'{name}.log').read_text()[-2000:]}"
-    codes.append(run_call(runs, name))
-    assert codes[-1] == 0, (runs / f"{name}.log").read_text()[-2000:]
-    return codes
-
-
-def draw_blows(rng: random.Random, *, count: int, seconds: float) -> list[Blow]:
-    """Draw interruptions of a run that takes ``seconds``; later ones come soon, while less is left."""
+def draw_blows(rng: random.Random, *, count: int, seconds: float, processes: int) -> list[Blow]:
+    """Draw interruptions of a run that takes ``seconds``, anywhere from its start to its end."""
     return [
-        Blow(rng.choice((signal.SIGKILL, signal.SIGTERM)), rng.uniform(1.0, max(0.8 * seconds / (1 + n), 5.0)))
-        for n in range(count)
+        Blow(
+            rng.choice((signal.SIGKILL, signal.SIGTERM)),
+            rng.uniform(0.0, 1.5 * seconds / len(MOMENTS)),
+            rng.choice(MOMENTS),
+            rng.randrange(processes),
+        )
+        for _ in range(count)
     ]
 
 
