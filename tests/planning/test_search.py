@@ -44,7 +44,8 @@ def test_what_lies_beside_a_program_counts() -> None:
     entries = held_entries(case.work.config, layout)
     weights, moments = 4 * sum(entries), 8 * entries.trained
     assert resident(case, layout, "grpo") == {"reference": weights}
-    assert resident(case, layout, "decode") == {"moments": moments, "reference": weights}
+    beside_a_copy = {"moments": moments, "reference": weights, "policy": weights}
+    assert resident(case, layout, "decode") == beside_a_copy
     assert resident(case, layout, "score") == {"moments": moments, "policy": weights}
     assert resident(case, layout, "sft") == {}
     assert estimate(case, layout).memory["decode"]["moments"] == moments

@@ -67,10 +67,11 @@ def test_over_sequence_keys_are_gathered_and_their_gradients_scattered() -> None
     assert split.limit(replace(SPEED, sequence=1e-6)) == "keys of other tokens"
 
 
-def test_decoding_gathers_the_weights_for_every_token() -> None:
-    moved = program_phase(WORK, Layout(1, 4, 1, at_once=2), "decode").moved
-    assert moved.gathered == 3 * 2 * (2 * LAYER + 16 * 4) * 3 / 4
-    assert program_phase(WORK, Layout(1, 4, 1, at_once=1), "decode").moved.gathered == 2 * moved.gathered
+def test_decoding_gathers_the_weights_once_and_reads_them_for_every_token() -> None:
+    two, one = (program_phase(WORK, Layout(1, 4, 1, at_once=at_once), "decode") for at_once in (2, 1))
+    assert two.moved.gathered == one.moved.gathered == 2 * (2 * LAYER + 16 * 4) * 3 / 4
+    layers = [next(piece for piece in phase.pieces if piece.name == "layers") for phase in (two, one)]
+    assert [piece.bytes for piece in layers] == [3 * 2 * (2 * LAYER + 16 * 4), 6 * 2 * (2 * LAYER + 16 * 4)]
 
 
 def test_what_is_needed_leaves_out_masks_and_recomputation() -> None:

@@ -11,14 +11,14 @@ from tests.sharding.meshed import QUESTIONS, RESPONSES, mesh_of, sample
 from tests.sharding.test_activations import largest_moved
 from tests.tiny import MODEL, PROCESSOR, tiny_params
 from urt_jax.generation.sampler import Sampler
-from urt_jax.sharding.placement import gathered, place_state
+from urt_jax.sharding.placement import place_state, sampling_weights
 
 MESH = "data=2 fsdp=2 tensor=2"
 
 
 def test_matrices_are_whole_but_for_tensor_and_the_rest_is_left_alone() -> None:
     params = place_state(mesh_of(MESH), tiny_params())
-    found = gathered(mesh_of(MESH), params, jnp.bfloat16)
+    found = sampling_weights(mesh_of(MESH), params, jnp.bfloat16)
     for (path, leaf), given in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(params)):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name.endswith(("kernel", "embedding", "head")):
@@ -32,10 +32,12 @@ def test_matrices_are_whole_but_for_tensor_and_the_rest_is_left_alone() -> None:
     assert embedding.addressable_shards[0].data.shape == (embedding.shape[0] // 2, embedding.shape[1])
 
 
-def test_nothing_is_copied_where_nothing_is_split() -> None:
+def test_nothing_is_copied_where_nothing_is_to_be_done() -> None:
     params = place_state(mesh_of("data=8"), tiny_params())
-    assert gathered(mesh_of("data=8"), params, jnp.bfloat16) is params
-    assert gathered(None, params, jnp.bfloat16) is params
+    assert sampling_weights(mesh_of("data=8"), params, jnp.float32) is params
+    here = jax.tree.map(jnp.asarray, tiny_params())
+    assert sampling_weights(None, here, jnp.float32) is here
+    assert sampling_weights(None, here, jnp.bfloat16)["embedding"].dtype == jnp.bfloat16
 
 
 def test_samples_are_the_same_and_no_weight_travels_at_a_token(monkeypatch: pytest.MonkeyPatch) -> None:

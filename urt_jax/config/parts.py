@@ -170,7 +170,7 @@ class SamplingConfig:
     repetition_penalty: float = knob(1.0, above=0)  # arXiv 1909.05858; 1 = off
     stop: tuple[str, ...] = ()  # texts that end a response and stay in it, e.g. "</answer>"
     at_once: int | None = knob(None, at_least=1)  # responses decoded at a time; None = 32 a core of a CPU, else all
-    gather_weights: bool = True  # that fsdp or sequence split: once, a copy while sampling; else at every token
+    gather_weights: bool = True  # split by fsdp or sequence: once, a copy while sampling; else for each token
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""

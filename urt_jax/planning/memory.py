@@ -6,11 +6,12 @@ How many copies of each the compiler holds was read off programs compiled for TP
 Over ``sequence`` a chip has its own tokens of everything but the keys and values, which it gathers layer by layer.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 from urt_jax.models.config import DecoderConfig
 from urt_jax.planning.layout import Attention, Layout, held_entries
-from urt_jax.planning.roofline import causal_pairs, decoder_weights, head_weights, picture_side, tower_weights
+from urt_jax.planning.roofline import causal_pairs, decoder_weights, picture_side, tower_weights
 from urt_jax.planning.workloads import Workload
 
 Parts = dict[str, float]
@@ -36,6 +37,8 @@ def program_memory(work: Workload, layout: Layout, program: Program, *, attentio
     trains = program in ("sft", "grpo")
     entries = held_entries(work.config, layout)
     parts: Parts = {"weights": STORED * (entries.trained + entries.frozen)}
+    if program in ("prefill", "decode"):  # which have a copy of their own
+        parts = {"weights": COMPUTED * sum(held_entries(work.config, replace(layout, fsdp=1, sequence=1)))}
     if trains:
         sums = 1 if pieces_of(work, layout, program) == 1 else MICRO_SUMS
         parts |= {"moments": 2 * STORED * entries.trained, "gradients": sums * STORED * entries.trained}
@@ -104,8 +107,9 @@ def _forward(work: Workload, layout: Layout, program: Program, trains: bool, att
     head = decoder.vocab_size * decoder.width / layout.tensor
     logits = min(HEAD_TOKENS, tokens) * decoder.vocab_size / layout.tensor
     patches = frames_of(work, layout, program) * picture_side(tower, rows.picture_side) ** 2
-    gathered = layout.shards > 1  # otherwise all weights are cast once, ahead of the loop over layers
-    cast = COMPUTED * decoder_weights(decoder) / layout.tensor
+    gathered = layout.shards > 1 and program != "prefill"
+    # Where nothing is gathered, all weights are cast once, ahead of the loop over layers.
+    cast = 0.0 if program == "prefill" else COMPUTED * decoder_weights(decoder) / layout.tensor
     heads_whole = 0 if program == "prefill" else (3 if trains else 1) * head  # and its gradient, summed over chunks
     return {
         "layer inputs": COMPUTED * tokens * decoder.width * (INPUT_COPIES * decoder.layers if trains else 2),
@@ -130,13 +134,9 @@ def _decode(work: Workload, layout: Layout) -> Parts:
     asked = questions_of(work, "decode") // layout.parts + layout.at_once
     prompt = rows.prompt_tokens / layout.sequence
     cached = asked * prompt + batch * rows.new_tokens
-    weights = (decoder_weights(decoder) + head_weights(decoder)) / layout.tensor
-    layer = decoder_weights(decoder) / decoder.layers / layout.tensor
     heads = decoder.query_heads / layout.tensor
     return {
         "caches": cache_bytes(decoder, layout, cached),
         "attention scores": 2 * STORED * heads * batch * float(prompt + rows.new_tokens),
         "logits": 4 * STORED * batch * decoder.vocab_size / layout.tensor,
-        "weights in bfloat16": COMPUTED
-        * (weights if layout.shards == 1 else 2 * layer + head_weights(decoder) / layout.tensor),
     }

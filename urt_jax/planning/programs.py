@@ -21,7 +21,7 @@ from urt_jax.planning.memory import Program
 from urt_jax.planning.roofline import picture_side
 from urt_jax.planning.workloads import Workload
 from urt_jax.sharding.activations import with_mesh
-from urt_jax.sharding.placement import row_sharding
+from urt_jax.sharding.placement import row_sharding, sampling_shapes
 from urt_jax.sharding.rules import shardings_for, spec_of
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.optimizer import make_optimizer, make_schedule
@@ -116,6 +116,10 @@ def _params(given: Given) -> Any:
     return _placed(tree, shardings_for(tree, given.mesh))
 
 
+def _sampled(given: Given) -> Any:
+    return sampling_shapes(given.mesh, abstract_params(given.config), given.dtype)
+
+
 def _training(given: Given) -> tuple[Any, Any]:
     """Return the state of step 0 and the optimizer."""
     schedule = make_schedule("constant", peak=1e-5, steps=1, warmup_steps=0)
@@ -154,7 +158,7 @@ def _score(given: Given) -> Prepared:
 def _prefill(given: Given) -> Prepared:
     program = jax.jit(with_mesh(partial(prefill, given.model, penalised=False), given.mesh))
     positions = _shape(given.mesh, (given.questions,), jnp.int32)
-    return program, (_params(given), _batch(given, given.questions, given.work.rows.prompt_tokens), positions)
+    return program, (_sampled(given), _batch(given, given.questions, given.work.rows.prompt_tokens), positions)
 
 
 def _decode(given: Given) -> Prepared:
@@ -178,7 +182,7 @@ def _decode(given: Given) -> Prepared:
 
     places = [_placed(tree, _cache_shardings(tree, mesh)) for tree in (asked, state)]
     draws = of((every, rows.new_tokens), jnp.float32)
-    arguments = (_params(given), places[0], draws, settings, vocabulary, places[1], of((), jnp.int32))
+    arguments = (_sampled(given), places[0], draws, settings, vocabulary, places[1], of((), jnp.int32))
     return jax.jit(with_mesh(decode, mesh), donate_argnums=5), arguments
 
 

@@ -116,7 +116,7 @@ def resident(case: Case, layout: Layout, program: Program) -> Parts:
         for name, size in {
             "moments": 0.0 if program == "grpo" else 2 * STORED * entries.trained,
             "reference": weights * case.reference if program != "score" else 0.0,
-            "policy": weights if program == "score" else 0.0,
+            "policy": weights if program in ("score", "prefill", "decode") else 0.0,
         }.items()
         if size
     }

@@ -204,7 +204,8 @@ def needed_flops(work: Workload, program: Program) -> float:
 
 def _moved(work: Workload, layout: Layout, program: Program, *, tokens: float, calls: float) -> Moved:
     decoder, trains = work.config.decoder, program in ("sft", "grpo")
-    left, matrices = (layout.shards - 1) / layout.shards, decoder_weights(decoder) / layout.tensor
+    shards = 1 if program == "prefill" else layout.shards  # whose weights were gathered for the rollout
+    left, matrices = (shards - 1) / shards, decoder_weights(decoder) / layout.tensor
     head = 0.0 if program == "prefill" else head_weights(decoder) / layout.tensor
     gathered = COMPUTED * left * (calls * (GATHERS[trains] * matrices + head) + tower_weights(work.config.vision))
     scattered = STORED * left * calls * (SCATTERS[program] * matrices + head) if trains else 0.0
@@ -214,11 +215,11 @@ def _moved(work: Workload, layout: Layout, program: Program, *, tokens: float, c
     summed = SUMS[trains] * decoder.layers * ring * COMPUTED * tokens * decoder.width
     trips = calls * (GATHERS[trains] + (SCATTERS[program] if trains else 0)) * MATRICES * decoder.layers
     keys = KEYS[trains] * cache_bytes(decoder, layout, tokens * (layout.sequence - 1))
-    return Moved(trips if layout.shards > 1 else 0.0, gathered, scattered, copied, summed, keys)
+    return Moved(trips if shards > 1 else 0.0, gathered, scattered, copied, summed, keys)
 
 
 def _decode(work: Workload, layout: Layout) -> Phase:
-    """Return all steps over tokens; weights lie as they are trained and are gathered for every token."""
+    """Return all steps over tokens; weights that were split are gathered once, as a copy for this rollout."""
     decoder, rows, split = work.config.decoder, work.rows, layout.tensor
     calls = pieces_of(work, layout, "decode")
     steps = calls * rows.new_tokens
@@ -228,12 +229,10 @@ def _decode(work: Workload, layout: Layout) -> Phase:
     seen = prompt + rows.new_tokens / 2
     cached = cache_bytes(decoder, layout, layout.at_once * prompt + batch * rows.new_tokens / 2)
     pieces = (
-        Piece(
-            "layers", steps * 2 * batch * weights, steps * weights * (STORED if layout.shards == 1 else 2 * COMPUTED)
-        ),
+        Piece("layers", steps * 2 * batch * weights, steps * weights * COMPUTED),
         Piece("attention", steps * decoder_flops(decoder, tokens=0, pairs=1) * batch * seen / split, steps * cached),
     )
-    gathered = steps * COMPUTED * weights * (layout.shards - 1) / layout.shards
+    gathered = COMPUTED * weights * (layout.shards - 1) / layout.shards
     summed = steps * 2 * decoder.layers * COMPUTED * batch * decoder.width * 2 * (split - 1) / split
-    trips = steps * MATRICES * decoder.layers if layout.shards > 1 else 0.0
+    trips = MATRICES * decoder.layers if layout.shards > 1 else 0.0
     return Phase(pieces, Moved(calls=trips, gathered=gathered, summed=summed))

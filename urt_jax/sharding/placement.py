@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.sharding.rules import axis_names, mesh_axes, shardings_for, spec_for
+from urt_jax.sharding.rules import is_matrix, mesh_axes, shardings_for, spec_for
 from urt_jax.sharding.shares import Share, share_of
 from urt_jax.types import VisionInput
 
@@ -131,15 +131,32 @@ def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | N
     return other, jax.tree.map(place, params, shardings_for(params, other))
 
 
-def gathered(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
+def sampling_weights(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
     """Return weights for many tokens in a row: matrices whole on each part of the batch, in the dtype of computation.
 
-    Where ``fsdp`` or ``sequence`` split them, decoding would else gather all of them for every token. They stay split
-    over ``tensor``. Everything that is used in a wider dtype stays as it is, so nothing computed changes.
+    Where ``fsdp`` or ``sequence`` split them, decoding would else gather all of them for every token, and read them in
+    the wider dtype. They stay split over ``tensor``. What is used in a wider dtype stays as it is, so nothing computed
+    changes. Returns ``params`` where nothing is to be done.
     """
-    if mesh is None or mesh.shape["fsdp"] * mesh.shape["sequence"] == 1:
+    wanted = sampling_shapes(mesh, params, dtype)
+    if all(
+        leaf.dtype == shape.dtype and (mesh is None or leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim))
+        for leaf, shape in zip(jax.tree.leaves(params), jax.tree.leaves(wanted))
+    ):
         return params
-    return _gather(mesh, jnp.dtype(dtype))(params)
+    return _for_sampling(mesh, jnp.dtype(dtype))(params)
+
+
+def sampling_shapes(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
+    """Return the shapes of ``sampling_weights``, with their places on the mesh."""
+
+    def shape(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        kind = dtype if is_matrix(name) else leaf.dtype
+        place = None if mesh is None else NamedSharding(mesh, spec_for(name, leaf.shape, mesh, whole=("width",)))
+        return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=place)
+
+    return jax.tree_util.tree_map_with_path(shape, params)
 
 
 def mesh_of(params: Any) -> Mesh | None:
@@ -170,17 +187,18 @@ def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str)
 
 
 @lru_cache(16)
-def _gather(mesh: Mesh, dtype: Any) -> Any:
-    """Return the program of ``gathered``: cast where the weights lie, so that few bytes are moved."""
+def _for_sampling(mesh: Mesh | None, dtype: Any) -> Any:
+    """Return the program of ``sampling_weights``: it casts where the weights lie, so that few bytes are moved."""
 
     def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if "width" not in axis_names(name):
+        if not is_matrix(name):
             return leaf
-        for whole in ((), ("width",)):
-            there = NamedSharding(mesh, spec_for(name, leaf.shape, mesh, whole=whole))
-            leaf = jax.lax.with_sharding_constraint(leaf.astype(dtype), there)
-        return leaf
+        leaf = leaf.astype(dtype)
+        if mesh is None:
+            return leaf
+        split, whole = (NamedSharding(mesh, spec_for(name, leaf.shape, mesh, whole=w)) for w in ((), ("width",)))
+        return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(leaf, split), whole)
 
     return jax.jit(partial(jax.tree_util.tree_map_with_path, place))
 

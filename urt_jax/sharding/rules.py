@@ -57,17 +57,21 @@ def spec_of(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Ab
     return P(*(axes[0] if len(axes) == 1 else axes or None for axes in found))
 
 
-def axis_names(path: str) -> tuple[str | None, ...]:
-    """Return what the last axes of one parameter, or of its moments, are."""
-    return next(names for pattern, names in RULES if re.search(pattern, path))
+def is_matrix(path: str) -> bool:
+    """Return whether a parameter is used as it is in a product (or looked up), in the dtype of the computation."""
+    return "width" in _axis_names(path)
 
 
 def spec_for(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, *, whole: Sequence[str] = ()) -> P:
     """Return the spec of one parameter, or of its moments; axes named in ``whole`` are not split."""
-    names = tuple(None if name in whole else name for name in axis_names(path))
+    names = tuple(None if name in whole else name for name in _axis_names(path))
     if len(names) > len(shape):
         return P()
     return spec_of((None,) * (len(shape) - len(names)) + names, shape, mesh)
+
+
+def _axis_names(path: str) -> tuple[str | None, ...]:
+    return next(names for pattern, names in RULES if re.search(pattern, path))
 
 
 def shardings_for(tree: PyTree, mesh: Mesh) -> PyTree:
