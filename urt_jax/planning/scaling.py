@@ -9,7 +9,6 @@ from urt_jax.planning.search import Case, Estimate, search
 from urt_jax.planning.timing import speed_of
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # times the smallest slice
-COMPILED = (1, 8, 128)  # of them whose programs are compiled
 SEQUENCES = (1, 2, 4, 8)  # sizes of that axis that are looked at where questions are few
 
 
