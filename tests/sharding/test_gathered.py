@@ -54,6 +54,6 @@ def test_samples_are_the_same_and_no_weight_travels_at_a_token(monkeypatch: pyte
         found.append(sample(sampler, "fsdp=8", gather_weights=gather))
     np.testing.assert_array_equal(found[0].tokens_BU, found[1].tokens_BU)
     np.testing.assert_allclose(found[0].logp_BU, found[1].logp_BU, atol=1e-5)
-    logits = QUESTIONS * RESPONSES * MODEL.config.decoder.vocab_size  # which top-k and top-p move
     matrix = MODEL.config.decoder.width * MODEL.config.decoder.feed_forward
-    assert moved[0] <= logits < matrix <= moved[1], "entries of the largest array that a collective of the loop gives"
+    assert moved[0] <= QUESTIONS * RESPONSES, "a number a row, not its logits"
+    assert moved[1] >= matrix, "entries of the largest array that a collective of the loop gives"

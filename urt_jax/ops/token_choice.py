@@ -77,7 +77,10 @@ def filter_logits(
         kept: Array = jnp.take_along_axis(logits, places, axis=-1)
         for name in FILTER_ORDERS[order]:  # each removes the lowest, so the order of the rest never changes
             kept = _FILTERS[name](kept, columns[name])
-        return jnp.put_along_axis(jnp.zeros_like(logits), places, kept, axis=-1, inplace=False)
+        # Row by row, which a mesh that splits rows leaves where they are.
+        return jax.vmap(lambda place, value: jnp.zeros_like(value).at[place].set(value, unique_indices=True))(
+            places, kept
+        )
 
     def without_sort(logits: jax.Array) -> Array:
         return keep_min_p(logits, columns["min_p"])
