@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.processes.together import WORKER, free_port, run_to_end, run_together, wait_until
+from tests.processes.together import FAST_COMPILE, WORKER, free_port, run_to_end, run_together, wait_until
 from tests.stages.story import OPTIMIZER, SHORT, write_config
 from urt_jax.main import EXIT_BAD_INPUT
 from urt_jax.sharding.processes import LEAVING, LOST_S
@@ -50,7 +50,7 @@ def trained(folder: Path, count: int, judge: Path, records: Path, **settings: ob
         sft_config(folder / "sft.py", judge, records, **settings),
         grpo_config(folder / "grpo.py", judge, **settings),
     )
-    run_to_end(count, list(map(str, configs)), folder, command=WORKER)
+    run_to_end(count, list(map(str, configs)), folder, command=WORKER, flags=FAST_COMPILE)
     return folder
 
 
@@ -95,7 +95,8 @@ def test_an_update_of_half_the_groups_is_that_of_one_process(coin_judge: Path, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("count", "mesh"), [(2, {"data": 1, "fsdp": 2}), (2, {"tensor": 2}), (4, {"fsdp": 2, "tensor": 2})]
+    ("count", "mesh"),
+    [(2, {"data": 1, "fsdp": 2}), (2, {"tensor": 2}), (2, {"sequence": 2}), (4, {"fsdp": 2, "tensor": 2})],
 )
 def test_processes_that_split_the_weights_train_what_one_trains(
     one: Path, coin_judge: Path, reasonings: Path, tmp_path: Path, count: int, mesh: dict[str, int]
@@ -118,7 +119,8 @@ def interrupted(folder: Path, judge: Path, records: Path, number: int, blow: sig
             processes[1 - number].wait(3 * LOST_S)
             processes[number].kill()
 
-    ended = run_together(2, [f"--config={config}", f"--workdir={folder / 'run'}"], folder, meanwhile=strike)
+    arguments = [f"--config={config}", f"--workdir={folder / 'run'}"]
+    ended = run_together(2, arguments, folder, flags=FAST_COMPILE, meanwhile=strike)
     return [one.code for one in ended], time.monotonic() - sent
 
 
@@ -137,25 +139,40 @@ def test_a_notice_to_either_process_has_both_save_the_same_step(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+@pytest.mark.parametrize("counts", [(1, 2, 1), (2, 3)])
 def test_a_run_that_was_told_to_leave_goes_on_in_as_many_processes_as_there_are(
-    coin_judge: Path, reasonings: Path, tmp_path: Path, count: int
+    coin_judge: Path, reasonings: Path, tmp_path: Path, stage: str, counts: tuple[int, ...]
 ) -> None:
+    """``counts`` processes one after the other, all but the last told to leave."""
     slow = {"learning_rate": 1e-5, "warmup_steps": 1}  # so many steps add up little rounding
-    config = sft_config(tmp_path / "sft.py", coin_judge, reasonings, steps=200, save_every=200, optimizer=slow)
+    if stage == "sft":
+        steps = 200
+        config = sft_config(tmp_path / "sft.py", coin_judge, reasonings, steps=steps, save_every=steps, optimizer=slow)
+    else:
+        steps, judged = 16, {"split": "heldout", "count": 6}
+        settings = {"questions_per_step": 6, "eval_data": judged, "optimizer": slow}
+        config = grpo_config(tmp_path / "grpo.py", coin_judge, steps=steps, save_every=steps, **settings)
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'run'}"]
     metrics = tmp_path / "run" / "metrics.jsonl"
 
-    def notice(processes: list[subprocess.Popen[bytes]]) -> None:
-        wait_until(lambda: metrics.is_file() and metrics.read_text().count("\n") > 2, processes)
-        processes[1].terminate()
+    def logged() -> int:
+        return metrics.read_text().count("\n") if metrics.is_file() else 0
 
-    ended = run_together(2, arguments, tmp_path, meanwhile=notice)
-    assert [one.code for one in ended] == [LEAVING, LEAVING]
-    run_to_end(count, arguments, tmp_path)
+    def notice(processes: list[subprocess.Popen[bytes]]) -> None:
+        before = logged()
+        wait_until(lambda: logged() > before + 2, processes)
+        processes[-1].terminate()
+
+    for count in counts[:-1]:
+        ended = run_together(count, arguments, tmp_path, meanwhile=notice)
+        assert [one.code for one in ended] == [LEAVING] * count, ended[0].told[-2000:]
+    run_to_end(counts[-1], arguments, tmp_path)
     run_to_end(1, [arguments[0], f"--workdir={tmp_path / 'whole'}"], tmp_path)
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
-    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == list(range(1, 201))
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == list(range(1, steps + 1))
+    for path in (tmp_path / "whole").glob("samples/*.jsonl"):
+        assert path.read_text() == (tmp_path / "run" / "samples" / path.name).read_text()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import jax
 REPOSITORY = Path(__file__).parents[2]
 END_S = 1500  # of one run, many times what it takes
 MAIN = (sys.executable, "-m", "urt_jax.main")
+FAST_COMPILE = "--xla_backend_optimization_level=0"  # for runs that compile much and compute little
 WORKER = (sys.executable, str(Path(__file__).with_name("worker.py")))
 
 
@@ -31,17 +32,18 @@ def run_together(
     folder: Path,
     *,
     command: Sequence[str] = MAIN,
+    flags: str = "",
     slurm: Mapping[str, str] | None = None,
     meanwhile: Callable[[list[subprocess.Popen[bytes]]], None] | None = None,
 ) -> list[Ended]:
     """Start ``count`` processes with these arguments, do something ``meanwhile``, and wait until all have ended.
 
     What they write is kept in ``folder``. One process is started as a user starts it alone. They are told how to find
-    each other, or have to read it from the environment of ``slurm``.
+    each other, or have to read it from the environment of ``slurm``. ``flags`` are those of XLA.
     """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {
-        **os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **cache_settings(),
+        **os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **cache_settings(),
     }  # fmt: skip
     address = f"127.0.0.1:{free_port()}"
     processes = []
@@ -71,9 +73,11 @@ def run_together(
     ]
 
 
-def run_to_end(count: int, arguments: Sequence[str], folder: Path, *, command: Sequence[str] = MAIN) -> list[Ended]:
+def run_to_end(
+    count: int, arguments: Sequence[str], folder: Path, *, command: Sequence[str] = MAIN, flags: str = ""
+) -> list[Ended]:
     """Run processes that are all to end well."""
-    ended = run_together(count, arguments, folder, command=command)
+    ended = run_together(count, arguments, folder, command=command, flags=flags)
     assert [one.code for one in ended] == [0] * count, "\n".join(one.told[-3000:] for one in ended)
     return ended
 

@@ -14,7 +14,6 @@ from tests.processes.together import REPOSITORY, Ended, run_together
 from urt_jax.main import EXIT_BAD_INPUT
 from urt_jax.sharding.processes import CONNECT_S, LEAVING, LOST_S
 
-PIPELINE = (f"--config={REPOSITORY / 'configs' / 'pipeline.py'}:quick", "--workdir=run")
 # Files of a run in the order in which they appear; before the first, its start.
 MOMENTS = (
     "", "1-distill/config.json", "2-sft/config.json", "2-sft/metrics.jsonl", "3-reject/config.json",
@@ -44,7 +43,8 @@ class Runs:
 
     folder: Path
     processes: int = 1
-    pipeline: tuple[str, ...] = PIPELINE  # arguments
+    config: str = f"{REPOSITORY / 'configs' / 'pipeline.py'}:quick"
+    flags: str = ""  # of XLA
 
     def whole(self) -> float:
         """Run the pipeline without an interruption and return its seconds."""
@@ -90,7 +90,8 @@ class Runs:
         return codes
 
     def _call(self, name: str, meanwhile: Any = None) -> list[Ended]:
-        return run_together(self.processes, self.pipeline, self.folder / name, meanwhile=meanwhile)
+        arguments = (f"--config={self.config}", "--workdir=run")
+        return run_together(self.processes, arguments, self.folder / name, flags=self.flags, meanwhile=meanwhile)
 
 
 def _allowed(blow: Blow) -> tuple[int, ...]:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes.together import FAST_COMPILE
+from tests.stages.story import pairs, small_recipe, write_config
 from tests.survival.interrupted import MOMENTS, Blow, Runs, differences, draw_blows
-from urt_jax.data.sources import read_examples
+from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.sharding.processes import LEAVING
 
 SEED = int(os.environ.get("URT_KILL_SEED", "0"))
@@ -35,14 +37,26 @@ def assert_as_whole(runs: Runs, name: str) -> None:
     shutil.rmtree(runs.folder / name)
 
 
-def test_killed_and_told_to_leave_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+def write_short_pipeline(folder: Path, judge: Path) -> Path:
+    """Write the config of a pipeline of a very small judge, that computes little and saves as often as a long one."""
+    write_examples(folder / "pairs.jsonl", pairs(8, seed=1))
+    recipe = small_recipe(judge)
+    for stage in ("sft", "reject", "grpo"):
+        recipe[stage] |= {"steps": 4, "save_every": 2}
+    moving_pool = {"curriculum": {"highest": 0.95, "rescore_every": 2}, "dynamic_sampling": 1}
+    recipe["grpo"] |= {"sample_every": 2, **moving_pool}
+    recipe["evaluate"]["data"] = {"path": str(folder / "pairs.jsonl")}
+    return write_config(folder / "short.py", "pipeline", **recipe)
+
+
+def test_killed_and_told_to_leave_it_ends_with_the_same_bits(tmp_path: Path, coin_judge: Path) -> None:
     rng = random.Random(f"short {SEED}")
     blows = [
         Blow(signal.SIGKILL, rng.uniform(0.0, 1.0), rng.choice(MOMENTS[1:5])),
         Blow(signal.SIGTERM, rng.uniform(0.0, 1.0), rng.choice(MOMENTS[5:])),
     ]
     print(f"seed {SEED}: {blows}")
-    runs = Runs(tmp_path)
+    runs = Runs(tmp_path, config=str(write_short_pipeline(tmp_path, coin_judge)), flags=FAST_COMPILE)
     runs.whole()
     assert runs.interrupted("short", blows) == [[-signal.SIGKILL], [LEAVING], [0]]
     assert_as_whole(runs, "short")
