@@ -1,10 +1,12 @@
 """How processes are told to find each other, and that one alone needs nobody; tests/processes has several."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes.together import REPOSITORY, free_port
 from urt_jax.main import main
 from urt_jax.sharding import processes
 from urt_jax.sharding.agreement import Agreement
@@ -34,6 +36,20 @@ def test_the_command_line_says_so(capsys: pytest.CaptureFixture[str], in_folder:
     assert main(["--config=sft.py", "--distributed=here"]) == 2
     assert capsys.readouterr().err.startswith("error: --distributed=here is not understood; give auto, or HOST:PORT")
     assert not (in_folder / "runs").exists()
+
+
+def test_who_waits_for_others_that_never_come_says_so_and_ends() -> None:
+    """Process 0 without process 1, and process 1 without process 0."""
+    code = "import sys; from urt_jax.sharding import processes; processes.CONNECT_S = 3; processes.connect(sys.argv[1])"
+    addresses = [f"127.0.0.1:{free_port()},2,{number}" for number in (0, 1)]
+    waiting = [
+        subprocess.Popen([sys.executable, "-c", code, where], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+        for where in addresses
+    ]
+    for where, process in zip(addresses, waiting):
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 2, told[-2000:]
+        assert f"error: the processes of this run did not find each other by '{where}' in 3 s; start" in told
 
 
 def test_one_process_is_the_first_of_one_and_waits_for_nobody() -> None:

@@ -151,6 +151,7 @@ class _Joined:
 
 
 LEAVING = 75  # the exit code after a preemption notice
+_NOT_FOUND = 2  # as for any other bad input
 _joined: _Joined | None = None
 
 
@@ -158,27 +159,35 @@ def connect(where: str) -> None:
     """Find the other processes of this run; before anything else is asked of jax.
 
     ``where`` is ``auto``, for what TPU VMs, Slurm, GKE and Open MPI say in the environment, or
-    ``HOST:PORT,COUNT,NUMBER`` with the address of process 0, how many there are, and which of them this is.
+    ``HOST:PORT,COUNT,NUMBER`` with the address of process 0, how many there are, and which of them this is. Where they
+    do not all come in time, this process ends with exit code 2.
 
     Raises:
-        ProcessesError: ``where`` is neither, the environment says nothing, or they did not all come.
+        ProcessesError: ``where`` is neither, or the environment says nothing.
     """
     global _joined
     asked = _parse(where)
     import jax  # first here: the command line is read without it
     from jax._src import distributed  # jax has no public door to the values its processes share
 
+    told = f"the processes of this run did not find each other by {where!r}"
+    missing = f"error: {told} in {CONNECT_S} s; start them all, with the address of process 0, and look at their logs"
+    late = threading.Timer(CONNECT_S, _end_here, (_NOT_FOUND, missing))
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             **asked,
-            initialization_timeout=CONNECT_S,
+            initialization_timeout=2 * CONNECT_S,  # at which jax would abort
             heartbeat_timeout_seconds=PAUSE_S,  # by a clock; the companions are sooner
             shutdown_timeout_seconds=2 * LOST_S,
         )
     except Exception as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
         hint = "" if asked else "; where no environment says it, give HOST:PORT,COUNT,NUMBER"
-        raise ProcessesError(f"the processes of this run did not find each other by {where!r}: {told}{hint}") from error
+        raise ProcessesError(f"{told}: {why}{hint}") from error
+    finally:
+        late.cancel()
     state = distributed.global_state
     if state.num_processes > 1:
         _joined = _Joined(state.client, state.process_id, state.num_processes)
