@@ -28,6 +28,7 @@ from urt_jax.generation.sampler import padding_of
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding import processes
+from urt_jax.sharding.meeting import meet_on
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all
@@ -79,9 +80,10 @@ def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
     try:
         made = make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.sequence)
         share_of(made)
-        return made
     except ValueError as error:
         raise BadInputError(f"config.mesh: {error}") from error
+    meet_on(made)
+    return made
 
 
 def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:

@@ -1,0 +1,18 @@
+"""Open a mesh of several processes, come late to the first computation, agree; arguments: seconds, --distributed."""
+
+import sys
+import time
+
+from urt_jax.config import MeshConfig
+from urt_jax.sharding import processes
+from urt_jax.sharding.agreement import Agreement
+from urt_jax.stages.sft import open_mesh
+
+if __name__ == "__main__":
+    processes.connect(sys.argv[2].removeprefix("--distributed="))
+    agreement = Agreement(open_mesh(MeshConfig()))
+    if processes.number() == 1:
+        time.sleep(float(sys.argv[1]))
+    agreement.found(True)
+    assert agreement.found(False)
+    processes.disconnect()
