@@ -41,7 +41,8 @@ def get_config(preset: str = "") -> ConfigDict:
         config.worst = True
     if preset == "scaling":
         config.cases = ("qwen2_5_vl_7b@v5p:2x2x2", "qwen2_5_vl_72b@v5p:2x2x2")
-        config.rows = {"questions": 8, "prompt_tokens": 2048, "new_tokens": 1024}
+        config.sequence = (1, 2)
+        config.attention = "blocks"
         config.compile = False
         config.scaling = True
     return config

@@ -52,7 +52,7 @@ def test_a_step_is_state_gradients_and_one_layer_at_its_worst() -> None:
     tokens = 2 * 16
     assert parts["weights"] == 4 * sum(entries)
     assert parts["moments"] == 8 * entries.trained
-    assert parts["gradients"] == 3 * 4 * entries.trained  # of two micro-batches: their sum twice, the present one's
+    assert parts["gradients"] == 2 * 4 * entries.trained  # of two micro-batches: their sum, and the present one's
     assert program_memory(WORK, Layout(1, 2, 2, at_once=4), "grpo")["gradients"] == 4 * entries.trained
     assert parts["layer inputs"] == 1.6 * 2 * tokens * 4 * 2  # bfloat16, width 4, two layers
     assert parts["attention scores"] == (6.5 * 2 + 1) * 2 * attention_scores(WORK, "grpo")  # two heads a chip

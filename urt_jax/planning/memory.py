@@ -24,7 +24,9 @@ BLOCK = 512  # queries and keys at a time of an attention in blocks
 # Fitted to programs at the paper's shapes, compiled for v5p with libtpu 0.0.42.1: Qwen2.5-VL-7B (mesh 1 x 16 x 4 and
 # 16 x 1 x 4), Qwen2.5-VL-72B (1 x 32 x 8) and Qwen3-VL-2B (2 x 2 x 2); ``configs/plan.py`` shows both.
 SCORE_BYTES = {"sft": 6.5, "grpo": 6.5, "score": 4.5, "prefill": 12.0}  # held for one attention score of one layer
-MICRO_SUMS = 3  # gradients that an update in micro-batches holds: their sum twice, and the present one's
+# Gradients that an update in micro-batches holds: their sum and the present one's, which is there twice where it is
+# summed over ``data`` and not scattered. Compiled: 7B 16 x 1 x 4 on v5p, 3B 1 x 4 x 2 on v6e, 7B 1 x 2 x 4 on H100.
+MICRO_SUMS = {True: 2, False: 3}
 INPUT_COPIES = 1.6  # of the layer inputs that the backward pass starts from
 MLP_COPIES = {True: 6, False: 2}  # of a layer's feed-forward width, where it is differentiated and where not
 
@@ -40,7 +42,7 @@ def program_memory(work: Workload, layout: Layout, program: Program, *, attentio
     if program in ("prefill", "decode"):  # which have a copy of their own
         parts = {"weights": COMPUTED * sum(held_entries(work.config, replace(layout, fsdp=1, sequence=1)))}
     if trains:
-        sums = 1 if pieces_of(work, layout, program) == 1 else MICRO_SUMS
+        sums = 1 if pieces_of(work, layout, program) == 1 else MICRO_SUMS[layout.shards > 1]
         parts |= {"moments": 2 * STORED * entries.trained, "gradients": sums * STORED * entries.trained}
     parts |= _decode(work, layout) if program == "decode" else _forward(work, layout, program, trains, attention)
     return {name: size for name, size in parts.items() if size}

@@ -9,6 +9,7 @@ from urt_jax.planning.search import Case, Estimate, search
 from urt_jax.planning.timing import speed_of
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # times the smallest slice
+COMPILED = (8, 64, 256, 1024)  # chips of slices that a study compiles
 SEQUENCES = (1, 2, 4, 8)  # sizes of that axis that are looked at where questions are few
 
 

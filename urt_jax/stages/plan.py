@@ -35,7 +35,7 @@ from urt_jax.planning.layout import Layout
 from urt_jax.planning.memory import Program
 from urt_jax.planning.paired import Program as Process
 from urt_jax.planning.paired import ProgramError
-from urt_jax.planning.scaling import fixed_scaling, weak_scaling
+from urt_jax.planning.scaling import COMPILED, fixed_scaling, weak_scaling
 from urt_jax.planning.search import Case, Estimate, nearest, program_layouts, remedies, search
 from urt_jax.planning.timing import Attained
 from urt_jax.planning.workloads import Rows, Workload
@@ -103,11 +103,10 @@ def plan(config: PlanConfig, folder: Path, case: Case) -> Planned:
 
 
 def _scaling(config: PlanConfig, folder: Path, case: Case) -> Planned:
-    """Return the scaling study of a case: its last program is compiled for the smallest slice and for the largest."""
+    """Return the scaling study of a case: its last program is compiled for slices of the sizes in ``COMPILED``."""
     scaled = tuple(weak_scaling(case))
-    fitting = [one for one in scaled if one is not None]
-    ends = {one.case.topology.name: one for one in (*fitting[:1], *fitting[-1:]) if config.compile}
-    updates = {name: compiled(config, folder, one, config.programs[-1:]) for name, one in ends.items()}
+    chosen = [one for one in scaled if one is not None and one.case.topology.chips in COMPILED and config.compile]
+    updates = {one.case.topology.name: compiled(config, folder, one, config.programs[-1:]) for one in chosen}
     return Planned(case, (), (), scaled, tuple(fixed_scaling(case)), updates)
 
 
