@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.planning.tiny_plan import LAYER, WORK, tiny_case
+from urt_jax.planning.chips import topology
 from urt_jax.planning.layout import Layout
 from urt_jax.planning.memory import attention_scores, needed_pairs
 from urt_jax.planning.roofline import picture_flops
@@ -88,3 +89,8 @@ def test_the_tensor_axis_has_an_axis_of_the_torus_to_itself() -> None:
     assert (speed.fsdp, speed.tensor) == (20.0, 20.0)
     assert speed_of(case.topology, Layout(1, 16, 1), Attained(1, 1, 1)).fsdp == 40.0
     assert speed.trip == pytest.approx(1e-6 * 4 / 2)
+
+
+def test_a_gpu_sums_in_float32() -> None:
+    speed = speed_of(topology("h100:1x8"), Layout(1, 2, 4), Attained(1, 1, 1))
+    assert (speed.fsdp, speed.tensor) == (450e9, 225e9)

@@ -32,6 +32,7 @@ SCORE_TRAFFIC = {"whole": (16.0, 56.0), "blocks": (0.0, 0.0)}
 WIDTHS = 12  # of one token that a layer writes or reads beside its feed-forward
 SUMS = {True: 8, False: 2}  # over ``tensor`` in a layer, of a token's width: as compiled, recomputed ones too
 GATHERS = {True: 2, False: 1}  # of a layer's weights: forward, and backward with its recomputation
+FLOAT32_SUMS = 2  # times the bytes of ``tensor``'s sums that a GPU moves: its compiler has them in float32
 KEYS = {True: 3, False: 1}  # passes of a layer's keys and values: so too, and their gradients scattered
 HOP = 1e-6  # seconds from one chip to the next: an assumption
 MATRICES = 7  # of a layer, gathered one by one
@@ -135,7 +136,7 @@ def speed_of(topology: Topology, layout: Layout, attained: Attained) -> Speed:
         attained.bandwidth * chip.bandwidth,
         link(layout.tensor * layout.shards, axes),
         link(layout.chips, axes),
-        link(layout.tensor, 1),
+        link(layout.tensor, 1) / (1 if chip.axes else FLOAT32_SUMS),
         link(layout.tensor * layout.sequence, 1),
         HOP * hops,
     )
