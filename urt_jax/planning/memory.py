@@ -27,7 +27,7 @@ SCORE_BYTES = {"sft": 6.5, "grpo": 6.5, "score": 4.5, "prefill": 12.0}  # held f
 # Gradients that an update in micro-batches holds: their sum and the present one's, which is there twice where it is
 # summed over ``data`` and not scattered. Compiled: 7B 16 x 1 x 4 on v5p, 3B 1 x 4 x 2 on v6e, 7B 1 x 2 x 4 on H100.
 MICRO_SUMS = {True: 2, False: 3}
-INPUT_COPIES = 1.6  # of the layer inputs that the backward pass starts from
+INPUT_COPIES = {"whole": 1.6, "blocks": 1.35}  # of the layer inputs that the backward pass starts from, by attention
 MLP_COPIES = {True: 6, False: 2}  # of a layer's feed-forward width, where it is differentiated and where not
 
 
@@ -114,7 +114,7 @@ def _forward(work: Workload, layout: Layout, program: Program, trains: bool, att
     cast = 0.0 if program == "prefill" else COMPUTED * decoder_weights(decoder) / layout.tensor
     heads_whole = 0 if program == "prefill" else (3 if trains else 1) * head  # and its gradient, summed over chunks
     return {
-        "layer inputs": COMPUTED * tokens * decoder.width * (INPUT_COPIES * decoder.layers if trains else 2),
+        "layer inputs": COMPUTED * tokens * decoder.width * (INPUT_COPIES[attention] * decoder.layers if trains else 2),
         "attention scores": (SCORE_BYTES[program] * heads + 1) * scores,  # and a byte of mask for all heads
         "one layer": COMPUTED * MLP_COPIES[trains] * tokens * (decoder.feed_forward / layout.tensor + decoder.width),
         "weights in bfloat16": COMPUTED * (layer / layout.tensor + heads_whole) if gathered else cast,
