@@ -195,12 +195,16 @@ def compiled(caplog: pytest.LogCaptureFixture, call: Callable[[], Any]) -> set[s
         call()
     finally:
         jax.config.update("jax_log_compiles", False)
-    names = ("prefill", "_first", "_further")
+    names = ("gather_weights", "prefill", "_first", "_further")
     return {name for name in names for record in caplog.records if f"Compiling jit({name})" in record.getMessage()}
 
 
-def test_what_was_compiled_ahead_is_not_compiled_again(caplog: pytest.LogCaptureFixture) -> None:
-    sampler, params = Sampler(MODEL, PROCESSOR), place_state(make_mesh(devices=jax.devices()[:1]), tiny_params())
+@pytest.mark.parametrize(("fsdp", "further"), [(1, set()), (2, {"gather_weights"})])
+def test_what_was_compiled_ahead_is_not_compiled_again(
+    fsdp: int, further: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler = Sampler(MODEL, PROCESSOR)
+    params = place_state(make_mesh(fsdp=fsdp, devices=jax.devices()[:fsdp]), tiny_params())
     settings = {"sampling": HOT, "slots": SLOTS}
 
     def sampled(responses: int) -> set[str]:
@@ -208,6 +212,6 @@ def test_what_was_compiled_ahead_is_not_compiled_again(caplog: pytest.LogCapture
         return compiled(caplog, lambda: asked(responses=responses))
 
     ahead = compiled(caplog, lambda: sampler.compile_ahead(params, [BUCKET], responses=RESPONSES, **settings))
-    assert ahead == {"prefill", "_first", "_further"}
+    assert ahead == {"prefill", "_first", "_further"} | further
     assert sampled(RESPONSES) == set()
     assert sampled(RESPONSES + 1) == {"_first", "_further"}

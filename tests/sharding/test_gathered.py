@@ -11,14 +11,14 @@ from tests.sharding.meshed import QUESTIONS, RESPONSES, mesh_of, sample
 from tests.sharding.test_activations import largest_moved
 from tests.tiny import MODEL, PROCESSOR, tiny_params
 from urt_jax.generation.sampler import Sampler
-from urt_jax.sharding.placement import place_state, sampling_weights
+from urt_jax.sharding.placement import for_sampling, place_state
 
 MESH = "data=2 fsdp=2 tensor=2"
 
 
 def test_matrices_are_whole_but_for_tensor_and_the_rest_is_left_alone() -> None:
     params = place_state(mesh_of(MESH), tiny_params())
-    found = sampling_weights(mesh_of(MESH), params, jnp.bfloat16)
+    found = for_sampling(mesh_of(MESH), params, jnp.bfloat16)(params)
     for (path, leaf), given in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(params)):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name.endswith(("kernel", "embedding", "head")):
@@ -34,10 +34,10 @@ def test_matrices_are_whole_but_for_tensor_and_the_rest_is_left_alone() -> None:
 
 def test_nothing_is_copied_where_nothing_is_to_be_done() -> None:
     params = place_state(mesh_of("data=8"), tiny_params())
-    assert sampling_weights(mesh_of("data=8"), params, jnp.float32) is params
+    assert for_sampling(mesh_of("data=8"), params, jnp.float32) is None
     here = jax.tree.map(jnp.asarray, tiny_params())
-    assert sampling_weights(None, here, jnp.float32) is here
-    assert sampling_weights(None, here, jnp.bfloat16)["embedding"].dtype == jnp.bfloat16
+    assert for_sampling(None, here, jnp.float32) is None
+    assert for_sampling(None, here, jnp.bfloat16)(here)["embedding"].dtype == jnp.bfloat16
 
 
 def test_samples_are_the_same_and_no_weight_travels_at_a_token(monkeypatch: pytest.MonkeyPatch) -> None:

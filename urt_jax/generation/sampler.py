@@ -22,14 +22,7 @@ from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSe
 from urt_jax.generation.stops import StopTable, no_stops, stop_table
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import with_mesh
-from urt_jax.sharding.placement import (
-    mesh_of,
-    own_rows,
-    place_rows,
-    rows_everywhere,
-    sampling_shapes,
-    sampling_weights,
-)
+from urt_jax.sharding.placement import for_sampling, mesh_of, own_rows, place_rows, rows_everywhere
 from urt_jax.sharding.shares import share_of, shown_by_all
 from urt_jax.types import Batch, EncodedChat
 
@@ -49,7 +42,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()  # texts that end a response, kept in it; none by default
     at_once: int | None = None  # responses decoded at a time, the others wait for free rows; None: see ``make_plan``
-    gather_weights: bool = True  # once before decoding, see ``placement.sampling_weights``
+    gather_weights: bool = True  # once before decoding, see ``placement.for_sampling``
 
 
 class Samples(NamedTuple):
@@ -209,8 +202,9 @@ class Sampler:
         share = share_of(mesh)
         if not share.spans:  # there the shares would be others
             mesh, params = rows_everywhere(mesh, params, questions)
-        if sampling.gather_weights:
-            params = (sampling_shapes if ahead else sampling_weights)(mesh, params, self.model.dtype)
+        gather = for_sampling(mesh, params, self.model.dtype) if sampling.gather_weights else None
+        if gather is not None:
+            params = (compiled_ahead if ahead else with_mesh)(gather, mesh)(params)
         place = partial(place_rows, mesh)
         asked_by_all = questions * share.of
         lanes, plan = make_plan(asked_by_all, count // questions, mesh=mesh, at_once=sampling.at_once)

@@ -3,7 +3,7 @@
 Where the mesh spans several processes, each gives and gets the rows of its own share (see ``shares``).
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -131,24 +131,26 @@ def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | N
     return other, jax.tree.map(place, params, shardings_for(params, other))
 
 
-def sampling_weights(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
-    """Return weights for many tokens in a row: matrices whole on each part of the batch, in the dtype of computation.
+def for_sampling(mesh: Mesh | None, params: Any, dtype: Any) -> Any | None:
+    """Return the program that makes weights for many tokens in a row; None where they are fit for it already.
+
+    It copies matrices: whole on each part of the batch, in the dtype of the computation.
 
     Where ``fsdp`` or ``sequence`` split them, decoding would else gather all of them for every token, and read them in
     the wider dtype. They stay split over ``tensor``. What is used in a wider dtype stays as it is, so nothing computed
-    changes. Returns ``params`` where nothing is to be done.
+    changes.
     """
     wanted = sampling_shapes(mesh, params, dtype)
     if all(
         leaf.dtype == shape.dtype and (mesh is None or leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim))
         for leaf, shape in zip(jax.tree.leaves(params), jax.tree.leaves(wanted))
     ):
-        return params
-    return _for_sampling(mesh, jnp.dtype(dtype))(params)
+        return None
+    return _for_sampling(mesh, jnp.dtype(dtype))
 
 
 def sampling_shapes(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
-    """Return the shapes of ``sampling_weights``, with their places on the mesh."""
+    """Return the shapes of what ``for_sampling`` makes, with their places on the mesh."""
 
     def shape(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -188,7 +190,7 @@ def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str)
 
 @lru_cache(16)
 def _for_sampling(mesh: Mesh | None, dtype: Any) -> Any:
-    """Return the program of ``sampling_weights``: it casts where the weights lie, so that few bytes are moved."""
+    """Return the program of ``for_sampling``: it casts where the weights lie, so that few bytes are moved."""
 
     def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -200,7 +202,10 @@ def _for_sampling(mesh: Mesh | None, dtype: Any) -> Any:
         split, whole = (NamedSharding(mesh, spec_for(name, leaf.shape, mesh, whole=w)) for w in ((), ("width",)))
         return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(leaf, split), whole)
 
-    return jax.jit(partial(jax.tree_util.tree_map_with_path, place))
+    def gather_weights(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(place, params)
+
+    return jax.jit(gather_weights)
 
 
 @lru_cache(16)
