@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 PAPER = (
     "qwen2_5_vl_3b@v6e:2x4",
     "qwen2_5_vl_7b@v5p:4x4x4",
+    "qwen2_5_vl_7b@v6e:2x4",
     "qwen2_5_vl_7b@v6e:8x8",
     "qwen2_5_vl_7b@h100:1x8",
     "qwen2_5_vl_7b@h200:1x8",
