@@ -3,11 +3,12 @@
     python -m urt_jax.main --config configs/plan.py --config.cases="('qwen2_5_vl_3b@v6e:2x4',)" --config.price=2.7
     python -m urt_jax.main --config configs/plan.py:paper     # the published sizes at the paper's shapes
     python -m urt_jax.main --config configs/plan.py:scaling   # weak scaling of 7B and 72B on paper, 8 to 1,024 chips;
-                                                              # --config.compile=True compiles the update of each slice
+                                                              # --config.compile=True compiles four of the updates
 
-Every layout is judged by formula; the best two of each case are compiled (``--config.compile=False`` leaves that out).
-Compiling needs ``pip install 'urt-jax[plan]'`` and no accelerator; a program takes one to three minutes on two cores
-for a TPU, seconds for a GPU, once: what was compiled is remembered.
+Every layout is judged by formula; the best two of each case are compiled (``--config.compile=False`` leaves that out),
+of ``paper`` the best, and of it the program that needs most. ``--config.sequence="(1, 2)"`` looks at meshes that split
+rows too. Compiling needs ``pip install 'urt-jax[plan]'`` and no accelerator; an update takes three to six minutes of
+CPU time for a TPU, seconds for a GPU, once: what was compiled is remembered.
 """
 
 from ml_collections import ConfigDict
