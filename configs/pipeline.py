@@ -6,7 +6,8 @@ Distils 1,200 pairs from the built-in teacher, cold-starts on what is kept, samp
 correct reasonings, runs GRPO on the hard rest, and judges 896 held-out pairs (512 of image generation) with all four.
 
 Preset ``quick``: every stage with a few records and steps, from the shipped cold start. It is for tests of survival
-(kill it anywhere, call it again), not for quality: its table says nothing.
+(kill it anywhere, call it again), not for quality: its table says nothing. Once its programs are compiled it takes 32 s
+of processor time; it took 62 s on two CPU cores that other work shared.
 """
 
 from pathlib import Path
