@@ -94,7 +94,12 @@ train() {
     case "$(state 2>/dev/null || echo none)" in
       none) create ;;
       FAILED | SUSPENDING | SUSPENDED) delete; create ;;
-      *) until_active ;;
+      *)
+        if ! until_active; then
+          if gone; then continue; fi # it was taken away after its state was asked
+          return 1
+        fi
+        ;;
     esac
     code=0
     { install && run "$@"; } || code=$?
