@@ -29,10 +29,15 @@ ALL = [
     for reference in REFERENCES
     for trait in reference.traits
 ]
-FIRST_TWO = [
-    pytest.param(reference, trait, id=f"{reference.family.model_type}-{trait.name}")
+GREEDY = [
+    pytest.param(
+        reference,
+        reference.traits[number],
+        id=f"{reference.family.model_type}-{reference.traits[number].name}",
+        marks=[pytest.mark.slow] if number == 1 else [],
+    )
     for reference in REFERENCES
-    for trait in (reference.traits[0], reference.traits[1], reference.traits[7])
+    for number in (0, 1, 7)
 ]
 
 
@@ -76,7 +81,7 @@ def test_logits_equal_transformers(reference: Reference, trait, tmp_path):
         np.testing.assert_allclose(logits[row, :length], expected[row, :length], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("reference", "trait"), FIRST_TWO)
+@pytest.mark.parametrize(("reference", "trait"), GREEDY)
 def test_greedy_continuation_equals_transformers(reference: Reference, trait, tmp_path):
     import torch
 
