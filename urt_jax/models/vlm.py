@@ -17,6 +17,7 @@ from urt_jax.models.layers import DType
 from urt_jax.models.stacked import unstacked
 from urt_jax.models.towers import make_tower
 from urt_jax.models.towers.features import VisionFeatures
+from urt_jax.ops.logprobs import head_logits
 from urt_jax.ops.precision import wide
 from urt_jax.types import NEWLINE, Batch, FeatureBlend, PromptedRows, VisionInput
 
@@ -142,10 +143,8 @@ class VisionLanguageModel(nn.Module):
 
     def logits(self, hidden: Float[Array, "*leading D"]) -> Float[Array, "*leading V"]:
         """Return float32 logits; the product accumulates in float32 in trainer and sampler alike."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        weight = self.head_weight().astype(self.dtype)
-        out = jnp.einsum("XD,VD->XV", flat, weight, preferred_element_type=wide(self.dtype))
-        return out.reshape(*hidden.shape[:-1], -1)
+        out = head_logits(hidden.reshape(-1, hidden.shape[-1]), self.head_weight())
+        return jnp.reshape(out, (*hidden.shape[:-1], -1))
 
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
         """Return the logits of every position (for parity and debugging; training never forms them)."""

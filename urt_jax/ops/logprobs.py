@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Num
 
 from urt_jax.ops.attention import MASKED
+from urt_jax.ops.precision import wide
 from urt_jax.types import Array
 
 Head = Callable[[Float[Array, "C D"]], Float[Array, "C V"]]
@@ -30,9 +31,9 @@ def temper_logits(
 
 
 def head_logits(hidden_XD: Float[Array, "X D"], head_VD: Float[Array, "V D"]) -> Float[Array, "X V"]:
-    """Return the LM-head product: operands in the dtype of the hidden states, sums and result in float32."""
+    """Return the LM-head product: operands in the dtype of the hidden states, sums and result as ``wide`` has it."""
     weight = head_VD.astype(hidden_XD.dtype)
-    return jnp.einsum("XD,VD->XV", hidden_XD, weight, preferred_element_type=jnp.float32)
+    return jnp.einsum("XD,VD->XV", hidden_XD, weight, preferred_element_type=wide(hidden_XD.dtype))
 
 
 def chosen_logps(

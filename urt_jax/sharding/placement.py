@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.sharding.rules import is_matrix, mesh_axes, shardings_for, spec_for
+from urt_jax.sharding.rules import is_matrix, mesh_axes, name_of, shardings_for
 from urt_jax.sharding.shares import Share, share_of
 from urt_jax.types import VisionInput
 
@@ -151,14 +151,13 @@ def for_sampling(mesh: Mesh | None, params: Any, dtype: Any) -> Any | None:
 
 def sampling_shapes(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
     """Return the shapes of what ``for_sampling`` makes, with their places on the mesh."""
+    places = None if mesh is None else shardings_for(params, mesh, whole=("width",))
 
-    def shape(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        kind = dtype if is_matrix(name) else leaf.dtype
-        place = None if mesh is None else NamedSharding(mesh, spec_for(name, leaf.shape, mesh, whole=("width",)))
+    def shape(path: tuple[Any, ...], leaf: Any, place: NamedSharding | None = None) -> jax.ShapeDtypeStruct:
+        kind = dtype if is_matrix(name_of(path)) else leaf.dtype
         return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=place)
 
-    return jax.tree_util.tree_map_with_path(shape, params)
+    return jax.tree_util.tree_map_with_path(shape, params, *(() if places is None else (places,)))
 
 
 def mesh_of(params: Any) -> Mesh | None:
@@ -192,18 +191,12 @@ def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str)
 def _for_sampling(mesh: Mesh | None, dtype: Any) -> Any:
     """Return the program of ``for_sampling``: it casts where the weights lie, so that few bytes are moved."""
 
-    def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if not is_matrix(name):
-            return leaf
-        leaf = leaf.astype(dtype)
-        if mesh is None:
-            return leaf
-        split, whole = (NamedSharding(mesh, spec_for(name, leaf.shape, mesh, whole=w)) for w in ((), ("width",)))
-        return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(leaf, split), whole)
-
     def gather_weights(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(place, params)
+        cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, sampling_shapes(mesh, params, dtype))
+        if mesh is None:
+            return cast
+        split, whole = (shardings_for(params, mesh, whole=axes) for axes in ((), ("width",)))
+        return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(cast, split), whole)
 
     return jax.jit(gather_weights)
 

@@ -74,11 +74,15 @@ def _axis_names(path: str) -> tuple[str | None, ...]:
     return next(names for pattern, names in RULES if re.search(pattern, path))
 
 
-def shardings_for(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Return a tree of ``NamedSharding`` for parameters or a whole state (arrays or shapes)."""
+def name_of(path: tuple[Any, ...]) -> str:
+    """Return what the rules call the leaf at a path of a tree."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def shardings_for(tree: PyTree, mesh: Mesh, *, whole: Sequence[str] = ()) -> PyTree:
+    """Return a tree of ``NamedSharding`` for parameters or a whole state (arrays or shapes), as ``spec_for``."""
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, spec_for(name, tuple(np.shape(leaf)), mesh))
+        return NamedSharding(mesh, spec_for(name_of(path), tuple(np.shape(leaf)), mesh, whole=whole))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
