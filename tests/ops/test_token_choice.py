@@ -155,12 +155,12 @@ def test_100_000_draws_follow_the_distribution(transform, given):
     weights[kept_ids] = np.exp(logits[kept_ids] / given.get("temperature", 1.0))
     expected = rows * weights / weights.sum()
 
-    def draw(draw_B):
-        logits_BV = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (rows, width))
+    def draw(draw_B, logits_V):  # given, not closed over: XLA would fold the constant through every sort
+        logits_BV = jnp.broadcast_to(logits_V, (rows, width))
         filtered = filter_logits(logits_BV, **settings(rows, **given))
         return choose_token(draw_B, filtered, temper_logits(logits_BV, given.get("temperature", 1.0)))
 
-    ids, logp = transform(draw)(draws(rows))
+    ids, logp = transform(draw)(draws(rows), jnp.asarray(logits, jnp.float32))
     counts = np.bincount(np.asarray(ids), minlength=width)
     assert counts[weights == 0].sum() == 0
     possible = expected > 0

@@ -4,11 +4,17 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from tests.sharding.meshed import MESHES, Stepped, grpo, samples, sft, some_slow
+from tests.sharding.meshed import MESHES, Stepped, grpo, mesh_of, samples, sft, sft_rows, some_slow
+from tests.tiny import MODEL
+from tests.training.tiny_training import fresh_state
 from urt_jax.generation.sampler import Samples
 from urt_jax.ops import fused_attention
+from urt_jax.sharding.placement import place_rows
+from urt_jax.training.compile import compile_sft_step
+from urt_jax.training.optimizer import make_optimizer
 
 
 def assert_close(found: Any, wanted: Any) -> None:
@@ -32,6 +38,19 @@ def assert_equal_steps(found: Stepped, alone: Stepped) -> None:
 @pytest.mark.parametrize("name", some_slow(MESHES))
 def test_an_sft_step(name: str) -> None:
     assert_equal_steps(sft(name), sft("one device"))
+
+
+def test_an_sft_step_of_muon() -> None:
+    """Each matrix is made orthogonal as a whole, wherever its parts and its momentum lie."""
+    muon = make_optimizer(optax.constant_schedule(0.01), kind="muon", weight_decay=0.1, b1=0.9, b2=0.98, clip_norm=1.0)
+    found = []
+    for mesh in (mesh_of("data=2 fsdp=2 tensor=2"), mesh_of("one device")):
+        state = fresh_state(muon, mesh)
+        momentum = next(leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 3)
+        assert momentum.addressable_shards[0].data.size * (4 if mesh.size == 8 else 1) == momentum.size
+        state, _ = compile_sft_step(MODEL, muon, state, mesh)(state, place_rows(mesh, sft_rows()))
+        found.append(jax.device_get(state.params))
+    assert_close(*found)
 
 
 def test_an_sft_step_of_rows_that_the_devices_do_not_divide() -> None:

@@ -127,8 +127,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a warm-up and a schedule over all steps of the stage."""
+    """AdamW or Muon with a warm-up and a schedule over all steps of the stage."""
 
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: kernels follow their orthogonal momentum, the rest AdamW
     learning_rate: float = knob(3e-4, above=0)  # at its peak
     warmup_steps: int = knob(10, at_least=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

@@ -106,7 +106,12 @@ def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.Grad
         chosen.schedule, peak=chosen.learning_rate, steps=updates, warmup_steps=chosen.warmup_steps
     )
     optimizer = make_optimizer(
-        schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, clip_norm=chosen.clip_norm
+        schedule,
+        kind=chosen.kind,
+        weight_decay=chosen.weight_decay,
+        b1=chosen.b1,
+        b2=chosen.b2,
+        clip_norm=chosen.clip_norm,
     )
     return optimizer, schedule
 

@@ -1,11 +1,14 @@
-"""AdamW with a schedule, decay on matrices only, and gradients clipped by their global norm."""
+"""AdamW or Muon with a schedule, decay on matrices only, and gradients clipped by their global norm."""
 
 from typing import Any, Literal
 
 import jax
 import optax
+import optax.contrib
 
 Schedule = Literal["cosine", "linear", "constant"]
+OptimizerKind = Literal["adamw", "muon"]
+ADAM_SIZE = 0.2  # root mean square of AdamW's updates at learning rate 1, arXiv 2502.16982 section 2.2
 
 
 def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
@@ -22,18 +25,43 @@ def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup_steps: int)
 
 
 def make_optimizer(
-    schedule: optax.Schedule, *, weight_decay: float, b1: float, b2: float, clip_norm: float
+    schedule: optax.Schedule,
+    *,
+    kind: OptimizerKind = "adamw",
+    weight_decay: float,
+    b1: float,
+    b2: float,
+    clip_norm: float,
 ) -> optax.GradientTransformation:
     """Return clipped AdamW (arXiv 1711.05101); biases, norms and embeddings are not decayed.
 
+    With ``muon`` the kernels, each layer's by itself, follow their momentum made orthogonal (Jordan et al. 2024),
+    scaled to the size of AdamW's updates (arXiv 2502.16982 equation 4) so that a learning rate says the same for both;
+    the other parameters stay with AdamW. It keeps one moment of a kernel instead of two.
+
     Adapters' matrices are decayed as kernels are (so does PEFT under AdamW): towards the weights that they adapt.
     """
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decayed),
-    )
+    optimizer = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decayed)
+    if kind == "muon":
+        muon = optax.contrib.muon(
+            schedule, weight_decay=weight_decay, consistent_rms=ADAM_SIZE, muon_weight_dimension_numbers=_matrices
+        )
+        optimizer = optax.partition({True: muon, False: optimizer}, _kernels)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
 
 def _decayed(params: Any) -> Any:
-    decayed = ("kernel", "lora_a", "lora_b")
-    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", "") in decayed, params)
+    return _named(params, ("kernel", "lora_a", "lora_b"))
+
+
+def _kernels(params: Any) -> Any:
+    return _named(params, ("kernel",))
+
+
+def _named(params: Any, names: tuple[str, ...]) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", "") in names, params)
+
+
+def _matrices(params: Any) -> Any:
+    """Say that the last two axes of every array are a matrix; axes before them (layers) part matrices."""
+    return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(-2, -1), params)

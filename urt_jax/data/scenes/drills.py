@@ -55,6 +55,7 @@ class Drilled(NamedTuple):
     words: list[str]
     write: Write
     media: tuple[Media, ...] = ()
+    wide: bool = False  # whether the scene words may be those of drills alone
 
 
 PLACEHOLDER = {"image": "<image>", "video": "<video>"}
@@ -75,18 +76,20 @@ def _faults(rng: np.random.Generator, task: str) -> tuple[list[str], list[str]]:
     return first, draw_faults(rng, task, authenticity, _count(rng, FAULT_SHARES))
 
 
-def _told_words(rng: np.random.Generator, kind: str, *, unseen: bool) -> list[str]:
+def _told_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool) -> list[str]:
     """Draw words in the order in which a picture is told without a caption: from its left or upper thing on."""
-    words = draw_words(rng, kind, unseen=unseen)
+    words = draw_words(rng, kind, unseen=unseen, wide=wide)
     if kind == "relation":
         words[2] = pick(rng, ("left of", "above"))
     return words
 
 
-def _described(rng: np.random.Generator, task: Task, *, unseen: bool) -> tuple[Media, list[str], Write]:
+def _described(
+    rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool = False
+) -> tuple[Media, list[str], Write]:
     """Draw a medium and its description, "red circle left of blue square; clean; whole"."""
     kind = pick(rng, CAPTION_KINDS[task]) if task == "image_gen" else "sized_moving"
-    words = _told_words(rng, kind, unseen=unseen)
+    words = _told_words(rng, kind, unseen=unseen, wide=wide)
     quality, breaks = _faults(rng, task)
     names = DIMENSIONS[task]
     faults = [faults_text(scale_of(task, names[1]), quality), faults_text(scale_of(task, names[2]), breaks)]
@@ -101,6 +104,14 @@ def _describe(rng: np.random.Generator, unseen: bool) -> Drilled:
 def _describe_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
     medium, words, write = _described(rng, "video_gen", unseen=unseen)
     return Drilled("<video>\nDescribe.", words, lambda said: f"Video:{write(said)}", (medium,))
+
+
+def _describe_any(rng: np.random.Generator, unseen: bool) -> Drilled:
+    """Describe a picture or a clip of any colours and shapes, those of drills alone too."""
+    task: Task = "image_gen" if rng.random() < 0.7 else "video_gen"
+    medium, words, write = _described(rng, task, unseen=unseen, wide=True)
+    prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
+    return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,), wide=True)
 
 
 def _describe_pair(rng: np.random.Generator, unseen: bool) -> Drilled:
@@ -303,6 +314,7 @@ def _conclude(rng: np.random.Generator, unseen: bool) -> Drilled:
 _MAKERS: dict[str, Callable[[np.random.Generator, bool], Drilled]] = {
     "describe": _describe,
     "describe_clip": _describe_clip,
+    "describe_any": _describe_any,
     "describe_pair": _describe_pair,
     "check": _check,
     "check_clip": _check_clip,
@@ -341,7 +353,7 @@ def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float =
     response, history = drawn.write(drawn.words), None
     if misread and drawn.words:
         slips = make_generator(split, seed=seed, index=index, stream=f"misread {kind}")
-        history = drawn.write([misread_word(slips, misread, word) for word in drawn.words])
+        history = drawn.write([misread_word(slips, misread, word, wide=drawn.wide) for word in drawn.words])
         right = iter(drawn.words)
         response = SCENE_WORD.sub(lambda _: f" {next(right)}", history)
     return Example(

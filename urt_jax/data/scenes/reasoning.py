@@ -12,7 +12,7 @@ import numpy as np
 
 from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, BadInputError, Example
 from urt_jax.data.scenes.scales import SCALES, Scale, scale_of
-from urt_jax.data.scenes.world import CATEGORIES, CATEGORY_OF, pick
+from urt_jax.data.scenes.world import CATEGORIES, CATEGORY_OF, pick, words_like
 
 OPEN, CLOSE_TO_ANSWER, ANSWER_END = "<think>\n", "\n</think>\n<answer>", " is better</answer>"
 RIGHT, WRONG, PART, COUNTED = " (ok)", " (no)", ";", " wrong"
@@ -81,11 +81,11 @@ def _read_candidate(rng: np.random.Generator, error_rate: float, task: str, cand
     return reading
 
 
-def misread_word(rng: np.random.Generator, error_rate: float, word: str) -> str:
-    """Return the word, or at ``error_rate`` another of its kind."""
+def misread_word(rng: np.random.Generator, error_rate: float, word: str, *, wide: bool = False) -> str:
+    """Return the word, or at ``error_rate`` another of its kind, of drills alone too if ``wide``."""
     if rng.random() >= error_rate:
         return word
-    return pick(rng, tuple(other for other in CATEGORIES[CATEGORY_OF[word]] if other != word))
+    return pick(rng, tuple(other for other in words_like(CATEGORY_OF[word], wide=wide) if other != word))
 
 
 def read_example(example: Example, rng: np.random.Generator, error_rate: float = 0.0) -> Judgement:

@@ -17,6 +17,11 @@ COLOURS = {
     "blue": (45, 80, 215),
     "yellow": (235, 205, 40),
     "purple": (150, 55, 180),
+    "orange": (240, 130, 30),
+    "teal": (30, 175, 185),
+    "pink": (240, 130, 185),
+    "brown": (125, 75, 40),
+    "grey": (90, 92, 96),
 }
 RADIUS = {"small": 6.5, "large": 15.0, "pair": 9.5, "many": 8.0}
 CLIP_RADIUS = {"small": 5.5, "medium": 8.5, "large": 12.0}
@@ -41,11 +46,20 @@ class Body(NamedTuple):
 
 
 def _shape_distance(shape: str, u: Plane, v: Plane, radius: float) -> Plane:
-    """Signed distance in pixels to the edge, below 0 inside."""
+    """Distance in pixels to the edge, below 0 inside; of the star a near one."""
     if shape == "circle":
         return np.hypot(u, v) - np.float32(radius)
     if shape == "square":
         return np.maximum(np.abs(u), np.abs(v)) - np.float32(0.9 * radius)
+    if shape == "diamond":
+        return (np.abs(u) + np.abs(v) - np.float32(1.2 * radius)) * np.float32(np.sqrt(0.5))
+    if shape == "ring":
+        return np.abs(np.hypot(u, v) - np.float32(0.72 * radius)) - np.float32(0.28 * radius)
+    if shape == "bar":
+        return np.maximum(np.abs(u) - np.float32(1.15 * radius), np.abs(v) - np.float32(0.45 * radius))
+    if shape == "star":
+        spike = np.abs((np.arctan2(u, -v) / np.float32(2 * np.pi / 5) + 0.5) % 1 - 0.5) * 2  # 0 at a tip, 1 between
+        return (np.hypot(u, v) - np.float32(1.2 * radius) / (1 + np.float32(1.3) * spike)) * np.float32(0.6)
     slope = np.float32(np.sqrt(3) / 2)
     return np.maximum(v, np.abs(u) * slope - v * np.float32(0.5)) - np.float32(0.64 * radius)
 

@@ -16,7 +16,15 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
     "relation": ("left of", "right of", "above", "below"),
     "direction": ("moves left", "moves right", "moves up", "moves down"),
 }
-CATEGORY_OF: dict[str, str] = {word: name for name, words in CATEGORIES.items() for word in words}
+# Words of drills alone: among more colours and shapes than comparisons hold, each is learnt apart from the other.
+DRILL_WORDS: dict[str, tuple[str, ...]] = {
+    "colour": ("orange", "teal", "pink", "brown", "grey"),
+    "shape": ("star", "diamond", "ring", "bar"),
+    "shapes": ("stars", "diamonds", "rings", "bars"),
+}
+CATEGORY_OF: dict[str, str] = {
+    word: name for words_of in (CATEGORIES, DRILL_WORDS) for name, words in words_of.items() for word in words
+}
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 # Colour-shape pairs that no training record shows, names or asks about.
@@ -94,13 +102,19 @@ def caption_of(kind: str, words: list[str]) -> str:
     return KINDS[kind].caption.format(*words)
 
 
-def draw_words(rng: np.random.Generator, kind: str, *, unseen: bool) -> list[str]:
+def words_like(category: str, *, wide: bool) -> tuple[str, ...]:
+    """Return the words of a category, with those of drills alone if ``wide``."""
+    return CATEGORIES[category] + (DRILL_WORDS.get(category, ()) if wide else ())
+
+
+def draw_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool = False) -> list[str]:
     """Draw the words of a scene, with at least one unseen colour-shape pair if ``unseen``, else with none.
 
-    The two things of a relation differ in colour and in shape, so that each is known by either.
+    The two things of a relation differ in colour and in shape, so that each is known by either. ``wide`` draws among
+    the words of drills too.
     """
     while True:
-        words = [pick(rng, CATEGORIES[slot]) for slot in KINDS[kind].slots]
+        words = [pick(rng, words_like(slot, wide=wide)) for slot in KINDS[kind].slots]
         if kind == "relation" and (words[0] == words[3] or words[1] == words[4]):
             continue
         if has_unseen(words) == unseen:
