@@ -21,32 +21,36 @@ def get_config(preset: str = "") -> ConfigDict:
     config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 96}
     config.save_every = 200
     config.log_every = 10
+    optimizer = {"kind": "muon", "warmup_steps": 50, "schedule": "cosine", "b2": 0.98}
     if preset == "seeing":
-        config.steps = 2400
+        config.steps = 1600
         config.shape = {"vision_width": 128, "vision_layers": 3, "vision_feed_forward": 384}
         config.data = [
-            {"path": "drills", "drills": ["describe"], "weight": 2.0, "count": 24_000},
-            {"path": "drills", "drills": ["describe_pair", "describe_clip"], "weight": 2.0, "count": 16_000, "seed": 1},
+            {"path": "drills", "drills": drills, "weight": weight, "count": 200_000, "misread": 0.3}
+            for drills, weight in (
+                (["describe_any"], 6.0),
+                (["describe", "describe_pair", "describe_clip"], 2.0),
+            )
         ]
         config.model = {"init": "random", "trainable": [".*"]}
-        config.optimizer = {"learning_rate": 1.5e-3, "warmup_steps": 50, "schedule": "cosine", "b2": 0.98}
+        config.optimizer = {**optimizer, "learning_rate": 3e-3}
         return config
     if preset:
         raise ValueError(f"unknown preset {preset!r}; this config has 'seeing' and the default")
-    config.steps = 3600
+    config.steps = 1400
     everything = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
     config.data = [
-        {"path": "drills", "drills": ["observe"], "weight": 4.0, "count": 48_000, "seed": 2, "misread": 0.3},
+        {"path": "drills", "drills": ["observe"], "weight": 4.0, "count": 100_000, "seed": 2, "misread": 0.3},
         *(
-            {"path": "drills", "drills": drills, "weight": 2.0, "count": 24_000, "seed": 3, "misread": 0.3}
+            {"path": "drills", "drills": drills, "weight": 2.0, "count": 60_000, "seed": 3, "misread": 0.3}
             for drills in (
                 ["check", "check_clip", "check_answer"],
-                ["describe", "describe_clip", "describe_pair"],
+                ["describe_any", "describe_clip", "describe_pair"],
                 ["check_text", "sums", "conclude"],
             )
         ),
-        {"path": "scenes", "weight": 2.0, "count": 24_000, "seed": 6, "tasks": everything},
+        {"path": "scenes", "weight": 2.0, "count": 48_000, "seed": 6, "tasks": everything},
     ]
     config.model = {"init": "load", "path": "runs/base-seeing", "trainable": [".*"]}
-    config.optimizer = {"learning_rate": 1.2e-3, "warmup_steps": 50, "schedule": "cosine", "b2": 0.98}
+    config.optimizer = {**optimizer, "learning_rate": 2e-3}
     return config

@@ -33,7 +33,9 @@ def test_the_same_arguments_give_the_same_drill(kind):
     assert all(np.array_equal(a.source, b.source) for a, b in zip(first.context, second.context))
 
 
-@pytest.mark.parametrize("kind", ["describe", "check", "check_text", "check_answer", "observe", "conclude"])
+@pytest.mark.parametrize(
+    "kind", ["describe", "describe_any", "check", "check_text", "check_answer", "observe", "conclude"]
+)
 def test_training_drills_never_name_a_held_out_pair(kind):
     text = " ".join(f"{drill.text} {drill.response}" for drill in drills(kind, count=100))
     assert not re.search(r"(purple( \(..\))? triangle|green( \(..\))? circle|yellow( \(..\))? square)", text)

@@ -1,8 +1,11 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 
-from urt_jax.data.scenes.render import FRAMES, SIDE, draw_clip, draw_picture
+from urt_jax.data.scenes.render import COLOURS, FRAMES, SIDE, TINT, draw_colour, draw_clip, draw_picture
 from urt_jax.data.scenes.scales import SCALES
+from urt_jax.data.scenes.world import words_like
 
 PICTURE_FAULTS = [fault for scale in SCALES["image_gen"] for fault in scale.faults]
 CLIP_FAULTS = [fault for scale in SCALES["video_gen"] for fault in scale.faults]
@@ -35,6 +38,28 @@ def test_sizes_and_types():
 def test_each_fault_shows_in_a_picture(kind, fault):
     # The smallest thing is 13 pixels wide, so a crack through it is 0.3 % of the picture.
     assert changed(picture(kind, WORDS[kind]), picture(kind, WORDS[kind], fault)) > (0.004 if kind == "sized" else 0.01)
+
+
+@pytest.mark.parametrize("fault", ["cracked", "cut"])
+@pytest.mark.parametrize("shape", words_like("shape", wide=True))
+def test_each_shape_shows_that_it_is_broken(shape, fault):
+    words = ["small", "orange", shape]
+    assert changed(picture("sized", words), picture("sized", words, fault)) > 0.003
+
+
+@pytest.mark.parametrize(("category", "words"), [("colour", "small {} circle"), ("shape", "small blue {}")])
+def test_any_two_colours_and_any_two_shapes_differ(category, words):
+    shown = [picture("sized", words.format(word).split()) for word in words_like(category, wide=True)]
+    for one, other in combinations(shown, 2):
+        assert changed(one, other) > 0.007
+
+
+def test_an_odd_colour_is_none_that_has_a_name():
+    rng = np.random.default_rng(0)
+    named = np.array(list(COLOURS.values()))
+    for _ in range(200):
+        colour = draw_colour(rng, "odd")
+        assert np.linalg.norm(named - colour, axis=1).min() > np.sqrt(3) * TINT
 
 
 @pytest.mark.parametrize("fault", CLIP_FAULTS)

@@ -5,6 +5,7 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.data.scenes.world import (
     CATEGORIES,
     CATEGORY_OF,
+    DRILL_WORDS,
     KINDS,
     UNSEEN,
     caption_of,
@@ -18,7 +19,8 @@ from urt_jax.data.scenes.world import (
 
 
 def test_every_word_has_one_category():
-    assert len(CATEGORY_OF) == sum(len(words) for words in CATEGORIES.values())
+    assert len(CATEGORY_OF) == sum(len(words) for known in (CATEGORIES, DRILL_WORDS) for words in known.values())
+    assert [f"{word}s" for word in DRILL_WORDS["shape"]] == list(DRILL_WORDS["shapes"])
 
 
 def test_captions_read_as_written():
@@ -37,12 +39,15 @@ def test_plural_shapes_count_as_the_shape():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unseen", [False, True])
-def test_drawn_words_hold_an_unseen_pair_only_when_asked(kind, unseen):
+@pytest.mark.parametrize("wide", [False, True])
+def test_drawn_words_hold_an_unseen_pair_only_when_asked(kind, unseen, wide):
     rng = np.random.default_rng(0)
-    for _ in range(50):
-        words = draw_words(rng, kind, unseen=unseen)
+    drawn = [draw_words(rng, kind, unseen=unseen, wide=wide) for _ in range(50)]
+    for words in drawn:
         assert bool(UNSEEN & set(colour_shapes(words))) == unseen
         assert [CATEGORY_OF[word] for word in words] == list(KINDS[kind].slots)
+    of_drills = {word for words in DRILL_WORDS.values() for word in words}
+    assert any(of_drills & set(words) for words in drawn) == wide or (unseen and len(KINDS[kind].slots) < 5)
 
 
 def test_spoil_replaces_exactly_so_many_words_and_shows_no_unseen_pair():

@@ -108,7 +108,7 @@ def _describe_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
 
 def _describe_any(rng: np.random.Generator, unseen: bool) -> Drilled:
     """Describe a picture or a clip of any colours and shapes, those of drills alone too."""
-    task: Task = "image_gen" if rng.random() < 0.7 else "video_gen"
+    task: Task = "image_gen" if rng.random() < 0.6 else "video_gen"
     medium, words, write = _described(rng, task, unseen=unseen, wide=True)
     prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
     return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,), wide=True)

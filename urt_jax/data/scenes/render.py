@@ -23,6 +23,8 @@ COLOURS = {
     "brown": (125, 75, 40),
     "grey": (90, 92, 96),
 }
+TINT = 14  # how far a channel strays from the colour that has the name
+ODD_DISTANCE = 50  # of a colour without a name from all those with one
 RADIUS = {"small": 6.5, "large": 15.0, "pair": 9.5, "many": 8.0}
 CLIP_RADIUS = {"small": 5.5, "medium": 8.5, "large": 12.0}
 STEPS = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "moves down": (0, 1)}
@@ -136,8 +138,19 @@ def _clutter(rng: np.random.Generator, ground: Ground) -> None:
         )
 
 
+def draw_colour(rng: np.random.Generator, word: str) -> Float[np.ndarray, "3"]:
+    """Draw a colour of this name, or for "odd" one without a name that the ground and dark cracks stand out against."""
+    if word != "odd":
+        return np.array(COLOURS[word]) + rng.uniform(-TINT, TINT, 3)
+    named = np.array(list(COLOURS.values()))
+    while True:
+        colour = rng.uniform(10, 245, 3)
+        if np.linalg.norm(named - colour, axis=1).min() > ODD_DISTANCE and colour.min() < 130 and colour.max() > 90:
+            return colour
+
+
 def _make_body(rng: np.random.Generator, colour: str, shape: str, x: float, y: float, radius: float) -> Body:
-    tint = tuple(float(value) for value in np.array(COLOURS[colour]) + rng.uniform(-14, 14, 3))
+    tint = tuple(float(value) for value in draw_colour(rng, colour))
     assert len(tint) == 3
     # A cut is always nearly level, so that the pieces of a triangle never look like two triangles.
     break_angle = np.pi / 2 + rng.uniform(-0.5, 0.5)

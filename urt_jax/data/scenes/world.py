@@ -16,9 +16,10 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
     "relation": ("left of", "right of", "above", "below"),
     "direction": ("moves left", "moves right", "moves up", "moves down"),
 }
-# Words of drills alone: among more colours and shapes than comparisons hold, each is learnt apart from the other.
+# Words of drills alone: among more colours and shapes than comparisons hold, each is learnt apart from the other. Odd
+# is any colour without a name.
 DRILL_WORDS: dict[str, tuple[str, ...]] = {
-    "colour": ("orange", "teal", "pink", "brown", "grey"),
+    "colour": ("orange", "teal", "pink", "brown", "grey", "odd"),
     "shape": ("star", "diamond", "ring", "bar"),
     "shapes": ("stars", "diamonds", "rings", "bars"),
 }
