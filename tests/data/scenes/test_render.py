@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from urt_jax.data.scenes.render import COLOURS, FRAMES, SIDE, TINT, draw_colour, draw_clip, draw_picture
+from urt_jax.data.scenes.render import COLOURS, FRAMES, SIDE, TINT, draw_clip, draw_colour, draw_picture
 from urt_jax.data.scenes.scales import SCALES
 from urt_jax.data.scenes.world import words_like
 
