@@ -23,7 +23,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.log_every = 10
     optimizer = {"kind": "muon", "warmup_steps": 50, "schedule": "cosine", "b2": 0.98}
     if preset == "seeing":
-        config.steps = 1600
+        config.steps = 2000
         config.shape = {"vision_width": 128, "vision_layers": 3, "vision_feed_forward": 384}
         config.data = [
             {"path": "drills", "drills": drills, "weight": weight, "count": 200_000, "misread": 0.3}

@@ -108,6 +108,14 @@ def words_like(category: str, *, wide: bool) -> tuple[str, ...]:
     return CATEGORIES[category] + (DRILL_WORDS.get(category, ()) if wide else ())
 
 
+def _draw_word(rng: np.random.Generator, category: str, *, wide: bool) -> str:
+    """Draw a word; ``wide`` words are odd and small more often, since shapes are hard to tell where they are small."""
+    for often, of_category, share in (("odd", "colour", 0.5), ("small", "size", 0.5)):
+        if wide and category == of_category and rng.random() < share:
+            return often
+    return pick(rng, words_like(category, wide=wide))
+
+
 def draw_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool = False) -> list[str]:
     """Draw the words of a scene, with at least one unseen colour-shape pair if ``unseen``, else with none.
 
@@ -115,7 +123,7 @@ def draw_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool 
     the words of drills too.
     """
     while True:
-        words = [pick(rng, words_like(slot, wide=wide)) for slot in KINDS[kind].slots]
+        words = [_draw_word(rng, slot, wide=wide) for slot in KINDS[kind].slots]
         if kind == "relation" and (words[0] == words[3] or words[1] == words[4]):
             continue
         if has_unseen(words) == unseen:
