@@ -44,8 +44,8 @@ def assert_same(found: Any, wanted: Any) -> None:
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
-def fill(folder: Path, steps: tuple[int, ...] = (1, 2, 3), keep: int = 3) -> None:
-    with CheckpointStore(folder, keep=keep) as store:
+def fill(folder: Path, steps: tuple[int, ...] = (1, 2, 3), keep: int = 3, every: int = 1) -> None:
+    with CheckpointStore(folder, keep=keep, every=every) as store:
         for step in steps:
             store.save(step, make_state(float(step)), {"position": 10 * step})
 
@@ -58,6 +58,26 @@ def test_newest_checkpoint_comes_back_with_its_extra(tmp_path: Path) -> None:
     assert found is not None
     assert (found[0], found[2]) == (3, {"position": 30})
     assert_same(found[1], make_state(3.0))
+
+
+@pytest.mark.parametrize(
+    ("steps", "keep", "stay"),
+    [
+        ((2, 4, 5), 2, [4, 5]),
+        ((2, 4, 5, 6), 2, [4, 6]),
+        ((2, 3, 4, 5, 6, 7), 2, [6, 7]),
+        ((2, 4, 5, 6, 8), 3, [4, 6, 8]),
+        ((2, 3, 4), 1, [4]),
+        ((1, 3), 2, [3]),
+    ],
+)
+def test_one_saved_early_displaces_none_of_the_regular_ones(
+    tmp_path: Path, steps: tuple[int, ...], keep: int, stay: list[int]
+) -> None:
+    fill(tmp_path, steps, keep, every=2)
+    with CheckpointStore(tmp_path, keep=keep, every=2) as store:
+        assert store.steps() == stay
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == stay
 
 
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Checkpoints on orbax: arrays and the data position saved together, whole or not at all, checked when read."""
 
+import dataclasses
 import json
 import logging
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,8 +26,27 @@ class DamagedError(Exception):
     """A checkpoint can be read but does not hold what was saved."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """Says to orbax which checkpoints stay: the newest, and before it multiples of ``every``, ``keep`` in all."""
+
+    keep: int
+    every: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Return for each checkpoint, oldest first, whether it stays."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        regular = [step for step in steps[:-1] if step % self.every == 0]
+        stay = {*steps[-1:], *regular[max(len(regular) - self.keep + 1, 0) :]}
+        return [step in stay for step in steps]
+
+
 class CheckpointStore:
     """Checkpoints ``<folder>/<step>/`` of one run; the newest ``keep`` stay.
+
+    One between the multiples of ``every``, saved before an early leave, goes with the next and displaces none of them:
+    an interrupted run ends with the checkpoints of one that was left alone.
 
     The state's leaves are stored under their paths ("params.decoder.layers..."), so what a leaf is called in an error
     message is what it is called on disk. Saving copies the arrays off the devices before it returns and writes them in
@@ -33,9 +54,9 @@ class CheckpointStore:
     wait for the last one. Beside the arrays lies a sum over the bits of each, which must be found again on loading.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
+    def __init__(self, folder: str | Path, *, keep: int = 2, every: int = 1) -> None:
         self.folder = Path(folder).resolve()
-        self._keep = keep
+        self._kept = _Kept(keep, every)
         self._manager = self._open()
 
     def save(self, step: int, tree: PyTree, extra: dict[str, Any]) -> None:
@@ -102,7 +123,7 @@ class CheckpointStore:
         # the middle of a save would end the run. Alone there is nobody to wait for but the disk.
         waits = {"timeout_secs": LONG_S} if jax.process_count() == 1 else {}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
+            preservation_policy=self._kept,
             create=True,
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False, **waits),

@@ -73,7 +73,10 @@ def train(
             loss; the checkpoint before is kept.
     """
     skipped = SkippedUpdates(folder / "skipped", limit=settings.max_skipped, batch_of=batch_of)
-    with PreemptionNotice() as notice, CheckpointStore(folder / "checkpoints", keep=settings.keep) as store:
+    with (
+        PreemptionNotice() as notice,
+        CheckpointStore(folder / "checkpoints", keep=settings.keep, every=settings.save_every) as store,
+    ):
         found = store.restore_latest(_saved(state))
         start = 0
         if found is not None:
