@@ -15,7 +15,7 @@ from urt_jax.models.config import ModelConfig
 from urt_jax.models.vlm import abstract_params
 from urt_jax.planning.chips import Topology
 from urt_jax.sharding.mesh import AXES
-from urt_jax.sharding.rules import spec_for
+from urt_jax.sharding.rules import name_of, spec_for
 
 Attention = Literal["auto", "whole", "blocks"]  # whole score matrices, or the chip's kernel in blocks
 TRAINED = (r"^(decoder/|embedding$|head$)",)  # the language model, as in every stage by default
@@ -126,4 +126,4 @@ def _divisors(number: int) -> list[int]:
 @cache
 def _leaves(config: ModelConfig) -> tuple[tuple[str, tuple[int, ...]], ...]:
     flat = jax.tree_util.tree_leaves_with_path(abstract_params(config))
-    return tuple((jax.tree_util.keystr(path, simple=True, separator="/"), tuple(leaf.shape)) for path, leaf in flat)
+    return tuple((name_of(path), tuple(leaf.shape)) for path, leaf in flat)

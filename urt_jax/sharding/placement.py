@@ -151,13 +151,15 @@ def for_sampling(mesh: Mesh | None, params: Any, dtype: Any) -> Any | None:
 
 def sampling_shapes(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
     """Return the shapes of what ``for_sampling`` makes, with their places on the mesh."""
-    places = None if mesh is None else shardings_for(params, mesh, whole=("width",))
 
-    def shape(path: tuple[Any, ...], leaf: Any, place: NamedSharding | None = None) -> jax.ShapeDtypeStruct:
-        kind = dtype if is_matrix(name_of(path)) else leaf.dtype
-        return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=place)
+    def shape(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, dtype if is_matrix(name_of(path)) else leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(shape, params, *(() if places is None else (places,)))
+    def placed(shape: jax.ShapeDtypeStruct, place: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place)
+
+    shapes = jax.tree_util.tree_map_with_path(shape, params)
+    return shapes if mesh is None else jax.tree.map(placed, shapes, shardings_for(params, mesh, whole=("width",)))
 
 
 def mesh_of(params: Any) -> Mesh | None:
@@ -192,11 +194,12 @@ def _for_sampling(mesh: Mesh | None, dtype: Any) -> Any:
     """Return the program of ``for_sampling``: it casts where the weights lie, so that few bytes are moved."""
 
     def gather_weights(params: Any) -> Any:
-        cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, sampling_shapes(mesh, params, dtype))
+        wanted = sampling_shapes(mesh, params, dtype)
+        cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, wanted)
         if mesh is None:
             return cast
-        split, whole = (shardings_for(params, mesh, whole=axes) for axes in ((), ("width",)))
-        return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(cast, split), whole)
+        cast = jax.lax.with_sharding_constraint(cast, shardings_for(params, mesh))
+        return jax.lax.with_sharding_constraint(cast, jax.tree.map(lambda shape: shape.sharding, wanted))
 
     return jax.jit(gather_weights)
 

@@ -96,22 +96,23 @@ def _described(
     return draw_medium(rng, task, kind, words, quality + breaks), words, lambda said: PART.join([spaced(said), *faults])
 
 
+def _describe_one(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool = False) -> Drilled:
+    medium, words, write = _described(rng, task, unseen=unseen, wide=wide)
+    prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
+    return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,), wide)
+
+
 def _describe(rng: np.random.Generator, unseen: bool) -> Drilled:
-    medium, words, write = _described(rng, "image_gen", unseen=unseen)
-    return Drilled("<image>\nDescribe.", words, lambda said: f"Image:{write(said)}", (medium,))
+    return _describe_one(rng, "image_gen", unseen=unseen)
 
 
 def _describe_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
-    medium, words, write = _described(rng, "video_gen", unseen=unseen)
-    return Drilled("<video>\nDescribe.", words, lambda said: f"Video:{write(said)}", (medium,))
+    return _describe_one(rng, "video_gen", unseen=unseen)
 
 
 def _describe_any(rng: np.random.Generator, unseen: bool) -> Drilled:
     """Describe a picture or a clip of any colours and shapes, those of drills alone too."""
-    task: Task = "image_gen" if rng.random() < 0.6 else "video_gen"
-    medium, words, write = _described(rng, task, unseen=unseen, wide=True)
-    prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
-    return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,), wide=True)
+    return _describe_one(rng, "image_gen" if rng.random() < 0.6 else "video_gen", unseen=unseen, wide=True)
 
 
 def _describe_pair(rng: np.random.Generator, unseen: bool) -> Drilled:

@@ -23,6 +23,7 @@ DRILL_WORDS: dict[str, tuple[str, ...]] = {
     "shape": ("star", "diamond", "ring", "bar"),
     "shapes": ("stars", "diamonds", "rings", "bars"),
 }
+OFTEN = {"colour": "odd", "size": "small"}  # half of such words there: shapes are hard to tell where they are small
 CATEGORY_OF: dict[str, str] = {
     word: name for words_of in (CATEGORIES, DRILL_WORDS) for name, words in words_of.items() for word in words
 }
@@ -109,10 +110,8 @@ def words_like(category: str, *, wide: bool) -> tuple[str, ...]:
 
 
 def _draw_word(rng: np.random.Generator, category: str, *, wide: bool) -> str:
-    """Draw a word; ``wide`` words are odd and small more often, since shapes are hard to tell where they are small."""
-    for often, of_category, share in (("odd", "colour", 0.5), ("small", "size", 0.5)):
-        if wide and category == of_category and rng.random() < share:
-            return often
+    if wide and category in OFTEN and rng.random() < 0.5:
+        return OFTEN[category]
     return pick(rng, words_like(category, wide=wide))
 
 
