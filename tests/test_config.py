@@ -131,6 +131,10 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ({"stage": "grpo", "loss": "sapo", "clip_high": 0.28}, "config.clip_high: 0.28 is not read by loss 'sapo'"),
         ({"stage": "grpo", "cispo_cap": 4.0}, "config.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave"),
         ({"stage": "grpo", "kl_kind": "none"}, "config.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0"),
+        (
+            {"stage": "grpo", "kl_kind": "k2", "kl_bias_correction": True},
+            "config.kl_bias_correction: corrects k1 and k3, but kl_kind is 'k2' and kl_coef 0.04",
+        ),
         ({"stage": "grpo", "importance_cap": 1.0}, "config.importance_cap: got 1.0, must be above 1"),
         ({"stage": "grpo", "entropy_coef": -0.1}, "config.entropy_coef: got -0.1, must be at least 0"),
         ({"stage": "grpo", "rewards": {"format": 0.0, "accuracy": 0.0}}, "config.rewards.format: every reward has"),

@@ -127,6 +127,7 @@ def test_the_drawn_rows_stand_on_both_sides_of_every_bound():
         Knobs(importance_cap=1.5),
         Knobs(kl_coef=0.3),
         Knobs(kl_coef=0.3, kl_kind="k1"),
+        Knobs(kl_coef=0.3, kl_bias_correction=True),
         Knobs(kl_coef=0.3, kl_kind="k2", importance_cap=1.5, delta=2.0),
     ],
     ids=str,
@@ -183,7 +184,7 @@ def test_only_the_policy_carries_a_gradient(kind):
 
 # ---- splits and masks ----
 
-FULL = Knobs(delta=2.0, importance_cap=1.5, kl_coef=0.3)
+FULL = Knobs(delta=2.0, importance_cap=1.5, kl_coef=0.3, kl_bias_correction=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

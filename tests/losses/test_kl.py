@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from urt_jax.losses.grpo import policy_loss
 from urt_jax.losses.kl import KL_KINDS, k1_kl, k2_kl, k3_kl
 
 KINDS = [k1_kl, k2_kl, k3_kl]
@@ -62,6 +63,41 @@ def test_bias_of_values_and_gradients_is_as_told():
     assert values[0] == pytest.approx(exact, rel=1e-5)
     assert values[2] == pytest.approx(exact, rel=1e-5)
     assert abs(values[1] - exact) > 0.01
+
+
+@pytest.mark.parametrize("kind", ["k1", "k3"])
+def test_corrected_for_who_sampled_a_kl_is_that_of_the_policy_in_value_and_gradient(kind):
+    """Expectations over all five tokens as another policy samples them, an older one, and as the policy itself does."""
+    logits, old_logits, ref_logits = jnp.asarray(np.random.default_rng(1).normal(size=(3, 5)), jnp.float32)
+    q = jax.nn.log_softmax(ref_logits)
+
+    def exact(logits):
+        logp = jax.nn.log_softmax(logits)
+        return jnp.sum(jnp.exp(logp) * (logp - q))
+
+    def of_token(logp, old, ref):
+        """The loss of a sequence of one token without an advantage: its KL alone."""
+        rows = {"logp_BT": logp, "old_logp_BT": old, "ref_logp_BT": ref}
+        settings = {"kl_kind": kind, "kl_coef": 1.0, "kl_bias_correction": True}
+        arrays = {name: value[None, None] for name, value in rows.items()}
+        return policy_loss(
+            "dapo",
+            **arrays,
+            sampler_logp_BT=None,
+            advantage_B=jnp.zeros(1),
+            mask_BT=jnp.ones((1, 1), bool),
+            **settings,
+        )[0]
+
+    def expected(logits, sampled_by):
+        old = jax.nn.log_softmax(sampled_by)
+        return jnp.sum(jnp.exp(old) * jax.vmap(of_token)(jax.nn.log_softmax(logits), old, q))
+
+    value, gradient = jax.value_and_grad(exact)(logits)
+    for sampled_by in (logits, old_logits):
+        found, slope = jax.value_and_grad(expected)(logits, sampled_by)
+        assert float(found) == pytest.approx(float(value), rel=1e-5)
+        np.testing.assert_allclose(slope, gradient, atol=1e-6)
 
 
 def test_the_table_has_every_kind():

@@ -1,6 +1,7 @@
 """TRL's policy losses written out in numpy, float64: the mean loss of a batch and its gradient to each log-probability.
 
-From the formulas of TRL's ``GRPOTrainer`` with one process, no accumulation, the ratio-weighted KL off.
+From the formulas of TRL's ``GRPOTrainer`` with one process and no accumulation; its corrected KL is that of a token's
+ratio, also in gspo.
 """
 
 from typing import NamedTuple
@@ -32,6 +33,7 @@ class Knobs(NamedTuple):
     sapo_temperature_neg: float = 1.05
     kl_kind: str = "k3"
     kl_coef: float = 0.0
+    kl_bias_correction: bool = False
     importance_cap: float | None = None
 
 
@@ -106,5 +108,8 @@ def value_and_gradient(kind: str, rows: Rows, knobs: Knobs) -> tuple[float, np.n
         gradient = gradient.sum(1, keepdims=True) * rows.mask / lengths
     if knobs.kl_coef:
         kl, kl_slope = kl_terms(knobs.kl_kind, rows)
+        if knobs.kl_bias_correction:
+            ratio = np.exp(rows.logp - rows.old)
+            kl, kl_slope = kl * ratio, (kl + kl_slope) * ratio
         loss, gradient = loss + knobs.kl_coef * kl, gradient + knobs.kl_coef * weights * kl_slope
     return float((weights * loss).sum()), gradient

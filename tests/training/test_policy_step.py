@@ -53,7 +53,7 @@ def test_the_step_gives_the_loss_all_its_constants(kind: str) -> None:
     )
     bounds = {
         "clip_low": 0.1, "clip_high": 0.15, "delta": 1.5, "cispo_cap": 1.1, "kl_coef": 0.1, "kl_kind": "k2",
-        "sapo_temperature_pos": 2.0, "sapo_temperature_neg": 2.5, "importance_cap": 1.2,
+        "kl_bias_correction": True, "sapo_temperature_pos": 2.0, "sapo_temperature_neg": 2.5, "importance_cap": 1.2,
     }  # fmt: skip
     loss = PolicyLoss(kind, **bounds, entropy_coef=ENTROPY)  # type: ignore[arg-type]
     total, denominator, metrics = scored_policy_loss(scores, batch, loss, first_update=False)

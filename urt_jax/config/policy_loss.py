@@ -30,6 +30,7 @@ class PolicyLossConfig:
     sapo_temperature_neg: float = knob(1.05, above=0)  # and at negative ones, which are the less stable
     kl_kind: Literal["k1", "k2", "k3", "none"] = "k3"  # k1: no pull; k2: KL(policy||start); k3: KL(start||policy)
     kl_coef: float = knob(0.04, at_least=0)  # weight of the KL to the frozen start; 0 = no reference kept
+    kl_bias_correction: bool = False  # the token's KL times its ratio: then k1 and k3 both pull as KL(policy||start)
     importance_cap: float | None = knob(None, above=1)  # of trainer/sampler weights a token, e.g. 2.0; None = unweighed
     entropy_coef: float = knob(0.0, at_least=0)  # weight of the mean token entropy (nats), which is rewarded
     mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
@@ -46,3 +47,6 @@ class PolicyLossConfig:
             yield "delta", f"{message} advantages too; give e.g. {2 * (1 + self.clip_high)}"
         if self.kl_kind == "none" and self.kl_coef:
             yield "kl_coef", f"is {self.kl_coef}, but kl_kind is 'none'; give kl_coef 0, or a kind, e.g. 'k3'"
+        if self.kl_bias_correction and (self.kl_kind not in ("k1", "k3") or not self.kl_coef):
+            message = f"corrects k1 and k3, but kl_kind is {self.kl_kind!r} and kl_coef {self.kl_coef}"
+            yield "kl_bias_correction", f"{message}; leave it False, or give kl_kind 'k3' and a kl_coef above 0"

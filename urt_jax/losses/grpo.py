@@ -70,6 +70,7 @@ def policy_loss(
     sapo_temperature_neg: float = 1.05,
     kl_kind: str = "k3",
     kl_coef: float = 0.0,
+    kl_bias_correction: bool = False,
     importance_cap: float | None = None,
     max_tokens: int | None = None,
     idle_mask_XT: Bool[Array, "X T"] | None = None,
@@ -81,8 +82,10 @@ def policy_loss(
     carries a gradient; what is masked may be NaN, and an empty mask yields sum 0 with gradient 0.
 
     ``old_logp_BT=None`` means this is the first update of the rollout: the ratio is 1 and its gradient that of
-    ``logp``. ``kl_kind`` is a key of ``kl.KL_KINDS``. ``importance_cap`` turns on truncated importance weights
-    ``min(exp(old - sampler), cap)`` per token (TIS), which correct for a sampler that differs from the trainer.
+    ``logp``. ``kl_kind`` is a key of ``kl.KL_KINDS``; ``kl_bias_correction`` multiplies each token's KL in the loss by
+    its token ratio (see ``kl``), also where the surrogate's ratio is a sequence's. ``importance_cap`` turns on
+    truncated importance weights ``min(exp(old - sampler), cap)`` per token (TIS), which correct for a sampler that
+    differs from the trainer.
     ``idle_mask_XT`` holds the masks of rows that were left out because their advantage, and so their gradient, is 0:
     they count in the denominator, so the loss is that of the whole rollout. For the bounds see ``surrogates.Bounds``.
     Metrics are detached. ``policy_loss`` is TRL's: with the KL, before any entropy bonus.
@@ -112,6 +115,7 @@ def policy_loss(
     if ref_logp_BT is not None and estimate is not None:
         kl_BT = estimate(logp_BT, _detached(ref_logp_BT), mask_BT)
         metrics["kl"] = mean_of_tokens(kl_BT, mask_BT)
+        kl_BT = kl_BT * token_ratio(logp_BT, old_BT, mask_BT) if kl_bias_correction else kl_BT
         loss_BT = loss_BT + kl_coef * kl_BT
     total, denominator = objective.reduction(loss_BT, mask_BT, max_tokens)
     denominator += policy_denominator(kind, idle_XT, max_tokens=max_tokens)

@@ -8,6 +8,10 @@ tokens sampled by the policy itself::
     k2      biased, second order    that of KL(policy || reference), at each token
     k3      unbiased, never < 0     that of KL(reference || policy), at each token
 
+Times the token's ratio to the policy that sampled it (DeepSeek-V3.2, arXiv 2512.02556; TRL's
+``use_bias_correction_kl``) the means of k1 and k3 are KL(policy || reference) at each token, in value and in gradient,
+also after the policy has moved; k2 has no such property.
+
 "At each token": what a token changes in the distributions of later ones is in none of them.
 """
 

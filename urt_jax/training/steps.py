@@ -93,6 +93,7 @@ class PolicyLoss:
     sapo_temperature_pos: float = 1.0
     sapo_temperature_neg: float = 1.05
     kl_kind: str = "k3"
+    kl_bias_correction: bool = False
     importance_cap: float | None = None
     entropy_coef: float = 0.0  # weight of the mean token entropy, which is taken off the loss
     max_tokens: int | None = None  # longest response allowed, by which "dr_grpo" divides; None = width of the rows
@@ -190,6 +191,7 @@ def scored_policy_loss(
         sapo_temperature_neg=loss.sapo_temperature_neg,
         kl_kind=loss.kl_kind,
         kl_coef=loss.kl_coef,
+        kl_bias_correction=loss.kl_bias_correction,
         importance_cap=loss.importance_cap,
         max_tokens=_longest(batch, loss),
         idle_mask_XT=batch.idle_mask_XU,
