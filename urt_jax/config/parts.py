@@ -100,6 +100,7 @@ class DataConfig:
     tasks: TaskWeights = TaskWeights()
     drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
     misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
+    wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
     split: Literal["train", "heldout"] = "train"
     seed: int = knob(0, at_least=0)
     difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2

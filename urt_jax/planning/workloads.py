@@ -83,7 +83,7 @@ def workload(size: str) -> Workload:
 # ``tiny``: what configs/grpo.py asks of urt-tiny. ``small``: two pictures of 64 tokens each in a prompt of 256.
 ROWS = {
     "toy": Rows(2, 2, 24, 1, 56, 6, sft_rows=2),
-    "tiny": Rows(16, 8, 128, 2, 56, 96, sft_rows=32),
+    "tiny": Rows(16, 8, 128, 2, 112, 96, sft_rows=32),
     "small": Rows(4, 8, 256, 2, 224, 128, sft_rows=8),
     "3b": Rows(8, 8, 1024, 2, 448, 256, sft_rows=8),
     "7b": Rows(8, 8, 1024, 2, 448, 256, sft_rows=8),

@@ -28,7 +28,7 @@ from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.records import training_source
 from urt_jax.stages.sft import finish, open_model, train_on
 
-PICTURE_PIXELS = 56 * 56  # what the built-in task draws; larger pictures are brought down to four times that
+PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's are brought up to twice their side
 HELD_OUT_DRILLS = 256  # of each kind
 CORPUS_RECORDS = 300  # of each task and drill, enough to meet every word of the built-in task
 
@@ -75,15 +75,22 @@ def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
         make_example(task, split="train", seed=0, index=index) for task in TASKS for index in range(CORPUS_RECORDS)
     ]
     drills = [
-        make_drill(kind, split="train", seed=0, index=index) for kind in DRILLS for index in range(CORPUS_RECORDS)
+        make_drill(kind, split="train", seed=0, index=index, wide=0.5)
+        for kind in DRILLS
+        for index in range(CORPUS_RECORDS)
     ]
     corpus = [text for e in examples for text in (prompt_text(e), write_reasoning(e, rng))]
     corpus += [text for drill in drills for text in (drill.text or "", drill.response or "")]
     # A phrase leaves its last space to the word that follows, so that " red" is one token wherever it stands.
     phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases())]
     build_tokenizer(corpus, phrases, vocab_size=shape.vocab_size, folder=folder)
-    low, high = PICTURE_PIXELS, 4 * PICTURE_PIXELS
-    geometry = replace(DEFAULT_GEOMETRY, min_pixels=low, max_pixels=high, video_min_pixels=low, video_max_pixels=high)
+    geometry = replace(
+        DEFAULT_GEOMETRY,
+        min_pixels=PICTURE_PIXELS,
+        max_pixels=PICTURE_PIXELS,
+        video_min_pixels=PICTURE_PIXELS,
+        video_max_pixels=PICTURE_PIXELS,
+    )
     write_settings(folder, FAMILY.picture_files(geometry))
     tokenizer = load_tokenizer(folder)
     ids = {

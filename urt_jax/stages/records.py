@@ -98,7 +98,8 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
         @lru_cache(KEPT_RECORDS)
         def drill(index: int) -> Example:
             kind = kinds[index % len(kinds)]
-            example = make_drill(kind, split=data.split, seed=data.seed, index=index, misread=data.misread)
+            knobs = {"misread": data.misread, "wide": data.wide}
+            example = make_drill(kind, split=data.split, seed=data.seed, index=index, **knobs)
             return with_picking(example, data)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place), data.template)

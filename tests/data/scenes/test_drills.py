@@ -7,15 +7,17 @@ from urt_jax.data.examples import BadInputError
 from urt_jax.data.scenes import DRILLS, PHRASES, make_drill
 from urt_jax.data.scenes.drills import SCENE_WORD
 from urt_jax.data.scenes.scales import SCALES
-from urt_jax.data.scenes.world import CATEGORY_OF
+from urt_jax.data.scenes.world import CATEGORY_OF, DRILL_WORDS
 from urt_jax.rewards.parse import parse
 
 LONGEST_FIRST = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
 PIECE = re.compile(rf"{LONGEST_FIRST}| ?[a-z]+|\d+|[;+=\n]")
 
+ONLY_DRILLED = {f" {word}" for words in DRILL_WORDS.values() for word in words}
 
-def drills(kind, split="train", count=30):
-    return [make_drill(kind, split=split, seed=2, index=index) for index in range(count)]
+
+def drills(kind, split="train", count=30, **knobs):
+    return [make_drill(kind, split=split, seed=2, index=index, **knobs) for index in range(count)]
 
 
 @pytest.mark.parametrize("kind", DRILLS)
@@ -33,13 +35,23 @@ def test_the_same_arguments_give_the_same_drill(kind):
     assert all(np.array_equal(a.source, b.source) for a, b in zip(first.context, second.context))
 
 
-@pytest.mark.parametrize(
-    "kind", ["describe", "describe_any", "check", "check_text", "check_answer", "observe", "conclude"]
-)
-def test_training_drills_never_name_a_held_out_pair(kind):
-    text = " ".join(f"{drill.text} {drill.response}" for drill in drills(kind, count=100))
+@pytest.mark.parametrize("wide", [0.0, 1.0])
+@pytest.mark.parametrize("kind", [kind for kind in DRILLS if kind != "sums"])
+def test_training_drills_never_name_a_held_out_pair(kind, wide):
+    text = " ".join(f"{drill.text} {drill.response}" for drill in drills(kind, count=100, wide=wide))
     assert not re.search(r"(purple( \(..\))? triangle|green( \(..\))? circle|yellow( \(..\))? square)", text)
     assert any(drill.meta["unseen"] for drill in drills(kind, split="heldout"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DRILLS if kind != "sums"])
+def test_a_wide_share_of_the_drills_holds_words_that_comparisons_never_do(kind):
+    def widened(wide):
+        found = drills(kind, count=60, wide=wide)
+        return sum(bool(set(SCENE_WORD.findall(f"{drill.text} {drill.response}")) & ONLY_DRILLED) for drill in found)
+
+    assert widened(0.0) == 0
+    assert 15 < widened(0.5) < widened(1.0)
+    assert widened(1.0) > 48
 
 
 @pytest.mark.parametrize("kind", ["check", "check_clip", "check_answer"])

@@ -111,10 +111,11 @@ def draw_draft(
     mistaken: int,
     blemishes: int,
     unseen: bool,
+    wide: bool = False,
 ) -> Draft:
     """Draw an answer with so many wrong names, wrong values and faults of clarity, at most all there are."""
     slots = (*rng.permutation(question.named)[:misnamed].tolist(), *rng.permutation(question.asked)[:mistaken].tolist())
-    said = spoil(rng, question.kind, words, len(slots), slots=slots, unseen=unseen)
+    said = spoil(rng, question.kind, words, len(slots), slots=slots, unseen=unseen, wide=wide)
     clarity = draw_faults(rng, task, DIMENSIONS[task][2], blemishes)
     return Draft(write_answer(rng, question, said, clarity), said, clarity)
 
@@ -135,10 +136,12 @@ def levels_of(task: str, question: Question) -> tuple[tuple[int, ...], ...]:
     return names.scores[: len(question.named) + 1], values.scores[: len(question.asked) + 1], clarity.scores
 
 
-def draw_question(rng: np.random.Generator, task: str, *, unseen: bool) -> tuple[Question, list[str]]:
+def draw_question(
+    rng: np.random.Generator, task: str, *, unseen: bool, wide: bool = False
+) -> tuple[Question, list[str]]:
     """Draw a form of question and the words of the scene it asks about."""
     question = QUESTIONS[task][int(rng.integers(len(QUESTIONS[task])))]
-    return question, draw_words(rng, question.kind, unseen=unseen)
+    return question, draw_words(rng, question.kind, unseen=unseen, wide=wide)
 
 
 def draw_context(rng: np.random.Generator, task: str, kind: str, words: list[str]) -> Media:

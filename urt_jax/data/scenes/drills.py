@@ -5,7 +5,7 @@ Words and marks are those of the full reasoning, so that each drill is a piece o
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -55,7 +55,6 @@ class Drilled(NamedTuple):
     words: list[str]
     write: Write
     media: tuple[Media, ...] = ()
-    wide: bool = False  # whether the scene words may be those of drills alone
 
 
 PLACEHOLDER = {"image": "<image>", "video": "<video>"}
@@ -84,9 +83,7 @@ def _told_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool
     return words
 
 
-def _described(
-    rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool = False
-) -> tuple[Media, list[str], Write]:
+def _described(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> tuple[Media, list[str], Write]:
     """Draw a medium and its description, "red circle left of blue square; clean; whole"."""
     kind = pick(rng, CAPTION_KINDS[task]) if task == "image_gen" else "sized_moving"
     words = _told_words(rng, kind, unseen=unseen, wide=wide)
@@ -96,28 +93,23 @@ def _described(
     return draw_medium(rng, task, kind, words, quality + breaks), words, lambda said: PART.join([spaced(said), *faults])
 
 
-def _describe_one(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool = False) -> Drilled:
+def _describe_one(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
     medium, words, write = _described(rng, task, unseen=unseen, wide=wide)
     prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
-    return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,), wide)
+    return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,))
 
 
-def _describe(rng: np.random.Generator, unseen: bool) -> Drilled:
-    return _describe_one(rng, "image_gen", unseen=unseen)
+def _describe(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+    return _describe_one(rng, "image_gen", unseen=unseen, wide=wide)
 
 
-def _describe_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
-    return _describe_one(rng, "video_gen", unseen=unseen)
+def _describe_clip(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+    return _describe_one(rng, "video_gen", unseen=unseen, wide=wide)
 
 
-def _describe_any(rng: np.random.Generator, unseen: bool) -> Drilled:
-    """Describe a picture or a clip of any colours and shapes, those of drills alone too."""
-    return _describe_one(rng, "image_gen" if rng.random() < 0.6 else "video_gen", unseen=unseen, wide=True)
-
-
-def _describe_pair(rng: np.random.Generator, unseen: bool) -> Drilled:
-    first, words, write = _described(rng, "image_gen", unseen=unseen)
-    second, more, write_more = _described(rng, "image_gen", unseen=unseen)
+def _describe_pair(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+    first, words, write = _described(rng, "image_gen", unseen=unseen, wide=wide)
+    second, more, write_more = _described(rng, "image_gen", unseen=unseen, wide=wide)
     half = len(words)
     return Drilled(
         "<image>\n<image>\nDescribe.",
@@ -128,17 +120,17 @@ def _describe_pair(rng: np.random.Generator, unseen: bool) -> Drilled:
 
 
 def _shown(
-    rng: np.random.Generator, task: Task, kind: str, words: list[str], *, unseen: bool
+    rng: np.random.Generator, task: Task, kind: str, words: list[str], *, unseen: bool, wide: bool
 ) -> tuple[list[str], Reading]:
     """Draw what a candidate picture or clip shows instead of the caption's words, and how it reads."""
-    shown = draw_shown(rng, kind, words, _count(rng, WRONG_SHARES), unseen=unseen)
+    shown = draw_shown(rng, kind, words, _count(rng, WRONG_SHARES), unseen=unseen, wide=wide)
     quality, breaks = _faults(rng, task)
     names = DIMENSIONS[task]
     return shown, {names[0]: [list(pair) for pair in zip(shown, words)], names[1]: quality, names[2]: breaks}
 
 
 def _drafted(
-    rng: np.random.Generator, task: Task, question: Question, words: list[str], *, unseen: bool
+    rng: np.random.Generator, task: Task, question: Question, words: list[str], *, unseen: bool, wide: bool
 ) -> tuple[Draft, Reading]:
     """Draw a candidate answer, and how it reads."""
     draft = draw_draft(
@@ -150,6 +142,7 @@ def _drafted(
         mistaken=_count(rng, WRONG_SHARES),
         blemishes=_count(rng, FAULT_SHARES),
         unseen=unseen,
+        wide=wide,
     )
     return draft, describe_draft(task, question, words, draft)
 
@@ -159,10 +152,10 @@ def _scored(task: Task, reading: Reading) -> str:
     return f"{candidate_text(task, reading)}{SCORES_FOLLOW}{sum_text(scores_of(task, reading))}"
 
 
-def _checked(rng: np.random.Generator, task: Task, *, unseen: bool) -> Drilled:
+def _checked(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
     kind = pick(rng, CAPTION_KINDS[task])
-    words = draw_words(rng, kind, unseen=unseen)
-    shown, reading = _shown(rng, task, kind, words, unseen=unseen)
+    words = draw_words(rng, kind, unseen=unseen, wide=wide)
+    shown, reading = _shown(rng, task, kind, words, unseen=unseen, wide=wide)
     names, quality, authenticity = DIMENSIONS[task]
     medium = draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
     prompt = f"{PLACEHOLDER[medium.kind]}\nCaption: {caption_of(kind, words)}\nCheck."
@@ -178,20 +171,20 @@ def _against(said: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
     return [[*pair] for pair in zip(said, wanted)]
 
 
-def _check(rng: np.random.Generator, unseen: bool) -> Drilled:
-    return _checked(rng, "image_gen", unseen=unseen)
+def _check(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+    return _checked(rng, "image_gen", unseen=unseen, wide=wide)
 
 
-def _check_clip(rng: np.random.Generator, unseen: bool) -> Drilled:
-    return _checked(rng, "video_gen", unseen=unseen)
+def _check_clip(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+    return _checked(rng, "video_gen", unseen=unseen, wide=wide)
 
 
-def _check_text(rng: np.random.Generator, unseen: bool) -> Drilled:
+def _check_text(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
     """Compare a caption with a description in words: marks, and the score of their number."""
     task: Task = "image_gen" if rng.random() < 0.7 else "video_gen"
     kind = pick(rng, CAPTION_KINDS[task])
-    words = draw_words(rng, kind, unseen=unseen)
-    shown, reading = _shown(rng, task, kind, words, unseen=unseen)
+    words = draw_words(rng, kind, unseen=unseen, wide=wide)
+    shown, reading = _shown(rng, task, kind, words, unseen=unseen, wide=wide)
     noun = context_noun(task)
     prompt = f"{noun}:{spaced(shown)}\nCaption: {caption_of(kind, words)}\nCheck."
     marks = marks_text(reading[DIMENSIONS[task][0]])
@@ -218,10 +211,10 @@ def _said_words(task: Task, reading: Reading) -> list[str]:
     return [said for name in DIMENSIONS[task][:2] for said, _ in reading[name]]
 
 
-def _check_answer(rng: np.random.Generator, unseen: bool) -> Drilled:
+def _check_answer(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
     task: Task = "image_und" if rng.random() < 0.7 else "video_und"
-    question, words = draw_question(rng, task, unseen=unseen)
-    draft, reading = _drafted(rng, task, question, words, unseen=unseen)
+    question, words = draw_question(rng, task, unseen=unseen, wide=wide)
+    draft, reading = _drafted(rng, task, question, words, unseen=unseen, wide=wide)
     medium = draw_context(rng, task, question.kind, words)
     asked = question.text.format(*words)
     prompt = f"{PLACEHOLDER[medium.kind]}\nQuestion: {asked}\nAnswer: {draft.text}\nCheck."
@@ -234,18 +227,18 @@ def _check_answer(rng: np.random.Generator, unseen: bool) -> Drilled:
     return Drilled(prompt, words + _said_words(task, reading), write, (medium,))
 
 
-def _observe(rng: np.random.Generator, unseen: bool) -> Drilled:
+def _observe(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
     """Check both candidates of a comparison, as a written reasoning does before it scores."""
     task = TASKS[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
     make = _observe_media if task in ("image_gen", "video_gen") else _observe_answers
-    return make(rng, task, unseen=unseen)
+    return make(rng, task, unseen=unseen, wide=wide)
 
 
-def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool) -> Drilled:
+def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
     kind = pick(rng, CAPTION_KINDS[task])
-    words = draw_words(rng, kind, unseen=unseen)
+    words = draw_words(rng, kind, unseen=unseen, wide=wide)
     names, quality, authenticity = DIMENSIONS[task]
-    (first, one), (second, two) = (_shown(rng, task, kind, words, unseen=unseen) for _ in range(2))
+    (first, one), (second, two) = (_shown(rng, task, kind, words, unseen=unseen, wide=wide) for _ in range(2))
     media = tuple(
         draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
         for shown, reading in ((first, one), (second, two))
@@ -261,9 +254,9 @@ def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool) -> Dri
     return Drilled(prompt, first + second, write, media)
 
 
-def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool) -> Drilled:
-    question, words = draw_question(rng, task, unseen=unseen)
-    (first, one), (second, two) = (_drafted(rng, task, question, words, unseen=unseen) for _ in range(2))
+def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
+    question, words = draw_question(rng, task, unseen=unseen, wide=wide)
+    (first, one), (second, two) = (_drafted(rng, task, question, words, unseen=unseen, wide=wide) for _ in range(2))
     medium = draw_context(rng, task, question.kind, words)
     said_words = _said_words(task, one), _said_words(task, two)
 
@@ -278,7 +271,7 @@ def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool) -> D
     return Drilled(prompt, [*words, *said_words[0], *said_words[1]], write, (medium,))
 
 
-def _sums(rng: np.random.Generator, unseen: bool) -> Drilled:
+def _sums(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
     """Add three scores up, or say which of two totals is larger; all triples, not only those the scales give."""
     if rng.random() < 0.5:
         first, second = rng.choice(np.arange(5, 29), 2, replace=False).tolist()
@@ -290,32 +283,35 @@ def _sums(rng: np.random.Generator, unseen: bool) -> Drilled:
     return _fixed(text[:total], text[total:])
 
 
-def _readings(rng: np.random.Generator, task: Task, *, unseen: bool) -> Judgement:
+def _readings(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Judgement:
     """Draw what a judge of two candidates would have seen, without drawing any picture."""
     if task in ("image_gen", "video_gen"):
         kind = pick(rng, CAPTION_KINDS[task])
-        words = draw_words(rng, kind, unseen=unseen)
-        first, second = (_shown(rng, task, kind, words, unseen=unseen)[1] for _ in range(2))
+        words = draw_words(rng, kind, unseen=unseen, wide=wide)
+        first, second = (_shown(rng, task, kind, words, unseen=unseen, wide=wide)[1] for _ in range(2))
         return Judgement(task, [], (first, second))
-    question, words = draw_question(rng, task, unseen=unseen)
-    first, second = (_drafted(rng, task, question, words, unseen=unseen)[1] for _ in range(2))
+    question, words = draw_question(rng, task, unseen=unseen, wide=wide)
+    first, second = (_drafted(rng, task, question, words, unseen=unseen, wide=wide)[1] for _ in range(2))
     return Judgement(task, words, (first, second))
 
 
-def _conclude(rng: np.random.Generator, unseen: bool) -> Drilled:
+def _conclude(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
     """Go on from the observation of two candidates to scores, totals and answer, without a look at the media."""
     task = TASKS[int(rng.integers(len(TASKS)))]
     while True:
-        judgement = _readings(rng, task, unseen=unseen)
+        judgement = _readings(rng, task, unseen=unseen, wide=wide)
         first, second = (sum(scores_of(task, reading)) for reading in judgement.candidates)
         if first != second:
             return _fixed(f"{observation_text(judgement)}\nConclude.", conclusion_text(judgement, rng))
 
 
-_MAKERS: dict[str, Callable[[np.random.Generator, bool], Drilled]] = {
+class _Make(Protocol):
+    def __call__(self, rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled: ...
+
+
+_MAKERS: dict[str, _Make] = {
     "describe": _describe,
     "describe_clip": _describe_clip,
-    "describe_any": _describe_any,
     "describe_pair": _describe_pair,
     "check": _check,
     "check_clip": _check_clip,
@@ -328,10 +324,12 @@ _MAKERS: dict[str, Callable[[np.random.Generator, bool], Drilled]] = {
 DRILLS: tuple[str, ...] = tuple(_MAKERS)
 
 
-def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float = 0.0) -> Example:
+def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float = 0.0, wide: float = 0.0) -> Example:
     """Make one chat of a single skill: ``text`` with media placeholders, ``context`` media, ``response`` to learn.
 
     Half of the held-out drills with words hold a colour-shape pair that training never shows (``meta["unseen"]``).
+
+    ``wide`` is the chance that a drill draws among more colours and shapes than comparisons know (``DRILL_WORDS``).
 
     ``misread`` is the chance that a scene word is taken for another of its kind in ``history``, the text that is read
     back while the response is learnt. Marks and scores follow from the misread word, since a judge goes on from what
@@ -350,11 +348,12 @@ def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float =
     choose(kind, DRILLS, "drill")
     rng = make_generator(split, seed=seed, index=index, stream=f"drill {kind}")
     unseen = split == "heldout" and kind != "sums" and bool(rng.random() < 0.5)
-    drawn = _MAKERS[kind](rng, unseen)
+    widened = bool(make_generator(split, seed=seed, index=index, stream=f"wide {kind}").random() < wide)
+    drawn = _MAKERS[kind](rng, unseen=unseen, wide=widened)
     response, history = drawn.write(drawn.words), None
     if misread and drawn.words:
         slips = make_generator(split, seed=seed, index=index, stream=f"misread {kind}")
-        history = drawn.write([misread_word(slips, misread, word, wide=drawn.wide) for word in drawn.words])
+        history = drawn.write([misread_word(slips, misread, word, wide=widened) for word in drawn.words])
         right = iter(drawn.words)
         response = SCENE_WORD.sub(lambda _: f" {next(right)}", history)
     return Example(

@@ -29,10 +29,12 @@ def draw_faults(rng: np.random.Generator, task: str, dimension: str, count: int)
     return [fault for place, fault in enumerate(faults) if place in drawn]
 
 
-def draw_shown(rng: np.random.Generator, kind: str, words: list[str], wrong: int, *, unseen: bool) -> list[str]:
+def draw_shown(
+    rng: np.random.Generator, kind: str, words: list[str], wrong: int, *, unseen: bool, wide: bool = False
+) -> list[str]:
     """Draw what a picture shows instead of the caption's words, with exactly ``wrong`` of them wrong."""
     while True:
-        shown = spoil(rng, kind, words, wrong, slots=tuple(range(len(words))), unseen=unseen)
+        shown = spoil(rng, kind, words, wrong, slots=tuple(range(len(words))), unseen=unseen, wide=wide)
         if reads_one_way(words, shown):
             return shown
 

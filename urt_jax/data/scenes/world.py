@@ -130,16 +130,23 @@ def draw_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool 
 
 
 def spoil(
-    rng: np.random.Generator, kind: str, words: list[str], wrong: int, *, slots: tuple[int, ...], unseen: bool
+    rng: np.random.Generator,
+    kind: str,
+    words: list[str],
+    wrong: int,
+    *,
+    slots: tuple[int, ...],
+    unseen: bool,
+    wide: bool = False,
 ) -> list[str]:
-    """Replace ``wrong`` of the words at ``slots`` by others of their category.
+    """Replace ``wrong`` of the words at ``slots`` by others of their category, of drills alone too if ``wide``.
 
     Without ``unseen`` no unseen colour-shape pair comes up. Two things never become alike.
     """
     while True:
         spoiled = list(words)
         for slot in rng.permutation(slots)[:wrong]:
-            others = tuple(word for word in CATEGORIES[KINDS[kind].slots[slot]] if word != words[slot])
+            others = tuple(word for word in words_like(KINDS[kind].slots[slot], wide=wide) if word != words[slot])
             spoiled[slot] = pick(rng, others)
         alike = kind == "relation" and spoiled[:2] == spoiled[3:]
         if not alike and (unseen or not has_unseen(spoiled)):
