@@ -1,8 +1,23 @@
 """Train the base of ``urt-tiny`` from nothing: it sees, compares and adds up, but does not reason in writing yet.
 
-python -m urt_jax.main --config configs/base.py:seeing    # 2,000 steps, 25 minutes on two CPU cores
-python -m urt_jax.main --config configs/base.py:skills    # 2,400 steps, 26 minutes
-python -m urt_jax.main --config configs/base.py           # 1,600 steps
+    python -m urt_jax.main --config configs/base.py:seeing    # 2,000 steps, 25 minutes on two CPU cores
+    python -m urt_jax.main --config configs/base.py:skills    # 2,400 steps, 26 minutes
+    python -m urt_jax.main --config configs/base.py           # 1,600 steps, 17 minutes
+
+Muon takes a third of AdamW's steps here: with 400 steps of the first phase, at half of the pictures' side, AdamW
+(learning rate 1.5e-3) ended at a loss of 0.50, Muon (3e-3) was below it after 120.
+
+Pictures of 56 pixels are brought up to 112: at 56, after as many steps, small green circles, which training never
+shows, were never told from squares; at 112 they are in 29 of 31. Loss of the first phase: 0.051 at 56, 0.010 at 112.
+Of 256 held-out drills of each kind these are answered without an error, in percent, with colour-shape pairs that
+training shows / never shows:
+
+    after       describe  clip     pair     check    clip       answer    text      observe  conclude  sums
+    skills      99 / 94   98 / 96  98 / 86  90 / 89  100 / 100  88 / 74   100       82 / 77  99 / 99   94
+    the last    99 / 94   99 / 95  98 / 86  89 / 91  100 / 100  99 / 100  100 / 99  90 / 89  97 / 100  91
+
+With the tower trained on through 1,400 steps of the second phase, on the comparisons' own words, described pictures
+with unseen pairs fell from 93 to 68.
 """
 
 from typing import Any
