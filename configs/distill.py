@@ -15,7 +15,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config = ConfigDict()
     config.stage = "distill"
     config.data = {
-        "count": 1200,
+        "count": 4800,
         "seed": 11,
         "tasks": {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0},
     }

@@ -2,7 +2,7 @@
 
     python -m urt_jax.main --config configs/pipeline.py
 
-Distils 1,200 pairs from the built-in teacher, cold-starts on what is kept, samples a pool of 1,536 pairs, learns the
+Distils 4,800 pairs from the built-in teacher, cold-starts on what is kept, samples a pool of 1,536 pairs, learns the
 correct reasonings, runs GRPO on the hard rest, and judges 896 held-out pairs (512 of image generation) with all four.
 
 Preset ``quick``: every stage with a few records and steps, from the shipped cold start. It is for tests of survival

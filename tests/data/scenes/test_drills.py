@@ -96,7 +96,7 @@ def test_a_conclusion_completes_its_observation_to_a_whole_reasoning():
 def test_an_observation_is_how_a_reasoning_begins():
     seen = set()
     for drill in drills("observe", count=60):
-        noun = "Answer" if "Question:" in drill.text else drill.context[0].kind.capitalize()
+        noun = "Answer" if "question:" in drill.text else drill.context[0].kind.capitalize()
         *context, first, second = drill.response.split("\n")
         assert (first.split(":")[0], second.split(":")[0]) == (f"{noun} 1", f"{noun} 2")
         assert bool(context) == (noun == "Answer")

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from urt_jax.data.examples import DIMENSIONS, TASKS, Example, Media, Task
+from urt_jax.data.prompts import all_media, prompt_text
 from urt_jax.data.scenes.answers import (
     Draft,
     Question,
@@ -227,8 +228,14 @@ def _check_answer(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Dril
     return Drilled(prompt, words + _said_words(task, reading), write, (medium,))
 
 
+def _judged(task: Task, prompt: str, candidates: tuple[Media | str, ...], *, context: tuple[Media, ...] = ()) -> str:
+    """Write the question that a judge is asked about two candidates, with its placeholders."""
+    pair = Example(id="", task=task, prompt=prompt, candidates=candidates, context=context)
+    return "".join(PLACEHOLDER[medium.kind] for medium in all_media(pair)) + prompt_text(pair)
+
+
 def _observe(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
-    """Check both candidates of a comparison, as a written reasoning does before it scores."""
+    """Asked as a judge is asked: check both candidates of a comparison, as a reasoning does before it scores."""
     task = TASKS[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
     make = _observe_media if task in ("image_gen", "video_gen") else _observe_answers
     return make(rng, task, unseen=unseen, wide=wide)
@@ -249,9 +256,7 @@ def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool, wide: 
         right = {**two, names: _against(said[len(words) :], words)}
         return observation_text(Judgement(task, [], (left, right)))
 
-    placeholders = "\n".join(PLACEHOLDER[medium.kind] for medium in media)
-    prompt = f"{placeholders}\nCaption: {caption_of(kind, words)}\nCheck both."
-    return Drilled(prompt, first + second, write, media)
+    return Drilled(_judged(task, caption_of(kind, words), media), first + second, write, media)
 
 
 def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
@@ -266,8 +271,7 @@ def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool, wide
         right = _reread(task, question, two, rest[len(said_words[0]) :], seen)
         return observation_text(Judgement(task, seen, (left, right)))
 
-    asked = f"Question: {question.text.format(*words)}\nAnswer 1: {first.text}\nAnswer 2: {second.text}"
-    prompt = f"{PLACEHOLDER[medium.kind]}\n{asked}\nCheck both."
+    prompt = _judged(task, question.text.format(*words), (first.text, second.text), context=(medium,))
     return Drilled(prompt, [*words, *said_words[0], *said_words[1]], write, (medium,))
 
 
