@@ -164,7 +164,7 @@ def write_judge(folder: Path) -> Path:
     vision = {"vision_width": 32, "vision_layers": 2, "vision_heads": 2, "vision_feed_forward": 48}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "CORPUS_RECORDS", 8)
-        base.write_empty_model(folder, ShapeConfig(**small, **vision))
+        base.write_empty_model(folder, ShapeConfig(**small, **vision), pixels=(56 * 56, 4 * 56 * 56))
     processor, _ = load_processor(str(folder))
     save_weights(folder, random_leaves(abstract_params(processor.config), 0), processor.family, processor.config)
     return folder

@@ -346,8 +346,8 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
 def test_every_constant_of_the_loss_is_a_setting() -> None:
     config = GrpoConfig(
         loss="gspo", clip_low=3e-4, clip_high=4e-4, delta=3.0, cispo_cap=4.0, sapo_temperature_pos=2.0,
-        sapo_temperature_neg=3.0, kl_kind="k2", kl_coef=0.1, importance_cap=2.0, entropy_coef=0.01,
-        lengths=LengthConfig(max_new_tokens=77),
+        sapo_temperature_neg=3.0, kl_kind="k1", kl_coef=0.1, kl_bias_correction=True, importance_cap=2.0,
+        entropy_coef=0.01, lengths=LengthConfig(max_new_tokens=77),
     )  # fmt: skip
     constants = dataclasses.asdict(grpo._policy_loss(config))
     unset = dataclasses.asdict(grpo._policy_loss(GrpoConfig()))

@@ -68,8 +68,13 @@ def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]
     return rows
 
 
-def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
-    """Write tokenizer, picture settings and config.json of a small judge; its weights do not exist yet."""
+def write_empty_model(
+    folder: Path, shape: ShapeConfig, *, pixels: tuple[int, int] = (PICTURE_PIXELS, PICTURE_PIXELS)
+) -> None:
+    """Write tokenizer, picture settings and config.json of a small judge; its weights do not exist yet.
+
+    Pictures and frames are brought to at least and at most so many ``pixels``.
+    """
     rng = np.random.default_rng(0)
     examples = [
         make_example(task, split="train", seed=0, index=index) for task in TASKS for index in range(CORPUS_RECORDS)
@@ -84,12 +89,9 @@ def write_empty_model(folder: Path, shape: ShapeConfig) -> None:
     # A phrase leaves its last space to the word that follows, so that " red" is one token wherever it stands.
     phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases())]
     build_tokenizer(corpus, phrases, vocab_size=shape.vocab_size, folder=folder)
+    least, most = pixels
     geometry = replace(
-        DEFAULT_GEOMETRY,
-        min_pixels=PICTURE_PIXELS,
-        max_pixels=PICTURE_PIXELS,
-        video_min_pixels=PICTURE_PIXELS,
-        video_max_pixels=PICTURE_PIXELS,
+        DEFAULT_GEOMETRY, min_pixels=least, max_pixels=most, video_min_pixels=least, video_max_pixels=most
     )
     write_settings(folder, FAMILY.picture_files(geometry))
     tokenizer = load_tokenizer(folder)
