@@ -105,7 +105,7 @@ def _judge(
 ) -> None:
     """Learn every skill of a judge. The tower stays: the comparisons' few pairs of words would narrow what it tells."""
     config.steps = steps
-    config.model = {"init": "load", "path": path, "trainable": ["^(decoder/|embedding$|head$)"]}
+    config.model = {"init": "load", "path": path}  # trains the language model, as by default
     config.optimizer = {**OPTIMIZER, "learning_rate": learning_rate}
     tasks = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
     config.data = [

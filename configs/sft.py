@@ -2,7 +2,7 @@
 
     python -m urt_jax.main --config configs/sft.py    (after configs/distill.py)
 
-The shipped ``urt-tiny-cold`` is what this stage gave in a run of ``configs/pipeline.py``; 3 minutes on two cores.
+The shipped ``urt-tiny-cold`` is what this stage gave in a run of ``configs/pipeline.py``; 4 minutes on two cores.
 """
 
 from ml_collections import ConfigDict

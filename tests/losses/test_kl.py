@@ -77,17 +77,19 @@ def test_corrected_for_who_sampled_a_kl_is_that_of_the_policy_in_value_and_gradi
 
     def of_token(logp, old, ref):
         """The loss of a sequence of one token without an advantage: its KL alone."""
-        rows = {"logp_BT": logp, "old_logp_BT": old, "ref_logp_BT": ref}
-        settings = {"kl_kind": kind, "kl_coef": 1.0, "kl_bias_correction": True}
-        arrays = {name: value[None, None] for name, value in rows.items()}
-        return policy_loss(
+        total, _, _ = policy_loss(
             "dapo",
-            **arrays,
+            logp_BT=logp[None, None],
+            old_logp_BT=old[None, None],
+            ref_logp_BT=ref[None, None],
             sampler_logp_BT=None,
             advantage_B=jnp.zeros(1),
             mask_BT=jnp.ones((1, 1), bool),
-            **settings,
-        )[0]
+            kl_kind=kind,
+            kl_coef=1.0,
+            kl_bias_correction=True,
+        )
+        return total
 
     def expected(logits, sampled_by):
         old = jax.nn.log_softmax(sampled_by)
