@@ -19,6 +19,7 @@ if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
     echo "torch 2.13.0 has no CPU-only build here: parity tests will be skipped"
   fi
 fi
-# All of them run in a process a core, at most four: each compiles its own programs. A file stays in one process.
-[ $# -gt 0 ] || set -- -n auto --maxprocesses 4 --dist loadfile
+# All of them run in a process a core, at most four: each compiles its own programs. A file stays in one process, and
+# none takes the place of one that crashed: pytest-xdist 3.8 can then wait for ever (its issue 1378).
+[ $# -gt 0 ] || set -- -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 exec "$VENV/bin/python" -m pytest "$@"

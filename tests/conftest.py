@@ -2,16 +2,18 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before jax is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of the time goes into compiling programs that run once: a third of that into optimising their machine code, and
-# a third of the rest into the newer way of writing the code of fusions.
+# a third of the rest into the newer way of writing the code of fusions. A collective whose devices do not all arrive
+# within 40 s ends the process; a machine that stands still for so long is no error of the code.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_collective_call_terminate_timeout_seconds=600",
         os.environ.get("XLA_FLAGS", ""),
     )
 )
@@ -32,6 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Let go of a file's compiled programs, which no other file runs: gigabytes by the end, and mapped regions."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
