@@ -8,6 +8,7 @@ from urt_jax.data.scenes.world import (
     DRILL_WORDS,
     KINDS,
     UNSEEN,
+    Lexicon,
     caption_of,
     colour_shapes,
     draw_words,
@@ -42,7 +43,7 @@ def test_plural_shapes_count_as_the_shape():
 @pytest.mark.parametrize("wide", [False, True])
 def test_drawn_words_hold_an_unseen_pair_only_when_asked(kind, unseen, wide):
     rng = np.random.default_rng(0)
-    drawn = [draw_words(rng, kind, unseen=unseen, wide=wide) for _ in range(50)]
+    drawn = [draw_words(rng, kind, Lexicon(unseen, wide)) for _ in range(50)]
     for words in drawn:
         assert bool(UNSEEN & set(colour_shapes(words))) == unseen
         assert [CATEGORY_OF[word] for word in words] == list(KINDS[kind].slots)
@@ -54,8 +55,8 @@ def test_spoil_replaces_exactly_so_many_words_and_shows_no_unseen_pair():
     rng = np.random.default_rng(0)
     for wrong in range(4):
         for _ in range(50):
-            words = draw_words(rng, "relation", unseen=False)
-            spoiled = spoil(rng, "relation", words, wrong, slots=tuple(range(5)), unseen=False)
+            words = draw_words(rng, "relation", Lexicon(unseen=False))
+            spoiled = spoil(rng, "relation", words, wrong, slots=tuple(range(5)), lexicon=Lexicon(unseen=False))
             assert sum(a != b for a, b in zip(words, spoiled)) == wrong
             assert not has_unseen(spoiled)
             assert spoiled[:2] != spoiled[3:]

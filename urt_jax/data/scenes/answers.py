@@ -8,7 +8,7 @@ from urt_jax.data.examples import DIMENSIONS, Example, Media, Task
 from urt_jax.data.scenes.pairs import comparison_meta, draw_faults, draw_order
 from urt_jax.data.scenes.render import FPS, draw_clip, draw_picture
 from urt_jax.data.scenes.scales import SCALES, draw_meeting
-from urt_jax.data.scenes.world import draw_words, make_generator, spoil
+from urt_jax.data.scenes.world import Lexicon, draw_words, make_generator, spoil
 
 
 class Question(NamedTuple):
@@ -110,12 +110,11 @@ def draw_draft(
     misnamed: int,
     mistaken: int,
     blemishes: int,
-    unseen: bool,
-    wide: bool = False,
+    lexicon: Lexicon,
 ) -> Draft:
     """Draw an answer with so many wrong names, wrong values and faults of clarity, at most all there are."""
     slots = (*rng.permutation(question.named)[:misnamed].tolist(), *rng.permutation(question.asked)[:mistaken].tolist())
-    said = spoil(rng, question.kind, words, len(slots), slots=slots, unseen=unseen, wide=wide)
+    said = spoil(rng, question.kind, words, len(slots), slots=slots, lexicon=lexicon)
     clarity = draw_faults(rng, task, DIMENSIONS[task][2], blemishes)
     return Draft(write_answer(rng, question, said, clarity), said, clarity)
 
@@ -136,12 +135,10 @@ def levels_of(task: str, question: Question) -> tuple[tuple[int, ...], ...]:
     return names.scores[: len(question.named) + 1], values.scores[: len(question.asked) + 1], clarity.scores
 
 
-def draw_question(
-    rng: np.random.Generator, task: str, *, unseen: bool, wide: bool = False
-) -> tuple[Question, list[str]]:
+def draw_question(rng: np.random.Generator, task: str, lexicon: Lexicon) -> tuple[Question, list[str]]:
     """Draw a form of question and the words of the scene it asks about."""
     question = QUESTIONS[task][int(rng.integers(len(QUESTIONS[task])))]
-    return question, draw_words(rng, question.kind, unseen=unseen, wide=wide)
+    return question, draw_words(rng, question.kind, lexicon)
 
 
 def draw_context(rng: np.random.Generator, task: str, kind: str, words: list[str]) -> Media:
@@ -155,7 +152,8 @@ def make_answer_pair(task: Task, *, split: str, seed: int, index: int, difficult
     """Make one comparison of ``image_und`` or ``video_und``; arguments as in ``make_example``."""
     rng = make_generator(split, seed=seed, index=index, stream=task)
     unseen = split == "heldout" and rng.random() < 0.5
-    question, words = draw_question(rng, task, unseen=unseen)
+    lexicon = Lexicon(unseen)
+    question, words = draw_question(rng, task, lexicon)
     context = draw_context(rng, task, question.kind, words)
     meeting = draw_meeting(rng, levels_of(task, question), hard=bool(rng.random() < difficulty), drawn=False)
     scores = meeting if draw_order(split, seed=seed, index=index, task=task) else meeting[::-1]
@@ -164,7 +162,7 @@ def make_answer_pair(task: Task, *, split: str, seed: int, index: int, difficult
         counts = [scale.scores.index(score) for scale, score in zip(SCALES[task], triple)]
         drafts.append(
             draw_draft(
-                rng, task, question, words, misnamed=counts[0], mistaken=counts[1], blemishes=counts[2], unseen=unseen
+                rng, task, question, words, misnamed=counts[0], mistaken=counts[1], blemishes=counts[2], lexicon=lexicon
             )
         )
     meta = comparison_meta(

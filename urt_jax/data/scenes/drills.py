@@ -5,7 +5,7 @@ Words and marks are those of the full reasoning, so that each drill is a piece o
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ from urt_jax.data.scenes.reasoning import (
     sum_text,
 )
 from urt_jax.data.scenes.scales import scale_of
-from urt_jax.data.scenes.world import CATEGORY_OF, caption_of, choose, draw_words, make_generator, pick
+from urt_jax.data.scenes.world import CATEGORY_OF, Lexicon, caption_of, choose, draw_words, make_generator, pick
 
 # What a drill's response says, as a function of the scene words it names, in their order in the text.
 Write = Callable[[Sequence[str]], str]
@@ -76,41 +76,41 @@ def _faults(rng: np.random.Generator, task: str) -> tuple[list[str], list[str]]:
     return first, draw_faults(rng, task, authenticity, _count(rng, FAULT_SHARES))
 
 
-def _told_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool) -> list[str]:
+def _told_words(rng: np.random.Generator, kind: str, lexicon: Lexicon) -> list[str]:
     """Draw words in the order in which a picture is told without a caption: from its left or upper thing on."""
-    words = draw_words(rng, kind, unseen=unseen, wide=wide)
+    words = draw_words(rng, kind, lexicon)
     if kind == "relation":
         words[2] = pick(rng, ("left of", "above"))
     return words
 
 
-def _described(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> tuple[Media, list[str], Write]:
+def _described(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> tuple[Media, list[str], Write]:
     """Draw a medium and its description, "red circle left of blue square; clean; whole"."""
     kind = pick(rng, CAPTION_KINDS[task]) if task == "image_gen" else "sized_moving"
-    words = _told_words(rng, kind, unseen=unseen, wide=wide)
+    words = _told_words(rng, kind, lexicon)
     quality, breaks = _faults(rng, task)
     names = DIMENSIONS[task]
     faults = [faults_text(scale_of(task, names[1]), quality), faults_text(scale_of(task, names[2]), breaks)]
     return draw_medium(rng, task, kind, words, quality + breaks), words, lambda said: PART.join([spaced(said), *faults])
 
 
-def _describe_one(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
-    medium, words, write = _described(rng, task, unseen=unseen, wide=wide)
+def _describe_one(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
+    medium, words, write = _described(rng, task, lexicon)
     prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
     return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,))
 
 
-def _describe(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
-    return _describe_one(rng, "image_gen", unseen=unseen, wide=wide)
+def _describe(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
+    return _describe_one(rng, "image_gen", lexicon)
 
 
-def _describe_clip(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
-    return _describe_one(rng, "video_gen", unseen=unseen, wide=wide)
+def _describe_clip(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
+    return _describe_one(rng, "video_gen", lexicon)
 
 
-def _describe_pair(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
-    first, words, write = _described(rng, "image_gen", unseen=unseen, wide=wide)
-    second, more, write_more = _described(rng, "image_gen", unseen=unseen, wide=wide)
+def _describe_pair(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
+    first, words, write = _described(rng, "image_gen", lexicon)
+    second, more, write_more = _described(rng, "image_gen", lexicon)
     half = len(words)
     return Drilled(
         "<image>\n<image>\nDescribe.",
@@ -121,17 +121,17 @@ def _describe_pair(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Dri
 
 
 def _shown(
-    rng: np.random.Generator, task: Task, kind: str, words: list[str], *, unseen: bool, wide: bool
+    rng: np.random.Generator, task: Task, kind: str, words: list[str], lexicon: Lexicon
 ) -> tuple[list[str], Reading]:
     """Draw what a candidate picture or clip shows instead of the caption's words, and how it reads."""
-    shown = draw_shown(rng, kind, words, _count(rng, WRONG_SHARES), unseen=unseen, wide=wide)
+    shown = draw_shown(rng, kind, words, _count(rng, WRONG_SHARES), lexicon)
     quality, breaks = _faults(rng, task)
     names = DIMENSIONS[task]
     return shown, {names[0]: [list(pair) for pair in zip(shown, words)], names[1]: quality, names[2]: breaks}
 
 
 def _drafted(
-    rng: np.random.Generator, task: Task, question: Question, words: list[str], *, unseen: bool, wide: bool
+    rng: np.random.Generator, task: Task, question: Question, words: list[str], lexicon: Lexicon
 ) -> tuple[Draft, Reading]:
     """Draw a candidate answer, and how it reads."""
     draft = draw_draft(
@@ -142,8 +142,7 @@ def _drafted(
         misnamed=_count(rng, WRONG_SHARES),
         mistaken=_count(rng, WRONG_SHARES),
         blemishes=_count(rng, FAULT_SHARES),
-        unseen=unseen,
-        wide=wide,
+        lexicon=lexicon,
     )
     return draft, describe_draft(task, question, words, draft)
 
@@ -153,10 +152,10 @@ def _scored(task: Task, reading: Reading) -> str:
     return f"{candidate_text(task, reading)}{SCORES_FOLLOW}{sum_text(scores_of(task, reading))}"
 
 
-def _checked(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
+def _checked(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
     kind = pick(rng, CAPTION_KINDS[task])
-    words = draw_words(rng, kind, unseen=unseen, wide=wide)
-    shown, reading = _shown(rng, task, kind, words, unseen=unseen, wide=wide)
+    words = draw_words(rng, kind, lexicon)
+    shown, reading = _shown(rng, task, kind, words, lexicon)
     names, quality, authenticity = DIMENSIONS[task]
     medium = draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
     prompt = f"{PLACEHOLDER[medium.kind]}\nCaption: {caption_of(kind, words)}\nCheck."
@@ -172,20 +171,20 @@ def _against(said: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
     return [[*pair] for pair in zip(said, wanted)]
 
 
-def _check(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
-    return _checked(rng, "image_gen", unseen=unseen, wide=wide)
+def _check(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
+    return _checked(rng, "image_gen", lexicon)
 
 
-def _check_clip(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
-    return _checked(rng, "video_gen", unseen=unseen, wide=wide)
+def _check_clip(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
+    return _checked(rng, "video_gen", lexicon)
 
 
-def _check_text(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+def _check_text(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Compare a caption with a description in words: marks, and the score of their number."""
     task: Task = "image_gen" if rng.random() < 0.7 else "video_gen"
     kind = pick(rng, CAPTION_KINDS[task])
-    words = draw_words(rng, kind, unseen=unseen, wide=wide)
-    shown, reading = _shown(rng, task, kind, words, unseen=unseen, wide=wide)
+    words = draw_words(rng, kind, lexicon)
+    shown, reading = _shown(rng, task, kind, words, lexicon)
     noun = context_noun(task)
     prompt = f"{noun}:{spaced(shown)}\nCaption: {caption_of(kind, words)}\nCheck."
     marks = marks_text(reading[DIMENSIONS[task][0]])
@@ -212,10 +211,10 @@ def _said_words(task: Task, reading: Reading) -> list[str]:
     return [said for name in DIMENSIONS[task][:2] for said, _ in reading[name]]
 
 
-def _check_answer(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+def _check_answer(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     task: Task = "image_und" if rng.random() < 0.7 else "video_und"
-    question, words = draw_question(rng, task, unseen=unseen, wide=wide)
-    draft, reading = _drafted(rng, task, question, words, unseen=unseen, wide=wide)
+    question, words = draw_question(rng, task, lexicon)
+    draft, reading = _drafted(rng, task, question, words, lexicon)
     medium = draw_context(rng, task, question.kind, words)
     asked = question.text.format(*words)
     prompt = f"{PLACEHOLDER[medium.kind]}\nQuestion: {asked}\nAnswer: {draft.text}\nCheck."
@@ -234,18 +233,18 @@ def _judged(task: Task, prompt: str, candidates: tuple[Media | str, ...], *, con
     return "".join(PLACEHOLDER[medium.kind] for medium in all_media(pair)) + prompt_text(pair)
 
 
-def _observe(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+def _observe(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Asked as a judge is asked: check both candidates of a comparison, as a reasoning does before it scores."""
     task = TASKS[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
     make = _observe_media if task in ("image_gen", "video_gen") else _observe_answers
-    return make(rng, task, unseen=unseen, wide=wide)
+    return make(rng, task, lexicon)
 
 
-def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
+def _observe_media(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
     kind = pick(rng, CAPTION_KINDS[task])
-    words = draw_words(rng, kind, unseen=unseen, wide=wide)
+    words = draw_words(rng, kind, lexicon)
     names, quality, authenticity = DIMENSIONS[task]
-    (first, one), (second, two) = (_shown(rng, task, kind, words, unseen=unseen, wide=wide) for _ in range(2))
+    (first, one), (second, two) = (_shown(rng, task, kind, words, lexicon) for _ in range(2))
     media = tuple(
         draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
         for shown, reading in ((first, one), (second, two))
@@ -259,9 +258,9 @@ def _observe_media(rng: np.random.Generator, task: Task, *, unseen: bool, wide: 
     return Drilled(_judged(task, caption_of(kind, words), media), first + second, write, media)
 
 
-def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Drilled:
-    question, words = draw_question(rng, task, unseen=unseen, wide=wide)
-    (first, one), (second, two) = (_drafted(rng, task, question, words, unseen=unseen, wide=wide) for _ in range(2))
+def _observe_answers(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
+    question, words = draw_question(rng, task, lexicon)
+    (first, one), (second, two) = (_drafted(rng, task, question, words, lexicon) for _ in range(2))
     medium = draw_context(rng, task, question.kind, words)
     said_words = _said_words(task, one), _said_words(task, two)
 
@@ -275,7 +274,7 @@ def _observe_answers(rng: np.random.Generator, task: Task, *, unseen: bool, wide
     return Drilled(prompt, [*words, *said_words[0], *said_words[1]], write, (medium,))
 
 
-def _sums(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+def _sums(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Add three scores up, or say which of two totals is larger; all triples, not only those the scales give."""
     if rng.random() < 0.5:
         first, second = rng.choice(np.arange(5, 29), 2, replace=False).tolist()
@@ -287,33 +286,29 @@ def _sums(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
     return _fixed(text[:total], text[total:])
 
 
-def _readings(rng: np.random.Generator, task: Task, *, unseen: bool, wide: bool) -> Judgement:
+def _readings(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Judgement:
     """Draw what a judge of two candidates would have seen, without drawing any picture."""
     if task in ("image_gen", "video_gen"):
         kind = pick(rng, CAPTION_KINDS[task])
-        words = draw_words(rng, kind, unseen=unseen, wide=wide)
-        first, second = (_shown(rng, task, kind, words, unseen=unseen, wide=wide)[1] for _ in range(2))
+        words = draw_words(rng, kind, lexicon)
+        first, second = (_shown(rng, task, kind, words, lexicon)[1] for _ in range(2))
         return Judgement(task, [], (first, second))
-    question, words = draw_question(rng, task, unseen=unseen, wide=wide)
-    first, second = (_drafted(rng, task, question, words, unseen=unseen, wide=wide)[1] for _ in range(2))
+    question, words = draw_question(rng, task, lexicon)
+    first, second = (_drafted(rng, task, question, words, lexicon)[1] for _ in range(2))
     return Judgement(task, words, (first, second))
 
 
-def _conclude(rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled:
+def _conclude(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Go on from the observation of two candidates to scores, totals and answer, without a look at the media."""
     task = TASKS[int(rng.integers(len(TASKS)))]
     while True:
-        judgement = _readings(rng, task, unseen=unseen, wide=wide)
+        judgement = _readings(rng, task, lexicon)
         first, second = (sum(scores_of(task, reading)) for reading in judgement.candidates)
         if first != second:
             return _fixed(f"{observation_text(judgement)}\nConclude.", conclusion_text(judgement, rng))
 
 
-class _Make(Protocol):
-    def __call__(self, rng: np.random.Generator, *, unseen: bool, wide: bool) -> Drilled: ...
-
-
-_MAKERS: dict[str, _Make] = {
+_MAKERS: dict[str, Callable[[np.random.Generator, Lexicon], Drilled]] = {
     "describe": _describe,
     "describe_clip": _describe_clip,
     "describe_pair": _describe_pair,
@@ -353,7 +348,7 @@ def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float =
     rng = make_generator(split, seed=seed, index=index, stream=f"drill {kind}")
     unseen = split == "heldout" and kind != "sums" and bool(rng.random() < 0.5)
     widened = bool(make_generator(split, seed=seed, index=index, stream=f"wide {kind}").random() < wide)
-    drawn = _MAKERS[kind](rng, unseen=unseen, wide=widened)
+    drawn = _MAKERS[kind](rng, Lexicon(unseen, widened))
     response, history = drawn.write(drawn.words), None
     if misread and drawn.words:
         slips = make_generator(split, seed=seed, index=index, stream=f"misread {kind}")

@@ -8,6 +8,7 @@ from urt_jax.data.examples import DIMENSIONS, Example, Media, Task
 from urt_jax.data.scenes.render import FPS, draw_clip, draw_picture
 from urt_jax.data.scenes.scales import HARD_MARGIN, SCALES, draw_meeting, scale_of
 from urt_jax.data.scenes.world import (
+    Lexicon,
     caption_of,
     draw_words,
     make_generator,
@@ -29,12 +30,10 @@ def draw_faults(rng: np.random.Generator, task: str, dimension: str, count: int)
     return [fault for place, fault in enumerate(faults) if place in drawn]
 
 
-def draw_shown(
-    rng: np.random.Generator, kind: str, words: list[str], wrong: int, *, unseen: bool, wide: bool = False
-) -> list[str]:
+def draw_shown(rng: np.random.Generator, kind: str, words: list[str], wrong: int, lexicon: Lexicon) -> list[str]:
     """Draw what a picture shows instead of the caption's words, with exactly ``wrong`` of them wrong."""
     while True:
-        shown = spoil(rng, kind, words, wrong, slots=tuple(range(len(words))), unseen=unseen, wide=wide)
+        shown = spoil(rng, kind, words, wrong, slots=tuple(range(len(words))), lexicon=lexicon)
         if reads_one_way(words, shown):
             return shown
 
@@ -71,7 +70,8 @@ def make_generation_pair(task: Task, *, split: str, seed: int, index: int, diffi
     rng = make_generator(split, seed=seed, index=index, stream=task)
     unseen = split == "heldout" and rng.random() < 0.5
     kind = pick(rng, CAPTION_KINDS[task])
-    words = draw_words(rng, kind, unseen=unseen)
+    lexicon = Lexicon(unseen)
+    words = draw_words(rng, kind, lexicon)
     scales = SCALES[task]
     levels = tuple(scale.scores for scale in scales)
     meeting = draw_meeting(rng, levels, hard=bool(rng.random() < difficulty), drawn=True)
@@ -80,7 +80,7 @@ def make_generation_pair(task: Task, *, split: str, seed: int, index: int, diffi
     media, candidates = [], []
     for triple in scores:
         wrong, blemishes, breaks = (scale.scores.index(score) for scale, score in zip(scales, triple))
-        shown = draw_shown(rng, kind, words, wrong, unseen=unseen)
+        shown = draw_shown(rng, kind, words, wrong, lexicon)
         faults = [draw_faults(rng, task, quality, blemishes), draw_faults(rng, task, authenticity, breaks)]
         media.append(draw_medium(rng, task, kind, shown, faults[0] + faults[1]))
         marks = [[seen, wanted] for seen, wanted in zip(shown, words)]

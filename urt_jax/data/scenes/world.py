@@ -115,17 +115,20 @@ def _draw_word(rng: np.random.Generator, category: str, *, wide: bool) -> str:
     return pick(rng, words_like(category, wide=wide))
 
 
-def draw_words(rng: np.random.Generator, kind: str, *, unseen: bool, wide: bool = False) -> list[str]:
-    """Draw the words of a scene, with at least one unseen colour-shape pair if ``unseen``, else with none.
+class Lexicon(NamedTuple):
+    """What a scene may be told in."""
 
-    The two things of a relation differ in colour and in shape, so that each is known by either. ``wide`` draws among
-    the words of drills too.
-    """
+    unseen: bool  # with a colour-shape pair that training never shows, at least one; else with none
+    wide: bool = False  # in the words of drills too
+
+
+def draw_words(rng: np.random.Generator, kind: str, lexicon: Lexicon) -> list[str]:
+    """Draw the words of a scene; of a relation the two things differ in colour and in shape, so either tells them."""
     while True:
-        words = [_draw_word(rng, slot, wide=wide) for slot in KINDS[kind].slots]
+        words = [_draw_word(rng, slot, wide=lexicon.wide) for slot in KINDS[kind].slots]
         if kind == "relation" and (words[0] == words[3] or words[1] == words[4]):
             continue
-        if has_unseen(words) == unseen:
+        if has_unseen(words) == lexicon.unseen:
             return words
 
 
@@ -136,20 +139,21 @@ def spoil(
     wrong: int,
     *,
     slots: tuple[int, ...],
-    unseen: bool,
-    wide: bool = False,
+    lexicon: Lexicon,
 ) -> list[str]:
-    """Replace ``wrong`` of the words at ``slots`` by others of their category, of drills alone too if ``wide``.
+    """Replace ``wrong`` of the words at ``slots`` by others of their category in the lexicon.
 
-    Without ``unseen`` no unseen colour-shape pair comes up. Two things never become alike.
+    An unseen colour-shape pair comes up only if the lexicon has them. Two things never become alike.
     """
     while True:
         spoiled = list(words)
         for slot in rng.permutation(slots)[:wrong]:
-            others = tuple(word for word in words_like(KINDS[kind].slots[slot], wide=wide) if word != words[slot])
+            others = tuple(
+                word for word in words_like(KINDS[kind].slots[slot], wide=lexicon.wide) if word != words[slot]
+            )
             spoiled[slot] = pick(rng, others)
         alike = kind == "relation" and spoiled[:2] == spoiled[3:]
-        if not alike and (unseen or not has_unseen(spoiled)):
+        if not alike and (lexicon.unseen or not has_unseen(spoiled)):
             return spoiled
 
 
