@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urt_jax.ops.rope import inverse_frequencies, mrope_angles, rotate
+from urt_jax.ops.rope import inverse_frequencies, mrope_angles, rotate, rotation
 
 
 def rows_of(section: tuple[int, ...], *, interleaved: bool) -> str:
@@ -49,6 +49,6 @@ def test_text_turns_the_same_in_every_form() -> None:
 
 def test_rotation_turns_each_pair_by_its_angle() -> None:
     x = jnp.array([1.0, 0.0, 0.0, 2.0]).reshape(1, 1, 1, 4)  # pairs (1, 0) and (0, 2)
-    turned = rotate(x, jnp.array([[[jnp.pi / 2, jnp.pi]]]))
+    turned = rotate(x, rotation(jnp.array([[[jnp.pi / 2, jnp.pi]]])))
     np.testing.assert_allclose(turned[0, 0, 0], [0.0, 0.0, 1.0, -2.0], atol=1e-6)
-    assert rotate(x.astype(jnp.bfloat16), jnp.zeros((1, 1, 2))).dtype == jnp.bfloat16
+    assert rotate(x.astype(jnp.bfloat16), rotation(jnp.zeros((1, 1, 2)))).dtype == jnp.bfloat16

@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from urt_jax.models.once import once
 from urt_jax.ops import attention, fused_attention
 from urt_jax.ops.masking import segment_mask
 from urt_jax.sharding.activations import current_mesh, split_tokens, token_parts
@@ -75,7 +76,7 @@ def choose_attention(name: str, dtype: Any, *, sequence: int) -> str:
 
 def _dense_mask(segments_BT: Array) -> Array:
     places = jnp.arange(segments_BT.shape[1])
-    return split_tokens(jnp.asarray(segment_mask(segments_BT, segments_BT, places, places)))
+    return split_tokens(once(lambda rows: jnp.asarray(segment_mask(rows, rows, places, places)), segments_BT))
 
 
 def _joined(

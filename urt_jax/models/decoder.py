@@ -15,9 +15,10 @@ from urt_jax.models.attention import backend
 from urt_jax.models.config import DecoderConfig
 from urt_jax.models.kv_cache import Cache, KeyValues, split_cache, write_token
 from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
+from urt_jax.models.once import once
 from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.ops.attention import attend_group
-from urt_jax.ops.rope import mrope_angles, rotate
+from urt_jax.ops.rope import Rotation, mrope_angles, rotate, rotation
 from urt_jax.sharding.activations import gather_tokens, split_tokens
 
 
@@ -46,19 +47,17 @@ class Attention(nn.Module):
         if cfg.qk_norm:
             self.q_norm, self.k_norm = (RMSNorm(cfg.norm_eps, *kinds) for _ in range(2))
 
-    def project(self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"]) -> tuple[Array, Array, Array]:
+    def project(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array, Array]:
         """Return rotated queries ``[B, T, N, H]``, rotated keys and values ``[B, T, K, H]``."""
         rows, width = x.shape[:2], self.config.head_width
         query, key, value = (linear(x).reshape(*rows, -1, width) for linear in (self.q, self.k, self.v))
         if self.config.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
-        return rotate(query, angles), rotate(key, angles), value
+        return rotate(query, turn), rotate(key, turn), value
 
-    def __call__(
-        self, x: Float[Array, "B T D"], angles: Float[Array, "B T half"], mask: Any
-    ) -> tuple[Array, KeyValues]:
+    def __call__(self, x: Float[Array, "B T D"], turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
         """Return the output and the keys and values, ready to be a prompt cache; ``mask`` is the backend's own."""
-        query, key, value = self.project(x, angles)
+        query, key, value = self.project(x, turn)
         key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
         seen = backend(self.backend).attend(query, key, value, mask)
         return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
@@ -66,20 +65,20 @@ class Attention(nn.Module):
     def extend(
         self,
         x: Float[Array, "B U D"],
-        angles: Float[Array, "B U half"],
+        turn: Rotation,
         prompt: KeyValues,
         prompt_mask: Bool[Array, "Q S"],
         own_mask: Any,
     ) -> Array:
         """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
-        query, key, value = self.project(x, angles)
+        query, key, value = self.project(x, turn)
         key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
         seen = backend(self.backend).extend(query, key, value, *prompt, prompt_mask, own_mask)
         return self.o(seen.reshape(*x.shape[:2], -1))
 
-    def project_token(self, x: Float[Array, "B 1 D"], angles: Float[Array, "B 1 half"]) -> tuple[Array, KeyValues]:
+    def project_token(self, x: Float[Array, "B 1 D"], turn: Rotation) -> tuple[Array, KeyValues]:
         """Return the query ``[B, N, H]`` of one new token per row, and its key and value to be written."""
-        query, key, value = self.project(x, angles)
+        query, key, value = self.project(x, turn)
         return query[:, 0], _cached(key, value)
 
     def attend_token(
@@ -119,23 +118,23 @@ class DecoderLayer(nn.Module):
         x = x + attended
         return x + self.mlp(self.post_norm(x))
 
-    def __call__(self, x: Array, angles: Array, mask: Any) -> tuple[Array, KeyValues]:
+    def __call__(self, x: Array, turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
         """Run the layer over whole sequences; see Attention for shapes."""
-        attended, cache = self.attention(self.input_norm(x), angles, mask)
+        attended, cache = self.attention(self.input_norm(x), turn, mask)
         return self._finish(x, attended), cache
 
     def with_responses(
-        self, x_QSD: Array, x_BUD: Array, angles: tuple[Array, Array], masks: tuple[Any, Array, Any]
+        self, x_QSD: Array, x_BUD: Array, turns: tuple[Rotation, Rotation], masks: tuple[Any, Array, Any]
     ) -> tuple[Array, Array]:
         """Run the layer over Q prompts once and over their responses, which attend to them; see ``Decoder``."""
         mask, prompt_mask_QS, own_mask = masks
-        attended, keys = self.attention(self.input_norm(x_QSD), angles[0], mask)
-        extended = self.attention.extend(self.input_norm(x_BUD), angles[1], keys, prompt_mask_QS, own_mask)
+        attended, keys = self.attention(self.input_norm(x_QSD), turns[0], mask)
+        extended = self.attention.extend(self.input_norm(x_BUD), turns[1], keys, prompt_mask_QS, own_mask)
         return self._finish(x_QSD, attended), self._finish(x_BUD, extended)
 
-    def project_token(self, x: Array, angles: Array) -> tuple[Array, KeyValues]:
+    def project_token(self, x: Array, turn: Rotation) -> tuple[Array, KeyValues]:
         """Begin the layer on one new token per row; see Attention for shapes."""
-        return self.attention.project_token(self.input_norm(x), angles)
+        return self.attention.project_token(self.input_norm(x), turn)
 
     def finish_token(self, x: Array, query: Array, prompt: KeyValues, past: KeyValues, *masks: Array) -> Array:
         """Run the rest of it, once the token's key and value are written."""
@@ -176,22 +175,23 @@ class Decoder(nn.Module):
         self.layer = DecoderLayer(cfg, *kinds, self.backend, parent=None)
         probe = (
             jnp.zeros((1, 1, cfg.width), self.dtype),
-            jnp.zeros((1, 1, cfg.head_width // 2)),
+            rotation(jnp.zeros((1, 1, cfg.head_width // 2))),
             jnp.ones((1, 1, 1), bool),
         )
         plain = DecoderLayer(cfg, *kinds, parent=None)  # draws the same weights
         self.layers = stacked_param(self, "layers", plain, cfg.periods, *probe)
         self.norm = RMSNorm(cfg.norm_eps, *kinds)
 
-    def _angles(self, positions_3BT: Int[Array, "3 B T"]) -> Float[Array, "B T half"]:
+    def _turn(self, positions_3BT: Int[Array, "3 B T"]) -> Rotation:
         cfg = self.config
-        return mrope_angles(
+        angles_BTh = mrope_angles(
             positions_3BT,
             head_width=cfg.head_width,
             theta=cfg.rope_theta,
             section=cfg.mrope_section,
             interleaved=cfg.mrope_interleaved,
         )
+        return once(rotation, angles_BTh)
 
     def __call__(
         self,
@@ -206,10 +206,10 @@ class Decoder(nn.Module):
 
         ``mask`` is what the attention's backend makes of the rows' segments; of "xla" it is ``Bool[B, T, T]``.
         """
-        angles = self._angles(positions_3BT)
+        turn = self._turn(positions_3BT)
 
         def body(x: Array, params: Any, index: Array) -> tuple[Array, Any]:
-            x, cache = self.layer.apply({"params": params}, split_tokens(x), angles, mask)
+            x, cache = self.layer.apply({"params": params}, split_tokens(x), turn, mask)
             x = x if injection is None else inject(x, injection, index)
             return x, split_cache(cache, "tokens") if keep_cache else None  # type: ignore[arg-type]
 
@@ -230,12 +230,12 @@ class Decoder(nn.Module):
         ``masks`` are the prompts' own, which of their columns are real, and the responses' own. Only prompts show
         pictures, so only they get an ``injection``.
         """
-        angles = (self._angles(positions[0]), self._angles(positions[1]))
+        turns = (self._turn(positions[0]), self._turn(positions[1]))
 
         def body(carry: tuple[Array, Array], params: Any, index: Array) -> tuple[Any, None]:
             carry = (split_tokens(carry[0]), split_tokens(carry[1]))
             prompts, rows = self.layer.apply(
-                {"params": params}, *carry, angles, masks, method=DecoderLayer.with_responses
+                {"params": params}, *carry, turns, masks, method=DecoderLayer.with_responses
             )
             return (prompts if injection is None else inject(prompts, injection, index), rows), None
 
@@ -258,10 +258,10 @@ class Decoder(nn.Module):
         ``past_mask_BU`` is True there already. Weights and caches have their layers stacked, or one after the other
         (``unstack_layers``): a loop over tokens then cuts them apart once and not at every token.
         """
-        angles, masks = self._angles(positions_3B[..., None]), (prompt_mask_QS, past_mask_BU)
+        turn, masks = self._turn(positions_3B[..., None]), (prompt_mask_QS, past_mask_BU)
 
         def begin(params: Any, x: Array) -> tuple[Array, KeyValues]:
-            return self.layer.apply({"params": params}, x, angles, method=DecoderLayer.project_token)  # type: ignore[return-value]
+            return self.layer.apply({"params": params}, x, turn, method=DecoderLayer.project_token)  # type: ignore[return-value]
 
         def finish(params: Any, *inputs: Any) -> Array:
             return self.layer.apply({"params": params}, *inputs, *masks, method=DecoderLayer.finish_token)  # type: ignore[return-value]

@@ -1,5 +1,7 @@
 """Rotary position embeddings: the multimodal form of the decoder and the 2-D form of the vision tower."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -50,9 +52,21 @@ def grid_angles(positions_IP2: Int[Array, "I P 2"], *, head_width: int, theta: f
     return angles.reshape(*positions_IP2.shape[:2], -1)
 
 
-def rotate(x_BTNH: Float[Array, "B T N H"], angles: Float[Array, "B T half"]) -> Float[Array, "B T N H"]:
+class Rotation(NamedTuple):
+    """What ``rotate`` turns by, float32."""
+
+    cos: Float[Array, "*B T half"]
+    sin: Float[Array, "*B T half"]
+
+
+def rotation(angles: Float[Array, "*B T half"]) -> Rotation:
+    """Return the rotation by these angles."""
+    return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(x_BTNH: Float[Array, "B T N H"], turn: Rotation) -> Float[Array, "B T N H"]:
     """Turn each pair ``(x[i], x[i + H/2])`` by its angle; computed in float32, returned in the dtype of ``x``."""
-    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    cos, sin = turn.cos[:, :, None], turn.sin[:, :, None]
     first, second = jnp.split(x_BTNH.astype(wide(x_BTNH.dtype)), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x_BTNH.dtype)

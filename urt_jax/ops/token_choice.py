@@ -1,6 +1,7 @@
 """Choosing the next token of every row: temperature, top-k, top-p and min-p as arrays, then one draw per row."""
 
 import difflib
+import math
 from collections.abc import Callable
 
 import jax
@@ -125,10 +126,33 @@ def choose_token(
     # Relative to the likeliest that is left: what the filters leave may be rare in the full distribution.
     best_B1 = jnp.max(filtered_BV, axis=-1, keepdims=True)
     probs_BV = jnp.exp(filtered_BV - best_B1)
-    # A token of probability 0 has mass 0 and the draw is above 0, so rounding can never land on one.
-    mass_BV = jnp.where(probs_BV > 0, jnp.cumsum(probs_BV, axis=-1), 0.0)
-    reached_BV = mass_BV >= (draw_B * jnp.max(mass_BV, axis=-1))[:, None]
-    width = mass_BV.shape[-1]
-    place_BV = jax.lax.broadcasted_iota(jnp.int32, mass_BV.shape, 1)
-    ids_B = jnp.min(jnp.where(reached_BV, place_BV, width - 1), axis=-1)  # the first reached, as argmax but faster
+    ids_B = _at_mass(draw_B, probs_BV)
     return ids_B, jnp.take_along_axis(logp_BV, ids_B[:, None], axis=-1)[:, 0]
+
+
+def _at_mass(draw_B: Float[Array, " B"], probs_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """Return where each row's running sum reaches this share of the whole: first the block of tokens, then the token.
+
+    So the running sums have the length of the blocks and of one block in place of the vocabulary's. A token of
+    probability 0 is never returned, whatever rounding does.
+    """
+    rows, width = probs_BV.shape
+    size = 1 << round(math.log2(width) / 2)
+    parts_BNS = jnp.pad(probs_BV, [(0, 0), (0, -width % size)]).reshape(rows, -1, size)
+    sums_BN = parts_BNS.sum(axis=-1)
+    mass_BN = jnp.cumsum(sums_BN, axis=-1)
+    block_B = _first_reached(draw_B * mass_BN.max(axis=-1), mass_BN, sums_BN)
+    part_BS = jnp.take_along_axis(parts_BNS, block_B[:, None, None], axis=1)[:, 0]
+    before_BN = jnp.pad(mass_BN, [(0, 0), (1, 0)])
+    left_B = draw_B * mass_BN.max(axis=-1) - jnp.take_along_axis(before_BN, block_B[:, None], axis=1)[:, 0]
+    return block_B * size + _first_reached(left_B, jnp.cumsum(part_BS, axis=-1), part_BS)
+
+
+def _first_reached(
+    wanted_B: Float[Array, " B"], mass_BX: Float[Array, "B X"], own_BX: Float[Array, "B X"]
+) -> Int[Array, " B"]:
+    """Return the first place with a mass of its own where the running mass reaches the wanted one, or the last such."""
+    place_BX = jax.lax.broadcasted_iota(jnp.int32, mass_BX.shape, 1)
+    last_B = jnp.max(jnp.where(own_BX > 0, place_BX, 0), axis=-1)
+    reached_BX = (own_BX > 0) & (mass_BX >= wanted_B[:, None])
+    return jnp.min(jnp.where(reached_BX, place_BX, last_B[:, None]), axis=-1)  # as argmax, but faster

@@ -14,7 +14,7 @@ from urt_jax.models.layers import DType, GatedMLP, Linear, Projector, RMSNorm
 from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
-from urt_jax.ops.rope import grid_angles, rotate
+from urt_jax.ops.rope import Rotation, grid_angles, rotate, rotation
 from urt_jax.sharding.activations import pinned
 from urt_jax.types import VisionInput
 
@@ -28,14 +28,14 @@ class VisionBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_IPD: Float[Array, "I P D"], angles: Float[Array, "I P half"], mask_IP: Bool[Array, "I P"], full: Array
+        self, x_IPD: Float[Array, "I P D"], turn: Rotation, mask_IP: Bool[Array, "I P"], full: Array
     ) -> Float[Array, "I P D"]:
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         frames, patches, width = x_IPD.shape
         normed = RMSNorm(cfg.norm_eps, *kinds, name="norm1")(x_IPD)
         qkv = Linear(3 * width, True, *kinds, name="qkv")(normed)
         heads = qkv.reshape(frames, patches, 3, cfg.heads, width // cfg.heads)
-        query, key = rotate(heads[:, :, 0], angles), rotate(heads[:, :, 1], angles)
+        query, key = rotate(heads[:, :, 0], turn), rotate(heads[:, :, 1], turn)
         value = heads[:, :, 2]
 
         def whole_frame() -> Array:
@@ -85,16 +85,16 @@ class Qwen25VisionTower(nn.Module):
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         patches = jnp.asarray(vision.patches_IPC)
         x = Linear(cfg.width, False, *kinds, name="patch_embed")(patches)
-        angles = grid_angles(jnp.asarray(vision.positions_IP2), head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
-        mask = jnp.asarray(vision.mask_IP)
+        positions, mask = jnp.asarray(vision.positions_IP2), jnp.asarray(vision.mask_IP)
+        turn = rotation(grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta))
         block = VisionBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
-        probe = (x[:1, :1] * 0, angles[:1, :1], mask[:1, :1], jnp.array(True))
+        probe = (x[:1, :1] * 0, Rotation(turn.cos[:1, :1], turn.sin[:1, :1]), mask[:1, :1], jnp.array(True))
         params = stacked_param(self, "blocks", block, cfg.depth, *probe)
         full_L = jnp.array(np.isin(np.arange(cfg.depth), cfg.full_attention_layers))
 
         def body(x: Array, layer: Any, full: Array) -> tuple[Array, None]:
-            return block.apply({"params": layer}, pinned(x, "frames"), angles, mask, full), None  # type: ignore[return-value]
+            return block.apply({"params": layer}, pinned(x, "frames"), turn, mask, full), None  # type: ignore[return-value]
 
         x, _ = scan_layers(body, x, params, full_L, remat=self.remat)
         return VisionFeatures(PatchMerger(cfg, *kinds, name="projector")(x))

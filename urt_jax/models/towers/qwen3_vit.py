@@ -16,7 +16,7 @@ from urt_jax.models.layers import MLP, DType, LayerNorm, Linear, Projector
 from urt_jax.models.stacked import scan_layers, stacked_param
 from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
-from urt_jax.ops.rope import grid_angles, rotate
+from urt_jax.ops.rope import Rotation, grid_angles, rotate, rotation
 from urt_jax.ops.sampling_grid import bilinear_rows
 from urt_jax.sharding.activations import pinned
 from urt_jax.types import VisionInput
@@ -31,14 +31,14 @@ class VisionBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_IPD: Float[Array, "I P D"], angles: Float[Array, "I P half"], mask_IP: Bool[Array, "I P"]
+        self, x_IPD: Float[Array, "I P D"], turn: Rotation, mask_IP: Bool[Array, "I P"]
     ) -> Float[Array, "I P D"]:
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         frames, patches, width = x_IPD.shape
         normed = LayerNorm(cfg.norm_eps, *kinds, name="norm1")(x_IPD)
         qkv = Linear(3 * width, True, *kinds, name="qkv")(normed)
         heads = qkv.reshape(frames, patches, 3, cfg.heads, width // cfg.heads)
-        query, key = rotate(heads[:, :, 0], angles), rotate(heads[:, :, 1], angles)
+        query, key = rotate(heads[:, :, 0], turn), rotate(heads[:, :, 1], turn)
         seen = attend(query, key, heads[:, :, 2], mask_IP[:, None]).reshape(frames, patches, width)
         x_IPD = x_IPD + Linear(width, True, *kinds, name="proj")(seen)
         normed = LayerNorm(cfg.norm_eps, *kinds, name="norm2")(x_IPD)
@@ -78,17 +78,18 @@ class Qwen3VisionTower(nn.Module):
         table_shape = (cfg.position_side**2, cfg.width)
         table = self.param("positions", nn.initializers.normal(0.02), table_shape, jnp.dtype(self.param_dtype))
         x = x + bilinear_rows(table, positions, mask, side=cfg.position_side).astype(x.dtype)
-        angles = grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
+        turn = rotation(grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta))
         block = VisionBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
-        params = stacked_param(self, "blocks", block, cfg.depth, x[:1, :1] * 0, angles[:1, :1], mask[:1, :1])
+        one = Rotation(turn.cos[:1, :1], turn.sin[:1, :1])
+        params = stacked_param(self, "blocks", block, cfg.depth, x[:1, :1] * 0, one, mask[:1, :1])
         deep_layers = cfg.deepstack_layers
         place_L = jnp.array([deep_layers.index(i) if i in deep_layers else -1 for i in range(cfg.depth)])
         kept = jnp.zeros((len(deep_layers), *x.shape), x.dtype)
 
         def body(carry: Any, layer: Any, place: Array) -> tuple[Any, None]:
             x, kept = carry
-            x = block.apply({"params": layer}, pinned(x, "frames"), angles, mask)
+            x = block.apply({"params": layer}, pinned(x, "frames"), turn, mask)
             # Only the few deep layers are kept, not the output of every layer.
             kept = jax.lax.cond(place >= 0, lambda: kept.at[place].set(x), lambda: kept)
             return (x, kept), None
