@@ -187,6 +187,25 @@ def test_draws_at_the_ends_take_the_first_and_the_last_possible_token():
     assert ids.tolist() == [1, 4]
 
 
+@pytest.mark.parametrize("width", [1, 2, 7, 33, 752, 5000])
+def test_the_token_is_where_the_running_sum_reaches_the_draw(width):
+    """Beside one float64 search over the whole vocabulary; a third of the tokens cannot be drawn."""
+    rng = np.random.default_rng(width)
+    rows = 400
+    logits = np.where(rng.random((rows, width)) < 1 / 3, -np.inf, 3 * rng.standard_normal((rows, width)))
+    logits[np.isinf(logits).all(axis=1), 0] = 0.0
+    drawn = draws(rows, seed=width)
+    given = jnp.asarray(logits, jnp.float32)
+    ids = np.asarray(choose_token(drawn, given, jnp.maximum(given, -1e30))[0])
+    mass = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
+    share = mass / mass[:, -1:]
+    wanted = np.asarray(drawn, np.float64)
+    assert np.isfinite(logits[np.arange(rows), ids]).all()
+    below = np.where(ids > 0, share[np.arange(rows), ids - 1], 0.0)
+    assert (below <= wanted + 1e-5).all()
+    assert (share[np.arange(rows), ids] >= wanted - 1e-5).all()
+
+
 def test_greedy_ignores_the_draw_and_reports_temperature_one():
     logits = jnp.array([[0.0, 2.0, 1.0]])
     filtered = filter_logits(logits, **settings(1, temperature=0.0))
