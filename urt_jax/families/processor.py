@@ -158,19 +158,25 @@ def expand_placeholders(
         places[token_id] = iter(queue)
     rows, frames, here = _Rows(config.vision.blend_sources), list[FramePatches](), 0
     first_frame = dict.fromkeys(places, 0)
-    for token in ids.tolist():
-        piece = TEXT_PIECE
-        if token in places:
+    at: list[int] = np.flatnonzero(np.isin(ids, list(places))).tolist()
+    for start, end in zip(
+        [0, *(place + 1 for place in at)], [*at, len(ids)]
+    ):  # a run of text, and the placeholder that ends it
+        rows.add(ids[start:end], _text_piece(end - start), here, 0)
+        here += end - start
+        if end < len(ids):
+            token = int(ids[end])
             piece, medium, opens = next(places[token])
             if opens:
                 first_frame[token] = len(frames)
                 frames.extend(medium.frames)
-        rows.add(token, piece, here, first_frame.get(token, 0))
-        here += piece.advance
+            rows.add(np.full(len(piece.slots_E2), token, np.int32), piece, here, first_frame[token])
+            here += piece.advance
     return rows.encoded(tuple(frames))
 
 
-TEXT_PIECE = Piece(np.full((1, 2), TEXT, np.int32), np.zeros((3, 1), np.int32), 1)
+def _text_piece(tokens: int) -> Piece:
+    return Piece(np.full((tokens, 2), TEXT, np.int32), np.tile(np.arange(tokens, dtype=np.int32), (3, 1)), tokens)
 
 
 class _Rows:
@@ -183,10 +189,10 @@ class _Rows:
         self._shown: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
         self._blends = [(np.zeros((0, sources, 2), np.int32), np.zeros((0, sources), np.float32))]
 
-    def add(self, token: int, piece: Piece, here: int, first_frame: int) -> None:
+    def add(self, tokens: np.ndarray, piece: Piece, here: int, first_frame: int) -> None:
         """Append the tokens of a piece that starts at position ``here``; its frames count from ``first_frame``."""
-        length, frame = len(piece.slots_E2), np.array([first_frame, 0], np.int32)
-        self._tokens.append(np.full(length, token, np.int32))
+        length, frame = len(tokens), np.array([first_frame, 0], np.int32)
+        self._tokens.append(tokens)
         self._positions.append(piece.offsets_3E + np.int32(here))
         self._shown.append(np.where(piece.slots_E2 >= 0, piece.slots_E2 + frame, piece.slots_E2))
         if self._sources and piece.blend is not None:
