@@ -25,6 +25,7 @@ BOTH_ORDERS = {"data": {"swap": True}}
 TWICE = {"kl_coef": 0.0, "updates_per_rollout": 2, "steps": STEPS // 2}
 POOL = {"data": {"count": 256}, "curriculum": {"retire_after": 1, "rescore_every": 20}}
 
+BEST = "no KL, sums, gold scores"
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "no KL": {"kl_coef": 0.0},
@@ -36,12 +37,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "2 updates, dapo": {**TWICE, "loss": "dapo", "clip_high": 0.28},
     "2 updates, gspo": {**TWICE, "loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4},
     "2 updates, cispo": {**TWICE, "loss": "cispo"},
-}
-BEST = "no KL, sums, gold scores"
-SETTINGS[BEST] = {
-    **BOTH_ORDERS,
-    "kl_coef": 0.0,
-    "rewards": {"consistency": 1.0, "user": ({"function": "urt_jax.rewards.gold:gold_scores", "weight": 3.0},)},
+    BEST: {
+        **BOTH_ORDERS,
+        "kl_coef": 0.0,
+        "rewards": {"consistency": 1.0, "user": ({"function": "urt_jax.rewards.gold:gold_scores", "weight": 3.0},)},
+    },
 }
 
 

@@ -16,12 +16,12 @@ def read_four_times(angles: jax.Array, *, kept: bool) -> jax.Array:
     turn = once(rotation, angles) if kept else rotation(angles)
     x = angles
     for _ in range(4):
-        x = (x * turn.sin) @ jnp.ones((x.shape[1], x.shape[1]))
+        x = (x * turn.sin) @ jnp.ones((x.shape[-1], x.shape[-1]))
     return x
 
 
 def sines(kept: bool) -> int:
-    program = jax.jit(read_four_times, static_argnames="kept").lower(jnp.ones((6, 32)), kept=kept).compile()
+    program = jax.jit(read_four_times, static_argnames="kept").lower(jnp.ones((6, 1, 32)), kept=kept).compile()
     return len(re.findall(r" sine\(", program.as_text() or ""))
 
 

@@ -156,44 +156,42 @@ def expand_placeholders(
                 f"{name}: {len(queue)} {kind}s for {count} {kind} placeholders in the prompt; give one for each"
             )
         places[token_id] = iter(queue)
-    rows, frames, here = _Rows(config.vision.blend_sources), list[FramePatches](), 0
+    rows, frames, start = _Rows(config.vision.blend_sources), list[FramePatches](), 0
     first_frame = dict.fromkeys(places, 0)
-    at: list[int] = np.flatnonzero(np.isin(ids, list(places))).tolist()
-    for start, end in zip(
-        [0, *(place + 1 for place in at)], [*at, len(ids)]
-    ):  # a run of text, and the placeholder that ends it
-        rows.add(ids[start:end], _text_piece(end - start), here, 0)
-        here += end - start
-        if end < len(ids):
-            token = int(ids[end])
-            piece, medium, opens = next(places[token])
-            if opens:
-                first_frame[token] = len(frames)
-                frames.extend(medium.frames)
-            rows.add(np.full(len(piece.slots_E2), token, np.int32), piece, here, first_frame[token])
-            here += piece.advance
+    for place in np.flatnonzero(np.isin(ids, list(places))).tolist():
+        rows.add_text(ids[start:place])
+        token, start = int(ids[place]), place + 1
+        piece, medium, opens = next(places[token])
+        if opens:
+            first_frame[token] = len(frames)
+            frames.extend(medium.frames)
+        rows.add(np.full(len(piece.slots_E2), token, np.int32), piece, first_frame[token])
+    rows.add_text(ids[start:])
     return rows.encoded(tuple(frames))
-
-
-def _text_piece(tokens: int) -> Piece:
-    return Piece(np.full((tokens, 2), TEXT, np.int32), np.tile(np.arange(tokens, dtype=np.int32), (3, 1)), tokens)
 
 
 class _Rows:
     """Collects the tokens of a prompt piece by piece."""
 
     def __init__(self, sources: int) -> None:
-        self._sources = sources
+        self._sources, self._here = sources, 0  # position of what comes next
         self._tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
         self._positions: list[np.ndarray] = [np.zeros((3, 0), np.int32)]
         self._shown: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
         self._blends = [(np.zeros((0, sources, 2), np.int32), np.zeros((0, sources), np.float32))]
 
-    def add(self, tokens: np.ndarray, piece: Piece, here: int, first_frame: int) -> None:
-        """Append the tokens of a piece that starts at position ``here``; its frames count from ``first_frame``."""
+    def add_text(self, tokens: np.ndarray) -> None:
+        """Append a run of text, which may be empty."""
+        count = len(tokens)
+        places = np.tile(np.arange(count, dtype=np.int32), (3, 1))
+        self.add(tokens, Piece(np.full((count, 2), TEXT, np.int32), places, count), 0)
+
+    def add(self, tokens: np.ndarray, piece: Piece, first_frame: int) -> None:
+        """Append the tokens of a piece, whose frames count from ``first_frame``."""
         length, frame = len(tokens), np.array([first_frame, 0], np.int32)
         self._tokens.append(tokens)
-        self._positions.append(piece.offsets_3E + np.int32(here))
+        self._positions.append(piece.offsets_3E + np.int32(self._here))
+        self._here += piece.advance
         self._shown.append(np.where(piece.slots_E2 >= 0, piece.slots_E2 + frame, piece.slots_E2))
         if self._sources and piece.blend is not None:
             sources, weights = piece.blend

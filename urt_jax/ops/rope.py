@@ -55,11 +55,11 @@ def grid_angles(positions_IP2: Int[Array, "I P 2"], *, head_width: int, theta: f
 class Rotation(NamedTuple):
     """What ``rotate`` turns by, float32."""
 
-    cos: Float[Array, "*B T half"]
-    sin: Float[Array, "*B T half"]
+    cos: Float[Array, "B T half"]
+    sin: Float[Array, "B T half"]
 
 
-def rotation(angles: Float[Array, "*B T half"]) -> Rotation:
+def rotation(angles: Float[Array, "B T half"]) -> Rotation:
     """Return the rotation by these angles."""
     return Rotation(jnp.cos(angles), jnp.sin(angles))
 

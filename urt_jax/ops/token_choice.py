@@ -141,10 +141,11 @@ def _at_mass(draw_B: Float[Array, " B"], probs_BV: Float[Array, "B V"]) -> Int[A
     parts_BNS = jnp.pad(probs_BV, [(0, 0), (0, -width % size)]).reshape(rows, -1, size)
     sums_BN = parts_BNS.sum(axis=-1)
     mass_BN = jnp.cumsum(sums_BN, axis=-1)
-    block_B = _first_reached(draw_B * mass_BN.max(axis=-1), mass_BN, sums_BN)
+    wanted_B = draw_B * mass_BN.max(axis=-1)
+    block_B = _first_reached(wanted_B, mass_BN, sums_BN)
     part_BS = jnp.take_along_axis(parts_BNS, block_B[:, None, None], axis=1)[:, 0]
     before_BN = jnp.pad(mass_BN, [(0, 0), (1, 0)])
-    left_B = draw_B * mass_BN.max(axis=-1) - jnp.take_along_axis(before_BN, block_B[:, None], axis=1)[:, 0]
+    left_B = wanted_B - jnp.take_along_axis(before_BN, block_B[:, None], axis=1)[:, 0]
     return block_B * size + _first_reached(left_B, jnp.cumsum(part_BS, axis=-1), part_BS)
 
 

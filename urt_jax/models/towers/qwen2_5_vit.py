@@ -85,11 +85,11 @@ class Qwen25VisionTower(nn.Module):
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         patches = jnp.asarray(vision.patches_IPC)
         x = Linear(cfg.width, False, *kinds, name="patch_embed")(patches)
-        positions, mask = jnp.asarray(vision.positions_IP2), jnp.asarray(vision.mask_IP)
-        turn = rotation(grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta))
+        angles = grid_angles(jnp.asarray(vision.positions_IP2), head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
+        turn, mask = rotation(angles), jnp.asarray(vision.mask_IP)
         block = VisionBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
-        probe = (x[:1, :1] * 0, Rotation(turn.cos[:1, :1], turn.sin[:1, :1]), mask[:1, :1], jnp.array(True))
+        probe = (x[:1, :1] * 0, rotation(angles[:1, :1]), mask[:1, :1], jnp.array(True))
         params = stacked_param(self, "blocks", block, cfg.depth, *probe)
         full_L = jnp.array(np.isin(np.arange(cfg.depth), cfg.full_attention_layers))
 

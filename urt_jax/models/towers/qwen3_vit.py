@@ -78,11 +78,12 @@ class Qwen3VisionTower(nn.Module):
         table_shape = (cfg.position_side**2, cfg.width)
         table = self.param("positions", nn.initializers.normal(0.02), table_shape, jnp.dtype(self.param_dtype))
         x = x + bilinear_rows(table, positions, mask, side=cfg.position_side).astype(x.dtype)
-        turn = rotation(grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta))
+        angles = grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
+        turn = rotation(angles)
         block = VisionBlock(cfg, *kinds, parent=None)
         # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
-        one = Rotation(turn.cos[:1, :1], turn.sin[:1, :1])
-        params = stacked_param(self, "blocks", block, cfg.depth, x[:1, :1] * 0, one, mask[:1, :1])
+        probe = (x[:1, :1] * 0, rotation(angles[:1, :1]), mask[:1, :1])
+        params = stacked_param(self, "blocks", block, cfg.depth, *probe)
         deep_layers = cfg.deepstack_layers
         place_L = jnp.array([deep_layers.index(i) if i in deep_layers else -1 for i in range(cfg.depth)])
         kept = jnp.zeros((len(deep_layers), *x.shape), x.dtype)
@@ -99,7 +100,7 @@ class Qwen3VisionTower(nn.Module):
         if not deep_layers:
             return VisionFeatures(merged)
         merger = PatchMerger(cfg, True, *kinds, parent=None)
-        probe = jnp.zeros((1, cfg.merge_size**2, cfg.width))
-        deep = stacked_param(self, "deep_projector", merger, len(deep_layers), probe)
+        patches = jnp.zeros((1, cfg.merge_size**2, cfg.width))
+        deep = stacked_param(self, "deep_projector", merger, len(deep_layers), patches)
         features: Any = jax.vmap(lambda layer, states: merger.apply({"params": layer}, states))(deep, kept)
         return VisionFeatures(merged, deep_KED=features)
