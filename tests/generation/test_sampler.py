@@ -70,10 +70,8 @@ def test_sampler_logp_is_the_teacher_forced_logp(sampler: Sampler, temperature: 
 def test_cached_decoding_computes_what_the_full_forward_does(hot: Samples) -> None:
     completions = np.where(hot.mask_BU, hot.tokens_BU, WORDS.start).astype(np.int32)
     rows = join_completions(hot.prompts, hot.next_position_Q, completions, np.ones_like(hot.mask_BU))
-    full = np.asarray(jitted("hidden")(tiny_params(), rows)[0])[:, -SLOTS:]
-    _, prompt = jax.jit(lambda params, batch: MODEL.apply({"params": params}, batch, keep_cache=True, method="hidden"))(
-        tiny_params(), hot.prompts
-    )
+    full = np.asarray(jitted("hidden")(tiny_params(), rows))[:, -SLOTS:]
+    _, prompt = jitted("prefill")(tiny_params(), hot.prompts)
     decoder, count = CONFIG.decoder, len(completions)
     past = init_cache(
         layers=decoder.layers, rows=count, kv_heads=decoder.kv_heads, slots=SLOTS, head_width=8, dtype=jnp.float32
@@ -172,16 +170,16 @@ def test_more_new_tokens_than_slots_are_refused(sampler: Sampler) -> None:
 
 def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every attention of the decode loop reads Q prompt rows and B = Q * R response rows."""
-    from urt_jax.models import decoder
+    from urt_jax.models import decoder_layer
 
     seen: list[tuple[int, int]] = []
-    plain = decoder.attend_group
+    plain = decoder_layer.attend_group
 
     def noted(query: Any, prompt_key: Any, *others: Any) -> Any:
         seen.append((prompt_key.shape[0], query.shape[0]))
         return plain(query, prompt_key, *others)
 
-    monkeypatch.setattr(decoder, "attend_group", noted)
+    monkeypatch.setattr(decoder_layer, "attend_group", noted)
     chats = (CHATS[1], CHATS[1])
     sample(Sampler(MODEL, PROCESSOR), HOT, chats=chats, ids=IDS[:2], bucket=need(chats), responses=5)
     assert set(seen) == {(2, 10)}

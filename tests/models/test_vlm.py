@@ -19,7 +19,7 @@ PACKED = np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32)
 
 
 def hidden_of(batch: Batch) -> np.ndarray:
-    return np.asarray(jitted("hidden")(tiny_params(), batch)[0])
+    return np.asarray(jitted("hidden")(tiny_params(), batch))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_logit_depends_on_its_own_past_and_segment_only() -> None:
 
         def forward(model: VisionLanguageModel, x: jax.Array) -> jax.Array:
             positions = jnp.broadcast_to(jnp.array([0, 1, 2, 3, 0, 1, 2, 0]), (3, 1, 8))
-            return model.logits(model.decoder(x, positions, mask)[0])
+            return model.logits(model.decoder(x, positions, mask))
 
         logits = MODEL.apply({"params": params}, x_BTD, method=forward)
         return logits[0] @ jnp.linspace(-1.0, 1.0, 40)
@@ -107,7 +107,7 @@ def test_one_program_serves_all_picture_sizes() -> None:
     @jax.jit
     def program(params: Any, batch: Batch) -> Any:
         traced.append(batch)
-        return MODEL.apply({"params": params}, batch, method="hidden")[0]
+        return MODEL.apply({"params": params}, batch, method="hidden")
 
     shape = {"tokens": 32, "frames": 2, "patches": 96}
     for seed, size in enumerate([(1, 1), (1, 5), (3, 5)]):
@@ -180,7 +180,7 @@ def test_bfloat16_computes_in_bfloat16_and_gives_float32_logits() -> None:
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tiny_params())
     fresh = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype(jnp.bfloat16)}
-    hidden, _ = jax.eval_shape(partial(model.apply, method="hidden"), {"params": params}, batch)
+    hidden = jax.eval_shape(partial(model.apply, method="hidden"), {"params": params}, batch)
     assert hidden.dtype == jnp.bfloat16
     logits = jax.jit(model.apply)({"params": params}, batch)
     assert logits.dtype == jnp.float32
@@ -192,7 +192,7 @@ def test_a_batch_without_frames_needs_no_tower() -> None:
     batch = batch_of([make_chat(1)])
     assert batch.vision.patches_IPC.shape == (0, 0, FEATURES)
     broken = {**tiny_params(), "vision": jax.tree.map(lambda x: x * np.nan, tiny_params()["vision"])}
-    assert np.isfinite(np.asarray(jitted("hidden")(broken, batch)[0])).all()
+    assert np.isfinite(np.asarray(jitted("hidden")(broken, batch))).all()
 
 
 FEATURES_ED = jnp.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])

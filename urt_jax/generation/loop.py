@@ -52,11 +52,11 @@ def prefill(
     model: VisionLanguageModel, params: Any, prompts: Batch, next_position_Q: Int[Array, " Q"], *, penalised: bool
 ) -> Asked:
     """Run Q left-padded prompts; ``penalised`` says that a repetition penalty is applied, which needs their ids."""
-    hidden, cache = run(model, params, prompts, keep_cache=True, method="hidden")
+    hidden_QD, cache = run(model, params, prompts, method="prefill")
     return Asked(
         cache=unstacked(cache, model.config.decoder.layers) if apart(model) else cache,
         mask_QS=jnp.asarray(prompts.segments_BT) > 0,
-        hidden_QD=hidden[:, -1],
+        hidden_QD=hidden_QD,
         position_Q=jnp.asarray(next_position_Q),
         seen_QV=_ids_of(prompts, model.config.decoder.vocab_size) if penalised else None,
     )

@@ -1,8 +1,6 @@
-"""The Qwen2 / Qwen3 decoder: pre-norm layers with grouped-query attention and multimodal rotary positions.
+"""The Qwen2 / Qwen3 decoder: layers of one kind under multimodal rotary positions, and what runs through them all."""
 
-Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys instead (arXiv 2505.09388, section 2).
-"""
-
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,15 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from urt_jax.models.attention import backend
 from urt_jax.models.config import DecoderConfig
+from urt_jax.models.decoder_layer import DecoderLayer
 from urt_jax.models.kv_cache import Cache, KeyValues, split_cache, write_token
-from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
+from urt_jax.models.layers import DType, RMSNorm
 from urt_jax.models.once import once
 from urt_jax.models.stacked import scan_layers, stacked_param
-from urt_jax.ops.attention import attend_group
-from urt_jax.ops.rope import Rotation, mrope_angles, rotate, rotation
-from urt_jax.sharding.activations import gather_tokens, split_tokens
+from urt_jax.ops.rope import Rotation, mrope_angles, rotation
+from urt_jax.sharding.activations import split_tokens
 
 
 class Injection(NamedTuple):
@@ -28,117 +25,9 @@ class Injection(NamedTuple):
     features_KED: Float[Array, "K E D"]
     index_BT: Int[Array, "B T"]  # row of E shown at each place, negative = none
 
-
-class Attention(nn.Module):
-    """Grouped-query self-attention over a whole sequence, or of one new token over a shared-prompt cache."""
-
-    config: DecoderConfig
-    dtype: DType = jnp.float32
-    param_dtype: DType = jnp.float32
-    backend: str = "xla"  # of whole rows, see ``models.attention``
-
-    def setup(self) -> None:
-        """Make the four projections, and the norms of queries and keys where the model has them."""
-        cfg, kinds = self.config, (self.dtype, self.param_dtype)
-        self.q = Linear(cfg.query_heads * cfg.head_width, cfg.qkv_bias, *kinds)
-        self.k = Linear(cfg.kv_heads * cfg.head_width, cfg.qkv_bias, *kinds)
-        self.v = Linear(cfg.kv_heads * cfg.head_width, cfg.qkv_bias, *kinds)
-        self.o = Linear(cfg.width, False, *kinds)
-        if cfg.qk_norm:
-            self.q_norm, self.k_norm = (RMSNorm(cfg.norm_eps, *kinds) for _ in range(2))
-
-    def project(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array, Array]:
-        """Return rotated queries ``[B, T, N, H]``, rotated keys and values ``[B, T, K, H]``."""
-        rows, width = x.shape[:2], self.config.head_width
-        query, key, value = (linear(x).reshape(*rows, -1, width) for linear in (self.q, self.k, self.v))
-        if self.config.qk_norm:
-            query, key = self.q_norm(query), self.k_norm(key)
-        return rotate(query, turn), rotate(key, turn), value
-
-    def __call__(self, x: Float[Array, "B T D"], turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
-        """Return the output and the keys and values, ready to be a prompt cache; ``mask`` is the backend's own."""
-        query, key, value = self.project(x, turn)
-        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
-        seen = backend(self.backend).attend(query, key, value, mask)
-        return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
-
-    def extend(
-        self,
-        x: Float[Array, "B U D"],
-        turn: Rotation,
-        prompt: KeyValues,
-        prompt_mask: Bool[Array, "Q S"],
-        own_mask: Any,
-    ) -> Array:
-        """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
-        query, key, value = self.project(x, turn)
-        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
-        seen = backend(self.backend).extend(query, key, value, *prompt, prompt_mask, own_mask)
-        return self.o(seen.reshape(*x.shape[:2], -1))
-
-    def project_token(self, x: Float[Array, "B 1 D"], turn: Rotation) -> tuple[Array, KeyValues]:
-        """Return the query ``[B, N, H]`` of one new token per row, and its key and value to be written."""
-        query, key, value = self.project(x, turn)
-        return query[:, 0], _cached(key, value)
-
-    def attend_token(
-        self,
-        query: Float[Array, "B N H"],
-        prompt: KeyValues,
-        past: KeyValues,
-        prompt_mask: Bool[Array, "Q S"],
-        past_mask: Bool[Array, "B U"],
-    ) -> Float[Array, "B 1 D"]:
-        """Return the output for one new token per row, whose own key and value stand in ``past``."""
-        seen = attend_group(query, *prompt, *past, prompt_mask, past_mask)
-        return self.o(seen.reshape(query.shape[0], 1, -1))
-
-
-def _cached(key_BTKH: Float[Array, "B T K H"], value_BTKH: Float[Array, "B T K H"]) -> KeyValues:
-    return KeyValues(key_BTKH.transpose(0, 2, 3, 1), value_BTKH.swapaxes(1, 2))
-
-
-class DecoderLayer(nn.Module):
-    """One pre-norm layer of kind "attention"."""
-
-    config: DecoderConfig
-    dtype: DType = jnp.float32
-    param_dtype: DType = jnp.float32
-    backend: str = "xla"
-
-    def setup(self) -> None:
-        """Make the attention, the MLP and their norms."""
-        cfg, kinds = self.config, (self.dtype, self.param_dtype)
-        self.input_norm = RMSNorm(cfg.norm_eps, *kinds)
-        self.attention = Attention(cfg, *kinds, self.backend)
-        self.post_norm = RMSNorm(cfg.norm_eps, *kinds)
-        self.mlp = GatedMLP(cfg.feed_forward, False, *kinds)
-
-    def _finish(self, x: Array, attended: Array) -> Array:
-        x = x + attended
-        return x + self.mlp(self.post_norm(x))
-
-    def __call__(self, x: Array, turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
-        """Run the layer over whole sequences; see Attention for shapes."""
-        attended, cache = self.attention(self.input_norm(x), turn, mask)
-        return self._finish(x, attended), cache
-
-    def with_responses(
-        self, x_QSD: Array, x_BUD: Array, turns: tuple[Rotation, Rotation], masks: tuple[Any, Array, Any]
-    ) -> tuple[Array, Array]:
-        """Run the layer over Q prompts once and over their responses, which attend to them; see ``Decoder``."""
-        mask, prompt_mask_QS, own_mask = masks
-        attended, keys = self.attention(self.input_norm(x_QSD), turns[0], mask)
-        extended = self.attention.extend(self.input_norm(x_BUD), turns[1], keys, prompt_mask_QS, own_mask)
-        return self._finish(x_QSD, attended), self._finish(x_BUD, extended)
-
-    def project_token(self, x: Array, turn: Rotation) -> tuple[Array, KeyValues]:
-        """Begin the layer on one new token per row; see Attention for shapes."""
-        return self.attention.project_token(self.input_norm(x), turn)
-
-    def finish_token(self, x: Array, query: Array, prompt: KeyValues, past: KeyValues, *masks: Array) -> Array:
-        """Run the rest of it, once the token's key and value are written."""
-        return self._finish(x, self.attention.attend_token(query, prompt, past, *masks))
+    def of_last(self) -> "Injection":
+        """Return what is added at the last place of each row."""
+        return self._replace(index_BT=self.index_BT[:, -1:])
 
 
 def inject(x_BTD: Float[Array, "B T D"], injection: Injection, layer: Int[Array, ""]) -> Float[Array, "B T D"]:
@@ -199,23 +88,47 @@ class Decoder(nn.Module):
         positions_3BT: Int[Array, "3 B T"],
         mask: Any,
         injection: Injection | None = None,
-        *,
-        keep_cache: bool = False,
-    ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
-        """Return normed hidden states, and with ``keep_cache`` the keys and values of every position.
+    ) -> Float[Array, "B T D"]:
+        """Return normed hidden states.
 
         ``mask`` is what the attention's backend makes of the rows' segments; of "xla" it is ``Bool[B, T, T]``.
         """
         turn = self._turn(positions_3BT)
 
-        def body(x: Array, params: Any, index: Array) -> tuple[Array, Any]:
-            x, cache = self.layer.apply({"params": params}, split_tokens(x), turn, mask)
-            x = x if injection is None else inject(x, injection, index)
-            return x, split_cache(cache, "tokens") if keep_cache else None  # type: ignore[arg-type]
+        def body(x: Array, params: Any, index: Array) -> tuple[Array, None]:
+            x, _ = self.layer.apply({"params": params}, split_tokens(x), turn, mask)
+            return x if injection is None else inject(x, injection, index), None
 
+        x_BTD, _ = self._through_layers(body, x_BTD)
+        return self.norm(split_tokens(x_BTD))
+
+    def _through_layers(self, body: Any, x: Any, last: Any = None) -> tuple[Any, Any]:
         counted = jnp.arange(self.config.layers)
-        x_BTD, caches = scan_layers(body, x_BTD, self.layers, counted, remat=self.remat, unroll=self.unroll)
-        return self.norm(split_tokens(x_BTD)), caches
+        return scan_layers(body, x, self.layers, counted, remat=self.remat, unroll=self.unroll, last=last)
+
+    def prefill(
+        self,
+        x_QSD: Float[Array, "Q S D"],
+        positions_3QS: Int[Array, "3 Q S"],
+        masks: tuple[Any, Bool[Array, "Q S"]],
+        injection: Injection | None = None,
+    ) -> tuple[Float[Array, "Q D"], KeyValues]:
+        """Return the normed hidden state of the last place of left-padded prompts, and their keys and values.
+
+        ``masks`` are that of ``__call__``, and which places are real.
+        """
+        turn, (mask, real_QS) = self._turn(positions_3QS), masks
+
+        def body(x: Array, params: Any, index: Array) -> tuple[Array, KeyValues]:
+            x, cache = self.layer.apply({"params": params}, split_tokens(x), turn, mask)
+            return x if injection is None else inject(x, injection, index), split_cache(cache, "tokens")  # type: ignore[arg-type]
+
+        def last(x: Array, params: Any, index: Array) -> tuple[Array, KeyValues]:
+            x, cache = self.layer.apply({"params": params}, split_tokens(x), turn, real_QS, method=DecoderLayer.end)
+            return x if injection is None else inject(x, injection.of_last(), index), split_cache(cache, "tokens")  # type: ignore[arg-type]
+
+        x_QSD, caches = self._through_layers(body, x_QSD, last)
+        return self.norm(x_QSD[:, -1]), caches
 
     def with_responses(
         self,
@@ -224,24 +137,25 @@ class Decoder(nn.Module):
         positions: tuple[Int[Array, "3 Q S"], Int[Array, "3 B U"]],
         masks: tuple[Any, Bool[Array, "Q S"], Any],
         injection: Injection | None = None,
-    ) -> tuple[Float[Array, "Q S D"], Float[Array, "B U D"]]:
-        """Return normed hidden states of Q prompts and of their ``B = Q * R`` responses; each prompt is run once.
+    ) -> tuple[Float[Array, "Q D"], Float[Array, "B U D"]]:
+        """Return normed hidden states of Q prompts' last place and of all their ``B = Q * R`` responses.
 
-        ``masks`` are the prompts' own, which of their columns are real, and the responses' own. Only prompts show
-        pictures, so only they get an ``injection``.
+        Each prompt is run once. ``masks`` are the prompts' own, which of their columns are real, and the responses'
+        own. Only prompts show pictures, so only they get an ``injection``.
         """
         turns = (self._turn(positions[0]), self._turn(positions[1]))
 
-        def body(carry: tuple[Array, Array], params: Any, index: Array) -> tuple[Any, None]:
+        def layer(carry: tuple[Array, Array], params: Any, index: Array, *, last: bool) -> tuple[Any, None]:
             carry = (split_tokens(carry[0]), split_tokens(carry[1]))
             prompts, rows = self.layer.apply(
-                {"params": params}, *carry, turns, masks, method=DecoderLayer.with_responses
+                {"params": params}, *carry, turns, masks, last=last, method=DecoderLayer.with_responses
             )
-            return (prompts if injection is None else inject(prompts, injection, index), rows), None
+            if injection is not None:
+                prompts = inject(prompts, injection.of_last() if last else injection, index)
+            return (prompts, rows), None
 
-        counted, both = jnp.arange(self.config.layers), (x_QSD, x_BUD)
-        both, _ = scan_layers(body, both, self.layers, counted, remat=self.remat, unroll=self.unroll)
-        return self.norm(split_tokens(both[0])), self.norm(split_tokens(both[1]))
+        (prompts, rows), _ = self._through_layers(partial(layer, last=False), (x_QSD, x_BUD), partial(layer, last=True))
+        return self.norm(prompts[:, -1]), self.norm(split_tokens(rows))
 
     def decode(
         self,

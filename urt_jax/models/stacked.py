@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
@@ -47,17 +48,29 @@ def scan_layers(
     *,
     remat: str = "none",
     unroll: int = 1,
+    last: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
 ) -> tuple[Any, Any]:
     """Run ``x, out = body(x, layer_params, layer_input)`` through all layers; return the last x and the stacked outs.
 
     ``remat`` names what the backward pass keeps: "none" keeps everything, "dots" the matrix products, "full" only the
-    layer inputs.
+    layer inputs. ``last`` stands in for the body of the last layer and may return an x of another shape. Only where all
+    layers are unrolled: a loop reads its weights from one array, and to cut a layer off would copy all others.
 
     Raises:
         ValueError: unknown remat policy.
     """
     if remat not in REMAT_POLICIES:
         raise ValueError(f"remat is {remat!r}; known policies are {', '.join(REMAT_POLICIES)}")
-    if remat != "none":
-        body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
-    return jax.lax.scan(lambda carry, xs: body(carry, *xs), x, (params, per_layer), unroll=unroll)
+
+    def kept(body: Callable[..., Any]) -> Callable[..., Any]:
+        return body if remat == "none" else jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+
+    def scanned(inputs: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda carry, xs: kept(body)(carry, *xs), x, inputs, unroll=unroll)
+
+    inputs = (params, per_layer)
+    if last is None or unroll < len(jax.tree.leaves(params)[0]):
+        return scanned(inputs)
+    x, outs = scanned(jax.tree.map(lambda leaf: leaf[:-1], inputs))
+    x, out = kept(last)(x, *jax.tree.map(lambda leaf: leaf[-1], inputs))
+    return x, jax.tree.map(lambda first, end: jnp.concatenate([first, end[None]]), outs, out)

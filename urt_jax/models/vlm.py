@@ -93,24 +93,29 @@ class VisionLanguageModel(nn.Module):
             return x_BTD, None
         return x_BTD, Injection(features.deep_KED, jnp.asarray(batch.vision_index_BT))
 
-    def hidden(
-        self, batch: Batch, features: VisionFeatures | None = None, *, keep_cache: bool = False
-    ) -> tuple[Float[Array, "B T D"], KeyValues | None]:
-        """Run the whole batch, causal within segments; return normed hidden states and, if wanted, the cache.
+    def hidden(self, batch: Batch, features: VisionFeatures | None = None) -> Float[Array, "B T D"]:
+        """Run the whole batch, causal within segments; return normed hidden states.
 
         The frames are encoded here where ``features`` does not give what they were encoded to.
         """
-        segments = jnp.asarray(batch.segments_BT)
         x_BTD, injection = self._embedded(batch, features)
-        mask = backend(self.attention, CAUSAL, SEGMENTS).mask(segments)
-        return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), mask, injection, keep_cache=keep_cache)
+        mask = backend(self.attention, CAUSAL, SEGMENTS).mask(jnp.asarray(batch.segments_BT))
+        return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), mask, injection)
+
+    def prefill(self, prompts: Batch) -> tuple[Float[Array, "Q D"], KeyValues]:
+        """Run Q left-padded prompts; return the normed hidden state of their last tokens, and the cache of all."""
+        segments = jnp.asarray(prompts.segments_BT)
+        x_QSD, injection = self._embedded(prompts, None)
+        masks = (backend(self.attention, CAUSAL, SEGMENTS).mask(segments), segments > 0)
+        return self.decoder.prefill(x_QSD, jnp.asarray(prompts.positions_3BT), masks, injection)
 
     def hidden_with_responses(
         self, rows: PromptedRows, features: VisionFeatures | None = None
-    ) -> tuple[Float[Array, "Q S D"], Float[Array, "B U D"]]:
-        """Run Q prompts once and their ``B = Q * R`` responses; return the normed hidden states of both.
+    ) -> tuple[Float[Array, "Q D"], Float[Array, "B U D"]]:
+        """Run Q prompts once and their ``B = Q * R`` responses; return normed hidden states.
 
-        Equal, in value and gradient, to ``hidden`` over every prompt joined with each of its responses.
+        Those of the prompts' last tokens and of all of the responses': equal, in value and gradient, to ``hidden`` over
+        every prompt joined with each of its responses.
         """
         prompts, tokens = rows.prompts, jnp.asarray(rows.tokens_BU)
         x_QSD, injection = self._embedded(prompts, features)
@@ -148,7 +153,7 @@ class VisionLanguageModel(nn.Module):
 
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
         """Return the logits of every position (for parity and debugging; training never forms them)."""
-        return self.logits(self.hidden(batch)[0])
+        return self.logits(self.hidden(batch))
 
 
 def unstack_layers(config: ModelConfig, params: Any) -> Any:

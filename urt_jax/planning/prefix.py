@@ -95,7 +95,7 @@ def _ordinary_scores(
     model: VisionLanguageModel, params: Params, batch: GrpoBatch, joined: Batch, suppressed_V: np.ndarray
 ) -> CompletionScores:
     """Score responses that each stand behind their own prompt."""
-    hidden, _ = run(model, params, joined, method="hidden")
+    hidden = run(model, params, joined, method="hidden")
     width = batch.rows.tokens_BU.shape[1]
     head = run(model, params, method="head_weight").astype(model.dtype)
     before, targets = hidden[:, -width - 1 : -1], jnp.asarray(batch.rows.tokens_BU)

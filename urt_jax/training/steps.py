@@ -114,9 +114,8 @@ def score_completions(
     The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists. The entropy is detached
     unless ``entropy_gradient``. The frames are encoded here where ``features`` does not give what they were encoded to.
     """
-    prompts_QSD, hidden_BUD = run(model, params, rows, features, method="hidden_with_responses")
-    responses = hidden_BUD.shape[0] // prompts_QSD.shape[0]
-    last_BD = jnp.repeat(prompts_QSD[:, -1], responses, axis=0)
+    last_QD, hidden_BUD = run(model, params, rows, features, method="hidden_with_responses")
+    last_BD = jnp.repeat(last_QD, rows.group_size, axis=0)
     before = jnp.concatenate([last_BD[:, None], hidden_BUD[:, :-1]], axis=1)
     head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
     logp, entropy = chosen_logps(
@@ -225,7 +224,7 @@ def sft_train_step(
     """
 
     def loss_fn(params: Params, features: VisionFeatures | None, piece: Batch) -> tuple[Array, tuple[Array, Array]]:
-        hidden, _ = run(model, params, piece, features, method="hidden")
+        hidden = run(model, params, piece, features, method="hidden")
         head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
         targets = piece.tokens_BT if piece.targets_BT is None else piece.targets_BT
         # What the last place predicts is masked and not cut off, so that the places still divide by the devices.

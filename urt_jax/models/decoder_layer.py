@@ -1,0 +1,166 @@
+"""One layer of the Qwen2 / Qwen3 decoder: pre-norm, with grouped-query attention and rotary positions.
+
+Qwen2 has biases on query, key and value; Qwen3 normalises queries and keys instead (arXiv 2505.09388, section 2).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from urt_jax.models.attention import backend
+from urt_jax.models.config import DecoderConfig
+from urt_jax.models.kv_cache import KeyValues
+from urt_jax.models.layers import DType, GatedMLP, Linear, RMSNorm
+from urt_jax.ops.attention import attend, attend_group
+from urt_jax.ops.rope import Rotation, rotate
+from urt_jax.sharding.activations import gather_tokens
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention over a whole sequence, or of one new token over a shared-prompt cache."""
+
+    config: DecoderConfig
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+    backend: str = "xla"  # of whole rows, see ``models.attention``
+
+    def setup(self) -> None:
+        """Make the four projections, and the norms of queries and keys where the model has them."""
+        cfg, kinds = self.config, (self.dtype, self.param_dtype)
+        self.q = Linear(cfg.query_heads * cfg.head_width, cfg.qkv_bias, *kinds)
+        self.k = Linear(cfg.kv_heads * cfg.head_width, cfg.qkv_bias, *kinds)
+        self.v = Linear(cfg.kv_heads * cfg.head_width, cfg.qkv_bias, *kinds)
+        self.o = Linear(cfg.width, False, *kinds)
+        if cfg.qk_norm:
+            self.q_norm, self.k_norm = (RMSNorm(cfg.norm_eps, *kinds) for _ in range(2))
+
+    def project(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array, Array]:
+        """Return rotated queries ``[B, T, N, H]``, rotated keys and values ``[B, T, K, H]``."""
+        return self._queries(x, turn), *self._keys(x, turn)
+
+    def _queries(self, x: Float[Array, "B T D"], turn: Rotation) -> Float[Array, "B T N H"]:
+        query = self._heads(self.q, x)
+        return rotate(self.q_norm(query) if self.config.qk_norm else query, turn)
+
+    def _keys(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array]:
+        key, value = self._heads(self.k, x), self._heads(self.v, x)
+        return rotate(self.k_norm(key) if self.config.qk_norm else key, turn), value
+
+    def _heads(self, linear: Linear, x: Float[Array, "B T D"]) -> Float[Array, "B T heads H"]:
+        return linear(x).reshape(*x.shape[:2], -1, self.config.head_width)
+
+    def __call__(self, x: Float[Array, "B T D"], turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
+        """Return the output and the keys and values, ready to be a prompt cache; ``mask`` is the backend's own."""
+        query, key, value = self.project(x, turn)
+        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
+        seen = backend(self.backend).attend(query, key, value, mask)
+        return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
+
+    def end(
+        self, x: Float[Array, "Q S D"], turn: Rotation, mask: Bool[Array, "Q S"]
+    ) -> tuple[Float[Array, "Q 1 D"], KeyValues]:
+        """Return what ``__call__`` does of left-padded prompts, the output of their last place only."""
+        key, value = self._keys(x, turn)
+        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
+        query = self._queries(x[:, -1:], jax.tree.map(lambda part: part[:, -1:], turn))
+        seen = attend(query, key, value, mask[:, None])
+        return self.o(seen.reshape(*seen.shape[:2], -1)), _cached(key, value)
+
+    def extend(
+        self,
+        x: Float[Array, "B U D"],
+        turn: Rotation,
+        prompt: KeyValues,
+        prompt_mask: Bool[Array, "Q S"],
+        own_mask: Any,
+    ) -> Array:
+        """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
+        query, key, value = self.project(x, turn)
+        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
+        seen = backend(self.backend).extend(query, key, value, *prompt, prompt_mask, own_mask)
+        return self.o(seen.reshape(*x.shape[:2], -1))
+
+    def project_token(self, x: Float[Array, "B 1 D"], turn: Rotation) -> tuple[Array, KeyValues]:
+        """Return the query ``[B, N, H]`` of one new token per row, and its key and value to be written."""
+        query, key, value = self.project(x, turn)
+        return query[:, 0], _cached(key, value)
+
+    def attend_token(
+        self,
+        query: Float[Array, "B N H"],
+        prompt: KeyValues,
+        past: KeyValues,
+        prompt_mask: Bool[Array, "Q S"],
+        past_mask: Bool[Array, "B U"],
+    ) -> Float[Array, "B 1 D"]:
+        """Return the output for one new token per row, whose own key and value stand in ``past``."""
+        seen = attend_group(query, *prompt, *past, prompt_mask, past_mask)
+        return self.o(seen.reshape(query.shape[0], 1, -1))
+
+
+def _cached(key_BTKH: Float[Array, "B T K H"], value_BTKH: Float[Array, "B T K H"]) -> KeyValues:
+    return KeyValues(key_BTKH.transpose(0, 2, 3, 1), value_BTKH.swapaxes(1, 2))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm layer of kind "attention"."""
+
+    config: DecoderConfig
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+    backend: str = "xla"
+
+    def setup(self) -> None:
+        """Make the attention, the MLP and their norms."""
+        cfg, kinds = self.config, (self.dtype, self.param_dtype)
+        self.input_norm = RMSNorm(cfg.norm_eps, *kinds)
+        self.attention = Attention(cfg, *kinds, self.backend)
+        self.post_norm = RMSNorm(cfg.norm_eps, *kinds)
+        self.mlp = GatedMLP(cfg.feed_forward, False, *kinds)
+
+    def _finish(self, x: Array, attended: Array) -> Array:
+        x = x + attended
+        return x + self.mlp(self.post_norm(x))
+
+    def __call__(self, x: Array, turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
+        """Run the layer over whole sequences; see Attention for shapes."""
+        attended, cache = self.attention(self.input_norm(x), turn, mask)
+        return self._finish(x, attended), cache
+
+    def end(self, x_QSD: Array, turn: Rotation, mask_QS: Array) -> tuple[Array, KeyValues]:
+        """Run the layer over left-padded prompts as the last one, of whose output only the last place is read.
+
+        The other places need their keys and values alone, which is all the cache holds of them.
+        """
+        attended, cache = self.attention.end(self.input_norm(x_QSD), turn, mask_QS)
+        return self._finish(x_QSD[:, -1:], attended), cache
+
+    def with_responses(
+        self,
+        x_QSD: Array,
+        x_BUD: Array,
+        turns: tuple[Rotation, Rotation],
+        masks: tuple[Any, Array, Any],
+        *,
+        last: bool = False,
+    ) -> tuple[Array, Array]:
+        """Run the layer over Q prompts once and over their responses, which attend to them; see ``Decoder``.
+
+        Where it is the ``last``, the prompts' output is that of ``end``.
+        """
+        mask, prompt_mask_QS, own_mask = masks
+        prompts, keys = self.end(x_QSD, turns[0], prompt_mask_QS) if last else self(x_QSD, turns[0], mask)
+        extended = self.attention.extend(self.input_norm(x_BUD), turns[1], keys, prompt_mask_QS, own_mask)
+        return prompts, self._finish(x_BUD, extended)
+
+    def project_token(self, x: Array, turn: Rotation) -> tuple[Array, KeyValues]:
+        """Begin the layer on one new token per row; see Attention for shapes."""
+        return self.attention.project_token(self.input_norm(x), turn)
+
+    def finish_token(self, x: Array, query: Array, prompt: KeyValues, past: KeyValues, *masks: Array) -> Array:
+        """Run the rest of it, once the token's key and value are written."""
+        return self._finish(x, self.attention.attend_token(query, prompt, past, *masks))
