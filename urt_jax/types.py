@@ -66,6 +66,14 @@ class VisionInput(NamedTuple):
     mask_IP: Bool[Array, "I P"]
 
 
+class VisionFeatures(NamedTuple):
+    """What a vision tower makes of all frames: row ``i * M + m`` for merged patch m of frame i, ``E = I * M``."""
+
+    merged_ED: Float[jax.Array, "E D"]
+    deep_KED: Float[jax.Array, "K E D"] | None = None  # added after the decoder's first K layers (DeepStack)
+    newline_D: Float[jax.Array, " D"] | None = None  # stands at the end of a line of tiles
+
+
 class FeatureBlend(NamedTuple):
     """The K rows of the flattened merged patches [I*M] whose weighted sum stands at each place."""
 
@@ -87,7 +95,7 @@ class Batch(NamedTuple):
     segments_BT: Int[Array, "B T"]
     vision_index_BT: Int[Array, "B T"]  # row of the flattened merged patches [I*M] shown here, or TEXT, or NEWLINE
     loss_mask_BT: Bool[Array, "B T"]  # True = this token is predicted in the loss
-    vision: VisionInput
+    vision: VisionInput | VisionFeatures  # all frames, or what the tower has made of them already
     targets_BT: Int[Array, "B T"] | None = None  # what is predicted, where it is not always the token that is read
     blend: FeatureBlend | None = None  # what is shown where it is a mix of features; ``vision_index_BT`` is its first
 

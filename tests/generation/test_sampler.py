@@ -49,6 +49,14 @@ def test_the_first_token_is_drawn_from_the_last_prompt_position(hot: Samples, sa
     np.testing.assert_allclose(hot.logp_BU[:RESPONSES, 0], logp[hot.tokens_BU[:RESPONSES, 0]], atol=1e-4)
 
 
+def test_what_the_pictures_were_encoded_to_comes_back(sampler: Sampler, hot: Samples) -> None:
+    wanted = jitted("features")(tiny_params(), hot.prompts.vision)
+    assert hot.encoded().prompts.vision is hot.features
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), hot.features, wanted)
+    words = sample(sampler, HOT, chats=CHATS[1:2], ids=IDS[1:2], bucket=need(CHATS[1:2]))
+    assert words.encoded() is words, "there is no picture"
+
+
 def test_greedy_is_top_1(sampler: Sampler) -> None:
     greedy = sample(sampler, Sampling(SLOTS, temperature=0.0))
     top = sample(sampler, Sampling(SLOTS, temperature=1.0, top_k=1))

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tests.tiny import CONFIG, FEATURES, MODEL, as_jnp, batch_of, jitted, make_chat, tiny_params
-from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.models.vlm import VisionLanguageModel, blended
-from urt_jax.types import Batch, FeatureBlend
+from urt_jax.types import Batch, FeatureBlend, VisionFeatures
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 PACKED = np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32)

@@ -44,12 +44,19 @@ def widened(prompts: Batch, step: int) -> Batch:
 @pytest.mark.parametrize("made", [window_prompts, deep_prompts, tile_prompts])
 def test_a_family_on_a_mesh(made: Any, name: str) -> None:
     with jax.enable_x64(True):
-        assert_as_on_one_device(made, name)
+        assert_as_on_one_device(made, name, unroll=1)
 
 
-def assert_as_on_one_device(made: Any, name: str) -> None:
+@pytest.mark.parametrize("name", ["data=2 fsdp=2 tensor=2", "data=2 sequence=4"])
+def test_unrolled_layers_on_a_mesh(name: str) -> None:
+    """The last of them then runs the last place of a prompt alone, which lies on one of the devices of a row."""
+    with jax.enable_x64(True):
+        assert_as_on_one_device(deep_prompts, name, unroll=8)
+
+
+def assert_as_on_one_device(made: Any, name: str, *, unroll: int) -> None:
     config, prompts, position = made()
-    model = VisionLanguageModel(config, np.float64, np.float64)
+    model = VisionLanguageModel(config, np.float64, np.float64, unroll=unroll)
     params = jax.tree.map(lambda leaf: leaf.astype(np.float64), random_leaves(abstract_params(config), 1))
     rng = np.random.default_rng(4)
     tokens = rng.integers(WORDS.start, WORDS.stop, (2 * RESPONSES, SLOTS)).astype(np.int32)

@@ -5,7 +5,8 @@ import numpy as np
 
 from tests.tiny import tiny_params
 from urt_jax.sharding.mesh import make_mesh
-from urt_jax.sharding.placement import mesh_of, place_state, rows_everywhere
+from urt_jax.sharding.placement import mesh_of, place_rows, place_state, rows_everywhere
+from urt_jax.types import VisionFeatures
 
 
 def pointers(tree: object) -> list[int]:
@@ -28,3 +29,9 @@ def test_rows_that_do_not_divide_stay_on_their_mesh() -> None:
     assert rows_everywhere(mesh, params, 4) == (mesh, params)
     assert rows_everywhere(make_mesh(8), params, 8)[1] is params
     assert rows_everywhere(None, params, 8) == (None, params)
+
+
+def test_features_lie_where_their_frames_do() -> None:
+    features = VisionFeatures(np.zeros((16, 8)), np.zeros((4, 16, 8)), np.zeros(8))  # type: ignore[arg-type]
+    merged, deep, newline = place_rows(make_mesh(data=2, fsdp=2, sequence=2), features)
+    assert [x.sharding.shard_shape(x.shape) for x in (merged, deep, newline)] == [(2, 8), (4, 2, 8), (8,)]

@@ -26,11 +26,20 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, ModelConfig, OptimizerConfig, SamplingConfig
+from urt_jax.config import (
+    DataConfig,
+    GrpoConfig,
+    LengthConfig,
+    LoraConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplingConfig,
+)
 from urt_jax.generation.sampler import Sampling
 from urt_jax.main import main
 from urt_jax.stages import grpo, judging, rollouts
 from urt_jax.stages.rollouts import RolloutMaker
+from urt_jax.types import VisionFeatures, VisionInput
 
 STEPS = 4
 FIGURES = {
@@ -222,6 +231,28 @@ def test_rates_follow_updates_and_questions_follow_the_step(coin_judge: Path, tm
     questions = [[question.example.id for question in trainer.rollouts.feed.draw(step)] for step in range(3)]
     assert sorted(questions[0] + questions[1]) == sorted(set(questions[0] + questions[1])), "an epoch shows each once"
     assert questions == [[question.stream for question in trainer.rollouts.feed.draw(step)] for step in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "encoded"),
+    [
+        ({}, True),
+        ({"model": {"trainable": ("",)}}, False),
+        ({"model": {"lora": LoraConfig(rank=2)}}, True),
+        ({"dynamic_sampling": 2}, False),
+    ],
+    ids=str,
+)
+def test_a_tower_at_rest_encodes_for_the_sampler_alone(
+    coin_judge: Path, tmp_path: Path, changes: dict[str, Any], encoded: bool
+) -> None:
+    config = hand_config(coin_judge)
+    model = dataclasses.replace(config.model, **changes.pop("model", {}))
+    config = dataclasses.replace(config, model=model, **changes)
+    trainer = grpo.GrpoTrainer(config, tmp_path, load_model(str(coin_judge)))
+    made = trainer.rollouts.make(trainer.start.params, 0)
+    batch = trainer._batch(made, np.ones(len(made.samples.texts), np.float32), 0)
+    assert isinstance(batch.rows.prompts.vision, VisionFeatures if encoded else VisionInput)
 
 
 def hand_config(coin_judge: Path) -> GrpoConfig:

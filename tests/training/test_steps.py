@@ -8,14 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from tests.tiny import jitted, tiny_params
+from tests.tiny import MODEL, as_jnp, jitted, tiny_params
 from tests.training.tiny_training import (
+    GRPO,
+    PLAIN,
     QUESTIONS,
     RESPONSES,
+    SUPPRESSED,
     assert_close,
     assert_same,
     fresh_state,
     grpo_batch,
+    one_device,
     run_grpo,
     run_sft,
     score,
@@ -24,7 +28,8 @@ from tests.training.tiny_training import (
 from urt_jax.losses import group_advantages
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.training import steps
-from urt_jax.training.state import TrainState
+from urt_jax.training.compile import compile_grpo_step
+from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
 
 ADVANTAGE = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
@@ -187,3 +192,23 @@ def test_masked_completion_tokens_carry_no_gradient(grpo_plain: tuple[Any, dict[
     changed, _ = run_grpo(batch._replace(rows=batch.rows._replace(tokens_BU=tokens)))
     assert (tokens != batch.rows.tokens_BU).any()
     assert_close(changed.trainable, grpo_plain[0].trainable)
+
+
+def encoded(batch: GrpoBatch) -> GrpoBatch:
+    """Return the batch with what the tower makes of its pictures in their place."""
+    prompts = batch.rows.prompts
+    features = jitted("features")(tiny_params(), prompts.vision)
+    return batch._replace(rows=batch.rows._replace(prompts=prompts._replace(vision=features)))
+
+
+def test_pictures_that_are_encoded_already_take_the_same_step(grpo_plain: tuple[Any, dict[str, Any]]) -> None:
+    batch = grpo_batch(ADVANTAGE)
+    assert_close(run_grpo(encoded(batch)), grpo_plain)
+    np.testing.assert_allclose(score(tiny_params(), encoded(batch).rows), score(tiny_params(), batch.rows), atol=1e-5)
+
+
+def test_a_tower_that_is_trained_refuses_them() -> None:
+    state = init_state(as_jnp(tiny_params()), PLAIN, ("",))
+    step = compile_grpo_step(MODEL, PLAIN, state, one_device(), GRPO, first_update=True)
+    with pytest.raises(ValueError, match="tower is trained but the frames are encoded already"):
+        step(state, encoded(grpo_batch(ADVANTAGE)), SUPPRESSED)

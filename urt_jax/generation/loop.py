@@ -19,7 +19,7 @@ from urt_jax.models.stacked import unstacked
 from urt_jax.models.vlm import VisionLanguageModel, run, unstack_layers
 from urt_jax.ops.logprobs import temper_logits
 from urt_jax.ops.token_choice import choose_token, filter_logits, penalise_repetition
-from urt_jax.types import Array, Batch
+from urt_jax.types import Array, Batch, VisionFeatures
 
 
 def row_keys(
@@ -50,16 +50,21 @@ def apart(model: VisionLanguageModel) -> bool:
 
 def prefill(
     model: VisionLanguageModel, params: Any, prompts: Batch, next_position_Q: Int[Array, " Q"], *, penalised: bool
-) -> Asked:
-    """Run Q left-padded prompts; ``penalised`` says that a repetition penalty is applied, which needs their ids."""
-    hidden_QD, cache = run(model, params, prompts, method="prefill")
-    return Asked(
+) -> tuple[Asked, VisionFeatures | None]:
+    """Run Q left-padded prompts; return what is known of them then, and what their frames were encoded to.
+
+    ``penalised`` says that a repetition penalty is applied, which needs the prompts' ids.
+    """
+    features = run(model, params, prompts.vision, method="features")
+    hidden_QD, cache = run(model, params, prompts, features, method="prefill")
+    asked = Asked(
         cache=unstacked(cache, model.config.decoder.layers) if apart(model) else cache,
         mask_QS=jnp.asarray(prompts.segments_BT) > 0,
         hidden_QD=hidden_QD,
         position_Q=jnp.asarray(next_position_Q),
         seen_QV=_ids_of(prompts, model.config.decoder.vocab_size) if penalised else None,
     )
+    return asked, features
 
 
 def _ids_of(prompts: Batch, vocab_size: int) -> Bool[Array, "Q V"]:
@@ -241,7 +246,7 @@ def sample_responses(
 
     At most ``rows`` responses (by default all) are decoded at a time; what is sampled does not depend on it.
     """
-    asked = prefill(model, params, prompts, next_position_Q, penalised=penalised)
+    asked, _ = prefill(model, params, prompts, next_position_Q, penalised=penalised)
     questions, total = len(asked.position_Q), len(keys_B)
     plan = Schedule.of(questions=questions, responses=total // questions, rows=total if rows is None else rows)
     begun = start(model, asked, plan, vocabulary, slots=slots)

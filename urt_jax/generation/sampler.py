@@ -24,7 +24,7 @@ from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.placement import for_sampling, mesh_of, own_rows, place_rows, rows_everywhere
 from urt_jax.sharding.shares import share_of, shown_by_all
-from urt_jax.types import Batch, EncodedChat
+from urt_jax.types import Batch, EncodedChat, VisionFeatures
 
 CPU_ROWS = 32  # decoded at a time by one core of a CPU, where not said otherwise
 STREAMED_EVERY = 16  # tokens after which finished responses are told of
@@ -56,6 +56,11 @@ class Samples(NamedTuple):
     ended_B: np.ndarray  # by an end token or a stop string; the others ran to the limit
     texts: tuple[str, ...]
     steps: int = 0  # times the decoding rows were run through the model
+    features: VisionFeatures | None = None  # of the prompts' frames, on the devices; None without any
+
+    def encoded(self) -> "Samples":
+        """Return them with prompts whose frames are encoded already, for an update that leaves the tower as it is."""
+        return self if self.features is None else self._replace(prompts=self.prompts._replace(vision=self.features))
 
 
 class Finished(NamedTuple):
@@ -159,7 +164,7 @@ class Sampler:
         tokens, mask, logp, ended = (np.concatenate(part) for part in zip(*(part[:-1] for part in parts)))
         texts = decode_texts(self.processor, tokens, mask)
         steps = max(int(part[-1]) for part in parts)
-        return Samples(prompts, positions, tokens, mask, logp, ended, texts, steps)
+        return Samples(prompts, positions, tokens, mask, logp, ended, texts, steps, job.features)
 
     def compile_ahead(
         self, params: Any, buckets: Sequence[Need], *, responses: int, sampling: Sampling, slots: int
@@ -210,9 +215,11 @@ class Sampler:
         lanes, plan = make_plan(asked_by_all, count // questions, mesh=mesh, at_once=sampling.at_once)
         run_prompts = (compiled_ahead if ahead else with_mesh)(self._prefill, mesh)
         penalised = sampling.repetition_penalty != 1
+        asked, features = run_prompts(params, *map(place, prompts), penalised=penalised)
         return lanes, _Job(
             params=params,
-            asked=run_prompts(params, *map(place, prompts), penalised=penalised),
+            asked=asked,
+            features=features,
             mesh=mesh,
             rows=rows,
             settings=_rows(sampling, count),
@@ -276,6 +283,7 @@ class _Job:
 
     params: Any
     asked: Asked
+    features: VisionFeatures | None
     mesh: Mesh | None
     rows: tuple[np.ndarray, np.ndarray]  # question number and response number of each response
     settings: SamplingSettings

@@ -16,10 +16,9 @@ from urt_jax.models.kv_cache import Cache, KeyValues
 from urt_jax.models.layers import DType
 from urt_jax.models.stacked import unstacked
 from urt_jax.models.towers import make_tower
-from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.logprobs import head_logits
 from urt_jax.ops.precision import wide
-from urt_jax.types import NEWLINE, Batch, FeatureBlend, PromptedRows, VisionInput
+from urt_jax.types import NEWLINE, Batch, FeatureBlend, PromptedRows, VisionFeatures, VisionInput
 
 
 def run(model: "VisionLanguageModel", params: Any, *inputs: Any, method: str, **settings: Any) -> Any:
@@ -61,11 +60,13 @@ class VisionLanguageModel(nn.Module):
         if not cfg.tied_head:
             self.head = self.param("head", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
 
-    def features(self, vision: VisionInput) -> VisionFeatures | None:
-        """Encode all frames; row ``i * M + m`` is merged patch m of frame i, as ``Batch.vision_index_BT`` counts.
+    def features(self, vision: VisionInput | VisionFeatures) -> VisionFeatures | None:
+        """Encode all frames, unless they are encoded already; None without any.
 
-        None without any frame.
+        Row ``i * M + m`` is merged patch m of frame i, as ``Batch.vision_index_BT`` counts.
         """
+        if isinstance(vision, VisionFeatures):
+            return vision
         return self.vision(vision) if vision.mask_IP.shape[0] else None
 
     def embed(self, batch: Batch, features: VisionFeatures | None) -> Float[Array, "B T D"]:
@@ -102,10 +103,10 @@ class VisionLanguageModel(nn.Module):
         mask = backend(self.attention, CAUSAL, SEGMENTS).mask(jnp.asarray(batch.segments_BT))
         return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), mask, injection)
 
-    def prefill(self, prompts: Batch) -> tuple[Float[Array, "Q D"], KeyValues]:
+    def prefill(self, prompts: Batch, features: VisionFeatures | None = None) -> tuple[Float[Array, "Q D"], KeyValues]:
         """Run Q left-padded prompts; return the normed hidden state of their last tokens, and the cache of all."""
         segments = jnp.asarray(prompts.segments_BT)
-        x_QSD, injection = self._embedded(prompts, None)
+        x_QSD, injection = self._embedded(prompts, features)
         masks = (backend(self.attention, CAUSAL, SEGMENTS).mask(segments), segments > 0)
         return self.decoder.prefill(x_QSD, jnp.asarray(prompts.positions_3BT), masks, injection)
 

@@ -141,7 +141,7 @@ class GrpoCase:
         lap("rollout")
         rewards_QR = self._rng.random((rows.questions, rows.responses)).astype(np.float32)
         advantage_B = np.asarray(group_advantages(jnp.asarray(rewards_QR))).reshape(-1)
-        batch = place_rows(self._mesh, make_grpo_batch(samples, advantage_B, temperature=1.0))
+        batch = place_rows(self._mesh, make_grpo_batch(samples.encoded(), advantage_B, temperature=1.0))
         self._state, figures = self._update(self._state, batch, self._suppressed)
         jax.block_until_ready((self._state, figures))
         lap("update")

@@ -168,7 +168,7 @@ def _decode(given: Given) -> Prepared:
     every = given.questions * rows.responses
     plan = Schedule.of(questions=given.questions, responses=rows.responses, rows=every // given.pieces, parts=parts)
     prompts, arguments = _prefill(given)
-    asked = jax.eval_shape(prompts, *arguments)
+    asked, _ = jax.eval_shape(prompts, *arguments)
     of = partial(_shape, mesh)
     vocabulary = _vocabulary(given)
     begin = partial(start, given.model, plan=plan, slots=rows.new_tokens)

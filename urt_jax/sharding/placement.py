@@ -14,15 +14,15 @@ from jax.sharding import PartitionSpec as P
 
 from urt_jax.sharding.rules import is_matrix, mesh_axes, name_of, shardings_for
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.types import VisionInput
+from urt_jax.types import VisionFeatures, VisionInput
 
 
 def place_rows(mesh: Mesh | None, tree: Any) -> Any:
     """Put host arrays on the mesh with their first axis split over the data axes; what does not divide lies whole.
 
-    ``Batch.positions_3BT`` has its rows on the second axis, frames are split further (``rules.MESH_AXES``), and scalars
-    have no rows. Without a mesh everything goes to the default device. Of several processes each gives its own rows, as
-    many as the others.
+    ``Batch.positions_3BT`` has its rows on the second axis, frames and their features are split further
+    (``rules.MESH_AXES``), and scalars have no rows. Without a mesh everything goes to the default device. Of several
+    processes each gives its own rows, as many as the others.
 
     Raises:
         ValueError: the rows of one of several processes do not divide by its devices.
@@ -33,7 +33,8 @@ def place_rows(mesh: Mesh | None, tree: Any) -> Any:
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         name = getattr(path[-1], "name", "") if path else ""
-        axis, rows = int(name == "positions_3BT"), "frames" if name in VisionInput._fields else "rows"
+        axis = int(name in ("positions_3BT", "deep_KED", "newline_D"))  # the last has no rows, and one axis
+        rows = "frames" if name in VisionInput._fields + VisionFeatures._fields else "rows"
         if share.spans:
             return _put_share(mesh, share, np.asarray(leaf), axis, rows)
         return jax.device_put(leaf, row_sharding(mesh, np.shape(leaf), axis, rows))

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from urt_jax.types import Batch, FeatureBlend
+from urt_jax.types import Batch, FeatureBlend, VisionInput
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def shown_by_all(batch: Batch, share: Share, *, merge: int) -> Batch:
     """
     if share.of == 1:
         return batch
+    assert isinstance(batch.vision, VisionInput)
     frames, patches = np.shape(batch.vision.mask_IP)
     size = max(frames * (patches // merge) // len(share.parts), 1)  # merged patches of one part
 

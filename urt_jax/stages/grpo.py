@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
 from urt_jax.generation.sampler import Sampler, Samples, make_vocabulary
 from urt_jax.models.lora import without_adapters
+from urt_jax.models.vlm import run as run_model
 from urt_jax.sharding import processes
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import share_of
@@ -118,6 +120,8 @@ class GrpoTrainer:
         )
         self.score = compile_score_step(model, self.mesh, micro_batches=config.micro_batches)
         self.sampler = Sampler(model, self.processor)
+        # A tower that is not trained encodes for the sampler alone; refilled groups are put together from pictures.
+        self.encoded = not ("vision" in self.start.trainable or self.share.spans or config.dynamic_sampling)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler, self.mesh)
         self.group_sizes, self.widths = self._group_sizes(), _widths(config)
@@ -131,17 +135,21 @@ class GrpoTrainer:
             update.result()
 
     def _compile_update(self) -> None:
-        config, bucket = self.config, self.rollouts.feed.expected[-1]
+        config, bucket, model = self.config, self.rollouts.feed.expected[-1], self.sampler.model
         rows, slots = bucket.rows * config.responses_per_question, config.lengths.max_new_tokens
+        prompts = collate_prompts([], bucket=bucket, **self.sampler.padding)
+        features = jax.eval_shape(partial(run_model, model, method="features"), self.start.params, prompts.vision)
         blank = Samples(
-            collate_prompts([], bucket=bucket, **self.sampler.padding),
+            prompts,
             next_position_Q=np.zeros(bucket.rows, np.int32),
             tokens_BU=np.zeros((rows, slots), np.int32),
             mask_BU=np.ones((rows, slots), bool),
             logp_BU=np.zeros((rows, slots), np.float32),
             ended_B=np.ones(rows, bool),
             texts=("",) * rows,
+            features=jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), features),
         )
+        blank = blank.encoded() if self.encoded else blank
         batch = make_grpo_batch(blank, np.zeros(rows, np.float32), temperature=config.sampling.temperature)
         self.first.lower(self.start, place_rows(self.mesh, batch), self.suppressed).compile()
 
@@ -193,7 +201,8 @@ class GrpoTrainer:
             "widths": self.widths,
         }
         if not self.share.spans:
-            return make_grpo_batch(made.samples, advantage_B, trained=trained, **settings)
+            samples = made.samples.encoded() if self.encoded else made.samples
+            return make_grpo_batch(samples, advantage_B, trained=trained, **settings)
         prompts = made.samples.prompts, made.samples.next_position_Q
         if len(trained) < len(advantage_B):
             groups = trained[::responses] // responses

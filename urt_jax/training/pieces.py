@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.sharding.activations import on_one_device
 from urt_jax.training.state import Params, TrainState, merge_params
-from urt_jax.types import Array, GroupChange, VisionInput
+from urt_jax.types import Array, GroupChange, VisionFeatures, VisionInput
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ def gradient_in_pieces(
     loss_fn: Callable[[Params, Any, Rows], tuple[Array, Any]],
     state: TrainState,
     model: VisionLanguageModel,
-    vision: VisionInput,
+    vision: VisionInput | VisionFeatures,
     rows: Rows,
     pieces: int | None,
 ) -> tuple[Params, Any]:
@@ -97,7 +97,7 @@ def gradient_in_pieces(
     any of it is trained.
 
     Raises:
-        ValueError: the rows do not divide into so many pieces.
+        ValueError: the rows do not divide into so many pieces; or a tower that is trained gets frames encoded already.
     """
     pieces = default_pieces(rows) if pieces is None else pieces
 
@@ -111,6 +111,8 @@ def gradient_in_pieces(
     if "vision" not in state.trainable:
         features = encoded(state.trainable)
         return _summed(lambda weights, piece: of_piece((weights, features), piece), state.trainable, rows, pieces)
+    if isinstance(vision, VisionFeatures):
+        raise ValueError("the tower is trained but the frames are encoded already: give the batch its pictures")
     features, pull_back = jax.vjp(encoded, state.trainable)
     (direct, at_features), rest = _summed(of_piece, (state.trainable, features), rows, pieces)
     return jax.tree.map(jnp.add, direct, pull_back(at_features)[0]), rest

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from urt_jax.losses.grpo import entropy_bonus, policy_denominator, policy_loss
 from urt_jax.losses.reductions import LossParts, add_term
 from urt_jax.losses.sft import sft_loss
-from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps, reorder_columns
 from urt_jax.sharding.activations import (
@@ -25,7 +24,7 @@ from urt_jax.sharding.activations import (
 )
 from urt_jax.training.pieces import gradient_in_pieces, map_pieces
 from urt_jax.training.state import Params, TrainState
-from urt_jax.types import Array, Batch, GroupChange, PromptedRows
+from urt_jax.types import Array, Batch, GroupChange, PromptedRows, VisionFeatures
 
 CHUNK = 1024  # tokens that a device's share of the head's product holds at a time
 Metrics = dict[str, Any]  # scalars, or (sum, count) pairs before the step divides

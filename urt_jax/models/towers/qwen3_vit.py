@@ -14,12 +14,11 @@ from jaxtyping import Bool, Float
 from urt_jax.models.config import DeepStackVisionConfig
 from urt_jax.models.layers import MLP, DType, LayerNorm, Linear, Projector
 from urt_jax.models.stacked import scan_layers, stacked_param
-from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.ops.rope import Rotation, grid_angles, rotate, rotation
 from urt_jax.ops.sampling_grid import bilinear_rows
 from urt_jax.sharding.activations import pinned
-from urt_jax.types import VisionInput
+from urt_jax.types import VisionFeatures, VisionInput
 
 
 class VisionBlock(nn.Module):

@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float
 from urt_jax.models.config import TileVisionConfig
 from urt_jax.models.layers import MLP, DType, LayerNorm, Linear, Projector
 from urt_jax.models.stacked import scan_layers, stacked_param
-from urt_jax.models.towers.features import VisionFeatures
 from urt_jax.ops.attention import attend
 from urt_jax.sharding.activations import pinned
-from urt_jax.types import VisionInput
+from urt_jax.types import VisionFeatures, VisionInput
 
 
 class TileBlock(nn.Module):
