@@ -1,5 +1,7 @@
 """Floors of a shape small enough to count by hand."""
 
+from dataclasses import replace
+
 from urt_jax.models.config import (
     DecoderConfig,
     DeepStackVisionConfig,
@@ -17,6 +19,7 @@ from urt_jax.planning.roofline import (
     head_weights,
     picture_side,
     prefill_work,
+    prompt_flops,
     sft_work,
     tower_flops,
     tower_weights,
@@ -42,7 +45,9 @@ PICTURE = (
     + 4 * 2 * (16 * 16 + 4 * 4 * 4)  # pairs: all of the frame once, four windows of four patches once
     + 4 * 2 * (8 * 8 + 8 * 4)  # merger over four merged patches of width 8
 )
-PROMPT = 2 * 10 * LAYER + 4 * 2 * 2 * 55  # ten tokens, 55 causal pairs of two heads of width 2
+WHOLE = 2 * 10 * LAYER + 4 * 2 * 2 * 55  # ten tokens, 55 causal pairs of two heads of width 2
+KEPT = 4 * 2 + 4 * 2  # k, v
+PROMPT = 2 * 10 * KEPT + 2 * (LAYER - KEPT) + 4 * 2 * 2 * 10  # the one layer is the last one: one token's output
 
 
 def test_weights_are_counted() -> None:
@@ -52,7 +57,9 @@ def test_weights_are_counted() -> None:
 
 
 def test_products_are_counted() -> None:
-    assert decoder_flops(DECODER, tokens=10, pairs=55) == PROMPT
+    assert decoder_flops(DECODER, tokens=10, pairs=55) == WHOLE
+    assert prompt_flops(DECODER, 10) == PROMPT
+    assert prompt_flops(replace(DECODER, layers=3), 10) == 2 * WHOLE + PROMPT
     assert tower_flops(TOWER, frames=1, side=4) == PICTURE
     assert tower_flops(TOWER, frames=3, side=4) == 3 * PICTURE
 
@@ -84,8 +91,9 @@ def test_training_takes_three_products_for_one() -> None:
     # Forward and backward weights once each, eight passes over the trained ones, embedding and head both.
     assert sft.bytes == 4 * (2 * (LAYER + HEAD) + tower_weights(TOWER)) + 4 * 8 * (LAYER + 2 * HEAD)
     update = update_work(WORK, itemsize=4)
-    pairs = 55 + 2 * (6 + 3 * 10)
-    assert update.flops == 3 * (2 * (10 + 6) * LAYER + 16 * pairs + 2 * 6 * HEAD) + PICTURE
+    pairs = 2 * (6 + 3 * 10)
+    assert update.flops == 3 * (PROMPT + 2 * 6 * LAYER + 16 * pairs + 2 * 6 * HEAD), "the pictures are encoded already"
+    assert update.bytes == sft.bytes - 4 * tower_weights(TOWER)
 
 
 def test_more_responses_cost_no_more_prompt() -> None:

@@ -43,7 +43,7 @@ def prefix_flops(work: Workload, responses: int) -> tuple[float, float]:
     row = decoder_flops(decoder, tokens=length, pairs=causal_pairs(length))
     row += 2 * rows.new_tokens * head_weights(decoder)
     ordinary = (1 + BACKWARD) * responses * row + picture_flops(work)
-    return update_work(replace(work, rows=rows), itemsize=4).flops, ordinary
+    return update_work(replace(work, rows=rows), itemsize=4).flops + picture_flops(work), ordinary
 
 
 class PrefixCase:

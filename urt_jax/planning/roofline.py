@@ -1,8 +1,9 @@
 """Floors by formula: the products and the memory traffic that a phase cannot do without (arXiv 0904.0241, roofline).
 
 A product of ``[m, k]`` and ``[k, n]`` counts ``2 m k n`` floating-point operations. Only what the mathematics needs is
-counted: unmasked pairs of attention, each prompt once, the head where a token is predicted, no recomputation. Norms,
-activations, softmax and the traffic of activations are left out, so that a floor is below what any program can reach.
+counted: unmasked pairs of attention, each prompt and each picture once, of a prompt's last layer what is read, the head
+where a token is predicted, no recomputation. Norms, activations, softmax and the traffic of activations are left out,
+so that a floor is below what any program can reach.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from urt_jax.models.config import (
     DecoderConfig,
     DeepStackVisionConfig,
-    ModelConfig,
     TileVisionConfig,
     VisionConfig,
     WindowedVisionConfig,
@@ -70,6 +70,14 @@ def decoder_flops(config: DecoderConfig, *, tokens: float, pairs: float) -> floa
     return 2 * tokens * decoder_weights(config) + attention
 
 
+def prompt_flops(config: DecoderConfig, tokens: int) -> float:
+    """Return the operations of all layers over one prompt: of the last one its keys and values, and one output."""
+    kept = 2 * config.width * config.kv_heads * config.head_width
+    unread = (tokens - 1) * (decoder_weights(config) / config.layers - kept)
+    unseen = config.query_heads * config.head_width * (causal_pairs(tokens) - tokens)
+    return decoder_flops(config, tokens=tokens, pairs=causal_pairs(tokens)) - 2 * unread - 4 * unseen
+
+
 def tower_flops(tower: VisionConfig, *, frames: int, side: int) -> float:
     """Return the operations of the tower over square frames of ``side`` patches; windows at the edge may be smaller."""
     width, patches, merged = tower.width, side * side, (side // tower.merge_size) ** 2
@@ -116,7 +124,7 @@ def _tower_pairs(tower: VisionConfig, side: int) -> int:
 def prefill_work(work: Workload, *, itemsize: int) -> Work:
     """Return what encoding the pictures and running each prompt once takes, its first logits not counted."""
     config, rows = work.config, work.rows
-    flops = rows.questions * _prompt_flops(work)
+    flops = rows.questions * (prompt_flops(config.decoder, rows.prompt_tokens) + picture_flops(work))
     return Work(flops, itemsize * (decoder_weights(config.decoder) + tower_weights(config.vision)))
 
 
@@ -144,33 +152,29 @@ def sft_work(work: Workload, *, itemsize: int, trained_itemsize: int = 4) -> Wor
         decoder
     )
     flops = rows.sft_rows * ((1 + BACKWARD) * forward + picture_flops(work))
-    return Work(flops, _training_bytes(work.config, itemsize, trained_itemsize))
+    tower = itemsize * tower_weights(work.config.vision)
+    return Work(flops, tower + _training_bytes(decoder, itemsize, trained_itemsize))
 
 
 def update_work(work: Workload, *, itemsize: int, trained_itemsize: int = 4) -> Work:
-    """Return what one GRPO update takes where every prompt is run once, forward and backward, for all its responses."""
+    """Return what one GRPO update takes where every prompt is run once, forward and backward, for all its responses.
+
+    The tower is at rest, and the rollout has encoded the pictures.
+    """
     rows, decoder = work.rows, work.config.decoder
     batch, length = rows.questions * rows.responses, rows.new_tokens
-    pairs = batch * (causal_pairs(length) + length * rows.prompt_tokens) + rows.questions * causal_pairs(
-        rows.prompt_tokens
-    )
-    tokens = rows.completions + rows.questions * rows.prompt_tokens
-    forward = decoder_flops(decoder, tokens=tokens, pairs=pairs) + 2 * rows.completions * head_weights(decoder)
-    flops = (1 + BACKWARD) * forward + rows.questions * picture_flops(work)
-    return Work(flops, _training_bytes(work.config, itemsize, trained_itemsize))
+    pairs = batch * (causal_pairs(length) + length * rows.prompt_tokens)
+    forward = decoder_flops(decoder, tokens=rows.completions, pairs=pairs)
+    forward += rows.questions * prompt_flops(decoder, rows.prompt_tokens)
+    forward += 2 * rows.completions * head_weights(decoder)
+    return Work((1 + BACKWARD) * forward, _training_bytes(decoder, itemsize, trained_itemsize))
 
 
-def _training_bytes(config: ModelConfig, itemsize: int, trained_itemsize: int) -> float:
-    """Return the traffic of weights: read forward and backward, then the optimizer's passes over the trained ones."""
-    decoder, tied = config.decoder, config.decoder.tied_head
-    read = 2 * (decoder_weights(decoder) + head_weights(decoder)) + tower_weights(config.vision)
-    trained = decoder_weights(decoder) + head_weights(decoder) * (1 if tied else 2)
+def _training_bytes(decoder: DecoderConfig, itemsize: int, trained_itemsize: int) -> float:
+    """Return the traffic of the language model's weights: read forward and backward, then the optimizer's passes."""
+    read = 2 * (decoder_weights(decoder) + head_weights(decoder))
+    trained = decoder_weights(decoder) + head_weights(decoder) * (1 if decoder.tied_head else 2)
     return itemsize * read + trained_itemsize * OPTIMIZER_PASSES * trained
-
-
-def _prompt_flops(work: Workload) -> float:
-    tokens = work.rows.prompt_tokens
-    return decoder_flops(work.config.decoder, tokens=tokens, pairs=causal_pairs(tokens)) + picture_flops(work)
 
 
 def picture_flops(work: Workload) -> float:
