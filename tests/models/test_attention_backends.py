@@ -10,6 +10,7 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
 from urt_jax.config import stages
+from urt_jax.models import attention
 from urt_jax.models.attention import BACKENDS, CACHED, CAUSAL, FRAMES, PREFIX, SEGMENTS, backend, choose_attention
 from urt_jax.ops import fused_attention
 from urt_jax.sharding.activations import with_mesh
@@ -172,3 +173,12 @@ def test_splash_splits_rows_in_whole_blocks_only() -> None:
 
 def test_stages_pad_to_the_lanes_of_the_kernel() -> None:
     assert stages.LANES == fused_attention.LANES
+
+
+@pytest.mark.parametrize(("length", "parts", "blocks"), [(5, 1, 1), (96, 1, 4), (60, 1, 2), (4096, 1, 4), (96, 2, 1)])
+def test_the_decoder_cuts_long_responses_that_lie_whole(
+    monkeypatch: pytest.MonkeyPatch, length: int, parts: int, blocks: int
+) -> None:
+    monkeypatch.setattr(attention, "token_parts", lambda: parts)
+    monkeypatch.setattr(attention.attention, "attend_with_prefix", lambda *_, blocks: jnp.array(blocks))
+    assert backend("xla").extend(jnp.zeros((1, length, 1, 1))) == blocks

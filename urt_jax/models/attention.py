@@ -23,6 +23,8 @@ from urt_jax.sharding.rules import spec_of
 
 CAUSAL, SEGMENTS, PREFIX = "causal", "segments", "shared prefix"
 CACHED, FRAMES = "one token over a cache", "frames without order"
+# Of urt-tiny's 96 tokens a response, 4 blocks made a GRPO update 2 % faster on two CPU cores; 2 or 6 gained nothing.
+MOST_BLOCKS, SMALLEST_BLOCK = 4, 24  # the latter in tokens
 Segments = tuple[Array, Array]  # of queries [B, T] and of keys [B, S]; 0 = padding
 
 
@@ -77,6 +79,13 @@ def choose_attention(name: str, dtype: Any, *, sequence: int) -> str:
 def _dense_mask(segments_BT: Array) -> Array:
     places = jnp.arange(segments_BT.shape[1])
     return split_tokens(once(lambda rows: jnp.asarray(segment_mask(rows, rows, places, places)), segments_BT))
+
+
+def _extend(query_BUNH: Array, *others: Array) -> Array:
+    """Attend in blocks of queries, which leave out much of what a causal mask hides; where tokens are split, in one."""
+    length = query_BUNH.shape[1]
+    blocks = 1 if token_parts() > 1 else min(MOST_BLOCKS, max(length // SMALLEST_BLOCK, 1))
+    return attention.attend_with_prefix(query_BUNH, *others, blocks=blocks)
 
 
 def _joined(
@@ -159,9 +168,7 @@ def _both(segments_BT: Array) -> Segments:
 
 
 BACKENDS: dict[str, Backend] = {
-    "xla": Backend(
-        (CAUSAL, SEGMENTS, PREFIX, CACHED, FRAMES), _dense_mask, attention.attend, attention.attend_with_prefix
-    ),
+    "xla": Backend((CAUSAL, SEGMENTS, PREFIX, CACHED, FRAMES), _dense_mask, attention.attend, _extend),
     "splash": Backend((CAUSAL, SEGMENTS, PREFIX), _both, _splash, partial(_joined, _splash), "tpu"),
     "cudnn": Backend((CAUSAL, SEGMENTS, PREFIX), _both, _cudnn, partial(_joined, _cudnn), "gpu"),
 }

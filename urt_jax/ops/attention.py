@@ -1,7 +1,9 @@
 """Attention with grouped queries: one softmax in float32, over a full sequence or over a shared-prompt cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +57,20 @@ def _by_query_head(seen_BKXH: Float[Array, "B K X H"], groups: int) -> Float[Arr
     return seen.reshape(rows, folded // groups, kv_heads * groups, width)
 
 
+class QueryBlock(NamedTuple):
+    """Some tokens of a response, and the keys of its own that any of them may see: the first ``seen``."""
+
+    tokens: slice
+    queries: slice  # the places of these tokens in X = U * G
+    seen: int
+
+
+def query_blocks(length: int, groups: int, count: int) -> tuple[QueryBlock, ...]:
+    """Cut the tokens of a response into blocks; with a causal mask, a block is not compared with the keys behind it."""
+    ends = [length * number // count for number in range(count + 1)]
+    return tuple(QueryBlock(slice(a, b), slice(a * groups, b * groups), b) for a, b in pairwise(ends))
+
+
 def attend_with_prefix(
     query_BUNH: Float[Array, "B U N H"],
     key_BUKH: Float[Array, "B U K H"],
@@ -63,6 +79,8 @@ def attend_with_prefix(
     prompt_value_QKSH: Float[Array, "Q K S H"],
     prompt_mask_QS: Bool[Array, "Q S"],
     own_mask_BUU: Bool[Array, "B U U"],
+    *,
+    blocks: int = 1,
 ) -> Float[Array, "B U N H"]:
     """Return the attention of whole responses, ``B = Q * R`` question-major rows that share Q prompts.
 
@@ -71,22 +89,23 @@ def attend_with_prefix(
         row (q, r) sees   prompt q (shared)  |  its own tokens
                           mask: prompt_mask  |  own_mask (causal)
 
-    Equal to ``attend`` over the joined sequences; softmax in float32.
+    Equal to ``attend`` over the joined sequences; softmax in float32. Queries are taken in ``blocks`` (see
+    ``query_blocks``): of n blocks the own part takes ``(n + 1) / 2n`` of the products.
     """
     kv_heads = prompt_key_QKHS.shape[1]
     groups = query_BUNH.shape[2] // kv_heads
     inputs = (_by_key_head(query_BUNH, kv_heads), prompt_key_QKHS, prompt_value_QKSH, key_BUKH, value_BUKH)
-    return _by_query_head(_with_prefix(groups, *inputs, prompt_mask_QS, own_mask_BUU), groups)
+    return _by_query_head(_with_prefix(blocks, *inputs, prompt_mask_QS, own_mask_BUU), groups)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _with_prefix(groups: int, query_BKXH: Array, *rest: Array) -> Array:
+def _with_prefix(count: int, query_BKXH: Array, *rest: Array) -> Array:
     """Attend with queries in the order of ``_by_key_head``; the gradient keeps one array of the size of the scores."""
-    return _with_prefix_forward(groups, query_BKXH, *rest)[0]
+    return _with_prefix_forward(count, query_BKXH, *rest)[0]
 
 
 def _with_prefix_forward(
-    groups: int,
+    count: int,
     query: Array,
     prompt_key: Array,
     prompt_value: Array,
@@ -94,48 +113,80 @@ def _with_prefix_forward(
     value: Array,
     prompt_mask: Array,
     own_mask: Array,
-) -> tuple[Array, tuple[Array, ...]]:
+) -> tuple[Array, tuple[Any, ...]]:
+    groups, kind, scale = query.shape[2] // key.shape[1], value.dtype, query.shape[-1] ** -0.5
     to_prompt, to_rows = _prefix_layouts(query.shape, prompt_key.shape[0], groups)
-    length, kind, scale = key.shape[1], value.dtype, query.shape[-1] ** -0.5
+    blocks = query_blocks(key.shape[1], groups, count)
+
+    def own_scores(block: QueryBlock) -> Array:
+        scores = _product("BKXH,BUKH->BKXU", query[:, :, block.queries], key[:, : block.seen]) * scale
+        by_token = scores.reshape(*scores.shape[:2], -1, groups, block.seen)
+        mask = own_mask[:, None, block.tokens, None, : block.seen]
+        return jnp.where(mask, by_token, MASKED).reshape(scores.shape)
+
     # One plain product a key head: over all responses of a question for the prompt, over one response for its own.
     prompt = _product("QKXH,QKHS->QKXS", to_prompt(query), prompt_key) * scale
     prompt = jnp.where(prompt_mask[:, None, None], prompt, MASKED)
-    own = _product("BKXH,BUKH->BKXU", query, key) * scale
-    split = (*own.shape[:2], length, groups, length)
-    own = jnp.where(own_mask[:, None, :, None], own.reshape(split), MASKED).reshape(own.shape)
+    own = [own_scores(block) for block in blocks]
     # One softmax over both parts, merged by their maxima and sums: the joined scores never exist.
-    top = jnp.maximum(to_rows(prompt.max(axis=-1, keepdims=True)), own.max(axis=-1, keepdims=True))
-    prompt, own = jnp.exp(prompt - to_prompt(top)), jnp.exp(own - top)
-    total = to_rows(prompt.sum(axis=-1, keepdims=True)) + own.sum(axis=-1, keepdims=True)
-    prompt, own = prompt.astype(kind), own.astype(kind)
-    seen = to_rows(_product("QKXS,QKSH->QKXH", prompt, prompt_value)) + _product("BKXU,BUKH->BKXH", own, value)
-    return (seen / total).astype(kind), (query, prompt_key, prompt_value, key, value, prompt, own, total)
+    top = jnp.maximum(to_rows(prompt.max(axis=-1, keepdims=True)), _stacked(x.max(axis=-1, keepdims=True) for x in own))
+    prompt = jnp.exp(prompt - to_prompt(top))
+    own = [jnp.exp(scores - top[:, :, block.queries]) for scores, block in zip(own, blocks)]
+    total = to_rows(prompt.sum(axis=-1, keepdims=True)) + _stacked(x.sum(axis=-1, keepdims=True) for x in own)
+    prompt, own = prompt.astype(kind), [weights.astype(kind) for weights in own]
+    seen = to_rows(_product("QKXS,QKSH->QKXH", prompt, prompt_value)) + _stacked(
+        _product("BKXU,BUKH->BKXH", weights, value[:, : block.seen]) for weights, block in zip(own, blocks)
+    )
+    found = (seen / total).astype(kind)
+    return found, (query, prompt_key, prompt_value, key, value, prompt, own, total, found)
 
 
-def _with_prefix_backward(groups: int, kept: tuple[Array, ...], g_BKXH: Array) -> tuple[Array | None, ...]:
-    """Return the gradients of the inputs, from the weights before they were divided by their sum."""
-    query, prompt_key, prompt_value, key, value, prompt, own, total = kept
+def _with_prefix_backward(count: int, kept: tuple[Any, ...], g_BKXH: Array) -> tuple[Array | None, ...]:
+    """Return the gradients of the inputs, from the weights before they were divided by their sum.
+
+    The mean gradient of a query's weights is its output times the output's gradient (FlashAttention-2, arXiv
+    2307.08691, algorithm 2).
+    """
+    query, prompt_key, prompt_value, key, value, prompt, own, total, found = kept
+    groups, kind, scale = query.shape[2] // key.shape[1], value.dtype, query.shape[-1] ** -0.5
     to_prompt, to_rows = _prefix_layouts(query.shape, prompt_key.shape[0], groups)
-    kind, scale = value.dtype, query.shape[-1] ** -0.5
+    blocks = query_blocks(key.shape[1], groups, count)
     g = (g_BKXH.astype(total.dtype) / total).astype(kind)
-    g_own = own * _product("BKXH,BUKH->BKXU", g, value)
-    g_prompt = prompt * _product("QKXH,QKSH->QKXS", to_prompt(g), prompt_value)
-    mean = (g_own.sum(axis=-1, keepdims=True) + to_rows(g_prompt.sum(axis=-1, keepdims=True))) / total
-    g_own = ((g_own - own * mean) * scale).astype(kind)
-    g_prompt = ((g_prompt - prompt * to_prompt(mean)) * scale).astype(kind)
-    g_query = _product("BKXU,BUKH->BKXH", g_own, key) + to_rows(_product("QKXS,QKHS->QKXH", g_prompt, prompt_key))
+    mean = (g.astype(total.dtype) * found).sum(axis=-1, keepdims=True)
+
+    def own_gradient(weights: Array, block: QueryBlock) -> Array:
+        g_weights = _product("BKXH,BUKH->BKXU", g[:, :, block.queries], value[:, : block.seen])
+        return (weights * (g_weights - mean[:, :, block.queries]) * scale).astype(kind)
+
+    g_prompt = _product("QKXH,QKSH->QKXS", to_prompt(g), prompt_value) - to_prompt(mean)
+    g_prompt = (prompt * g_prompt * scale).astype(kind)
+    g_own = [own_gradient(weights, block) for weights, block in zip(own, blocks)]
+    g_query = to_rows(_product("QKXS,QKHS->QKXH", g_prompt, prompt_key)) + _stacked(
+        _product("BKXU,BUKH->BKXH", g_scores, key[:, : block.seen]) for g_scores, block in zip(g_own, blocks)
+    )
+
+    def of_keys(parts: Sequence[Array], queries: Array) -> Array:
+        """Sum what the blocks add to the keys (or values) that they see."""
+        each = (_product("BKXU,BKXH->BUKH", x, queries[:, :, block.queries]) for x, block in zip(parts, blocks))
+        return sum(jnp.pad(x, [(0, 0), (0, key.shape[1] - x.shape[1]), (0, 0), (0, 0)]) for x in each)  # type: ignore[return-value]
+
     gradients = (
         g_query,
         _product("QKXS,QKXH->QKHS", g_prompt, to_prompt(query)),
         _product("QKXS,QKXH->QKSH", prompt, to_prompt(g)),
-        _product("BKXU,BKXH->BUKH", g_own, query),
-        _product("BKXU,BKXH->BUKH", own, g),
+        of_keys(g_own, query),
+        of_keys(own, g),
     )
     inputs = (query, prompt_key, prompt_value, key, value)
     return *(found.astype(given.dtype) for found, given in zip(gradients, inputs)), None, None
 
 
 _with_prefix.defvjp(_with_prefix_forward, _with_prefix_backward)
+
+
+def _stacked(of_blocks: Iterable[Array]) -> Array:
+    """Put the queries of all blocks together again."""
+    return jnp.concatenate(list(of_blocks), axis=2)
 
 
 def _product(equation: str, one: Array, other: Array) -> Array:

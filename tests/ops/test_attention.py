@@ -1,0 +1,67 @@
+"""Responses that share prompts, with queries in blocks: the joined sequences' attention, value and gradients."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from urt_jax.ops import attention
+from urt_jax.ops.masking import segment_mask
+
+QUESTIONS, RESPONSES, PROMPT, LENGTH, KEY_HEADS, GROUPS, WIDTH = 2, 3, 5, 7, 2, 2, 4
+ROWS = QUESTIONS * RESPONSES
+
+
+def inputs(length: int = LENGTH, width: int = WIDTH) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Return queries, keys and values of responses, keys and values of prompts; and both masks, causal and padded."""
+    rng = np.random.default_rng(0)
+    of_rows = [rng.standard_normal((ROWS, length, heads, width)) for heads in (KEY_HEADS * GROUPS, *[KEY_HEADS] * 2)]
+    keys = rng.standard_normal((QUESTIONS, KEY_HEADS, width, PROMPT))
+    values = rng.standard_normal((QUESTIONS, KEY_HEADS, PROMPT, width))
+    places = np.arange(length)
+    real = (places < rng.integers(1, length + 1, (ROWS, 1))).astype(int)
+    prompt_mask = np.arange(PROMPT) >= np.array([[2], [0]])
+    return (*of_rows, keys, values), (prompt_mask, np.asarray(segment_mask(real, real, places, places)))
+
+
+def joined(query: Any, key: Any, value: Any, keys: Any, values: Any, prompt_mask: Any, own_mask: Any) -> Any:
+    def before(prompt: Any, rows: Any) -> Any:
+        return jnp.concatenate([jnp.repeat(prompt, RESPONSES, axis=0), rows], axis=1)
+
+    all_keys, all_values = before(keys.transpose(0, 3, 1, 2), key), before(values.swapaxes(1, 2), value)
+    seen = np.broadcast_to(np.repeat(prompt_mask, RESPONSES, axis=0)[:, None], (*own_mask.shape[:2], PROMPT))
+    return attention.attend(query, all_keys, all_values, jnp.asarray(np.concatenate([seen, own_mask], axis=2)))
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, LENGTH])
+def test_any_number_of_blocks_is_the_joined_sequence(blocks: int) -> None:
+    with jax.enable_x64(True):
+        arrays, masks = inputs()
+        weight = np.random.default_rng(1).standard_normal((ROWS, LENGTH, KEY_HEADS * GROUPS, WIDTH))
+
+        def run(attend: Any) -> Any:
+            def loss(arrays: Any) -> Any:
+                found = attend(*arrays, *masks)
+                return jnp.sum(found * weight), found
+
+            return jax.jit(jax.grad(loss, has_aux=True))(tuple(map(jnp.asarray, arrays)))
+
+        found = run(lambda *given: attention.attend_with_prefix(*map(jnp.asarray, given), blocks=blocks))
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-13), found, run(joined))
+
+
+def test_blocks_leave_out_products_that_the_mask_hides() -> None:
+    """Four blocks of four places each see 4, 8, 12 and 16 keys of 16: five eighths."""
+    arrays, masks = inputs(16, 64)
+
+    def work(blocks: int) -> float:
+        def loss(arrays: Any) -> Any:
+            return attention.attend_with_prefix(*arrays, *map(jnp.asarray, masks), blocks=blocks).sum()
+
+        given = tuple(jnp.asarray(x, jnp.float32) for x in arrays)
+        return float(jax.jit(jax.grad(loss)).lower(given).compile().cost_analysis()["flops"])
+
+    own = 2 * 7 * ROWS * KEY_HEADS * GROUPS * 16 * 16 * 64  # seven products, two forward and five backward
+    assert (work(1) - work(4)) / own == pytest.approx(3 / 8, rel=0.1)
