@@ -189,7 +189,8 @@ def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(decoder_layer, "attend_group", noted)
     chats = (CHATS[1], CHATS[1])
-    sample(Sampler(MODEL, PROCESSOR), HOT, chats=chats, ids=IDS[:2], bucket=need(chats), responses=5)
+    all_rows = dataclasses.replace(HOT, at_once=10)
+    sample(Sampler(MODEL, PROCESSOR), all_rows, chats=chats, ids=IDS[:2], bucket=need(chats), responses=5)
     assert set(seen) == {(2, 10)}
 
 

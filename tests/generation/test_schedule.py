@@ -9,8 +9,9 @@ import pytest
 
 from tests.generation.test_sampler import HOT, RESPONSES, SLOTS, sample
 from tests.tiny import EOS, MODEL, PROCESSOR, make_chat, need, tiny_params
-from urt_jax.generation import sampler as module
-from urt_jax.generation.sampler import Finished, Sampler, Sampling, make_plan
+from urt_jax.generation import lanes
+from urt_jax.generation.lanes import FEW_ROWS, MANY_ROWS, cpu_rows, make_plan
+from urt_jax.generation.sampler import Finished, Sampler, Sampling
 from urt_jax.generation.schedule import Schedule, first_rows, refill
 from urt_jax.models.kv_cache import ring_mask
 from urt_jax.sharding.mesh import make_mesh
@@ -94,7 +95,7 @@ def test_penalty_and_stop_strings_start_anew_with_each_response(sampler: Sampler
 
 def test_throughput_does_not_fall_to_the_slowest_row(sampler: Sampler) -> None:
     """Few rows run the model about as often as there are tokens for each of them."""
-    whole = sample(sampler, HOT)
+    whole = sample(sampler, replace(HOT, at_once=3 * RESPONSES))
     lengths = whole.mask_BU.sum(axis=1)
     assert whole.steps == lengths.max()
     some = sample(sampler, replace(HOT, at_once=RESPONSES))
@@ -116,13 +117,19 @@ def test_finished_responses_are_told_of_once_while_others_run(sampler: Sampler) 
 
 
 def test_lanes_of_a_cpu_sample_what_one_program_does(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = sample(sampler, HOT)
-    monkeypatch.setattr(module, "CPU_ROWS", RESPONSES)
-    monkeypatch.setattr(module, "_cores", lambda: 3)
-    assert make_plan(3, RESPONSES, mesh=None, at_once=None)[0] == 3
-    lanes = sample(sampler, HOT)
-    np.testing.assert_array_equal(lanes.tokens_BU, whole.tokens_BU)
-    np.testing.assert_array_equal(lanes.ended_B, whole.ended_B)
+    whole = sample(sampler, replace(HOT, at_once=3 * RESPONSES))
+    monkeypatch.setattr(lanes, "FEW_ROWS", RESPONSES)
+    monkeypatch.setattr(lanes, "cores", lambda: 3)
+    assert make_plan(3, RESPONSES, params=tiny_params(), mesh=None, at_once=None)[0] == 3
+    apart = sample(sampler, HOT)
+    np.testing.assert_array_equal(apart.tokens_BU, whole.tokens_BU)
+    np.testing.assert_array_equal(apart.ended_B, whole.ended_B)
+
+
+def test_a_cpu_decodes_few_rows_of_a_model_that_its_caches_hold() -> None:
+    small = {"decoder": np.zeros((1024, 1024), np.float32), "vision": np.zeros((4096, 4096), np.float32)}
+    large = {**small, "head": jax.ShapeDtypeStruct((32000, 512), np.float32)}
+    assert (cpu_rows(small), cpu_rows(large)) == (FEW_ROWS, MANY_ROWS)
 
 
 @pytest.mark.parametrize(("data", "fsdp"), [(4, 1), (2, 2)])

@@ -69,7 +69,7 @@ def check_caches(name: str, questions: int, parts: dict[str, int], monkeypatch: 
         return advance(*arguments, **static)
 
     monkeypatch.setattr(sampler, "_advance", watched)
-    sample(sampler, name, questions)
+    sample(sampler, name, questions, at_once=questions * RESPONSES)
     [(arguments, places, measured)] = seen
     state, at = arguments[5], places[5]
     slot = 2 * 4 * CONFIG.decoder.layers * CONFIG.decoder.kv_heads * CONFIG.decoder.head_width  # keys and values

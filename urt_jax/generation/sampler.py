@@ -1,6 +1,5 @@
 """The host side of sampling: encoded chats in, token ids out, in a bounded number of compiled programs."""
 
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 
 from urt_jax.data.collate import Need, collate_prompts
 from urt_jax.families.processor import Processor
+from urt_jax.generation.lanes import cores, make_plan
 from urt_jax.generation.loop import advance, completions_of, prefill, row_keys, start, token_draws
 from urt_jax.generation.schedule import Schedule
 from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSettings, Vocabulary
@@ -26,7 +26,6 @@ from urt_jax.sharding.placement import for_sampling, mesh_of, own_rows, place_ro
 from urt_jax.sharding.shares import share_of, shown_by_all
 from urt_jax.types import Batch, EncodedChat, VisionFeatures
 
-CPU_ROWS = 32  # decoded at a time by one core of a CPU, where not said otherwise
 STREAMED_EVERY = 16  # tokens after which finished responses are told of
 
 
@@ -173,7 +172,7 @@ class Sampler:
 
         Shapes that were not told of are compiled when they come.
         """
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             ahead = partial(self._compile, params, responses=responses, sampling=sampling, slots=slots)
             list(pool.map(ahead, buckets))
 
@@ -212,7 +211,7 @@ class Sampler:
             params = (compiled_ahead if ahead else with_mesh)(gather, mesh)(params)
         place = partial(place_rows, mesh)
         asked_by_all = questions * share.of
-        lanes, plan = make_plan(asked_by_all, count // questions, mesh=mesh, at_once=sampling.at_once)
+        lanes, plan = make_plan(asked_by_all, count // questions, params=params, mesh=mesh, at_once=sampling.at_once)
         run_prompts = (compiled_ahead if ahead else with_mesh)(self._prefill, mesh)
         penalised = sampling.repetition_penalty != 1
         asked, features = run_prompts(params, *map(place, prompts), penalised=penalised)
@@ -319,27 +318,6 @@ def compiled_ahead(program: Any, mesh: Mesh | None) -> Callable[..., Any]:
         )
 
     return ahead
-
-
-def make_plan(questions: int, responses: int, *, mesh: Mesh | None, at_once: int | None) -> tuple[int, Schedule]:
-    """Return how many threads decode side by side, and the schedule of each.
-
-    By default a CPU decodes few rows at a time, whose caches stay near its cores, and deals whole questions out to a
-    thread for each core: of a small model one program alone cannot keep two cores busy. Other devices decode all.
-    """
-    total = questions * responses
-    splits = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    parts = splits if questions % splits == 0 else 1
-    if (mesh is not None and mesh.size > 1) or at_once is not None or jax.default_backend() != "cpu":
-        return 1, Schedule.of(questions=questions, responses=responses, rows=at_once or total, parts=parts)
-    most = max(min(_cores(), total // CPU_ROWS), 1)
-    lanes = next(count for count in range(most, 0, -1) if questions % count == 0)
-    return lanes, Schedule.of(questions=questions // lanes, responses=responses, rows=CPU_ROWS)
-
-
-def _cores() -> int:
-    """Return the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def padding_of(processor: Processor) -> dict[str, int]:
