@@ -175,10 +175,15 @@ def test_stages_pad_to_the_lanes_of_the_kernel() -> None:
     assert stages.LANES == fused_attention.LANES
 
 
-@pytest.mark.parametrize(("length", "parts", "blocks"), [(5, 1, 1), (96, 1, 4), (60, 1, 2), (4096, 1, 4), (96, 2, 1)])
-def test_the_decoder_cuts_long_responses_that_lie_whole(
-    monkeypatch: pytest.MonkeyPatch, length: int, parts: int, blocks: int
+@pytest.mark.parametrize(
+    ("length", "parts", "of_rows", "of_responses"),
+    [(5, 1, 1, 1), (96, 1, 2, 4), (60, 1, 1, 2), (4096, 1, 8, 4), (96, 2, 1, 1)],
+)
+def test_long_rows_that_lie_whole_are_cut_into_blocks(
+    monkeypatch: pytest.MonkeyPatch, length: int, parts: int, of_rows: int, of_responses: int
 ) -> None:
     monkeypatch.setattr(attention, "token_parts", lambda: parts)
-    monkeypatch.setattr(attention.attention, "attend_with_prefix", lambda *_, blocks: jnp.array(blocks))
-    assert backend("xla").extend(jnp.zeros((1, length, 1, 1))) == blocks
+    for name in ("attend_in_blocks", "attend_with_prefix"):
+        monkeypatch.setattr(attention.attention, name, lambda *_, blocks: jnp.array(blocks))
+    xla, query = backend("xla"), jnp.zeros((1, length, 1, 1))
+    assert (xla.attend(query), xla.extend(query)) == (of_rows, of_responses)

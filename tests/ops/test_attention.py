@@ -1,5 +1,6 @@
-"""Responses that share prompts, with queries in blocks: the joined sequences' attention, value and gradients."""
+"""Queries in blocks, of whole rows and of responses that share prompts: plain attention's values and gradients."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,25 +32,43 @@ def joined(query: Any, key: Any, value: Any, keys: Any, values: Any, prompt_mask
         return jnp.concatenate([jnp.repeat(prompt, RESPONSES, axis=0), rows], axis=1)
 
     all_keys, all_values = before(keys.transpose(0, 3, 1, 2), key), before(values.swapaxes(1, 2), value)
-    seen = np.broadcast_to(np.repeat(prompt_mask, RESPONSES, axis=0)[:, None], (*own_mask.shape[:2], PROMPT))
-    return attention.attend(query, all_keys, all_values, jnp.asarray(np.concatenate([seen, own_mask], axis=2)))
+    seen = jnp.broadcast_to(jnp.repeat(prompt_mask, RESPONSES, axis=0)[:, None], (*own_mask.shape[:2], PROMPT))
+    return attention.attend(query, all_keys, all_values, jnp.concatenate([seen, own_mask], axis=2))
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, LENGTH])
 def test_any_number_of_blocks_is_the_joined_sequence(blocks: int) -> None:
     with jax.enable_x64(True):
         arrays, masks = inputs()
-        weight = np.random.default_rng(1).standard_normal((ROWS, LENGTH, KEY_HEADS * GROUPS, WIDTH))
+        in_blocks = partial(attention.attend_with_prefix, blocks=blocks)
+        assert_equal(gradients(in_blocks, arrays, masks), gradients(joined, arrays, masks))
 
-        def run(attend: Any) -> Any:
-            def loss(arrays: Any) -> Any:
-                found = attend(*arrays, *masks)
-                return jnp.sum(found * weight), found
 
-            return jax.jit(jax.grad(loss, has_aux=True))(tuple(map(jnp.asarray, arrays)))
+@pytest.mark.parametrize("blocks", [1, 2, 3, LENGTH])
+def test_whole_rows_in_any_number_of_blocks(blocks: int) -> None:
+    with jax.enable_x64(True):
+        ((*of_rows, _, _), (_, mask)) = inputs()
+        real = mask.any(axis=2)[..., None, None]  # what sees nothing has an output without meaning
 
-        found = run(lambda *given: attention.attend_with_prefix(*map(jnp.asarray, given), blocks=blocks))
-        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-13), found, run(joined))
+        def seen(attend: Any) -> Any:
+            return gradients(lambda *given: jnp.where(real, attend(*given), 0), of_rows, [mask])
+
+        assert_equal(seen(partial(attention.attend_in_blocks, blocks=blocks)), seen(attention.attend))
+
+
+def gradients(attend: Any, arrays: Any, masks: Any) -> Any:
+    """Return the gradient of a random function of the output, and the output."""
+    weight = np.random.default_rng(1).standard_normal((ROWS, LENGTH, KEY_HEADS * GROUPS, WIDTH))
+
+    def loss(arrays: Any) -> Any:
+        found = attend(*arrays, *map(jnp.asarray, masks))
+        return jnp.sum(found * weight), found
+
+    return jax.jit(jax.grad(loss, has_aux=True))(tuple(map(jnp.asarray, arrays)))
+
+
+def assert_equal(found: Any, wanted: Any) -> None:
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-13), found, wanted)
 
 
 def test_blocks_leave_out_products_that_the_mask_hides() -> None:

@@ -71,6 +71,23 @@ def query_blocks(length: int, groups: int, count: int) -> tuple[QueryBlock, ...]
     return tuple(QueryBlock(slice(a, b), slice(a * groups, b * groups), b) for a, b in pairwise(ends))
 
 
+def attend_in_blocks(
+    query_BTNH: Float[Array, "B T N H"],
+    key_BTKH: Float[Array, "B T K H"],
+    value_BTKH: Float[Array, "B T K H"],
+    mask_BTT: Bool[Array, "B T T"],
+    *,
+    blocks: int,
+) -> Float[Array, "B T N H"]:
+    """Return what ``attend`` does under a causal mask, its queries taken in blocks; see ``query_blocks``."""
+
+    def attended(tokens: slice, seen: int) -> Array:
+        return attend(query_BTNH[:, tokens], key_BTKH[:, :seen], value_BTKH[:, :seen], mask_BTT[:, tokens, :seen])
+
+    cut = query_blocks(query_BTNH.shape[1], 1, blocks)
+    return jnp.concatenate([attended(block.tokens, block.seen) for block in cut], axis=1)
+
+
 def attend_with_prefix(
     query_BUNH: Float[Array, "B U N H"],
     key_BUKH: Float[Array, "B U K H"],
