@@ -50,10 +50,10 @@ def sampling(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path
 
 
 def blackened(batch: Any) -> Any:
-    """Return a batch whose pictures hold no numbers."""
+    """Return a batch whose pictures, or what they were encoded to, hold no numbers."""
 
     def spoil(path: tuple[Any, ...], leaf: Any) -> Any:
-        return np.full_like(leaf, np.nan) if getattr(path[-1], "name", "") == "patches_IPC" else leaf
+        return np.full_like(leaf, np.nan) if getattr(path[-1], "name", "") in ("patches_IPC", "merged_ED") else leaf
 
     return jax.tree_util.tree_map_with_path(spoil, batch)
 
