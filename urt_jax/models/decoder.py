@@ -119,15 +119,14 @@ class Decoder(nn.Module):
         """
         turn, (mask, real_QS) = self._turn(positions_3QS), masks
 
-        def body(x: Array, params: Any, index: Array) -> tuple[Array, KeyValues]:
-            x, cache = self.layer.apply({"params": params}, split_tokens(x), turn, mask)
-            return x if injection is None else inject(x, injection, index), split_cache(cache, "tokens")  # type: ignore[arg-type]
+        def layer(x: Array, params: Any, index: Array, *, last: bool) -> tuple[Array, KeyValues]:
+            seen, method = (real_QS, DecoderLayer.end) if last else (mask, None)
+            x, cache = self.layer.apply({"params": params}, split_tokens(x), turn, seen, method=method)
+            if injection is not None:
+                x = inject(x, injection.of_last() if last else injection, index)
+            return x, split_cache(cache, "tokens")  # type: ignore[arg-type]
 
-        def last(x: Array, params: Any, index: Array) -> tuple[Array, KeyValues]:
-            x, cache = self.layer.apply({"params": params}, split_tokens(x), turn, real_QS, method=DecoderLayer.end)
-            return x if injection is None else inject(x, injection.of_last(), index), split_cache(cache, "tokens")  # type: ignore[arg-type]
-
-        x_QSD, caches = self._through_layers(body, x_QSD, last)
+        x_QSD, caches = self._through_layers(partial(layer, last=False), x_QSD, partial(layer, last=True))
         return self.norm(x_QSD[:, -1]), caches
 
     def with_responses(

@@ -38,15 +38,18 @@ class Attention(nn.Module):
         if cfg.qk_norm:
             self.q_norm, self.k_norm = (RMSNorm(cfg.norm_eps, *kinds) for _ in range(2))
 
-    def project(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array, Array]:
-        """Return rotated queries ``[B, T, N, H]``, rotated keys and values ``[B, T, K, H]``."""
-        return self._queries(x, turn), *self._keys(x, turn)
-
     def _queries(self, x: Float[Array, "B T D"], turn: Rotation) -> Float[Array, "B T N H"]:
+        """Return rotated queries."""
         query = self._heads(self.q, x)
         return rotate(self.q_norm(query) if self.config.qk_norm else query, turn)
 
+    def _whole_keys(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array]:
+        """Return ``_keys`` of all tokens of a row, which may lie on several devices."""
+        key, value = self._keys(x, turn)
+        return gather_tokens(key, "heads"), gather_tokens(value, "heads")
+
     def _keys(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array]:
+        """Return rotated keys and values ``[B, T, K, H]``."""
         key, value = self._heads(self.k, x), self._heads(self.v, x)
         return rotate(self.k_norm(key) if self.config.qk_norm else key, turn), value
 
@@ -55,8 +58,7 @@ class Attention(nn.Module):
 
     def __call__(self, x: Float[Array, "B T D"], turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
         """Return the output and the keys and values, ready to be a prompt cache; ``mask`` is the backend's own."""
-        query, key, value = self.project(x, turn)
-        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
+        query, (key, value) = self._queries(x, turn), self._whole_keys(x, turn)
         seen = backend(self.backend).attend(query, key, value, mask)
         return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
 
@@ -64,8 +66,7 @@ class Attention(nn.Module):
         self, x: Float[Array, "Q S D"], turn: Rotation, mask: Bool[Array, "Q S"]
     ) -> tuple[Float[Array, "Q 1 D"], KeyValues]:
         """Return what ``__call__`` does of left-padded prompts, the output of their last place only."""
-        key, value = self._keys(x, turn)
-        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
+        key, value = self._whole_keys(x, turn)
         query = self._queries(x[:, -1:], jax.tree.map(lambda part: part[:, -1:], turn))
         seen = attend(query, key, value, mask[:, None])
         return self.o(seen.reshape(*seen.shape[:2], -1)), _cached(key, value)
@@ -79,15 +80,13 @@ class Attention(nn.Module):
         own_mask: Any,
     ) -> Array:
         """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
-        query, key, value = self.project(x, turn)
-        key, value = gather_tokens(key, "heads"), gather_tokens(value, "heads")
+        query, (key, value) = self._queries(x, turn), self._whole_keys(x, turn)
         seen = backend(self.backend).extend(query, key, value, *prompt, prompt_mask, own_mask)
         return self.o(seen.reshape(*x.shape[:2], -1))
 
     def project_token(self, x: Float[Array, "B 1 D"], turn: Rotation) -> tuple[Array, KeyValues]:
         """Return the query ``[B, N, H]`` of one new token per row, and its key and value to be written."""
-        query, key, value = self.project(x, turn)
-        return query[:, 0], _cached(key, value)
+        return self._queries(x, turn)[:, 0], _cached(*self._keys(x, turn))
 
     def attend_token(
         self,

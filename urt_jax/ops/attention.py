@@ -58,7 +58,7 @@ def _by_query_head(seen_BKXH: Float[Array, "B K X H"], groups: int) -> Float[Arr
 
 
 class QueryBlock(NamedTuple):
-    """Some tokens of a response, and the keys of its own that any of them may see: the first ``seen``."""
+    """Some tokens of a row, and the keys of its own that any of them may see: the first ``seen``."""
 
     tokens: slice
     queries: slice  # the places of these tokens in X = U * G
@@ -66,7 +66,7 @@ class QueryBlock(NamedTuple):
 
 
 def query_blocks(length: int, groups: int, count: int) -> tuple[QueryBlock, ...]:
-    """Cut the tokens of a response into blocks; with a causal mask, a block is not compared with the keys behind it."""
+    """Cut the tokens of a row into blocks; with a causal mask, a block is not compared with the keys behind it."""
     ends = [length * number // count for number in range(count + 1)]
     return tuple(QueryBlock(slice(a, b), slice(a * groups, b * groups), b) for a, b in pairwise(ends))
 
