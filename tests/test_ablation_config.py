@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from urt_jax.config import AblationConfig, resolve, with_defaults
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 SHARED = {
     "steps": 20,

@@ -18,7 +18,7 @@ from urt_jax.config import (
     resolve,
     with_defaults,
 )
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.losses.advantages import SCALES
 from urt_jax.losses.grpo import OBJECTIVES
 from urt_jax.losses.kl import KL_KINDS

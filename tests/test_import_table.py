@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "urt_jax"
 LEVELS = (
-    {"types"},
+    {"errors", "types"},
+    {"files"},
     {"ops", "rewards", "sharding"},
     {"losses", "models", "data"},
     {"families", "teacher"},

@@ -12,7 +12,7 @@ import pytest
 from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import DataConfig, EvaluateConfig, SftConfig
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.main import main, read_arguments
 
 REPOSITORY = Path(__file__).parents[1]

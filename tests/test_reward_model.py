@@ -12,8 +12,9 @@ import pytest
 from tests.rewards.test_votes import verdict
 from urt_jax import RewardModel, reward_model
 from urt_jax.data.comparisons import make_pair
-from urt_jax.data.examples import BadInputError, Chat, Example, Media
+from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.scenes import make_example
+from urt_jax.errors import BadInputError
 from urt_jax.reward_model import Query
 
 TOKENS = 8

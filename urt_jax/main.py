@@ -32,8 +32,7 @@ from urt_jax.checkpoints.disk import disk_trouble
 from urt_jax.checkpoints.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
 from urt_jax.checkpoints.run_folder import open_run, read_result
 from urt_jax.config import StageConfig, as_json, resolve, with_defaults
-from urt_jax.config.binding import unknown_choice
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError, unknown_choice
 from urt_jax.sharding import processes
 
 EXIT_BAD_INPUT = 2

@@ -16,9 +16,10 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
 from urt_jax.data.comparisons import as_media, make_pair, pair_of
-from urt_jax.data.examples import BadInputError, Chat, Example
+from urt_jax.data.examples import Chat, Example
 from urt_jax.data.loader import batches
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
+from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers
 from urt_jax.generation.sampler import Sampler, Sampling, padding_of
 from urt_jax.rewards.parse import Verdict, parse

@@ -20,7 +20,7 @@ from urt_jax import RewardModel
 from urt_jax.checkpoints.adapter_config import is_selected
 from urt_jax.checkpoints.adapters import load_adapter, save_adapter
 from urt_jax.checkpoints.model_folder import find_model, load_model, save_model
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families import FAMILIES, llava_onevision, qwen2_5_vl, qwen3_vl
 from urt_jax.families.family import Family
 from urt_jax.models.config import DeepStackVisionConfig, ModelConfig, TileVisionConfig

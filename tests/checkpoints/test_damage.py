@@ -12,7 +12,7 @@ import pytest
 
 from urt_jax.checkpoints.checksums import checksums
 from urt_jax.checkpoints.store import CheckpointStore
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_state
 

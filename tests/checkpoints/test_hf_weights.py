@@ -17,7 +17,7 @@ from tests.tiny import CONFIG, tiny_params
 from urt_jax.checkpoints import hf_weights
 from urt_jax.checkpoints.hf_weights import load_weights, save_weights
 from urt_jax.checkpoints.stored_tensors import INDEX_NAME, SINGLE_NAME
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.qwen2_5_vl import FAMILY
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.vlm import abstract_params

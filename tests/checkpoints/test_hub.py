@@ -16,7 +16,7 @@ from urt_jax import RewardModel
 from urt_jax.checkpoints import model_folder
 from urt_jax.checkpoints.hub import fetch_model, is_hub_name
 from urt_jax.checkpoints.model_folder import find_model
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 TRAP = "from pathlib import Path\nPath({!r}).write_text('ran')\n\n\nclass Judge:\n    pass\n"
 

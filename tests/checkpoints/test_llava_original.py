@@ -14,8 +14,9 @@ from tests.tiny import random_leaves
 from urt_jax.checkpoints.hf_weights import save_weights
 from urt_jax.checkpoints.model_folder import load_model, load_processor, save_model
 from urt_jax.data.anyres import TileGeometry
-from urt_jax.data.examples import BadInputError, Chat, Media
+from urt_jax.data.examples import Chat, Media
 from urt_jax.data.tokenizer import build_tokenizer
+from urt_jax.errors import BadInputError
 from urt_jax.families.llava_onevision import FAMILY
 from urt_jax.families.processor import encode_chat
 from urt_jax.models.config import DecoderConfig, ModelConfig, TileVisionConfig

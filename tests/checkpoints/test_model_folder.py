@@ -19,7 +19,7 @@ from urt_jax.checkpoints.model_folder import (
     save_model,
     write_settings,
 )
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.models.vlm import abstract_params
 

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from urt_jax.checkpoints.store import CheckpointStore
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.sharding.mesh import make_mesh
 
 

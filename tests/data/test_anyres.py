@@ -14,7 +14,7 @@ from urt_jax.data.anyres import (
     square_tile,
     tile_patches,
 )
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 # Tiles of 4 pixels, 2 x 2 patches of 2 pixels each.
 GEOMETRY = TileGeometry(tile_size=4, patch_size=2, grids=((4, 4), (4, 8), (8, 4), (8, 8)), mean=(0.2, 0.4, 0.6))

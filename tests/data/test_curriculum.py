@@ -17,7 +17,8 @@ from urt_jax.data.curriculum import (
     pool_from_json,
     start_pool,
 )
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
+from urt_jax.errors import BadInputError
 
 ALL = CurriculumRules()
 

@@ -5,8 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import BadInputError, FramePicking
+from urt_jax.data.examples import FramePicking
 from urt_jax.data.frame_picking import Timeline, even_timeline, kept_rate, measured_timeline, pick_frames, spread
+from urt_jax.errors import BadInputError
 
 
 def picked(timeline: Timeline, **picking: float) -> list[int]:

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from urt_jax.data import images
-from urt_jax.data.examples import BadInputError, Media
+from urt_jax.data.examples import Media
 from urt_jax.data.images import PictureGeometry, decode_data_url, encode_data_url, load_image, smart_resize
+from urt_jax.errors import BadInputError
 
 GEOMETRY = PictureGeometry(
     min_pixels=56 * 56,

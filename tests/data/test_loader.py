@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from urt_jax.data.examples import BadInputError, Example, Media
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.loader import Prefetcher, Source, batches, in_random_order, mix, shuffled_epochs, with_twins
+from urt_jax.errors import BadInputError
 
 EXAMPLES = [Example(id=str(i)) for i in range(5)]
 

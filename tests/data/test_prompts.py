@@ -8,7 +8,8 @@ import pytest
 
 from urt_jax.checkpoints.model_folder import ASSETS
 from urt_jax.data import prompts
-from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, BadInputError, Example, Media, Task
+from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, Example, Media, Task
+from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import score_agreement
 

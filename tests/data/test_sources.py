@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.data.video_samples import grey_frames, write_video
-from urt_jax.data.examples import BadInputError, Example, Media
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.prompts import render
 from urt_jax.data.sources import read_examples, read_pool, write_examples
 from urt_jax.data.video import load_clip, load_frames
+from urt_jax.errors import BadInputError
 
 GPT = {"from": "gpt", "value": "<think>\n..\n</think>\n<answer>Image 2 is better</answer>"}
 

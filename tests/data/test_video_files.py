@@ -21,8 +21,9 @@ from tests.data.video_samples import (
     write_video,
 )
 from urt_jax.data import video, video_files
-from urt_jax.data.examples import BadInputError, FramePicking, Media
+from urt_jax.data.examples import FramePicking, Media
 from urt_jax.data.video import load_clip, load_frames
+from urt_jax.errors import BadInputError
 
 NAME = "record 7: video 1"
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.data.worker_jobs import fail, halve, outlive
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.workers import WorkerDied, Workers
+from urt_jax.errors import BadInputError
 
 REPOSITORY = Path(__file__).parents[2]
 OWNER = """

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.sources.files import RecordError
+from urt_jax.errors import BadInputError
 
 
 class TwoPartError(Exception):

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import TASKS, BadInputError, Example, Media
+from urt_jax.data.examples import TASKS, Example, Media
 from urt_jax.data.scenes import make_example
+from urt_jax.errors import BadInputError
 from urt_jax.evals.baselines import blind_baselines
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.evals.judged import GOLD, image_pair, written
-from urt_jax.data.examples import BadInputError, Example, Media
+from urt_jax.data.examples import Example, Media
+from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Request, judge_pairs, judge_texts, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import PROTOCOLS, find_protocol
 
 

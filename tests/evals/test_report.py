@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.evals.judged import image_pair, judgement, written
-from urt_jax.data.examples import BadInputError, Example, Media
+from urt_jax.data.examples import Example, Media
+from urt_jax.errors import BadInputError
 from urt_jax.evals.completions import Completion, CompletionGroup
 from urt_jax.evals.pairwise import Judgement, judge_texts
 from urt_jax.evals.pictures import picture_url

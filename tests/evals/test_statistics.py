@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.evals.judged import judgement
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Judgement
 from urt_jax.evals.statistics import FIGURES, Estimate, paired_difference, summarize
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from urt_jax.data.anyres import PUBLISHED_GRIDS, TileGeometry
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import PictureSettings, Piece
 from urt_jax.families.llava_onevision import FAMILY, picture_files, read_config, read_geometry, write_config
 from urt_jax.families.tile_layout import lay_out_frames, lay_out_square, lay_out_tiles

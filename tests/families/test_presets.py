@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import pytest
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families import FAMILIES
 from urt_jax.families.presets import PRESETS, preset
 from urt_jax.models.config import ModelConfig

@@ -11,7 +11,8 @@ import pytest
 
 from tests.tiny import CONFIG, END, FEATURES, IMAGE, PROCESSOR, START, VIDEO
 from urt_jax.checkpoints.model_folder import load_processor
-from urt_jax.data.examples import BadInputError, Chat, Media
+from urt_jax.data.examples import Chat, Media
+from urt_jax.errors import BadInputError
 from urt_jax.families import FAMILIES
 from urt_jax.families.family import MediaLayout
 from urt_jax.families.processor import (

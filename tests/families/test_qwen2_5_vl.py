@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import CONFIG, FEATURES
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import MediaLayout
 from urt_jax.families.qwen2_5_vl import FAMILY, lay_out, read_config, write_config
 

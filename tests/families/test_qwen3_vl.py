@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from urt_jax.data.clip_budget import ClipGeometry, clip_patches, clip_size
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.video import Clip
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import MediaLayout, PictureSettings
 from urt_jax.families.processor import write_media
 from urt_jax.families.qwen3_vl import (

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.presets import preset
 from urt_jax.planning.aot import Evidence, as_record, check_compiler, fingerprint, first_lines, from_record
 from urt_jax.planning.chips import topology

@@ -16,10 +16,11 @@ from PIL import Image
 
 from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.config import DataConfig, DistillConfig, TaskWeights, TeacherConfig
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.scenes import make_example
 from urt_jax.data.sources import read_examples, write_examples
+from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 from urt_jax.stages import distill
 from urt_jax.teacher.client import TokenBudgetError

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.teacher.scripted_endpoint import Answer, completion, prompt_of, scripted_endpoint
-from urt_jax.data.examples import BadInputError, Chat, Media
+from urt_jax.data.examples import Chat, Media
+from urt_jax.errors import BadInputError
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, TokenBudgetError, ask_teacher
 from urt_jax.teacher.replies import Usage, read_replies
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.tiny import MODEL, as_jnp, tiny_params
 from tests.tiny_lora import DECODER, EVERYWHERE, adapted
 from tests.training.tiny_training import SUPPRESSED, assert_close, assert_same, grpo_batch, one_device, sft_batch
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state

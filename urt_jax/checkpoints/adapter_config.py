@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 CONFIG_NAME = "adapter_config.json"
 

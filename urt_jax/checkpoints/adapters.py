@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from urt_jax.checkpoints.adapter_config import CONFIG_NAME, check_options, is_selected, plain_lora, read_settings
 from urt_jax.checkpoints.stored_tensors import plain_name
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import Family, WeightRule
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.layers import ADAPTER_LEAVES

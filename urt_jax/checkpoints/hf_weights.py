@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from urt_jax.checkpoints.stored_tensors import INDEX_NAME, SINGLE_NAME, StoredTensor, stored_tensors
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import Family, WeightRule
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.vlm import abstract_params

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 # All that is read of a model. Pickles (*.bin, *.pt) and code (*.py) are never fetched, so an "auto_map" that names
 # code in config.json names files that are not there.

@@ -17,8 +17,8 @@ from urt_jax.checkpoints.adapters import load_adapter
 from urt_jax.checkpoints.hf_weights import load_weights, save_weights
 from urt_jax.checkpoints.hub import fetch_model, is_hub_name
 from urt_jax.checkpoints.stored_tensors import stored_tensors, written_names
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.tokenizer import load_tokenizer
+from urt_jax.errors import BadInputError
 from urt_jax.families import family_of
 from urt_jax.families.family import Family, Geometry, PictureSettings
 from urt_jax.families.processor import Processor

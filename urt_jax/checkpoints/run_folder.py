@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from urt_jax.data.examples import BadInputError
-from urt_jax.data.whole_files import write_whole
+from urt_jax.errors import BadInputError
+from urt_jax.files.whole import write_whole
 from urt_jax.sharding import processes
 
 # Settings that may change between two calls of one run: where it lies, how it is split, who decodes its pictures, how

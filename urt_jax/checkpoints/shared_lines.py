@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from urt_jax.data.whole_files import write_whole
+from urt_jax.files.whole import write_whole
 from urt_jax.sharding import processes
 from urt_jax.sharding.shares import Share
 

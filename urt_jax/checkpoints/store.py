@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from urt_jax.checkpoints.checksums import checksums
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.sharding import processes
 
 PyTree = Any

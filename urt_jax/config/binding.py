@@ -1,7 +1,6 @@
 """Bind a user's ``ConfigDict`` to frozen records, collecting every problem instead of stopping at the first."""
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -9,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from ml_collections import ConfigDict, config_dict
+
+from urt_jax.errors import unknown_choice
 
 _BAD = object()  # a value that could not be converted; its problem has been noted
 _SET_BY_PARENT = ("workdir", "seed")  # of a stage inside another stage
@@ -28,14 +29,6 @@ def knob(
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def unknown_choice(given: Any, known: list[str]) -> str:
-    """Say that a name is unknown, with the nearest known spelling and the list of all."""
-    near = difflib.get_close_matches(str(given), known, cutoff=0.5)
-    near.sort(key=lambda name: sorted(name) != sorted(str(given)))  # swapped letters are the commonest slip
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"{given!r} is unknown{hint} known: {', '.join(known)}"
 
 
 def plain(value: Any) -> Any:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from urt_jax.config.binding import knob
-from urt_jax.data.examples import MAX_FPS, BadInputError
+from urt_jax.data.examples import MAX_FPS
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
+from urt_jax.errors import BadInputError
 
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
 Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from urt_jax.config.binding import bind, defaults_merged, plain, unknown_choice
 from urt_jax.config.parts import DataConfig
 from urt_jax.config.stages import STAGES, StageConfig
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 
 def resolve(config: ConfigDict, stage: str | None = None) -> Any:

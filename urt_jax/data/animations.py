@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.frame_picking import Timeline, measured_timeline
 from urt_jax.data.images import check_pixels, decode_picture
+from urt_jax.errors import BadInputError
 
 _ANIMATED_FORMATS = {"GIF", "WEBP", "PNG"}  # others with several pictures in a file (TIFF, MPO) are no clips
 _MILLISECOND = Fraction(1, 1000)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.images import normalize, resize_image
+from urt_jax.errors import BadInputError
 
 # Every grid of 1 to 6 by 1 to 6 tiles of 384 pixels, (height, width), row by row.
 PUBLISHED_GRIDS = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.frame_resizing import resize_frames
 from urt_jax.data.images import MAX_ASPECT_RATIO, SHRINK, PictureGeometry, frame_patches
+from urt_jax.errors import BadInputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from urt_jax.data.examples import BadInputError, Example, Media, Task
+from urt_jax.data.examples import Example, Media, Task
+from urt_jax.errors import BadInputError
 
 
 def make_pair(

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
+from urt_jax.errors import BadInputError
 
 NEWEST = 0.5  # weight of the newest group in the running share of an item
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from urt_jax.errors import BadInputError
+
 Task = Literal["image_gen", "video_gen", "image_und", "video_und"]
 TASKS: tuple[Task, ...] = ("image_gen", "video_gen", "image_und", "video_und")
 
@@ -20,10 +22,6 @@ DIMENSIONS: dict[str, tuple[str, str, str]] = {
     "image_und": ("Semantic accuracy", "Correctness", "Clarity"),
     "video_und": ("Semantic accuracy", "Correctness", "Clarity"),
 }
-
-
-class BadInputError(ValueError):
-    """Input that the user must mend: says what was given, what was needed and what to do."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from urt_jax.data.examples import BadInputError, FramePicking
+from urt_jax.data.examples import FramePicking
+from urt_jax.errors import BadInputError
 
 
 class Timeline(NamedTuple):

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from urt_jax.data.examples import BadInputError, Media
+from urt_jax.data.examples import Media
+from urt_jax.errors import BadInputError
 
 # Width times height allowed to be decoded: above any camera in common use, 200 MB as RGB, and below the size at which
 # Pillow itself begins to warn.

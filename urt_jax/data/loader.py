@@ -6,8 +6,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.prompts import DEFAULT_TEMPLATE
+from urt_jax.errors import BadInputError
 
 T = TypeVar("T")
 

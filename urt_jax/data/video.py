@@ -11,10 +11,11 @@ from PIL import Image
 
 from urt_jax.data.animations import animation_timeline, read_animation
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
-from urt_jax.data.examples import MAX_FPS, BadInputError, FramePicking, Media
+from urt_jax.data.examples import MAX_FPS, FramePicking, Media
 from urt_jax.data.frame_picking import Timeline, even_timeline, kept_rate, pick_frames, spread
 from urt_jax.data.frame_resizing import resize_frames
 from urt_jax.data.images import PictureGeometry, frame_patches, load_image, open_picture, read_bytes, smart_resize
+from urt_jax.errors import BadInputError
 
 DEFAULT_FPS = 24.0  # what transformers assumes of frames without times
 MAX_CLIP_PIXELS = 2**28  # frames x height x width allowed in one clip, 0.8 GB as RGB

@@ -23,9 +23,9 @@ from av.stream import Disposition
 from jaxtyping import Int64, UInt8
 
 from urt_jax.data.containers import stated_bytes
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.frame_picking import Timeline, measured_timeline
 from urt_jax.data.images import MAX_DECODED_PIXELS
+from urt_jax.errors import BadInputError
 
 # Demuxers that read one file and open no other, as a playlist would; by FFmpeg's names.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf"

@@ -33,7 +33,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from urt_jax.data.examples import DIMENSIONS, BadInputError, Example, Media
+from urt_jax.data.examples import DIMENSIONS, Example, Media
 from urt_jax.data.images import load_image
 from urt_jax.data.video import load_frames
+from urt_jax.errors import BadInputError
 
 HISTOGRAM_BINS = 8
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urt_jax.data.examples import BadInputError, Chat, Example, Media
+from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
-from urt_jax.data.whole_files import write_whole
+from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
+from urt_jax.files.whole import write_whole
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.verifiable import score_agreement
 

@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 Mode = Literal["greedy", "sampled", "direct"]
 Unparsed = Literal["wrong", "dropped", "random"]

@@ -15,13 +15,14 @@ from typing import Any
 
 import jinja2
 
-from urt_jax.data.examples import DIMENSIONS, BadInputError, Example
-from urt_jax.data.whole_files import write_whole
+from urt_jax.data.examples import DIMENSIONS, Example
+from urt_jax.errors import BadInputError
 from urt_jax.evals.charts import make_chart
 from urt_jax.evals.completions import CompletionGroup, group_shown
 from urt_jax.evals.pairwise import Judgement
 from urt_jax.evals.pictures import question_shown
 from urt_jax.evals.statistics import Estimate, Summary
+from urt_jax.files.whole import write_whole
 
 Curve = Sequence[tuple[float, float]]
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Judgement
 from urt_jax.evals.protocols import Unparsed
 

@@ -2,7 +2,7 @@
 
 import difflib
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families import llava_onevision, qwen2_5_vl, qwen3_vl
 from urt_jax.families.family import Family, Json
 

@@ -5,9 +5,9 @@ import re
 import numpy as np
 
 from urt_jax.data.anyres import PUBLISHED_GRIDS, TileGeometry, cut_tiles, square_tile, tile_patches
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.frame_resizing import resize_frames
 from urt_jax.data.video import Clip
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import (
     Family,
     Json,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import Json
 
 SO400M = {"hidden_size": 1152, "num_attention_heads": 16, "intermediate_size": 4304, "num_hidden_layers": 27}

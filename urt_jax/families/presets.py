@@ -3,7 +3,7 @@
 import difflib
 from typing import Any
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.qwen_decoder import VISION_IDS
 from urt_jax.models.config import (
     DecoderConfig,

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from urt_jax.data.examples import BadInputError, Chat
+from urt_jax.data.examples import Chat
 from urt_jax.data.images import load_image
 from urt_jax.data.tokenizer import chat_text
 from urt_jax.data.video import Clip, load_clip
 from urt_jax.data.workers import Workers
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import Family, Geometry, Json, MediaLayout, Piece
 from urt_jax.models.config import ModelConfig
 from urt_jax.types import TEXT, EncodedChat, FrameBlend, FramePatches

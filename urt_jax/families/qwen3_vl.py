@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from urt_jax.data.clip_budget import ClipGeometry, clip_patches
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.images import image_patches
 from urt_jax.data.video import DEFAULT_FPS, Clip
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import (
     Family,
     Json,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.family import Json, WeightRule, linear_rules
 from urt_jax.models.config import DecoderConfig, DeepStackVisionConfig, WindowedVisionConfig
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental.topologies import get_topology_desc
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.planning.chips import Topology
 from urt_jax.planning.hlo import collectives, kernels
 from urt_jax.planning.layout import Attention, Layout

@@ -4,7 +4,7 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 GIB = 2**30
 

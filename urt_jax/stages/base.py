@@ -18,9 +18,9 @@ from urt_jax.data.examples import TASKS
 from urt_jax.data.prompts import prompt_text, render, template_phrases
 from urt_jax.data.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
 from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
-from urt_jax.data.whole_files import write_whole
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
+from urt_jax.files.whole import write_whole
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.sharding import processes

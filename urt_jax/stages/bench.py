@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.run_folder import write_json, write_result
 from urt_jax.config import BenchConfig
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.qwen2_5_vl import write_config
 from urt_jax.planning.paired import Program, ProgramError, in_turn
 from urt_jax.planning.workloads import PAD, TURN_END, suppressed_ids, workload

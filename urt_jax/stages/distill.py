@@ -21,9 +21,10 @@ from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.checkpoints.shared_lines import part_path, part_paths
 from urt_jax.config import DistillConfig, as_json
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
+from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.sharding import processes

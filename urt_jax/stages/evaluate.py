@@ -13,7 +13,8 @@ from pathlib import Path
 from urt_jax.checkpoints.model_folder import find_model, load_model
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import DataConfig, EvaluateConfig, as_json
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
+from urt_jax.errors import BadInputError
 from urt_jax.evals.baselines import blind_baselines
 from urt_jax.evals.pairwise import Judgement
 from urt_jax.evals.protocols import PROTOCOLS, Protocol

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from urt_jax.config import GrpoConfig, as_json
-from urt_jax.data.whole_files import write_whole
 from urt_jax.evals.completions import Completion, CompletionGroup
 from urt_jax.evals.report import Curve, write_report
 from urt_jax.evals.statistics import Summary
+from urt_jax.files.whole import write_whole
 from urt_jax.rewards.verifiable import combine
 from urt_jax.stages.questions import QuestionFeed
 from urt_jax.stages.rollouts import StepRollout

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
+from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from urt_jax.checkpoints.run_folder import write_json, write_result
 from urt_jax.config import PlanConfig
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.presets import preset
 from urt_jax.planning.aot import (
     Evidence,

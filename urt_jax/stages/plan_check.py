@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from urt_jax.config import BenchConfig
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.planning.layout import Layout
 from urt_jax.planning.timing import Speed, program_phase
 from urt_jax.planning.workloads import workload

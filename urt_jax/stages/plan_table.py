@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from urt_jax.data.whole_files import write_whole
 from urt_jax.evals.bars import BarChart, make_bars
 from urt_jax.evals.report import page_template
 from urt_jax.evals.tables import Cell, format_table
+from urt_jax.files.whole import write_whole
 from urt_jax.planning.aot import Evidence, as_record, compiler_of
 from urt_jax.planning.chips import GIB
 from urt_jax.planning.memory import Program, pieces_of

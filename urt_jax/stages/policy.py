@@ -10,7 +10,7 @@ from urt_jax.checkpoints.adapters import save_adapter
 from urt_jax.checkpoints.hub import is_hub_name
 from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, save_model
 from urt_jax.config import ModelConfig, TrainingConfig
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.models.lora import merge_adapters
 from urt_jax.sharding import processes
 from urt_jax.sharding.placement import on_host, place_state

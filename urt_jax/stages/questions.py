@@ -26,9 +26,10 @@ from urt_jax.data.curriculum import (
     pool_from_json,
     start_pool,
 )
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.loader import in_random_order, with_twins
 from urt_jax.data.workers import Pending
+from urt_jax.errors import BadInputError
 from urt_jax.sharding import processes
 from urt_jax.sharding.shares import WHOLE, Share
 from urt_jax.stages.records import Encoder, question_pool, question_source

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urt_jax.config import DataConfig
-from urt_jax.data.examples import TASKS, BadInputError, Example, FramePicking, Media, Task
+from urt_jax.data.examples import TASKS, Example, FramePicking, Media, Task
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
 from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
 from urt_jax.data.sources import Pool, read_examples, read_pool
 from urt_jax.data.workers import Pending
+from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, Processor, encoding_workers
 from urt_jax.types import EncodedChat
 

@@ -23,9 +23,10 @@ from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.checkpoints.shared_lines import SharedLines
 from urt_jax.config import RejectConfig
 from urt_jax.data.collate import largest, length_of, need_of, plan_buckets
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
+from urt_jax.errors import BadInputError
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.rewards.parse import parse

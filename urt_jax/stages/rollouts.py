@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import Need, collate_prompts, largest, length_of, need_of
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor
 from urt_jax.generation.sampler import Sampler, Samples, Sampling, decode_texts
 from urt_jax.rewards.user import RewardError, load_reward

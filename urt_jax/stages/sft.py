@@ -21,9 +21,9 @@ from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_mod
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, SftConfig, TrainingConfig
 from urt_jax.data.collate import Buckets, Length, Need, collate, largest, length_of, need_of, pack, plan_buckets
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.data.workers import Pending
+from urt_jax.errors import BadInputError
 from urt_jax.generation.sampler import padding_of
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.vlm import VisionLanguageModel

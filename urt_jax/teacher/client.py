@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 import openai
 from openai.types.chat import ChatCompletion
 
-from urt_jax.data.examples import BadInputError, Chat
+from urt_jax.data.examples import Chat
+from urt_jax.errors import BadInputError
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
 from urt_jax.teacher.retries import is_passing, pause_s, told

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
-from urt_jax.data.examples import BadInputError
-from urt_jax.data.whole_files import write_whole
+from urt_jax.errors import BadInputError
+from urt_jax.files.whole import write_whole
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from urt_jax.data.whole_files import write_whole
+from urt_jax.files.whole import write_whole
 
 
 class MetricsWriter:

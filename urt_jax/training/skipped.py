@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from urt_jax.data.whole_files import write_whole
+from urt_jax.files.whole import write_whole
 
 KEPT_BATCHES = 8  # of the newest skipped updates
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jaxtyping import Int
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 Params = dict[str, Any]
 

@@ -3,9 +3,10 @@ import time
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import DIMENSIONS, TASKS, BadInputError
+from urt_jax.data.examples import DIMENSIONS, TASKS
 from urt_jax.data.scenes import make_example
 from urt_jax.data.scenes.world import UNSEEN, has_unseen
+from urt_jax.errors import BadInputError
 
 COUNT = 160
 

@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import DIMENSIONS, TASKS, BadInputError, Example
+from urt_jax.data.examples import DIMENSIONS, TASKS, Example
 from urt_jax.data.scenes import PHRASES, direct_answer, make_example, write_reasoning
+from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 
 LONGEST_FIRST = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))

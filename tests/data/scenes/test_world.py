@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import BadInputError
 from urt_jax.data.scenes.world import (
     CATEGORIES,
     CATEGORY_OF,
@@ -17,6 +16,7 @@ from urt_jax.data.scenes.world import (
     reads_one_way,
     spoil,
 )
+from urt_jax.errors import BadInputError
 
 
 def test_every_word_has_one_category():

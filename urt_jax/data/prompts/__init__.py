@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from urt_jax.data.examples import NOUNS, TASKS, BadInputError, Chat, Example, Media
+from urt_jax.data.examples import NOUNS, TASKS, Chat, Example, Media
 from urt_jax.data.prompts.templates import (
     DEFAULT_TEMPLATE,
     FAMILIES,
@@ -18,6 +18,7 @@ from urt_jax.data.prompts.templates import (
     template_phrases,
     template_provenance,
 )
+from urt_jax.errors import BadInputError
 
 __all__ = [
     "DEFAULT_TEMPLATE",

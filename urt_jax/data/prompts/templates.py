@@ -11,7 +11,8 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from urt_jax.data.examples import TASKS, BadInputError
+from urt_jax.data.examples import TASKS
+from urt_jax.errors import BadInputError
 
 FAMILIES = ("v1", "v2")  # one line per dimension; a block of lines per dimension
 DEFAULT_TEMPLATE = "v1"

@@ -1,12 +1,13 @@
 """The built-in task: small drawn pictures and clips whose faults, and so whose scores, are known."""
 
-from urt_jax.data.examples import BadInputError, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.scenes.answers import make_answer_pair
 from urt_jax.data.scenes.drills import DRILLS, make_drill
 from urt_jax.data.scenes.pairs import make_generation_pair
 from urt_jax.data.scenes.reasoning import PHRASES, direct_answer, write_reasoning
 from urt_jax.data.scenes.scales import DIFFICULTY
 from urt_jax.data.scenes.world import check_task
+from urt_jax.errors import BadInputError
 
 __all__ = ["DIFFICULTY", "DRILLS", "PHRASES", "direct_answer", "make_drill", "make_example", "write_reasoning"]
 

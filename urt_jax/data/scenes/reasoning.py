@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, BadInputError, Example
+from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, Example
 from urt_jax.data.scenes.scales import SCALES, Scale, scale_of
 from urt_jax.data.scenes.world import CATEGORIES, CATEGORY_OF, pick, words_like
+from urt_jax.errors import BadInputError
 
 OPEN, CLOSE_TO_ANSWER, ANSWER_END = "<think>\n", "\n</think>\n<answer>", " is better</answer>"
 RIGHT, WRONG, PART, COUNTED = " (ok)", " (no)", ";", " wrong"

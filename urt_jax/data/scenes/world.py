@@ -5,7 +5,8 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from urt_jax.data.examples import TASKS, BadInputError, Task
+from urt_jax.data.examples import TASKS, Task
+from urt_jax.errors import BadInputError
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "size": ("small", "large"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urt_jax.data.examples import BadInputError
+from urt_jax.errors import BadInputError
 
 _STRATEGY = re.compile(r"(all)|(first|end|random):(\d+(?:\.\d+)?%|\d+)")
 _MIXTURE_KEYS = ("json_path", "sampling_strategy", "image_folder")

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
-from urt_jax.data.examples import BadInputError, Media
+from urt_jax.data.examples import Media
 from urt_jax.data.sources.files import RecordError
-from urt_jax.data.whole_files import write_whole
+from urt_jax.errors import BadInputError
+from urt_jax.files.whole import write_whole
 
 
 def read_media(fields: dict[str, Any], *, root: Path, where: str) -> tuple[Media, ...]:

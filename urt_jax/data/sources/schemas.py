@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, cast
 
 from urt_jax.data import prompts
-from urt_jax.data.examples import NOUNS, TASKS, BadInputError, Example, Media, Task
+from urt_jax.data.examples import NOUNS, TASKS, Example, Media, Task
 from urt_jax.data.sources.files import Record, RecordError
 from urt_jax.data.sources.media import read_media
+from urt_jax.errors import BadInputError
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _VERDICT = re.compile(r"(Image|Video|Answer) (\d+) is better")

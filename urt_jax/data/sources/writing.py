@@ -12,7 +12,7 @@ import numpy as np
 from urt_jax.data import prompts
 from urt_jax.data.examples import Example, Media
 from urt_jax.data.sources.media import store_media
-from urt_jax.data.whole_files import write_whole
+from urt_jax.files.whole import write_whole
 
 _ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 _TOP_LEVEL_META = ("scores", "difficulty", "split", "provenance")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from urt_jax.data.whole_files import write_whole
+from urt_jax.files.whole import write_whole
 
 
 def test_it_replaces_what_was_there_and_makes_its_folder(tmp_path: Path) -> None:

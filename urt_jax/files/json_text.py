@@ -1,0 +1,172 @@
+"""The one way in which JSON and YAML are read: bytes in, plain values out, every flaw a clear error.
+
+Python's own parser, with what it lets pass refused. pydantic 2.13 and msgspec 0.20 were looked at: both parse faster,
+and both keep the last of doubled keys without a word; their declared schemas fit files of our own making, while most of
+what is read here is foreign, has spellings of several versions and keys that are nobody's business, and needs messages
+that say what to do. What is left of them then is the bounds, and those are a hundred lines (``files.fields``).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.reading import SETTINGS_BYTES, read_whole
+
+MAX_DEPTH = 100  # levels of lists and objects; published files have fewer than 10, Python's own writer fails at 1,000
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+class JsonError(ValueError):
+    """Bytes that are no JSON that can be trusted; says where they break, not which file they are from."""
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return the value that JSON bytes (UTF-8, with or without a byte order mark) or text stand for.
+
+    Raises:
+        JsonError: not UTF-8, not JSON, nested deeper than ``MAX_DEPTH``, a key twice in one object, or half a
+            surrogate pair in a text, which no file could hold.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise JsonError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except JsonError:
+        raise
+    except ValueError as error:  # a JSONDecodeError, or a number of more digits than Python reads
+        raise JsonError(f"not JSON: {error}") from None
+    _check_depth(value)
+    if "\\u" in text or isinstance(data, str):
+        _check_pairs(value)
+    return value
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+    """Return what ``parse_json`` does where it is an object.
+
+    Raises:
+        JsonError: as ``parse_json``, or a value of another kind.
+    """
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise JsonError(f"{shown(value)} where a JSON object is needed")
+    return value
+
+
+def read_json(path: str | Path, *, most: int | None = SETTINGS_BYTES, remedy: str = "copy the file again") -> Any:
+    """Return the value of a JSON file of at most ``most`` bytes.
+
+    Raises:
+        BadInputError: it is missing, cannot be read, or holds what ``parse_json`` refuses; ``remedy`` says what to do.
+    """
+    try:
+        return parse_json(read_whole(path, most=most))
+    except JsonError as error:
+        raise BadInputError(f"{path}: {error}; {remedy}") from None
+
+
+def read_object(path: str | Path, *, remedy: str = "copy the file again") -> dict[str, Any]:
+    """Return the object of a JSON file; see ``read_json``.
+
+    Raises:
+        BadInputError: as ``read_json``, or it holds no object.
+    """
+    value = read_json(path, remedy=remedy)
+    if not isinstance(value, dict):
+        raise BadInputError(f"{path}: {shown(value)} where a JSON object is needed; {remedy}")
+    return value
+
+
+def whole_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number from 1, object) of each line that ends, of a JSONL file that a run of ours writes line by line.
+
+    Raises:
+        BadInputError: naming file and line, one that ``parse_object`` refuses.
+    """
+    content = read_whole(path, most=None)
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
+        try:
+            yield number, parse_object(line)
+        except JsonError as error:
+            raise BadInputError(
+                f"{path} line {number}: {error}; the file was damaged after it was written: take the line out, or "
+                "give another --workdir"
+            ) from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return the value of a YAML file: plain types only, no key twice in one mapping.
+
+    Raises:
+        BadInputError: it cannot be read, is not UTF-8, not YAML, or nested deeper than ``MAX_DEPTH``.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """SafeLoader that refuses doubled keys."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := next((key for n, key in enumerate(keys) if key in keys[:n]), None):
+                raise JsonError(f"the key {shown(twice)} stands twice in one mapping")
+            return super().construct_mapping(node, deep)
+
+    try:
+        value = yaml.load(read_whole(path).decode("utf-8-sig"), Loader)
+        _check_depth(value)
+    except RecursionError:
+        raise BadInputError(f"{path}: nested deeper than {MAX_DEPTH} levels; mend it") from None
+    except (ValueError, yaml.YAMLError, TypeError, AttributeError) as error:  # a date out of range, an unhashable key
+        if isinstance(error, BadInputError):
+            raise
+        raise BadInputError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:300]}); mend it") from None
+    return value
+
+
+def well_formed(text: str) -> str:
+    """Return a text with each half of a surrogate pair replaced, so that a file can hold it."""
+    return _HALF_PAIR.sub("\ufffd", text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for n, key in enumerate(keys) if key in keys[:n])
+        raise JsonError(f"the key {shown(twice)} stands twice in one object")
+    return made
+
+
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) is dict or type(child) is list
+        ]
+    raise JsonError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_pairs(value: Any) -> None:
+    """Refuse half a surrogate pair in any text or key."""
+    if isinstance(value, str):
+        if half := _HALF_PAIR.search(value):
+            raise JsonError(f"a text holds half of a surrogate pair (\\u{ord(half[0]):04x}): {shown(value[:40])}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_pairs(key)
+            _check_pairs(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_pairs(item)
