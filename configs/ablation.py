@@ -9,7 +9,7 @@ At one update a rollout the ratio is 1, so a loss differs from ``grpo`` by how i
 the same, dapo, bnpo and cispo are one, dr_grpo is grpo up to a factor. The rows of losses therefore take two updates of
 half as many rollouts, which are as many updates in all.
 
-Preset ``best``: ``plain`` and the best setting found, alone. The README has the figures of all rows.
+Preset ``best``: ``plain`` and the best setting found, alone. docs/results.md has the figures of all rows.
 """
 
 from pathlib import Path

@@ -22,8 +22,8 @@ COMPUTED, STORED = 2, 4  # bytes of a number in bfloat16 and float32
 HEAD_TOKENS = 1024  # of one chip that the head's product takes at a time
 BLOCK = 512  # queries and keys at a time of an attention in blocks
 # Fitted to programs at the paper's shapes, compiled for v5p with libtpu 0.0.42.1: Qwen2.5-VL-7B (mesh 1 x 16 x 4 and
-# 16 x 1 x 4), Qwen2.5-VL-72B (1 x 32 x 8) and Qwen3-VL-2B (2 x 2 x 2), with whole scores. In blocks (README, "Before
-# you pay") formulas of updates are 5 % below to 3 % above what was compiled, of 0.5B 10 %, of 72B 14 % above.
+# 16 x 1 x 4), Qwen2.5-VL-72B (1 x 32 x 8) and Qwen3-VL-2B (2 x 2 x 2), with whole scores. In blocks (docs/planning.md)
+# formulas of updates are 5 % below to 3 % above what was compiled, of 0.5B 10 %, of 72B 14 % above.
 SCORE_BYTES = {"sft": 6.5, "grpo": 6.5, "score": 4.5, "prefill": 12.0}  # held for one attention score of one layer
 # Gradients that an update in micro-batches holds: their sum and the present one's, which is there twice where it is
 # summed over ``data`` and not scattered. Compiled: 7B 16 x 1 x 4 on v5p, 3B 1 x 4 x 2 on v6e, 7B 1 x 2 x 4 on H100.
