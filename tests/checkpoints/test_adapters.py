@@ -43,6 +43,7 @@ WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 def saved(folder: Path, params: Any = None, **settings: Any) -> Path:
     tree = adapted(tiny_params()) if params is None else params
     save_adapter(folder, tree, FAMILY, CONFIG, base="org/base", **settings)
+    (folder / "checksums.json").unlink()  # tests change the files, as if others had written them
     return folder
 
 
@@ -77,7 +78,7 @@ def test_what_is_saved_comes_back_bit_for_bit(family: Family, targets: tuple[str
     params = adapted(base, rank=3, alpha=10.0, targets=targets)
     save_adapter(tmp_path, params, family, config, base="org/base")
     assert_same(load_adapter(tmp_path, base, family, config), params)
-    assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, SETTINGS}
+    assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, SETTINGS, "checksums.json"}
 
 
 def test_names_axes_and_settings_are_those_of_peft(tmp_path: Path) -> None:
@@ -175,7 +176,6 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Any, message:
         ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa'"),
         ({"peft_type": "IA3"}, "peft_type = 'IA3'"),
         ({"an_option_of_next_year": 1}, "an_option_of_next_year = 1"),
-        ({"r": 0}, "r = 0"),
     ],
     ids=str,
 )
@@ -190,7 +190,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"adapter_model\.safetensors: not a readable safetensors file"):
         load(tmp_path)
     (tmp_path / SETTINGS).write_text("[")
-    with pytest.raises(BadInputError, match=r"adapter_config\.json: not readable as JSON"):
+    with pytest.raises(BadInputError, match=r"adapter_config\.json: not JSON"):
         load(tmp_path)
 
 

@@ -170,7 +170,9 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", ['{"weight_map": {', '{"metadata": {}}', "[]"])
 def test_a_torn_index_is_named(tmp_path: Path, torn: str) -> None:
     (tmp_path / INDEX_NAME).write_text(torn)
-    with pytest.raises(BadInputError, match=rf"{INDEX_NAME}: not a readable index .*copy the file again"):
+    with pytest.raises(
+        BadInputError, match=rf"{INDEX_NAME}: (not JSON|weight_map is missing|\[\] where a JSON object)"
+    ):
         load_weights(tmp_path, FAMILY, CONFIG)
 
 
@@ -189,7 +191,7 @@ def test_an_index_that_names_a_tensor_its_shard_lacks_is_refused(tmp_path: Path)
 
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(BadInputError, match=f"neither {SINGLE_NAME} nor {INDEX_NAME} is there; only safetensors"):
+    with pytest.raises(BadInputError, match=f"neither {SINGLE_NAME} nor {INDEX_NAME} is there.*; only safetensors"):
         load(tmp_path)
 
 

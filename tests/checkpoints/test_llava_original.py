@@ -162,9 +162,9 @@ def test_layers_behind_the_one_that_is_taken_may_be_there(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mm_projector_type": "linear"}, "mm_projector_type is 'linear'; only 'mlp2x_gelu' is known"),
-        ({"mm_patch_merge_type": "flat"}, "mm_patch_merge_type is 'flat'; only 'spatial_unpad'"),
-        ({"image_aspect_ratio": "pad"}, "vision_aspect_ratio is 'pad'; only 'anyres_max_<tiles>' is known"),
+        ({"mm_projector_type": "linear"}, "mm_projector_type is 'linear'; needed 'mlp2x_gelu'"),
+        ({"mm_patch_merge_type": "flat"}, "mm_patch_merge_type is 'flat'; needed 'spatial_unpad'"),
+        ({"image_aspect_ratio": "pad"}, "vision_aspect_ratio is 'pad'; needed 'anyres_max_<tiles>'"),
     ],
 )
 def test_what_the_other_layout_has_no_place_for_is_refused(folder: Path, changes: dict, message: str) -> None:

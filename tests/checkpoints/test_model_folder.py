@@ -102,7 +102,7 @@ def test_a_folder_without_a_tokenizer_is_no_model(folder: Path) -> None:
 
 def test_a_torn_config_is_named(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "qwen')
-    with pytest.raises(BadInputError, match=r"config\.json: not valid JSON .*copy the file again"):
+    with pytest.raises(BadInputError, match=r"config\.json: not JSON: .*copy the file again"):
         load_model(str(folder))
 
 
@@ -206,5 +206,5 @@ def test_a_model_can_be_saved_over_itself(folder: Path) -> None:
 
 def test_torn_picture_settings_are_named(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"min_pixels": ')
-    with pytest.raises(BadInputError, match=r"preprocessor_config.json: not valid JSON .*copy the file again"):
+    with pytest.raises(BadInputError, match=r"preprocessor_config.json: not JSON: .*copy the file again"):
         read_geometry(tmp_path, FAMILY, {})

@@ -232,7 +232,7 @@ def test_unreadable_and_cut_pictures_are_named() -> None:
         data = encoded(Image.fromarray(noise(64, 64)), form)
         message = refusal(data[: len(data) // 2])
         assert "not a readable picture" in message
-        assert "download or save it again" in message
+        assert "as PNG or JPEG" in message
 
 
 def test_broken_bytes_never_escape_as_another_error() -> None:
@@ -267,7 +267,7 @@ def test_a_picture_bomb_costs_no_memory(tmp_path: Path) -> None:
     assert path.stat().st_size < 100_000
     code = (
         "import resource, sys\n"
-        "from urt_jax.data.images import BadInputError, load_image\n"
+        "from urt_jax.data.pictures import BadInputError, load_image\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = used()\n"
         "try:\n    load_image(sys.argv[1], name='x')\n"

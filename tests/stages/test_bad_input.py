@@ -57,7 +57,7 @@ STEPS = {"steps": 2, "optimizer": {"warmup_steps": 1}}
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ('{"conversations": [', "records.jsonl line 2: not readable as JSON"),
+        ('{"conversations": [', "records.jsonl line 2: not JSON"),
         (GOOD | {"images": ["1.png", "3.png"]}, "line 2 (id records:2): media file"),
         (GOOD | {"images": ["1.png", "zero.png"]}, "zero.png is empty (0 bytes); fetch it again"),
         (GOOD | {"images": ["1.png", "cut.png"]}, "cut.png is not a readable picture"),

@@ -1,15 +1,21 @@
 """``adapter_config.json`` of PEFT: which model an adapter is for, what of it is adapted, and by which options."""
 
-import json
+import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from urt_jax.errors import BadInputError
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import read_object
 
 CONFIG_NAME = "adapter_config.json"
 
+MAX_RANK = 4096  # of an adapter: beyond the width of most layers it would save nothing
+MAX_PATTERN = 100_000  # signs: a pattern that names every module of a large model has some ten thousand
+MAX_REPEATS = 4  # in a row: matching takes the length of a name to their number, at most, and names are short
 # What PEFT may say that changes nothing in how a trained adapter is applied. Any other option must be off.
 _HARMLESS = {
     *("peft_type", "peft_version", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
@@ -31,13 +37,13 @@ def adapter_base(folder: Path) -> tuple[str, str | None]:
         BadInputError: adapter_config.json cannot be read or names no base.
     """
     settings = read_settings(folder)
-    base = settings.get("base_model_name_or_path")
+    base = settings.text("base_model_name_or_path", "")
     if not base:
         raise BadInputError(
             f"{folder / CONFIG_NAME} names no base_model_name_or_path; write the name or path of the model there that "
             "the adapter was trained on"
         )
-    return str(base), settings.get("revision")
+    return base, settings.text("revision", None)
 
 
 def plain_lora(*, rank: int, alpha: float, modules: Sequence[str]) -> dict[str, Any]:
@@ -67,25 +73,28 @@ def plain_lora(*, rank: int, alpha: float, modules: Sequence[str]) -> dict[str, 
     }
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> Fields:
     """Return adapter_config.json.
 
     Raises:
         BadInputError: it is not there, or no JSON object.
     """
     path = folder / CONFIG_NAME
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInputError(f"{path}: not readable as JSON ({error}); copy the adapter's folder again") from None
+    return Fields(read_object(path, remedy="copy the adapter's folder again"), str(path))
 
 
-def check_options(folder: Path, settings: Mapping[str, Any]) -> None:
+def check_options(folder: Path, settings: Fields) -> None:
     """Refuse what is not plain LoRA.
 
     Raises:
-        BadInputError: naming the options that are not done here, or are missing.
+        BadInputError: naming the options that are not done here, are missing, or are out of bounds.
     """
+    settings.integer("r", at_least=1, at_most=MAX_RANK)
+    settings.number("lora_alpha", above=0, at_most=1e9)
+    if isinstance(settings.get("target_modules"), str):
+        _check_pattern(settings)
+    else:
+        settings.texts("target_modules")
     needed = {"peft_type": ("LORA",), "bias": ("none", None), "init_lora_weights": (*_INITS, None)}
     wrong = {key: settings.get(key) for key, known in needed.items() if settings.get(key) not in known}
     wrong |= {key: value for key, value in settings.items() if key not in _HARMLESS and value}
@@ -96,6 +105,42 @@ def check_options(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder / CONFIG_NAME}: {told}; only plain LoRA with r, lora_alpha and target_modules is read. Merge the "
             "adapter into its base with PEFT (merge_and_unload) and load the merged model instead"
         )
+
+
+def _check_pattern(settings: Fields) -> None:
+    """Refuse a pattern of target modules that is none, or that might not end: repeats inside repeats."""
+    pattern = settings.text("target_modules")
+    needed = "a regular expression without repeats inside repeats, such as .*\\.(q|v)_proj"
+    if len(pattern) > MAX_PATTERN:
+        raise settings.refusal("target_modules", f"{needed}, of at most {MAX_PATTERN:,} signs")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            parsed = re._parser.parse(pattern)  # type: ignore[attr-defined]
+            re.compile(pattern)
+    except Exception as error:
+        raise settings.refusal("target_modules", f"{needed} ({error})") from None
+    if _repeats(parsed) > MAX_REPEATS:
+        raise settings.refusal("target_modules", needed)
+
+
+def _repeats(parsed: Any) -> float:
+    """Return how many unbounded repeats of a parsed pattern can try the same signs: infinite where they are nested."""
+    found = 0.0
+    for name, value in parsed:
+        kind = str(name)
+        if kind in ("MAX_REPEAT", "MIN_REPEAT"):
+            inner = _repeats(value[2])
+            found += inner if value[1] == 1 else math.inf if inner else 1
+        elif kind == "POSSESSIVE_REPEAT":
+            found += _repeats(value[2])
+        elif kind == "BRANCH":
+            found += max(_repeats(branch) for branch in value[1])
+        elif kind in ("SUBPATTERN", "ATOMIC_GROUP", "ASSERT", "ASSERT_NOT"):
+            found += _repeats(value[-1])
+        elif kind.startswith("GROUPREF"):
+            found += 1
+    return found
 
 
 def is_selected(name: str, settings: Mapping[str, Any]) -> bool:

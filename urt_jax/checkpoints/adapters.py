@@ -11,20 +11,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from urt_jax.checkpoints.adapter_config import CONFIG_NAME, check_options, is_selected, plain_lora, read_settings
 from urt_jax.checkpoints.stored_tensors import plain_name
 from urt_jax.errors import BadInputError
 from urt_jax.families.family import Family, WeightRule
+from urt_jax.files.checksums import checked
+from urt_jax.files.whole import whole_folder
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.layers import ADAPTER_LEAVES
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+
+
+_FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 
 class Module(NamedTuple):
@@ -68,11 +74,10 @@ def save_adapter(
     rank, scale = next(iter(found))
     names = [_module_name(rules[room].name, family) for room in rooms]
     settings = plain_lora(rank=rank, alpha=scale * rank, modules=names)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     named = {"base_model_name_or_path": base, "revision": revision}
-    (folder / CONFIG_NAME).write_text(json.dumps(settings | named, indent=2, sort_keys=True) + "\n")
+    with whole_folder(folder, last=CONFIG_NAME) as unfinished:
+        save_file(tensors, unfinished / WEIGHTS_NAME, metadata={"format": "pt"})
+        (unfinished / CONFIG_NAME).write_text(json.dumps(settings | named, indent=2, sort_keys=True) + "\n")
 
 
 def load_adapter(folder: str | Path, params: Mapping[str, Any], family: Family, config: ModelConfig) -> dict[str, Any]:
@@ -85,10 +90,11 @@ def load_adapter(folder: str | Path, params: Mapping[str, Any], family: Family, 
             missing, unexpected, or of another shape than the base and the rank say.
     """
     folder = Path(folder)
-    settings = read_settings(folder)
-    check_options(folder, settings)
+    with checked(folder):
+        settings = read_settings(folder)
+        check_options(folder, settings)
+        stored = _read_tensors(folder / WEIGHTS_NAME)
     rank = int(settings["r"])
-    stored = _read_tensors(folder / WEIGHTS_NAME)
     modules = {
         plain_name(f"{module.name}.weight", family): module
         for rule in family.weight_rules(config)
@@ -132,11 +138,19 @@ def _module_name(name: str, family: Family) -> str:
 def _read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # the library raises several kinds on broken bytes
         raise BadInputError(
             f"{path}: not a readable safetensors file ({error}); copy it again. Adapters are read from safetensors only"
         ) from None
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS or not np.isfinite(tensor.astype(np.float32)).all():
+            odd = " with numbers that are not finite" if tensor.dtype in _FLOATS else ""
+            raise BadInputError(
+                f"{path}: {name} is {tensor.dtype}{odd}; adapters are finite float16, bfloat16 or float32: train it "
+                "again, or save it in one of them"
+            )
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
 def _place(

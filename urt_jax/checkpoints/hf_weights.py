@@ -6,13 +6,16 @@ leaf's local part is held beside what is on the devices already.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from urt_jax.checkpoints.stored_tensors import INDEX_NAME, SINGLE_NAME, StoredTensor, stored_tensors
@@ -27,6 +30,11 @@ DTYPES = {
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
 }
+# What stands beside quantised weights (fp8, AWQ, GPTQ, bitsandbytes, compressed-tensors).
+_QUANTISED = re.compile(
+    r"\.(?:(?:weight|input|output|k|v)_scale(?:_inv)?|weight_(?:packed|zero_point|shape)|qweight|qzeros|scales|g_idx|absmax"
+    r"|SCB|quant_map|nested_absmax|quant_state\..+|weight\.(?:absmax|quant_map|nested_.+|quant_state.*))$"
+)
 READ_BYTES = 1 << 26  # read at once from a file
 TURNED_ROWS = 256  # transposed at once
 
@@ -45,7 +53,9 @@ def load_weights(
     """
     stored = stored_tensors(Path(folder), family)
     rules, expected = family.weight_rules(config), abstract_params(config)
-    _check_names(Path(folder), rules, stored, tied=config.decoder.tied_head)
+    if config.decoder.tied_head:
+        stored = _tied(stored, family, config)
+    _check_names(Path(folder), rules, stored)
     _check_shapes(Path(folder), rules, stored, expected)
     tree: dict[str, Any] = {}
     for rule in rules:
@@ -71,9 +81,16 @@ def save_weights(
 
     Weights that the folder held before are replaced. ``dtype`` casts; ``None`` keeps the dtype of each leaf. ``rename``
     maps our rules' names to those to write.
+
+    Raises:
+        ValueError: the tree has other leaves than the config says.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    leaves, known = set(flatten_dict(dict(params))), {rule.path for rule in family.weight_rules(config)}
+    if leaves != known:
+        odd = sorted("/".join(path) for path in leaves ^ known)
+        raise ValueError(f"{len(odd)} leaves of the tree have no tensor name, or none is there for it: {odd[:5]}")
     sizes = [
         (rename(name), (rule, layer), _size(params, rule, dtype))
         for rule in family.weight_rules(config)
@@ -149,11 +166,49 @@ def _turn_into(out: np.ndarray, rows: np.ndarray) -> None:
         out[:, start : start + TURNED_ROWS] = rows[start : start + TURNED_ROWS].astype(out.dtype, copy=False).T
 
 
-def _check_names(folder: Path, rules: tuple[WeightRule, ...], stored: Mapping[str, Any], *, tied: bool) -> None:
+def has_own_head(folder: Path, family: Family, config: ModelConfig) -> bool:
+    """Return whether a folder whose config ties the head to the embedding stores a head that differs from it.
+
+    The config is then wrong of the file, and the stored head is the one that was trained (so transformers takes it).
+    """
+    stored = stored_tensors(folder, family)
+    head, embedding = _head_names(family, config)
+    if head not in stored or embedding not in stored:
+        return False
+    one, other = stored[head], stored[embedding]
+    if (one.shape, one.dtype) != (other.shape, other.dtype) or len(one.shape) != 2:
+        return True
+    step = max(READ_BYTES // max(4 * one.shape[1], 1), 1)
+    parts = (slice(start, min(start + step, one.shape[0])) for start in range(0, one.shape[0], step))
+    return not all(np.array_equal(one.read(part).view(np.uint8), other.read(part).view(np.uint8)) for part in parts)
+
+
+def _head_names(family: Family, config: ModelConfig) -> tuple[str, str]:
+    """Return the names of head and embedding in the family's own layout."""
+    untied = replace(config, decoder=replace(config.decoder, tied_head=False))
+    names = {rule.path: rule.name for rule in family.weight_rules(untied)}
+    return names["head",], names["embedding",]
+
+
+def _tied(stored: Mapping[str, StoredTensor], family: Family, config: ModelConfig) -> dict[str, StoredTensor]:
+    """Return the tensors of a tied model without the second copy of its embedding, which may be the only one."""
+    head, embedding = _head_names(family, config)
+    kept = dict(stored)
+    if head in kept:
+        copy = kept.pop(head)
+        kept.setdefault(embedding, copy)
+    return kept
+
+
+def _check_names(folder: Path, rules: tuple[WeightRule, ...], stored: Mapping[str, Any]) -> None:
     wanted = {name for rule in rules for name in rule.stored_names()}
     missing, extra = sorted(wanted - stored.keys()), sorted(stored.keys() - wanted)
-    if tied:  # some writers store the tied head a second time; it is the embedding
-        extra = [name for name in extra if not name.endswith("lm_head.weight")]
+    if quantised := [name for name in extra if _QUANTISED.search(name)]:
+        raise BadInputError(
+            f"{folder}: its weights are quantised ({quantised[0]} stands beside them), and only plain float16, "
+            "bfloat16 and float32 ones are read; give the model it was made from, or dequantise it with the tool that "
+            "made it"
+        )
     shown = [stored[name].name for name in extra]
     problems = [
         f"{label} {', '.join(names[:5])}{_more(names, 5)}"

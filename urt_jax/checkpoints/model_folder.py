@@ -3,7 +3,8 @@
 import difflib
 import json
 import shutil
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,27 @@ from jax.sharding import Mesh
 
 from urt_jax.checkpoints.adapter_config import CONFIG_NAME, adapter_base, is_adapter
 from urt_jax.checkpoints.adapters import load_adapter
-from urt_jax.checkpoints.hf_weights import load_weights, save_weights
+from urt_jax.checkpoints.hf_weights import has_own_head, load_weights, save_weights
 from urt_jax.checkpoints.hub import fetch_model, is_hub_name
-from urt_jax.checkpoints.stored_tensors import stored_tensors, written_names
+from urt_jax.checkpoints.stored_tensors import INDEX_NAME, stored_tensors, written_names
 from urt_jax.data.tokenizer import load_tokenizer
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
 from urt_jax.families import family_of
 from urt_jax.families.family import Family, Geometry, PictureSettings
 from urt_jax.families.processor import Processor
+from urt_jax.files.checksums import SUMS_NAME, checked
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import read_object
+from urt_jax.files.whole import whole_folder
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.lora import merge_adapters
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params, init_params
+from urt_jax.sharding import processes
 from urt_jax.sharding.rules import shardings_for
 
 ASSETS = Path(__file__).parent.parent / "assets"
-WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", CONFIG_NAME, "*.bin", "*.pt")
+# Of a source: what is written anew, what belongs to it alone, and what nothing is read from.
+NOT_COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", CONFIG_NAME, SUMS_NAME, "*.bin", "*.pt", ".*")
 
 
 @dataclass(frozen=True)
@@ -120,11 +127,18 @@ def load_model(
 
     Raises:
         BadInputError: no such model (see ``find_model``), unknown family, weights that do not fit config.json, an
-            adapter that does not fit its base, unusable tokenizer.
+            adapter that does not fit its base, unusable tokenizer, or a file that is not as it was written here.
     """
-    processor, folder = load_processor(name, revision=revision, pixels=pixels)
-    shardings = None if mesh is None else shardings_for(abstract_params(processor.config), mesh)
-    params = load_weights(folder, processor.family, processor.config, dtype=dtype, shardings=shardings)
+    folder = find_model(name, revision=revision)
+    # Of several processes the first checks the files, and ends the others where they are damaged.
+    with checked(folder) if processes.is_first() else nullcontext():
+        processor = _open_processor(folder, pixels)
+        family, config = processor.family, processor.config
+        if config.decoder.tied_head and has_own_head(folder, family, config):
+            config = replace(config, decoder=replace(config.decoder, tied_head=False))
+            processor = replace(processor, config=config)
+        shardings = None if mesh is None else shardings_for(abstract_params(config), mesh)
+        params = load_weights(folder, family, config, dtype=dtype, shardings=shardings)
     if adapter := adapter_of(name):
         params = merge_adapters(load_adapter(adapter, params, processor.family, processor.config), donate=True)
     return LoadedModel(processor, params, folder)
@@ -144,12 +158,17 @@ def load_processor(
 ) -> tuple[Processor, Path]:
     """Read everything of a model but its weights."""
     folder = find_model(name, revision=revision)
+    return _open_processor(folder, pixels), folder
+
+
+def _open_processor(folder: Path, pixels: tuple[int | None, int | None]) -> Processor:
     stored = _json(folder / "config.json")
     family = family_of(stored, where=str(folder / "config.json"))
+    _check_not_quantised(folder, stored)
     tokenizer = load_tokenizer(folder)
-    described = _described(stored, family, folder, tokenizer)
-    config = family.read_config(described)
     try:
+        described = _described(stored, family, folder, tokenizer)
+        config = family.read_config(described)
         geometry = read_geometry(folder, family, described).within(*pixels)
     except BadInputError as error:
         raise BadInputError(f"{folder}: {error}") from None
@@ -157,7 +176,20 @@ def load_processor(
         tokenizer.chat_template = family.chat_template
     _check_tokenizer(tokenizer, family, config, folder)
     kept = {key: described[key] for key in family.kept_settings if key in described}
-    return Processor(family, config, geometry, tokenizer, kept), folder
+    return Processor(family, config, geometry, tokenizer, kept)
+
+
+def _check_not_quantised(folder: Path, stored: dict[str, Any]) -> None:
+    """Refuse weights that are stored in another arithmetic, naming it."""
+    text = stored.get("text_config")
+    for part in (stored, text if isinstance(text, dict) else {}):
+        for key in ("quantization_config", "compression_config", "quantization"):
+            if part.get(key):
+                method = part[key].get("quant_method", key) if isinstance(part[key], dict) else part[key]
+                raise BadInputError(
+                    f"{folder}: its weights are quantised ({shown(method)}), and only plain float16, bfloat16 and "
+                    "float32 ones are read; give the model it was made from, or dequantise it with the tool it is of"
+                )
 
 
 def is_original(config: dict[str, Any], family: Family) -> bool:
@@ -210,30 +242,30 @@ def save_model(
     from before transformers is written in today's, its settings and tokenizer with it.
     """
     folder, family = Path(folder), processor.family
-    folder.mkdir(parents=True, exist_ok=True)
     before = _json(source / "config.json")
     original = is_original(before, family)
     names = {} if original else written_names(source, family)
-    for path in sorted(source.iterdir()) if source.resolve() != folder.resolve() else ():
-        if path.is_file() and not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
-            shutil.copyfile(path, folder / path.name)
-    if original:
-        processor.tokenizer.save_pretrained(folder)
-        write_settings(folder, family.picture_files(processor.geometry))
-    rename = lambda name: names.get(name, name)  # noqa: E731
-    limits = {"dtype": dtype, "max_shard_bytes": max_shard_bytes}
-    save_weights(folder, params, family, processor.config, rename=rename, **limits)
     stored_dtype = np.dtype(dtype if dtype is not None else jax.tree.leaves(params)[0].dtype).name
     ids = {"bos_token_id": processor.pad_id, "pad_token_id": processor.pad_id, "eos_token_id": processor.end_ids[0]}
     written = family.write_config(processor.config, ids | {"dtype": stored_dtype}) | {"dtype": stored_dtype}
-    (folder / "config.json").write_text(json.dumps(written | processor.kept_settings, indent=2) + "\n")
+    with whole_folder(folder, last="config.json", replaced=("model*.safetensors", INDEX_NAME)) as unfinished:
+        for path in sorted(source.iterdir()):
+            if path.is_file() and not any(path.match(pattern) for pattern in NOT_COPIED):
+                shutil.copyfile(path, unfinished / path.name)
+        if original:
+            processor.tokenizer.save_pretrained(unfinished)
+            write_settings(unfinished, family.picture_files(processor.geometry))
+        rename = lambda name: names.get(name, name)  # noqa: E731
+        limits = {"dtype": dtype, "max_shard_bytes": max_shard_bytes}
+        save_weights(unfinished, params, family, processor.config, rename=rename, **limits)
+        (unfinished / "config.json").write_text(json.dumps(written | processor.kept_settings, indent=2) + "\n")
 
 
 def read_geometry(folder: Path, family: Family, config: dict[str, Any]) -> Geometry:
     """Read picture settings from the older files or from transformers 5's ``processor_config.json``."""
-    both = _json(folder / "processor_config.json")
-    image = both.get("image_processor") or _json(folder / "preprocessor_config.json")
-    video = both.get("video_processor") or _json(folder / "video_preprocessor_config.json")
+    both = Fields(_json(folder / "processor_config.json"), "processor_config.json")
+    image = dict(both.group("image_processor", {})) or _json(folder / "preprocessor_config.json")
+    video = dict(both.group("video_processor", {})) or _json(folder / "video_preprocessor_config.json")
     return family.read_geometry(PictureSettings(image, video, config))
 
 
@@ -244,7 +276,4 @@ def write_settings(folder: Path, files: dict[str, dict[str, Any]]) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except json.JSONDecodeError as error:
-        raise BadInputError(f"{path}: not valid JSON ({error}); copy the file again") from None
+    return read_object(path) if path.is_file() else {}

@@ -1,19 +1,25 @@
 """The tensors of a safetensors folder: found by name in whichever shard, described by its header, read by slices."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
 from urt_jax.families.family import Family
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import read_object
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+
+
+# Buffers that writers of some versions stored: computed from the config, here as there.
+_BUFFERS = re.compile(r"(?:^|\.)(?:rotary(?:_pos)?_emb\.(?:original_)?inv_freq|position_ids|masked_bias|attn\.bias)$")
+_OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "*.bin": "pickles", "*.pt": "pickles", "*.npz": "of numpy"}
 
 
 class StoredTensor(NamedTuple):
@@ -33,7 +39,7 @@ class StoredTensor(NamedTuple):
         """
         try:
             return self.file.get_slice(self.name)[part]
-        except SafetensorError as error:
+        except Exception as error:  # the library raises several kinds on broken data
             raise BadInputError(f"{self.path}: {self.name} cannot be read ({error}); copy the file again") from None
 
 
@@ -49,7 +55,7 @@ def stored_tensors(folder: Path, family: Family) -> dict[str, StoredTensor]:
         file = _open(path)
         for name in names if names is not None else file.keys():
             plain = plain_name(name, family)
-            if re.search(rf"{family.unused_tensors}|\.rotary_emb\.inv_freq$", plain):
+            if _BUFFERS.search(plain) or re.search(family.unused_tensors, plain):
                 continue
             if plain in found:
                 raise BadInputError(f"{folder}: {name} and {found[plain].name} are the same tensor; keep one of them")
@@ -77,30 +83,43 @@ def written_names(folder: Path, family: Family) -> Mapping[str, str]:
 
 def _locate(folder: Path) -> dict[Path, list[str] | None]:
     """Return the files of a folder with the tensors that the index names in them, None where there is no index."""
-    index = folder / INDEX_NAME
-    if index.is_file():
-        try:
-            weight_map = json.loads(index.read_text())["weight_map"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BadInputError(f"{index}: not a readable index ({error!r}); copy the file again") from None
-        missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
+    index, single = folder / INDEX_NAME, (folder / SINGLE_NAME).is_file()
+    if not index.is_file() and not single:
+        others = sorted({kind for pattern, kind in _OTHER_FORMATS.items() if any(folder.glob(pattern))})
+        told = f" (its weights are {', '.join(others)})" if others else ""
+        raise BadInputError(
+            f"{folder}: neither {SINGLE_NAME} nor {INDEX_NAME} is there{told}; only safetensors in the published "
+            "layout are read: give the folder it was made from, or convert it elsewhere"
+        )
+    if not index.is_file():
+        return {folder / SINGLE_NAME: None}
+    listed = Fields(read_object(index), str(index)).group("weight_map")
+    weight_map = {name: listed.text(name) for name in listed}
+    for file_name in set(weight_map.values()):
+        if Path(file_name).name != file_name or not file_name.endswith(".safetensors"):
+            raise BadInputError(f"{index}: names {shown(file_name)} as a shard; needed a .safetensors file beside it")
+    missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
+    if single and SINGLE_NAME not in weight_map.values():
         if missing:
-            raise BadInputError(
-                f"{folder}: {INDEX_NAME} names shards that are not there: {', '.join(missing)}; copy them"
-            )
-        files: dict[Path, list[str] | None] = {}
-        for name, file_name in weight_map.items():
-            files.setdefault(folder / file_name, []).append(name)  # type: ignore[union-attr]
-        return files
-    if not (folder / SINGLE_NAME).is_file():
-        raise BadInputError(f"{folder}: neither {SINGLE_NAME} nor {INDEX_NAME} is there; only safetensors are read")
-    return {folder / SINGLE_NAME: None}
+            return {folder / SINGLE_NAME: None}  # the index is left over, its shards are gone
+        raise BadInputError(
+            f"{folder}: two sets of weights, {SINGLE_NAME} and the shards of {INDEX_NAME}; one is left over from an "
+            "earlier model: take it out of the folder"
+        )
+    if missing:
+        raise BadInputError(
+            f"{folder}: {INDEX_NAME} names shards that are not there: {', '.join(missing[:5])}; copy them"
+        )
+    files: dict[Path, list[str] | None] = {}
+    for name, file_name in weight_map.items():
+        files.setdefault(folder / file_name, []).append(name)  # type: ignore[union-attr]
+    return files
 
 
 def _described(file: Any, name: str, path: Path) -> StoredTensor:
     try:
         header = file.get_slice(name)
-    except SafetensorError as error:
+    except Exception as error:  # as above
         raise BadInputError(f"{path}: {error}; the index and the shard do not belong together") from None
     return StoredTensor(name, path, tuple(header.get_shape()), header.get_dtype(), file)
 
@@ -108,5 +127,5 @@ def _described(file: Any, name: str, path: Path) -> StoredTensor:
 def _open(path: Path) -> Any:
     try:
         return safe_open(path, "np")
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # the library raises several kinds on a broken header
         raise BadInputError(f"{path}: not a readable safetensors file ({error}); copy it again") from None

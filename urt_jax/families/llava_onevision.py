@@ -7,7 +7,16 @@ import numpy as np
 from urt_jax.data.anyres import PUBLISHED_GRIDS, TileGeometry, cut_tiles, square_tile, tile_patches
 from urt_jax.data.frame_resizing import resize_frames
 from urt_jax.data.video import Clip
-from urt_jax.errors import BadInputError
+from urt_jax.families.config_fields import (
+    MAX_CHANNELS,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_SIDE,
+    MAX_WIDTH,
+    config_fields,
+    is_tied,
+    refuse_others,
+)
 from urt_jax.families.family import (
     Family,
     Json,
@@ -18,11 +27,14 @@ from urt_jax.families.family import (
     norm_rules,
 )
 from urt_jax.families.llava_original import CHAT_TEMPLATE, complete_config
-from urt_jax.families.qwen_decoder import decoder_rules, missing_key, read_decoder, token_id, write_decoder
+from urt_jax.families.picture_settings import read_colours
+from urt_jax.families.qwen_decoder import decoder_rules, read_decoder, token_id, write_decoder
 from urt_jax.families.tile_layout import lay_out_frames, lay_out_square, lay_out_tiles
+from urt_jax.files.fields import Fields
 from urt_jax.models.config import ModelConfig, TileVisionConfig
 
 NAME = "LLaVA-OneVision"
+MAX_GRIDS, MAX_GRID_SIDE = 4096, 2**18  # published: 36 grids of at most 6 tiles of 384 pixels a side
 
 
 def read_config(config: Json) -> ModelConfig:
@@ -31,41 +43,42 @@ def read_config(config: Json) -> ModelConfig:
     Raises:
         BadInputError: a needed key is missing, or the checkpoint uses something this family's code does not do.
     """
-    text, vision = config.get("text_config", {}), config.get("vision_config", {})
-    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
-    layer = config.get("vision_feature_layer", -1)
-    if not isinstance(layer, int) or config.get("vision_feature_select_strategy", "full") != "full":
-        raise BadInputError(
-            f"config.json takes vision_feature_layer {layer!r} with strategy "
-            f"{config.get('vision_feature_select_strategy')!r}; one layer with strategy 'full' is needed"
-        )
-    if vision.get("vision_use_head"):
-        raise BadInputError(f"config.json sets vision_use_head; the tower of {NAME} has no pooling head")
-    try:
-        decoder = read_decoder(text, name=NAME, tied=tied, default_theta=1e6, default_section=None)
-        depth = vision["num_hidden_layers"]
-        tower = TileVisionConfig(
-            depth=depth,
-            width=vision["hidden_size"],
-            heads=vision["num_attention_heads"],
-            feed_forward=vision["intermediate_size"],
-            out_width=decoder.width,
-            patch_size=vision.get("patch_size", 14),
-            temporal_patch_size=1,
-            merge_size=1,
-            channels=vision.get("num_channels", 3),
-            norm_eps=float(vision.get("layer_norm_eps", 1e-6)),
-            tile_size=vision.get("image_size", 384),
-            feature_layer=layer if layer >= 0 else depth + layer + 1,
-            projector_bias=config.get("multimodal_projector_bias", True),
-        )
-    except KeyError as missing:
-        raise missing_key(missing, NAME) from None
+    fields = config_fields(config)
+    text, vision = fields.group("text_config"), fields.group("vision_config")
+    refuse_others(fields, {"vision_feature_select_strategy": ("full",), "projector_hidden_act": ("gelu",)}, name=NAME)
+    refuse_others(text, {"model_type": ("qwen2", "llava_qwen")}, name=NAME)
+    towers = ("siglip_vision_model",)
+    known = {"vision_use_head": (False,), "hidden_act": ("gelu_pytorch_tanh",), "model_type": towers}
+    refuse_others(vision, known, name=NAME)
+    decoder = read_decoder(text, name=NAME, tied=is_tied(fields, text), default_theta=1e6, default_section=None)
+    depth = vision.integer("num_hidden_layers", at_least=1, at_most=MAX_LAYERS)
+    layer = fields.integer("vision_feature_layer", -1, at_least=-depth - 1, at_most=depth)
+    width = vision.integer("hidden_size", at_least=1, at_most=MAX_WIDTH)
+    heads = vision.integer("num_attention_heads", at_least=1, at_most=MAX_HEADS)
+    patch = vision.integer("patch_size", 14, at_least=1, at_most=MAX_SIDE)
+    tile = vision.integer("image_size", 384, at_least=patch, at_most=MAX_SIDE)
+    if width % heads:
+        raise vision.refusal("num_attention_heads", f"a divisor of hidden_size, {width}")
+    tower = TileVisionConfig(
+        depth=depth,
+        width=width,
+        heads=heads,
+        feed_forward=vision.integer("intermediate_size", at_least=1, at_most=MAX_WIDTH),
+        out_width=decoder.width,
+        patch_size=patch,
+        temporal_patch_size=1,
+        merge_size=1,
+        channels=vision.integer("num_channels", 3, at_least=1, at_most=MAX_CHANNELS),
+        norm_eps=vision.number("layer_norm_eps", 1e-6, at_least=0, at_most=1),
+        tile_size=tile,
+        feature_layer=layer if layer >= 0 else depth + layer + 1,
+        projector_bias=fields.flag("multimodal_projector_bias", True),
+    )
     return ModelConfig(
         decoder=decoder,
         vision=tower,
-        image_token_id=token_id(config, ["image_token_index", "image_token_id"], 151646),
-        video_token_id=token_id(config, ["video_token_index", "video_token_id"], 151647),
+        image_token_id=token_id(fields, ["image_token_index", "image_token_id"], 151646),
+        video_token_id=token_id(fields, ["video_token_index", "video_token_id"], 151647),
     )
 
 
@@ -128,22 +141,35 @@ def weight_rules(config: ModelConfig) -> tuple[WeightRule, ...]:
 
 def read_geometry(settings: PictureSettings) -> TileGeometry:
     """Return the picture settings; grids come from the processor's file or else from config.json."""
-    image, config = settings.image, settings.config
-    size = image.get("size") or {}
-    vision = config.get("vision_config", {})
-    tile = size.get("height") or size.get("shortest_edge") or vision.get("image_size", 384)
-    grids = image.get("image_grid_pinpoints") or config.get("image_grid_pinpoints") or PUBLISHED_GRIDS
-    mode = str(config.get("vision_aspect_ratio", "anyres_max_9"))
-    if not (found := re.fullmatch(r"anyres_max_(\d+)", mode)):
-        raise BadInputError(f"config.json: vision_aspect_ratio is {mode!r}; only 'anyres_max_<tiles>' is known")
+    image, config = Fields(settings.image, "preprocessor_config.json"), config_fields(settings.config)
+    vision = config.group("vision_config", {})
+    patch = vision.integer("patch_size", 14, at_least=1, at_most=MAX_SIDE)
+    tile = vision.integer("image_size", 384, at_least=patch, at_most=MAX_SIDE)
+    size = image.group("size", {})
+    for key in ("shortest_edge", "height"):
+        tile = size.integer(key, tile, at_least=patch, at_most=MAX_SIDE)
+    mode = config.text("vision_aspect_ratio", "anyres_max_9")
+    if not (found := re.fullmatch(r"anyres_max_([1-9][0-9]{0,3})", mode)):
+        raise config.refusal("vision_aspect_ratio", "'anyres_max_<tiles>': nothing else is known")
     return TileGeometry(
         tile_size=tile,
-        patch_size=vision.get("patch_size", 14),
-        grids=tuple((rows, columns) for rows, columns in grids),
+        patch_size=patch,
+        grids=_read_grids(image if image.get("image_grid_pinpoints") else config, tile),
         max_tiles=int(found[1]),
-        mean=tuple(image.get("image_mean", (0.5, 0.5, 0.5))),
-        std=tuple(image.get("image_std", (0.5, 0.5, 0.5))),
+        mean=read_colours(image, "image_mean", (0.5, 0.5, 0.5)),
+        std=read_colours(image, "image_std", (0.5, 0.5, 0.5)),
     )
+
+
+def _read_grids(fields: Fields, tile: int) -> tuple[tuple[int, int], ...]:
+    """Return the grids of tiles in pixels that settings list, whole tiles each."""
+    listed = fields.items_of("image_grid_pinpoints", None, at_least=1, at_most=MAX_GRIDS)
+    if listed is None:
+        return PUBLISHED_GRIDS
+    grids = [listed.integers(n, size=2, at_least=1, at_most=MAX_GRID_SIDE) for n in listed]
+    if any(side % tile for grid in grids for side in grid):
+        raise fields.refusal("image_grid_pinpoints", f"heights and widths in whole tiles of {tile} pixels")
+    return tuple((rows, columns) for rows, columns in grids)
 
 
 def picture_files(geometry: TileGeometry) -> dict[str, Json]:

@@ -2,11 +2,31 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.families.config_fields import MAX_LAYERS, MAX_SIDE, MAX_WIDTH, config_fields, refuse_others
 from urt_jax.families.family import Json
+from urt_jax.files.fields import Fields
 
 SO400M = {"hidden_size": 1152, "num_attention_heads": 16, "intermediate_size": 4304, "num_hidden_layers": 27}
+
+# What changes how pictures are laid out, and the values of it that are OneVision's; null and false are as if missing.
+_KNOWN: dict[str, tuple[Any, ...]] = {
+    "mm_projector_type": ("mlp2x_gelu",),
+    "mm_patch_merge_type": ("spatial_unpad",),
+    "mm_newline_position": ("one_token",),
+    "mm_spatial_pool_mode": ("bilinear",),
+    "mm_spatial_pool_stride": (2,),
+    "mm_vision_select_feature": ("patch",),
+    "mm_resampler_type": (False,),
+    "mm_use_im_start_end": (False,),
+    "add_faster_video": (False,),
+    "add_time_instruction": (False,),
+    "use_pos_skipping": (False,),
+    "image_crop_resolution": (False,),
+    "image_split_resolution": (False,),
+}
 
 CHAT_TEMPLATE = """\
 {%- if messages[0]['role'] != 'system' -%}
@@ -39,35 +59,37 @@ def complete_config(config: Json, shapes: Mapping[str, tuple[int, ...]], placeho
     Raises:
         BadInputError: a projector, merge or picture mode that the transformers layout has no place for.
     """
-    needed = {"mm_projector_type": "mlp2x_gelu", "mm_patch_merge_type": "spatial_unpad"}
-    for key, value in needed.items():
-        if config.get(key, value) != value:
-            raise BadInputError(f"config.json: {key} is {config[key]!r}; only {value!r} is known for LLaVA-OneVision")
+    fields = config_fields(config)
+    refuse_others(fields, _KNOWN, name="LLaVA-OneVision")
     layer = re.compile(r"^vision_tower\.encoder\.layers\.(\d+)\.")
     stored = {int(match[1]) for name in shapes if (match := layer.match(name))}
-    if not stored:
+    tower = fields.text("mm_vision_tower", "")
+    if not stored or "vision_tower.encoder.layers.0.mlp.fc1.bias" not in shapes:
         raise BadInputError(
-            f"config.json is of the original LLaVA layout and names the tower {config.get('mm_vision_tower')!r}, whose "
-            "weights are not in this folder; give a checkpoint that was trained with its tower"
+            f"config.json is of the original LLaVA layout and names the tower {tower!r}, whose weights are not in this "
+            "folder; give a checkpoint that was trained with its tower"
         )
-    patch, size = _named_sizes(str(config.get("mm_vision_tower") or ""))
-    described = config.get("vision_config") or {}
-    named = {"hidden_size": config.get("mm_hidden_size", SO400M["hidden_size"]), "patch_size": patch}
+    patch, size = _named_sizes(tower)
+    described = fields.group("vision_config", {})
+    width = fields.integer("mm_hidden_size", SO400M["hidden_size"], at_least=1, at_most=MAX_WIDTH)
     inner = shapes["vision_tower.encoder.layers.0.mlp.fc1.bias"][0]
-    vision = {**SO400M, **named, "intermediate_size": inner, "image_size": size, **described}
+    named = {"hidden_size": width, "patch_size": patch, "intermediate_size": inner, "image_size": size}
+    vision = {**SO400M, **named, **described}
     known = vision["hidden_size"] == SO400M["hidden_size"]
     # The layer is counted from the end of the whole tower, of which a file may leave out the layers behind it.
-    select = config.get("mm_vision_select_layer", -2)
-    whole = described.get("num_hidden_layers") or (SO400M["num_hidden_layers"] if known else len(stored) - 1 - select)
-    text = {key: value for key, value in config.items() if not key.startswith("mm_") and key != "vision_config"}
+    select = fields.integer("mm_vision_select_layer", -2, at_least=-MAX_LAYERS, at_most=-1)
+    usual = SO400M["num_hidden_layers"] if known else len(stored) - 1 - select
+    whole = described.integer("num_hidden_layers", usual, at_least=1, at_most=MAX_LAYERS)
+    text = {key: value for key, value in fields.items() if not key.startswith("mm_") and key != "vision_config"}
+    tile = Fields(vision, "config.json: vision_config").integer("image_size", at_least=1, at_most=MAX_SIDE)
     return {
         "model_type": "llava_onevision",
         "text_config": text,
         "vision_config": vision | {"num_hidden_layers": len(stored)},
         "vision_feature_layer": whole + select + 1,
-        "tie_word_embeddings": config.get("tie_word_embeddings", False),
-        "image_grid_pinpoints": _grids(config.get("image_grid_pinpoints"), vision["image_size"]),
-        "vision_aspect_ratio": config.get("image_aspect_ratio", "anyres_max_9"),
+        "tie_word_embeddings": fields.flag("tie_word_embeddings", False),
+        "image_grid_pinpoints": _grids(fields.get("image_grid_pinpoints"), tile),
+        "vision_aspect_ratio": fields.text("image_aspect_ratio", "anyres_max_9"),
         "image_token_index": placeholder_ids[0],
         "video_token_index": placeholder_ids[1],
     }
@@ -83,7 +105,11 @@ def _grids(stated: object, size: int) -> list[list[int]]:
     """Return grids in pixels from a list, or from a range of tile counts written as ``(1x1),...,(6x6)``."""
     if isinstance(stated, list):
         return stated
-    counts = [(int(rows), int(columns)) for rows, columns in re.findall(r"(\d+)x(\d+)", str(stated or ""))]
+    if stated is not None and not isinstance(stated, str):
+        raise BadInputError(f"config.json: image_grid_pinpoints is {shown(stated)}; needed a list or '(1x1),...,(6x6)'")
+    counts = [
+        (int(rows), int(columns)) for rows, columns in re.findall(r"(\d{1,3})x(\d{1,3})", str(stated or "")[:200])
+    ]
     first, last = (counts[0], counts[-1]) if counts else ((1, 1), (6, 6))
     return [
         [size * rows, size * columns]

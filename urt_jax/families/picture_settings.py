@@ -4,26 +4,33 @@ from dataclasses import fields
 from typing import TypeVar
 
 from urt_jax.data.images import PictureGeometry
+from urt_jax.families.config_fields import MAX_CHANNELS, MAX_SIDE
 from urt_jax.families.family import Json, PictureSettings
+from urt_jax.files.fields import Fields
 
 QWEN_MEAN = (0.48145466, 0.4578275, 0.40821073)
 QWEN_STD = (0.26862954, 0.26130258, 0.27577711)
+
+MAX_PIXELS = 2**32  # of a picture or clip, as a bound: above what is decoded, so that it bounds nothing
 
 G = TypeVar("G", bound=PictureGeometry)
 
 
 def read_picture_geometry(settings: PictureSettings, default: G) -> G:
     """Return the geometry that a folder's settings state, of the kind of ``default``, which fills what is missing."""
-    image, video = settings.image, settings.video
+    image = Fields(settings.image, "preprocessor_config.json")
+    video = Fields(settings.video, "video_preprocessor_config.json")
     low, high = _pixel_bounds(image, default.min_pixels, default.max_pixels)
     video_low, video_high = _pixel_bounds(video, default.video_min_pixels, default.video_max_pixels)
     known = {field.name: getattr(default, field.name) for field in fields(default)}
     stated = {
-        "patch_size": image.get("patch_size", default.patch_size),
-        "temporal_patch_size": image.get("temporal_patch_size", default.temporal_patch_size),
-        "merge_size": image.get("merge_size", default.merge_size),
-        "mean": tuple(image.get("image_mean", default.mean)),
-        "std": tuple(image.get("image_std", default.std)),
+        "patch_size": image.integer("patch_size", default.patch_size, at_least=1, at_most=MAX_SIDE),
+        "temporal_patch_size": image.integer(
+            "temporal_patch_size", default.temporal_patch_size, at_least=1, at_most=MAX_CHANNELS
+        ),
+        "merge_size": image.integer("merge_size", default.merge_size, at_least=1, at_most=MAX_CHANNELS),
+        "mean": read_colours(image, "image_mean", default.mean),
+        "std": read_colours(image, "image_std", default.std),
     }
     bounds = {"min_pixels": low, "max_pixels": high, "video_min_pixels": video_low, "video_max_pixels": video_high}
     return type(default)(**known | stated | bounds)
@@ -51,9 +58,18 @@ def _edges(low: int, high: int) -> Json:
     return {"min_pixels": low, "max_pixels": high, "size": {"shortest_edge": low, "longest_edge": high}}
 
 
-def _pixel_bounds(settings: Json, low: int, high: int) -> tuple[int, int]:
-    size = settings.get("size") or {}
+def read_colours(image: Fields, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return the mean or the spread of a picture's three colours, on the scale 0..1."""
+    above = {"above": 0.0} if key == "image_std" else {"at_least": 0.0}
+    red, green, blue = image.numbers(key, default, size=3, at_most=10.0, **above)
+    return red, green, blue
+
+
+def _pixel_bounds(settings: Fields, low: int, high: int) -> tuple[int, int]:
+    size = settings.group("size", {})
+    low = size.integer("shortest_edge", low, at_least=1, at_most=MAX_PIXELS)
+    high = size.integer("longest_edge", high, at_least=1, at_most=MAX_PIXELS)
     return (
-        settings.get("min_pixels") or size.get("shortest_edge", low),
-        settings.get("max_pixels") or size.get("longest_edge", high),
+        settings.integer("min_pixels", low, at_least=1, at_most=MAX_PIXELS),
+        settings.integer("max_pixels", high, at_least=1, at_most=MAX_PIXELS),
     )

@@ -6,18 +6,20 @@ import numpy as np
 
 from urt_jax.data.images import PictureGeometry, image_patches
 from urt_jax.data.video import DEFAULT_FPS, Clip, video_patches
+from urt_jax.families.config_fields import MAX_CHANNELS, MAX_LAYERS, MAX_SIDE, config_fields, is_tied, layer_numbers
 from urt_jax.families.family import Family, Json, MediaLayout, Piece, WeightRule, linear_rules
 from urt_jax.families.picture_settings import QWEN_MEAN, QWEN_STD, picture_files, read_picture_geometry
 from urt_jax.families.qwen_decoder import (
     VISION_IDS,
+    check_out_width,
     decoder_rules,
-    missing_key,
     read_decoder,
     read_tower,
     vision_ids,
     write_decoder,
     write_tower,
 )
+from urt_jax.files.fields import Fields
 from urt_jax.models.config import ModelConfig, WindowedVisionConfig
 from urt_jax.types import FramePatches
 
@@ -38,23 +40,31 @@ def read_config(config: Json) -> ModelConfig:
     Raises:
         BadInputError: a needed key is missing, or the checkpoint uses something this family's code does not do.
     """
-    text = {**config, **config.get("text_config", {})}
-    vision = config.get("vision_config", {})
-    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
-    try:
-        decoder = read_decoder(
-            text, name=NAME, tied=tied, default_theta=1e6, default_section=(16, 24, 24), default_eps=1e-5
-        )
-        tower = WindowedVisionConfig(
-            **read_tower(vision, patch_size=14),
-            channels=vision.get("in_channels", vision.get("in_chans", 3)),
-            window_size=vision.get("window_size", 112),
-            full_attention_layers=tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
-            tokens_per_second=float(vision.get("tokens_per_second", 4)),
-        )
-    except KeyError as missing:
-        raise missing_key(missing, NAME) from None
-    return ModelConfig(decoder, tower, **vision_ids(config))
+    fields = config_fields(config)
+    text = Fields({**fields, **fields.group("text_config", {})}, fields.where)
+    vision = fields.group("vision_config")
+    decoder = read_decoder(
+        text,
+        name=NAME,
+        tied=is_tied(fields, text),
+        default_theta=1e6,
+        default_section=(16, 24, 24),
+        default_eps=1e-5,
+    )
+    sizes = read_tower(vision, patch_size=14, name=NAME, act="silu")
+    check_out_width(sizes, decoder)
+    channels = vision.integer("in_chans", 3, at_least=1, at_most=MAX_CHANNELS)
+    window = vision.integer("window_size", 112, at_least=1, at_most=MAX_SIDE)
+    if window % (sizes["patch_size"] * sizes["merge_size"]):
+        raise vision.refusal("window_size", f"a multiple of {sizes['patch_size'] * sizes['merge_size']} pixels")
+    tower = WindowedVisionConfig(
+        **sizes,
+        channels=vision.integer("in_channels", channels, at_least=1, at_most=MAX_CHANNELS),
+        window_size=window,
+        full_attention_layers=layer_numbers(vision, "fullatt_block_indexes", (7, 15, 23, 31), MAX_LAYERS),
+        tokens_per_second=vision.number("tokens_per_second", 4, above=0, at_most=1e6),
+    )
+    return ModelConfig(decoder, tower, **vision_ids(fields))
 
 
 def write_config(config: ModelConfig, token_ids: Json) -> Json:

@@ -9,7 +9,7 @@ import numpy as np
 from urt_jax.data.clip_budget import ClipGeometry, clip_patches
 from urt_jax.data.images import image_patches
 from urt_jax.data.video import DEFAULT_FPS, Clip
-from urt_jax.errors import BadInputError
+from urt_jax.families.config_fields import MAX_CHANNELS, MAX_SIDE, config_fields, layer_numbers, refuse_others
 from urt_jax.families.family import (
     Family,
     Json,
@@ -23,8 +23,8 @@ from urt_jax.families.family import (
 from urt_jax.families.picture_settings import picture_files, read_picture_geometry
 from urt_jax.families.qwen_decoder import (
     VISION_IDS,
+    check_out_width,
     decoder_rules,
-    missing_key,
     read_decoder,
     read_tower,
     vision_ids,
@@ -52,25 +52,32 @@ def read_config(config: Json) -> ModelConfig:
     Raises:
         BadInputError: a needed key is missing, or the checkpoint uses something this family's code does not do.
     """
-    text, vision = config.get("text_config", {}), config.get("vision_config", {})
-    if text.get("attention_bias"):
-        raise BadInputError(f"config.json sets attention_bias; {NAME} checkpoints have none")
-    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
-    interleaved = {"mrope_interleaved": True, "qkv_bias": False, "qk_norm": True}
-    try:
-        decoder = read_decoder(
-            {"head_dim": 128, **text}, name=NAME, tied=tied, default_theta=5e6, default_section=(24, 20, 20),
-            **interleaved,
-        )  # fmt: skip
-        tower = DeepStackVisionConfig(
-            **read_tower(vision, patch_size=16),
-            channels=vision.get("in_channels", 3),
-            position_side=math.isqrt(vision.get("num_position_embeddings", 2304)),
-            deepstack_layers=tuple(vision.get("deepstack_visual_indexes", (8, 16, 24))),
-        )
-    except KeyError as missing:
-        raise missing_key(missing, NAME) from None
-    return ModelConfig(decoder, tower, **vision_ids(config))
+    fields = config_fields(config)
+    text, vision = fields.group("text_config"), fields.group("vision_config")
+    refuse_others(text, {"attention_bias": (False,)}, name=NAME)
+    decoder = read_decoder(
+        text,
+        name=NAME,
+        tied=fields.flag("tie_word_embeddings", False),  # its class reads the whole model's setting alone
+        default_theta=5e6,
+        default_section=(24, 20, 20),
+        default_head=128,
+        mrope_interleaved=True,
+        qkv_bias=False,
+        qk_norm=True,
+    )
+    sizes = read_tower(vision, patch_size=16, name=NAME, act="gelu_pytorch_tanh")
+    check_out_width(sizes, decoder)
+    positions = vision.integer("num_position_embeddings", 2304, at_least=1, at_most=MAX_SIDE**2)
+    if math.isqrt(positions) ** 2 != positions:
+        raise vision.refusal("num_position_embeddings", "a square: positions of a square grid")
+    tower = DeepStackVisionConfig(
+        **sizes,
+        channels=vision.integer("in_channels", 3, at_least=1, at_most=MAX_CHANNELS),
+        position_side=math.isqrt(positions),
+        deepstack_layers=layer_numbers(vision, "deepstack_visual_indexes", (8, 16, 24), sizes["depth"]),
+    )
+    return ModelConfig(decoder, tower, **vision_ids(fields))
 
 
 def write_config(config: ModelConfig, token_ids: Json) -> Json:

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from urt_jax.errors import BadInputError
+from urt_jax.families.config_fields import (
+    MAX_CHANNELS,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_SIDE,
+    MAX_TOKEN_ID,
+    MAX_VOCABULARY,
+    MAX_WIDTH,
+    refuse_others,
+)
 from urt_jax.families.family import Json, WeightRule, linear_rules
+from urt_jax.files.fields import Fields
 from urt_jax.models.config import DecoderConfig, DeepStackVisionConfig, WindowedVisionConfig
 
 # Placeholders and what stands around them in the Qwen-VL families, as published.
@@ -17,47 +28,55 @@ VISION_IDS = {
 
 
 def read_decoder(
-    text: Json,
+    text: Fields,
     *,
     name: str,
     tied: bool,
     default_theta: float,
     default_section: tuple[int, ...] | None,
     default_eps: float = 1e-6,
+    default_head: int | None = None,
     **kind: Any,
 ) -> DecoderConfig:
     """Translate the settings of the text model into our sizes; ``kind`` are the switches of the family.
 
-    ``default_section`` None means plain rotary positions, written as one section of three equal rows.
+    ``default_section`` None means plain rotary positions, written as one section of three equal rows; ``default_head``
+    None a head width of width / heads.
 
     Raises:
-        KeyError: a needed setting is missing.
-        BadInputError: a setting this decoder does not do.
+        BadInputError: a setting that is missing, out of bounds, or not done by this decoder.
     """
-    rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
-    if text.get("use_sliding_window"):
-        raise BadInputError(f"config.json sets use_sliding_window; only full attention is published for {name}")
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    refuse_others(text, {"use_sliding_window": (False,), "hidden_act": ("silu",)}, name=name)
+    stated = {**text.group("rope_scaling", {}), **text.group("rope_parameters", {})}
+    rope = Fields(stated, f"{text.where}: rope_parameters")
+    rope_type = rope.text("rope_type", None) or rope.text("type", "default")
     if rope_type not in ("default", "mrope"):
         raise BadInputError(
-            f"config.json asks for rope type {rope_type!r}; {name} checkpoints use 'default' or 'mrope'"
+            f"{text.where} asks for rope type {rope_type!r}; {name} checkpoints use 'default' or 'mrope'"
         )
-    width, heads = text["hidden_size"], text["num_attention_heads"]
-    head_width = text.get("head_dim") or width // heads
-    section = (head_width // 2, 0, 0) if default_section is None else tuple(rope.get("mrope_section", default_section))
+    refuse_others(rope, {"partial_rotary_factor": (1, 1.0)}, name=name)
+    width = text.integer("hidden_size", at_least=1, at_most=MAX_WIDTH)
+    heads = text.integer("num_attention_heads", at_least=1, at_most=MAX_HEADS)
+    kv_heads = text.integer("num_key_value_heads", heads, at_least=1, at_most=MAX_HEADS)
+    head_width = text.integer("head_dim", default_head or width // heads, at_least=2, at_most=MAX_WIDTH)
+    if heads % kv_heads:
+        raise text.refusal("num_key_value_heads", f"a divisor of num_attention_heads, {heads}")
+    default = (head_width // 2, 0, 0) if default_section is None else default_section
+    section = default if default_section is None else rope.integers("mrope_section", default, size=3, at_most=MAX_WIDTH)
     if 2 * sum(section) != head_width:
-        raise BadInputError(f"config.json: mrope_section {section} must sum to half the head width, {head_width // 2}")
+        raise BadInputError(f"{text.where}: mrope_section {section} must sum to half the head width, {head_width // 2}")
+    theta = rope.number("rope_theta", None, above=0) or text.number("rope_theta", None, above=0)
     return DecoderConfig(
-        vocab_size=text["vocab_size"],
+        vocab_size=text.integer("vocab_size", at_least=1, at_most=MAX_VOCABULARY),
         width=width,
-        layers=text["num_hidden_layers"],
+        layers=text.integer("num_hidden_layers", at_least=1, at_most=MAX_LAYERS),
         query_heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
+        kv_heads=kv_heads,
         head_width=head_width,
-        feed_forward=text["intermediate_size"],
-        mrope_section=section,
-        norm_eps=float(text.get("rms_norm_eps", default_eps)),
-        rope_theta=float(rope.get("rope_theta") or text.get("rope_theta") or default_theta),
+        feed_forward=text.integer("intermediate_size", at_least=1, at_most=MAX_WIDTH),
+        mrope_section=tuple(section),
+        norm_eps=text.number("rms_norm_eps", default_eps, at_least=0, at_most=1),
+        rope_theta=float(theta or default_theta),
         tied_head=tied,
         **kind,
     )
@@ -109,38 +128,49 @@ def _scale_rules(layer: str, layers: tuple[str, ...], scales: Any, stack: int) -
     return [WeightRule(f"{layer}{theirs}.weight", (*layers, *ours, "scale"), stack=stack) for theirs, ours in scales]
 
 
-def missing_key(missing: KeyError, name: str) -> BadInputError:
-    """Return the error for a config.json without a needed setting."""
-    return BadInputError(f"config.json lacks {missing}, which {name} needs; is the folder complete?")
-
-
-def vision_ids(config: Json) -> dict[str, int]:
+def vision_ids(config: Fields) -> dict[str, int]:
     """Return the token ids of pictures and clips that config.json of a Qwen-VL model states, by their names there."""
     return {name: token_id(config, [name], default) for name, default in VISION_IDS.items()}
 
 
-def token_id(config: Json, names: Sequence[str], default: int) -> int:
+def token_id(config: Fields, names: Sequence[str], default: int) -> int:
     """Return the first of the named ids that config.json states."""
-    return next((int(config[name]) for name in names if config.get(name) is not None), default)
+    stated = [config.integer(name, None, at_most=MAX_TOKEN_ID) for name in names]
+    return next((found for found in stated if found is not None), default)
 
 
-def read_tower(vision: Json, *, patch_size: int) -> dict[str, Any]:
+def read_tower(vision: Fields, *, patch_size: int, name: str, act: str) -> dict[str, Any]:
     """Translate what the towers of Qwen2.5-VL and Qwen3-VL have in common into our sizes, by field name.
 
     Raises:
-        KeyError: a needed setting is missing.
+        BadInputError: a setting that is missing, out of bounds, or not done by these towers.
     """
+    refuse_others(vision, {"hidden_act": (act,)}, name=name)
+    width = vision.integer("hidden_size", at_least=1, at_most=MAX_WIDTH)
+    heads = vision.integer("num_heads", at_least=1, at_most=MAX_HEADS)
+    if width % heads or (width // heads) % 4:
+        raise vision.refusal("num_heads", f"a divisor of hidden_size, {width}, into heads of a multiple of 4")
+    rope = vision.group("rope_parameters", {})
     return {
-        "depth": vision["depth"],
-        "width": vision["hidden_size"],
-        "heads": vision["num_heads"],
-        "feed_forward": vision["intermediate_size"],
-        "out_width": vision["out_hidden_size"],
-        "patch_size": vision.get("patch_size", patch_size),
-        "temporal_patch_size": vision.get("temporal_patch_size", 2),
-        "merge_size": vision.get("spatial_merge_size", 2),
-        "rope_theta": float((vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
+        "depth": vision.integer("depth", at_least=1, at_most=MAX_LAYERS),
+        "width": width,
+        "heads": heads,
+        "feed_forward": vision.integer("intermediate_size", at_least=1, at_most=MAX_WIDTH),
+        "out_width": vision.integer("out_hidden_size", at_least=1, at_most=MAX_WIDTH),
+        "patch_size": vision.integer("patch_size", patch_size, at_least=1, at_most=MAX_SIDE),
+        "temporal_patch_size": vision.integer("temporal_patch_size", 2, at_least=1, at_most=MAX_CHANNELS),
+        "merge_size": vision.integer("spatial_merge_size", 2, at_least=1, at_most=MAX_CHANNELS),
+        "rope_theta": rope.number("rope_theta", 10_000.0, above=0),
     }
+
+
+def check_out_width(tower: dict[str, Any], decoder: DecoderConfig) -> None:
+    """Refuse a tower that does not end in the width of the decoder."""
+    if tower["out_width"] != decoder.width:
+        raise BadInputError(
+            f"config.json: the tower's out_hidden_size is {tower['out_width']}, the text model's hidden_size "
+            f"{decoder.width}; they must be equal"
+        )
 
 
 def write_tower(tower: WindowedVisionConfig | DeepStackVisionConfig, model_type: str) -> Json:
