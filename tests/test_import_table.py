@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "urt_jax"
 LEVELS = (
-    {"errors", "types"},
+    {"errors", "progress", "types"},
     {"files"},
     {"ops", "rewards", "sharding"},
     {"losses", "models", "data"},

@@ -114,9 +114,9 @@ def test_a_single_source_is_overridden_without_an_index(in_folder: Path) -> None
         ([], "the following arguments are required: --config\nusage: python -m urt_jax.main"),
         (
             ["--config=configs/mien.py"],
-            "there is no config file configs/mien.py: 'configs/mien.py' is unknown; did you",
+            "there is no config file 'configs/mien.py': 'configs/mien.py' is unknown; did you",
         ),
-        (["--config=nowhere/a.py"], "there is no config file nowhere/a.py: nowhere holds no config files"),
+        (["--config=nowhere/a.py"], "there is no config file 'nowhere/a.py': 'nowhere' holds no config files"),
         (
             ["--config=FILE:larg"],
             "preset 'larg' of config file configs/mine.py cannot be used: ValueError: unknown pre",
@@ -129,7 +129,7 @@ def test_a_single_source_is_overridden_without_an_index(in_folder: Path) -> None
         (["--config=FILE", "--wrokdir=x"], "argument '--wrokdir=x': 'wrokdir' is unknown"),
         (["--config=FILE", "steps=3"], "argument 'steps=3' is not understood"),
         (["--config=FILE", "--config.steps"], "argument '--config.steps' has no value; write --config.steps=<value>"),
-        (["--config=FILE", "--config.steps=many"], "--config.steps=many: flag --config.steps=many: "),
+        (["--config=FILE", "--config.steps=many"], "'--config.steps=many': flag --config.steps=many: "),
         (["--config=FILE", "--config.steps=0"], "config.steps: got 0, must be at least 1"),
         (["--config=FILE", "--config.model.dtype=float16"], "'float16' is unknown; did you mean 'bfloat16'?"),
     ],

@@ -22,6 +22,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,10 +30,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from urt_jax.checkpoints.disk import disk_trouble
+from urt_jax.checkpoints.ownership import release
 from urt_jax.checkpoints.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
 from urt_jax.checkpoints.run_folder import open_run, read_result
 from urt_jax.config import StageConfig, as_json, resolve, with_defaults
-from urt_jax.errors import BadInputError, unknown_choice
+from urt_jax.config.describe import describe
+from urt_jax.errors import BadInputError, shown, unknown_choice
+from urt_jax.files.json_text import well_formed
 from urt_jax.sharding import processes
 
 EXIT_BAD_INPUT = 2
@@ -84,11 +88,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.leave(code, told)
     if told:
         print(told, file=sys.stderr)
+    release()
     return code
 
 
 def _run(argv: list[str]) -> int:
     """Run what the arguments ask for, alone or as one of several processes."""
+    if (listed := help_on_config(argv)) is not None:
+        with suppress(BrokenPipeError):  # of a pager that was left
+            print(listed, flush=True)
+        return 0
     config = read_arguments(argv)
     where = _distributed().parse_known_args(argv)[0].distributed
     if where is not None:
@@ -121,17 +130,32 @@ def _join(where: str, stage: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def help_on_config(argv: Sequence[str]) -> str | None:
+    """Return the knobs of the config file that is given beside ``--help``; None where not both are there."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("-h", "--help", action="store_true")
+    known, _ = parser.parse_known_args(list(argv))
+    if not known.help or known.config is None:
+        return None
+    path, _, preset = known.config.partition(":")
+    return describe(with_defaults(load_config(Path(path), preset)))
+
+
 def read_arguments(argv: Sequence[str]) -> StageConfig:
     """Return the checked settings that the command line asks for.
 
     Raises:
         BadInputError: a missing or broken config file, an unknown preset or knob, a value that does not fit.
     """
+    for argument in argv:
+        if well_formed(argument) != argument or "\0" in argument:
+            raise BadInputError(f"argument {shown(argument)} holds bytes that are no UTF-8 text; write it anew")
     parser = _Parser(
         prog="python -m urt_jax.main",
         allow_abbrev=False,
         parents=[_distributed()],
-        epilog="any knob: --config.<knob>=<value>",
+        epilog="any knob: --config.<knob>=<value>; --config FILE --help lists them",
     )
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="e.g. configs/grpo.py")
     parser.add_argument("--workdir", help="run folder, default runs/<config>; called again, the run in it goes on")
@@ -162,10 +186,16 @@ def load_config(path: Path, preset: str = "") -> ConfigDict:
     Raises:
         BadInputError: there is no such file, it does not run, or it does not know the preset.
     """
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise BadInputError(f"config file {shown(str(path), 200)} can not be read ({told}); check the path") from None
+    if not there:
         beside = sorted(str(item) for item in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        hint = unknown_choice(str(path), beside) if beside else f"{path.parent} holds no config files"
-        raise BadInputError(f"there is no config file {path}: {hint}")
+        nothing = f"{shown(str(path.parent), 200)} holds no config files"
+        hint = unknown_choice(str(path), beside) if beside else nothing
+        raise BadInputError(f"there is no config file {shown(str(path), 200)}: {hint}")
     spec = importlib.util.spec_from_file_location(f"urt_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BadInputError(f"config file {path} is no Python file; give one with a get_config(preset) function")
@@ -173,7 +203,7 @@ def load_config(path: Path, preset: str = "") -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         config = module.get_config(preset)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         asked = f"preset {preset!r} of config file {path}" if preset else f"config file {path}"
         raise BadInputError(f"{asked} cannot be used: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
@@ -187,19 +217,22 @@ def _override(config: ConfigDict, arguments: Sequence[str]) -> ConfigDict:
     for argument in arguments:
         name = argument.split("=", 1)[0].lstrip("-")
         if not argument.startswith("--"):
-            raise BadInputError(f"argument {argument!r} is not understood; knobs are given as --config.<knob>=<value>")
+            raise BadInputError(
+                f"argument {shown(argument)} is not understood; knobs are given as --config.<knob>=<value>"
+            )
         if name not in known:
             group = name.rpartition(".")[0]
             beside = [knob for knob in known if knob.rpartition(".")[0] == group]
-            raise BadInputError(f"argument {argument!r}: " + unknown_choice(name, beside or known))
+            raise BadInputError(f"argument {shown(argument)}: " + unknown_choice(name[:200], beside or known))
         if "=" not in argument:
-            raise BadInputError(f"argument {argument!r} has no value; write {argument}=<value>")
+            raise BadInputError(f"argument {shown(argument)} has no value; write {argument}=<value>")
     flag_values, command = flags.FlagValues(), ["urt_jax", *arguments]
     try:
         holder = config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=command)
         flag_values(command)
-    except (flags.Error, TypeError, ValueError) as error:
-        raise BadInputError(f"{' '.join(arguments)}: {error}") from error
+    except Exception as error:  # flags, literals and types each raise their own
+        given = " ".join(shown(argument, 120) for argument in arguments)
+        raise BadInputError(f"{given}: {str(error)[:300]}") from error
     return holder.value
 
 

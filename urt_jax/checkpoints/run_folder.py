@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from urt_jax.errors import BadInputError
+from urt_jax.checkpoints.disk import disk_trouble
+from urt_jax.checkpoints.ownership import own
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import read_object
 from urt_jax.files.whole import write_whole
 from urt_jax.sharding import processes
 
@@ -22,11 +26,11 @@ def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
     first makes it for all.
 
     Raises:
-        BadInputError: the folder holds a run of other settings (named one by one), or something that is no run; or it
-            is not the same folder for all processes.
+        BadInputError: the folder holds a run of other settings (named one by one), one that goes on in another process,
+            or something that is no run; it cannot be a folder; or it is not the same for all processes.
     """
     folder = Path(workdir)
-    processes.of_first(lambda: _open_run(folder, config))
+    processes.of_first(lambda: _made_run(folder, config))
     if (folder / "config.json").exists():
         return folder
     raise BadInputError(
@@ -35,10 +39,24 @@ def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
     )
 
 
+def _made_run(folder: Path, config: Mapping[str, Any]) -> None:
+    try:
+        _open_run(folder, config)
+    except (OSError, ValueError) as error:  # a name too long, below a file, with a zero byte
+        if isinstance(error, BadInputError) or disk_trouble(error) is not None:
+            raise
+        told = getattr(error, "strerror", None) or error
+        raise BadInputError(
+            f"--workdir {shown(str(folder), 200)} cannot be a run folder ({told}); give another"
+        ) from None
+
+
 def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / "config.json"
     if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
+        if not (folder / "result.json").exists():  # a finished run is only read
+            own(folder)
+        there = read_object(path, remedy="give another --workdir, or delete this folder and start anew")
         differing = list(_differences(there, json.loads(json.dumps(config)), ""))
         if differing:
             raise BadInputError(
@@ -46,16 +64,26 @@ def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
                 "give the same settings to go on with it, another --workdir to start a new run, or delete the folder"
             )
         return
-    if folder.is_file() or (folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())):
+    if (folder.exists() and not folder.is_dir()) or (
+        folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
+    ):
         raise BadInputError(f"{folder} exists and is no run folder (no config.json); give another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
+    own(folder)
     write_json(path, config)
 
 
 def read_result(workdir: str | Path) -> dict[str, Any] | None:
     """Return the result of a finished run (its printed table is under "table"), None while it is not finished."""
     path = Path(workdir) / "result.json"
-    return processes.of_first(lambda: json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
+    return processes.of_first(lambda: _result(path) if path.exists() else None)
+
+
+def _result(path: Path) -> dict[str, Any]:
+    remedy = "delete it and call again: the stage goes on from what lies beside it, and writes it anew"
+    found = read_object(path, remedy=remedy)
+    Fields(found, str(path)).text("table")
+    return found
 
 
 def write_result(workdir: str | Path, table: str, **figures: Any) -> None:

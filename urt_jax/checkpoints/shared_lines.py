@@ -13,6 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.json_text import JsonError, parse_json
 from urt_jax.files.whole import write_whole
 from urt_jax.sharding import processes
 from urt_jax.sharding.shares import Share
@@ -97,7 +99,12 @@ def _join_parts(path: Path) -> None:
 
 
 def _by_number(part: Path) -> dict[int, Line]:
-    return {int(number): items for number, items in _whole_lines(part)}
+    found: dict[int, Line] = {}
+    for n, line in enumerate(_whole_lines(part), start=1):
+        if len(line) != 2 or not isinstance(line[0], int) or not isinstance(line[1], list):
+            raise BadInputError(f"{part} line {n}: {shown(line)} where [number, list] is needed; {_REMEDY}")
+        found[line[0]] = line[1]
+    return found
 
 
 def _whole_lines(path: Path) -> list[Line]:
@@ -108,4 +115,17 @@ def _whole_lines(path: Path) -> list[Line]:
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content and processes.is_first():
         os.truncate(path, len(whole))  # in place: writing the file anew could lose all of it
-    return [json.loads(line) for line in whole.split(b"\n")[:-1]]
+    return [_line(path, n, line) for n, line in enumerate(whole.split(b"\n")[:-1], start=1)]
+
+
+_REMEDY = "the file was damaged after it was written: take the line and those after it out, or give another --workdir"
+
+
+def _line(path: Path, number: int, line: bytes) -> Line:
+    try:
+        items = parse_json(line)
+    except JsonError as error:
+        raise BadInputError(f"{path} line {number}: {error}; {_REMEDY}") from None
+    if not isinstance(items, list):
+        raise BadInputError(f"{path} line {number}: {shown(items)} where a list is needed; {_REMEDY}")
+    return items

@@ -62,7 +62,12 @@ class CheckpointStore:
     def save(self, step: int, tree: PyTree, extra: dict[str, Any]) -> None:
         """Save the state and what JSON can hold beside it (data position, counters) as one checkpoint."""
         leaves = _by_path(tree)
-        beside = {"extra": extra, "sums": checksums(leaves), "extra_sum": _text_sum(extra)}
+        beside = {
+            "extra": extra,
+            "sums": checksums(leaves),
+            "extra_sum": _text_sum([int(step), extra]),
+            "step": int(step),
+        }
         items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), extra=ocp.args.JsonSave(beside))
         self._manager.save(int(step), args=items)
 
@@ -135,8 +140,12 @@ class CheckpointStore:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), extra=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=items)
         leaves, beside = {path: found["state"][path] for path in wanted}, found["extra"]
-        if beside["extra_sum"] != _text_sum(beside["extra"]):
+        saved_at = beside.get("step")  # older ones do not know their step
+        known = beside["extra"] if saved_at is None else [saved_at, beside["extra"]]
+        if beside["extra_sum"] != _text_sum(known):
             raise DamagedError("what lies beside the arrays is not what was saved")
+        if saved_at not in (None, step):
+            raise DamagedError(f"it was saved as step {saved_at} and renamed")
         sums = checksums(leaves)
         changed = [path for path in wanted if sums[path] != beside["sums"][path]]
         if changed:

@@ -1,6 +1,7 @@
 """Groups of knobs that several stages share."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,13 @@ class ModelConfig:
     lora: LoraConfig = LoraConfig()
 
     def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
+        """Yield what is wrong with the patterns, and between the knobs."""
+        for key, patterns in (("trainable", self.trainable), ("lora.targets", self.lora.targets)):
+            for pattern in patterns:
+                try:
+                    re.compile(pattern)
+                except (re.error, RecursionError, OverflowError) as error:
+                    yield key, f"{pattern[:80]!r} is no regular expression ({error})"
         if self.lora.rank and self.trainable != ModelConfig.trainable:
             message = f"is {self.trainable}, but with lora.rank {self.lora.rank} adapters alone are trained"
             yield "trainable", f"{message}; leave it at its default and choose lora.targets, or set lora.rank to 0"

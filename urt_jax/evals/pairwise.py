@@ -16,12 +16,17 @@ from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
 from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.verifiable import score_agreement
 
 Order = Literal["given", "swapped"]
 MediaName = str | tuple[str, ...]  # a path as given (a clip: its frames), or a word on what was in memory
+
+
+MAX_LISTED = 1000  # candidates or media of one judgement
 
 
 @dataclass(frozen=True)
@@ -159,16 +164,11 @@ def read_judgements(path: str | Path) -> list[Judgement]:
     path = Path(path)
     if not path.is_file():
         raise BadInputError(f"{path}: no such file; give the JSON lines that an evaluation wrote under records/")
-    judgements = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line.strip():
-            try:
-                judgements.append(_from_json(json.loads(line)))
-            except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
-                raise BadInputError(
-                    f"{path}, line {number}: not a judgement ({error}); cut the line out or run the evaluation again"
-                ) from error
-    return judgements
+    remedy = "; cut the line out or run the evaluation again"
+    return [
+        _judgement(Fields(line, f"{path} line {n}", error=lambda told: BadInputError(told + remedy)))
+        for n, line in whole_lines(path)
+    ]
 
 
 def _presentations(example: Example, protocol: Protocol) -> Iterator[tuple[Example, Order]]:
@@ -233,17 +233,45 @@ def _media_name(media: Media) -> MediaName:
     return f"<{media.kind} in memory{'' if shape is None else ' ' + 'x'.join(map(str, shape))}>"
 
 
-def _from_json(fields: dict[str, Any]) -> Judgement:
-    verdict = fields["verdict"]
-    verdict["scores"] = _pairs(verdict["scores"])
-    verdict["totals"] = None if verdict["totals"] is None else tuple(verdict["totals"])
-    fields["verdict"] = Verdict(**verdict)
-    fields["gold_scores"] = None if fields["gold_scores"] is None else _pairs(fields["gold_scores"])
-    fields["vote_counts"] = None if fields["vote_counts"] is None else tuple(fields["vote_counts"])
-    fields["answers"] = tuple(fields["answers"])
-    fields["media"] = tuple(name if isinstance(name, str) else tuple(name) for name in fields["media"])
-    return Judgement(**fields)
+def _judgement(fields: Fields) -> Judgement:
+    """Return the judgement of a line that ``write_judgements`` wrote."""
+    label = fields.get("label")
+    media = fields.values_of("media", [], at_most=MAX_LISTED)
+    votes = fields.integers("vote_counts", None, size=3, at_most=10**6)
+    given: dict[str, Any] = {
+        "id": fields.text("id"),
+        "order": fields.choice("order", ("given", "swapped")),
+        "label": label if label == "tie" else fields.integer("label", at_least=1, at_most=MAX_LISTED),
+        "verdict": _verdict(fields.group("verdict")),
+        "correct": fields.flag("correct"),
+        "agreement": fields.flag("agreement", None),
+        "gold_match": fields.number("gold_match", None, at_least=0, at_most=1),
+        "gold_scores": _pairs(fields.group("gold_scores", None)),
+        "vote_counts": votes,
+        "prompt": fields.text("prompt", ""),
+        "answers": fields.texts("answers", ()),
+        "media": tuple(name if isinstance(name, str) else tuple(map(str, name)) for name in media),
+    }
+    for name in ("task", "difficulty", "novelty", "group"):
+        given[name] = fields.text(name, None)
+    unknown = [name for name in fields if name not in given]
+    if unknown:
+        raise fields.refusal(unknown[0], "only what a judgement has; it was written by another version")
+    return Judgement(**given)
 
 
-def _pairs(scores: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
-    return {name: (pair[0], pair[1]) for name, pair in scores.items()}
+def _verdict(fields: Fields) -> Verdict:
+    winner = fields.get("winner")
+    return Verdict(
+        winner=winner if winner in ("tie", None) else fields.integer("winner", at_least=1, at_most=2),
+        scores=_pairs(fields.group("scores")) or {},
+        totals=fields.numbers("totals", None, size=2),
+        margin=fields.number("margin", None),
+        reasoning=fields.text("reasoning"),
+        text=fields.text("text"),
+        failure=fields.text("failure", None),
+    )
+
+
+def _pairs(scores: Fields | None) -> dict[str, tuple[float, float]] | None:
+    return None if scores is None else {name: scores.numbers(name, size=2) for name in scores}

@@ -4,7 +4,6 @@ A program prints one line of JSON when it is warm, then one for every line it re
 else it prints goes to its log.
 """
 
-import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from urt_jax.files.json_text import parse_object
 
 Figures = dict[str, Any]
 LOG_LINES = 12  # of a failed program that its error shows
@@ -51,7 +52,7 @@ class Program:
             raise ProgramError(
                 f"{' '.join(self.command)} ended with exit code {code} before it answered; see {self._log}:\n  {told}"
             )
-        return dict(json.loads(line))
+        return parse_object(line)
 
     def repeat(self) -> Figures:
         """Have the program repeat its work once and return the figures.

@@ -1,6 +1,5 @@
 """What is measured: model sizes with the rows they are given, and random inputs for them; no files, no weights."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from urt_jax.families.presets import preset
 from urt_jax.families.processor import Processor, expand_placeholders
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY, read_config
+from urt_jax.files.json_text import read_object
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.types import EncodedChat
 
@@ -99,7 +99,7 @@ def _toy() -> ModelConfig:
 
 def _shipped() -> ModelConfig:
     """Return the sizes of urt-tiny."""
-    return read_config(json.loads((ASSETS / "urt-tiny" / "config.json").read_text(encoding="utf-8")))
+    return read_config(read_object(ASSETS / "urt-tiny" / "config.json"))
 
 
 def _small() -> ModelConfig:

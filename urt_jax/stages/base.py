@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_processor, random_model, write_settings
 from urt_jax.config import BaseConfig, ShapeConfig
@@ -22,6 +21,7 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.files.whole import write_whole
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
+from urt_jax.progress import each
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
@@ -57,7 +57,7 @@ def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]
     """
     model = RewardModel(trained, dtype=compute_dtype(config.model.dtype))
     rows: list[dict[str, Cell]] = []
-    for kind in tqdm(DRILLS, desc="held-out drills", unit="kind", dynamic_ncols=True):
+    for kind in each(DRILLS, title="held-out drills", unit="kind"):
         drills = [make_drill(kind, split="heldout", seed=config.seed, index=i) for i in range(HELD_OUT_DRILLS)]
         queries = [Query(drill.id, render(drill)) for drill in drills]
         texts = model.respond(queries, temperature=0.0, seed=0, max_new_tokens=config.lengths.max_new_tokens)

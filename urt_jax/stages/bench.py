@@ -14,14 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from urt_jax.checkpoints.run_folder import write_json, write_result
 from urt_jax.config import BenchConfig
 from urt_jax.errors import BadInputError
 from urt_jax.families.qwen2_5_vl import write_config
 from urt_jax.planning.paired import Program, ProgramError, in_turn
 from urt_jax.planning.workloads import PAD, TURN_END, suppressed_ids, workload
+from urt_jax.progress import each
 from urt_jax.stages.bench_table import Machine, bench_text, working_sets
 
 PACKAGE = Path(__file__).parents[1]
@@ -44,7 +43,7 @@ def run(config: BenchConfig) -> None:
     machine = probe(config, folder)
     measured: dict[str, dict[str, Any]] = {size: {} for size in config.sizes}
     cases = [(size, case) for size in config.sizes for case in config.cases]
-    for size, case in tqdm(cases, desc="bench", unit="case", dynamic_ncols=True):
+    for size, case in each(cases, title="bench", unit="case"):
         measured[size][case] = measure(config, folder, size, case, with_peers=machine["platform"] == "cpu")
     table, rows = bench_text(Machine.of(machine), measured, peers=config.peers.python)
     write_json(folder / "bench.json", {"machine": machine, "measured": measured, "rows": rows})

@@ -7,11 +7,11 @@ import json
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 
+from urt_jax.files.json_text import read_object
 from urt_jax.models.vlm import abstract_params
 from urt_jax.planning.cases import CASES, Setting
 from urt_jax.planning.input_case import InputCase
@@ -23,7 +23,7 @@ from urt_jax.sharding.mesh import compute_dtype, make_mesh
 
 def main(path: str, asked: TextIO, answers: TextIO) -> None:
     """Build what the spec names, run it once to compile it, then repeat it for every line that is read."""
-    spec = json.loads(Path(path).read_text(encoding="utf-8"))
+    spec = read_object(path)
 
     def answer(**figures: Any) -> None:
         print(json.dumps(figures), file=answers, flush=True)

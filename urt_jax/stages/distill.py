@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.checkpoints.shared_lines import part_path, part_paths
@@ -25,6 +23,7 @@ from urt_jax.data.examples import Example
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
+from urt_jax.progress import progress
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.sharding import processes
@@ -135,7 +134,7 @@ def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: st
 def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
     # All prompts are written before the first is paid for; pictures are read one by one as they are sent.
     requests = [TeacherRequest(example.id, render(example, think=True, template=template)) for example in examples]
-    with tqdm(total=len(examples), desc="distill", unit="reply", mininterval=1.0) as bar, PreemptionNotice() as notice:
+    with progress(total=len(examples), title="distill", unit="reply") as bar, PreemptionNotice() as notice:
 
         def show(usage: Usage) -> None:
             told = f"{usage.total_tokens:,} tokens, {usage.retries} retries, {usage.failed} failed"

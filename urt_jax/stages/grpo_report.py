@@ -5,11 +5,11 @@
    shown.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from urt_jax.config import GrpoConfig, as_json
 from urt_jax.evals.completions import Completion, CompletionGroup
 from urt_jax.evals.report import Curve, write_report
 from urt_jax.evals.statistics import Summary
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
 from urt_jax.rewards.verifiable import combine
 from urt_jax.stages.questions import QuestionFeed
@@ -79,16 +81,23 @@ def last_completions(folder: Path, feed: QuestionFeed) -> list[CompletionGroup]:
     if not files:
         return []
     step = int(files[-1].stem.removeprefix("step-")) - 1
-    written = files[-1].read_text(encoding="utf-8").split("\n")[:-1]  # splitlines would split a response, too
-    lines = [json.loads(line) for line in written[:SHOWN_QUESTIONS]]
-    return [
-        CompletionGroup(feed.example(line["item"], step, stream=line["stream"]), _completions(line["responses"]))
-        for line in lines
-    ]
+    groups = []
+    for number, line in itertools.islice(whole_lines(files[-1]), SHOWN_QUESTIONS):
+        fields = Fields(line, f"{files[-1]} line {number}")
+        example = feed.example(fields.integer("item", at_most=2**62), step, stream=fields.text("stream"))
+        groups.append(CompletionGroup(example, _completions(fields)))
+    return groups
 
 
-def _completions(responses: Sequence[Mapping[str, Any]]) -> list[Completion]:
-    return [Completion(response["text"], response["rewards"], response["reward"]) for response in responses]
+def _completions(fields: Fields) -> list[Completion]:
+    found = []
+    responses = fields.items_of("responses", at_most=2**20)
+    for n in responses:
+        response = responses.group(n)
+        rewards = response.group("rewards", {})
+        parts = {name: rewards.number(name, None) for name in rewards}
+        found.append(Completion(response.text("text"), parts, response.number("reward", None)))
+    return found
 
 
 def _curves(lines: Sequence[Mapping[str, float]]) -> dict[str, Curve]:

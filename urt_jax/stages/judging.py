@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
 from urt_jax.data.examples import Example
@@ -16,6 +14,7 @@ from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, writ
 from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
+from urt_jax.progress import progress
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.sharding import processes
 from urt_jax.sharding.placement import mesh_of
@@ -68,9 +67,9 @@ def judge(
             queries, temperature=protocol.temperature, seed=seed, max_new_tokens=limit, batch_size=batch_size
         )
 
-    with tqdm(total=None, desc=title, unit="judgement", dynamic_ncols=True) as bar:
+    with progress(title=title, unit="judgement") as bar:
 
-        def progress(done: int, total: int) -> None:
+        def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
@@ -81,7 +80,7 @@ def judge(
             template=model.prompt_template,
             # Processes whose devices work together have to ask equally often, whatever they ask.
             requests_per_call=16 * batch_size if share.of == 1 else 2 * protocol.votes * len(examples),
-            progress=progress,
+            progress=show,
         )
     if share.of == 1:
         processes.of_first(lambda: write_judgements(path, judgements))

@@ -9,19 +9,18 @@ Compiling is evidence that a program fits and of what it moves; nothing here was
 """
 
 import dataclasses
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from urt_jax.checkpoints.run_folder import write_json, write_result
 from urt_jax.config import PlanConfig
 from urt_jax.errors import BadInputError
 from urt_jax.families.presets import preset
+from urt_jax.files.json_text import read_object
 from urt_jax.planning.aot import (
     Evidence,
     as_record,
@@ -39,6 +38,7 @@ from urt_jax.planning.scaling import COMPILED, fixed_scaling, weak_scaling
 from urt_jax.planning.search import Case, Estimate, nearest, program_layouts, remedies, search
 from urt_jax.planning.timing import Attained
 from urt_jax.planning.workloads import Rows, Workload
+from urt_jax.progress import each
 from urt_jax.stages.plan_check import check_here
 from urt_jax.stages.plan_table import Planned, plan_text, write_plan_page
 
@@ -52,7 +52,7 @@ def run(config: PlanConfig) -> None:
         for case in cases:
             check_compiler(case.topology)
     (folder / "programs").mkdir(exist_ok=True)
-    planned = [plan(config, folder, case) for case in tqdm(cases, desc="plan", unit="case", dynamic_ncols=True)]
+    planned = [plan(config, folder, case) for case in each(cases, title="plan", unit="case")]
     checked = check_here(folder) if config.check else None
     text, records = plan_text(planned, price=config.price, checked=checked)
     write_json(folder / "plan.json", {"cases": records, "check": checked and dataclasses.asdict(checked)})
@@ -125,7 +125,7 @@ def evidence(config: PlanConfig, folder: Path, one: Estimate, layout: Layout, pr
     name = fingerprint(case.work, case.topology, layout, program, attention)
     kept = Path(config.cache).expanduser() / f"{name}.json"
     if kept.exists():
-        return from_record(json.loads(kept.read_text(encoding="utf-8")))
+        return from_record(read_object(kept, remedy="delete it, and it is compiled anew"))
     spec = {
         "model": case.name,
         "rows": dataclasses.asdict(case.work.rows),

@@ -5,10 +5,10 @@ A compiler that dies takes only this process along, and the memory it took is gi
 
 import json
 import sys
-from pathlib import Path
 from typing import TextIO
 
 from urt_jax.families.presets import preset
+from urt_jax.files.json_text import read_object
 from urt_jax.planning.aot import as_record, compile_program
 from urt_jax.planning.chips import topology
 from urt_jax.planning.layout import Layout
@@ -17,7 +17,7 @@ from urt_jax.planning.workloads import Rows, Workload
 
 def main(path: str, answers: TextIO) -> None:
     """Compile what the spec names and answer with the evidence."""
-    spec = json.loads(Path(path).read_text(encoding="utf-8"))
+    spec = read_object(path)
     work = Workload(preset(spec["model"]), Rows(**spec["rows"]))
     layout = Layout(**spec["layout"])
     evidence = compile_program(work, topology(spec["topology"]), layout, spec["program"], spec["attention"])

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import Buckets, Length, Need, largest, length_of, need_of, plan_buckets
@@ -31,6 +30,7 @@ from urt_jax.data.loader import in_random_order, with_twins
 from urt_jax.data.sources import LeftOut, Pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
+from urt_jax.progress import each
 from urt_jax.sharding import processes
 from urt_jax.sharding.shares import WHOLE, Share
 from urt_jax.stages.records import Encoder, question_pool, question_source
@@ -151,7 +151,7 @@ class QuestionFeed:
 
     def _lengths(self, examples: Iterable[Example]) -> list[Length]:
         chats = self._encoder.prompts(examples, template=self._config.data.template)
-        return [length_of(chat) for chat in tqdm(chats, desc="encoding", unit="question", dynamic_ncols=True)]
+        return [length_of(chat) for chat in each(chats, title="encoding", unit="question")]
 
     def _needs(self, lengths: Sequence[Length]) -> list[Need]:
         count = self._config.questions_per_step // self._share.of

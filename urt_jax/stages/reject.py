@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.checkpoints.run_folder import write_result
@@ -29,6 +28,7 @@ from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.progress import each, progress
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.sharding import processes
@@ -106,7 +106,7 @@ def _sample_rest(
     # Once for the shapes and once for the sampler: the encoded pictures of a large pool fill no memory at once.
     asked = sorted({i for group in mine for i in group})
     encoded = encoder.prompts((pool[i] for i in asked), template=config.data.template)
-    seen = tqdm(encoded, desc="encoding", unit="pair", total=len(asked), dynamic_ncols=True)
+    seen = each(encoded, title="encoding", unit="pair", total=len(asked))
     lengths = {i: length_of(chat) for i, chat in zip(asked, seen)}
     own = [need_of([lengths[i] for i in group], rows=len(group)) for group in mine]
     needs = [largest(of_batch) for of_batch in zip(*processes.gather(own))]
@@ -117,7 +117,7 @@ def _sample_rest(
     sampling = Sampling(slots, **dataclasses.asdict(config.sampling))
     left = (pool[i] for group in mine[done:] for i in group)
     chats = encoder.prompts(left, template=config.data.template, ahead=size // share.of)
-    with closing(encoder), tqdm(total=len(pool), initial=first, desc="sampling", unit="pair") as bar:
+    with closing(encoder), progress(total=len(pool), initial=first, title="sampling", unit="pair") as bar:
         for number in range(done, len(groups)):
             samples = sampler.sample(
                 loaded.params,

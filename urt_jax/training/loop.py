@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from tqdm import tqdm
-
 from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.store import CheckpointStore
+from urt_jax.progress import progress
 from urt_jax.sharding import processes
 from urt_jax.sharding.agreement import Agreement
 from urt_jax.sharding.placement import mesh_of
@@ -86,7 +85,7 @@ def train(
                 carried.restore(beside["carried"])
             skipped.restore(beside.get("skipped", {}))
             state = state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"])
-        bar = tqdm(total=settings.steps, initial=start, desc=title, unit="step", dynamic_ncols=True, smoothing=0.1)
+        bar = progress(total=settings.steps, initial=start, title=title, unit="step")
         leaving = Agreement(mesh_of(state.trainable))
         with MetricsWriter(folder, resume_step=start, active=processes.is_first()) as writer, bar:
             waiting: tuple[int, Mapping[str, Any]] | None = None

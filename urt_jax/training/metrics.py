@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
 
 
@@ -81,11 +83,15 @@ def _open_board(folder: Path, *, start: int) -> EventsWriter:
 
 def _cut_after(path: Path, step: int) -> None:
     if path.exists():
-        kept = [line for line in _whole_lines(path) if int(line["step"] or 0) <= step]
+        kept = [line for line in _whole_lines(path) if line["step"] <= step]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def _whole_lines(path: Path) -> list[dict[str, float | None]]:
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Parse all lines that end; a kill leaves at most the last one without its end."""
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    found = []
+    for number, line in whole_lines(path):
+        fields = Fields(line, f"{path} line {number}")
+        fields.integer("step", at_most=2**62)
+        found.append({name: fields.number(name, None) for name in fields})
+    return found

@@ -1,0 +1,95 @@
+"""Arguments as they are mistyped, and the help that lists every knob."""
+
+from pathlib import Path
+
+import pytest
+
+from urt_jax.config import STAGES
+from urt_jax.errors import BadInputError
+from urt_jax.main import help_on_config, main, read_arguments
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--config.steps=1e400",
+        "--config.steps=" + "9" * 5000,
+        "--config.steps=nan",
+        "--config.optimizer.learning_rate=nan",
+        "--config.optimizer.learning_rate=inf",
+        "--config.model.trainable=((((",
+        "--config.model.trainable=[1,",
+        "--config.data.path=a\0b",
+        "--config.data.path=\udcff",
+        "--config." + "x" * 500 + "=1",
+        "--config.steps",
+        "--=",
+        "steps=3",
+        "--config.seed=--config.seed",
+    ],
+)
+def test_a_knob_that_cannot_be_read_is_told(argument: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        read_arguments([f"--config={ROOT}/configs/grpo.py", argument])
+    assert len(str(caught.value)) < 3000
+
+
+@pytest.mark.parametrize(
+    ("config", "content"),
+    [
+        ("x" * 300 + ".py", None),
+        (".", None),
+        ("a.py", "raise SystemExit(3)"),
+        ("a.py", "import nothing_of_that_name"),
+        ("a.py", "def get_config(preset=''): return 7"),
+        ("a.py", "def get_config(preset=''): return 1 / 0"),
+        ("a.py", "x = ("),
+        ("a.py", "\0"),
+        ("a.py", "def f(): f()\nf()"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_told(
+    config: str, content: str | None, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (in_folder / config).write_text(content)
+    assert main([f"--config={config}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("workdir", ["x" * 300, "file/below"])
+def test_a_workdir_that_cannot_be_is_told(workdir: str, in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (in_folder / "file").write_text("x")
+    assert main([f"--config={ROOT}/configs/grpo.py", f"--workdir={workdir}"]) == 2
+    assert "cannot be a run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_help_beside_a_config_lists_its_knobs(path: Path) -> None:
+    told = help_on_config(["--config", str(path), "--help"])
+    assert told is not None
+    assert told.splitlines()[0].split(":")[0].removeprefix("stage ") in STAGES
+    assert "\n  workdir = " in told
+    assert help_on_config(["--config", str(path)]) is None
+    assert help_on_config(["--help"]) is None
+
+
+def test_help_has_values_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"--config={ROOT}/configs/grpo.py", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "  optimizer.warmup_steps = 5\n" in told
+    assert "  optimizer.clip_norm = 1.0                          global norm of the gradient\n" in told
+    assert max(map(len, told.splitlines())) <= 120
+
+
+def test_all_that_help_lists_can_be_set() -> None:
+    told = help_on_config([f"--config={ROOT}/configs/grpo.py", "--help"])
+    assert told is not None
+    names = [line.split(" = ")[0].strip() for line in told.splitlines() if line.startswith("  ") and " = " in line[:70]]
+    assert len(names) > 90
+    config = read_arguments([f"--config={ROOT}/configs/grpo.py", "--config.optimizer.warmup_steps=7", "--workdir=w"])
+    assert config.optimizer.warmup_steps == 7
