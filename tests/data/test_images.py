@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from urt_jax.data import images, pictures
+from urt_jax.data import images
 from urt_jax.data.examples import Media
-from urt_jax.data.images import PictureGeometry, smart_resize
-from urt_jax.data.pictures import decode_data_url, encode_data_url, load_image
+from urt_jax.data.images import PictureGeometry, decode_data_url, encode_data_url, load_image, smart_resize
 from urt_jax.errors import BadInputError
 
 GEOMETRY = PictureGeometry(
@@ -227,7 +226,7 @@ def test_a_path_no_system_accepts_is_an_error_of_the_input(path: str) -> None:
 
 
 def test_unreadable_and_cut_pictures_are_named() -> None:
-    assert "it is not a readable picture; fetch it again or save it as PNG or JPEG" in refusal(b"hello world")
+    assert "not a readable picture (the 11 bytes start with b'hello wo'" in refusal(b"hello world")
     for form in ("PNG", "JPEG", "GIF", "WEBP"):
         data = encoded(Image.fromarray(noise(64, 64)), form)
         message = refusal(data[: len(data) // 2])
@@ -252,7 +251,7 @@ def test_broken_bytes_never_escape_as_another_error() -> None:
 def test_a_picture_bomb_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     data = png_of_size(11, 10)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr(pictures, "MAX_DECODED_PIXELS", 100)
+    monkeypatch.setattr(images, "MAX_DECODED_PIXELS", 100)
     assert "the picture is 10x11 pixels; at most 100 pixels are decoded, make it smaller or remove it" in refusal(data)
 
 

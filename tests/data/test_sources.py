@@ -137,10 +137,10 @@ def test_what_is_no_video_is_found_when_it_is_read(folder: Path) -> None:
     (folder / "b.txt").write_text("not a video")
     record = {"caption": "it moves", "label": 1}
     pool = read_pool(write_lines(folder, *({**record, "videos": [name, name]} for name in ("a.mp4", "b.txt"))))
-    assert pool.left_out.counts == {"unreadable video": 1, "unreadable picture": 1}
-    told = pool.left_out.messages["unreadable video"]
+    assert pool.skipped == {"unreadable video": 1, "unreadable picture": 1}
+    told = pool.messages["unreadable video"]
     assert "d.jsonl line 1 (id d:1): " in told
-    assert "a.mp4' is not a readable video" in told
+    assert "a.mp4' is not a readable video (it starts with b'not a video'" in told
 
 
 def test_encoded_videos_keep_their_bytes(folder: Path) -> None:
@@ -188,7 +188,7 @@ def test_own_fields_win_over_the_written_prompt(folder: Path) -> None:
             "media count",
             "3 pictures cannot be",
         ),
-        ({"problem": "?", "images": ["no.png"]}, "missing file", r"\(id d:1\): media file .*no\.png' is missing"),
+        ({"problem": "?", "images": ["no.png"]}, "missing file", r"\(id d:1\): media file .*no\.png is missing"),
         ({"problem": "?", "images": ["http://x/1.png"]}, "missing file", "is not local; download it"),
         ({"problem": "?", "images": [3]}, "missing file", "media 3; needed a path"),
         ({"problem": "?", "images": ["zero.png"]}, "empty file", r"zero\.png is empty \(0 bytes\)"),
@@ -196,7 +196,7 @@ def test_own_fields_win_over_the_written_prompt(folder: Path) -> None:
         (
             {"problem": "?", "task": "image_und "},
             "unknown task",
-            r"task 'image_und ' is unknown; did you mean 'image_und'\?",
+            r"unknown task 'image_und '.*did you mean image_und\?",
         ),
         ({"problem": "?", "solution": "the first"}, "bad label", "solution 'the first'; needed 'Image N is better'"),
         (
@@ -208,12 +208,12 @@ def test_own_fields_win_over_the_written_prompt(folder: Path) -> None:
         ({"caption": "a", "images": ["1.png", "2.png"], "label": 3}, "bad label", "label 3, but it has 2 candidates"),
         ({"problem": "a <|image_pad|>"}, "control text", "reads as a control token"),
         ({"image_a": "1.png"}, "unknown schema", r"fields image_a; needed conversations or messages \(SFT\)"),
-        ({"conversations": []}, "wrong type", "conversations has 0 items"),
+        ({"conversations": []}, "unknown schema", "conversations is empty or no list"),
         ({"conversations": [GPT]}, "unknown schema", "needs a human turn"),
-        ({"conversations": [{"from": "robot", "value": "x"}]}, "wrong type", "from is 'robot'; needed one of human"),
-        ({"prompt": "?", "image": "1.png", "chosen": "a"}, "wrong type", "rejected is None; needed the text"),
-        ({"problem": "?", "votes": ["many"]}, "wrong type", "votes: 0 is 'many'; needed a number"),
-        ([1], "broken line", r"\[1\] where a JSON object is needed"),
+        ({"conversations": [{"from": "robot", "value": "x"}]}, "unknown schema", "a turn is from 'robot' with a str"),
+        ({"prompt": "?", "image": "1.png", "chosen": "a"}, "unknown schema", "rejected is None; needed the text"),
+        ({"problem": "?", "votes": ["many"]}, "wrong type", "a field is of the wrong type .*many"),
+        ([1], "broken line", "a list instead of a JSON object"),
     ],
 )
 def test_a_bad_record_is_named_or_counted(folder: Path, record: Any, reason: str, message: str) -> None:
@@ -222,8 +222,8 @@ def test_a_bad_record_is_named_or_counted(folder: Path, record: Any, reason: str
         read_examples(path)
     pool = read_pool(path)
     assert [example.text for example in pool.examples] == ["fine"]
-    assert pool.left_out.counts == {reason: 1}
-    assert "line 1" in pool.left_out.messages[reason]
+    assert pool.skipped == {reason: 1}
+    assert "line 1" in pool.messages[reason]
 
 
 def test_a_record_without_label_where_one_is_needed(folder: Path) -> None:
@@ -231,13 +231,13 @@ def test_a_record_without_label_where_one_is_needed(folder: Path) -> None:
     assert [example.label for example in read_examples(path)] == [None, "tie", None]
     with pytest.raises(BadInputError, match=r"line 1 \(id d:1\): no label and this stage needs one"):
         read_examples(path, require_label=True)
-    assert read_pool(path, require_label=True).left_out.counts == {"no label": 2}
+    assert read_pool(path, require_label=True).skipped == {"no label": 2}
 
 
 def test_a_broken_line_has_its_number(folder: Path) -> None:
     path = folder / "d.jsonl"
     path.write_bytes('{"problem": "a\u2028b"}\n\n{"problem": \n{"problem": "c"}\n'.encode())
-    with pytest.raises(BadInputError, match=r"d\.jsonl line 3: not JSON"):
+    with pytest.raises(BadInputError, match=r"d\.jsonl line 3: not readable as JSON"):
         read_examples(path)
     assert [(example.id, example.text) for example in read_pool(path).examples] == [("d:1", "a\u2028b"), ("d:4", "c")]
 
@@ -246,14 +246,14 @@ def test_a_broken_line_has_its_number(folder: Path) -> None:
     ("name", "content", "message"),
     [
         ("no.jsonl", None, r"no\.jsonl: no such file"),
-        ("d.csv", "a", r"'\.csv' ending; known are \.json, \.jsonl"),
-        ("d.json", "[{]", "not JSON"),
-        ("d.json", "{}", "holds an object of 0 keys, needed a list"),
+        ("d.csv", "a", r"\.csv ending; known are \.json, \.jsonl"),
+        ("d.json", "[{]", "not readable as JSON"),
+        ("d.json", "{}", "holds a JSON dict, needed a list"),
         ("d.yaml", "a: [", "not readable as YAML"),
         ("d.yaml", "data: []", "needed 'datasets:', a list of entries"),
-        ("d.yaml", "datasets: [{json: x}]", r"entry 1: key 'json' is unknown.* known: json_path"),
+        ("d.yaml", "datasets: [{json: x}]", r"entry 1: unknown key 'json' \(known: json_path"),
         ("d.yaml", "datasets: [{image_folder: x}]", "entry 1: json_path is missing"),
-        ("d.yaml", "datasets: [{json_path: p.json, sampling_strategy: frist:2}]", r"'frist:2'.*did you mean 'first'\?"),
+        ("d.yaml", "datasets: [{json_path: p.json, sampling_strategy: frist:2}]", r"'frist:2'.*did you mean first\?"),
     ],
 )
 def test_files_that_cannot_be_read(folder: Path, name: str, content: str | None, message: str) -> None:

@@ -9,8 +9,7 @@ from PIL import Image, features
 
 from urt_jax.data import animations, images, video
 from urt_jax.data.examples import FramePicking, Media
-from urt_jax.data.images import PictureGeometry
-from urt_jax.data.pictures import encode_data_url
+from urt_jax.data.images import PictureGeometry, encode_data_url
 from urt_jax.data.video import load_clip, load_frames, video_patches
 from urt_jax.errors import BadInputError
 

@@ -113,7 +113,7 @@ def test_a_given_rate_takes_the_place_of_the_files(tmp_path: Path) -> None:
     assert levels_of(clip.frames).tolist() == [0, 4, 8]
     assert clip.fps == pytest.approx(8 * 3 / 9)
     np.testing.assert_array_equal(clip.times, [0, 0.5, 1])
-    assert "its fps is 0.0; give frames a second, 0.01 to 1000" in refusal(Media("video", path, fps=0.0))
+    assert "its fps is 0.0; give frames a second, above 0" in refusal(Media("video", path, fps=0.0))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_cut_video_without_its_table_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     assert "cut.mp4' ends early, before its table of frames; download or copy it again" in refusal(path)
     path.write_bytes(data[: data.index(b"moov") - 4])
-    assert "cut.mp4' is not a readable video (" in refusal(path)
+    assert "cut.mp4' is not a readable video (it starts with " in refusal(path)
 
 
 @pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov"])
@@ -240,7 +240,7 @@ def test_what_is_no_video_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[
     path = tmp_path / "clip.mp4"
     path.write_text("This is a note, not a video.\n" * 20)
     message = refusal(path)
-    assert "clip.mp4' is not a readable video (" in message
+    assert "clip.mp4' is not a readable video (it starts with b'This is a note, '; " in message
     assert "download or copy it again, or write it anew: ffmpeg" in message
     path.write_bytes(b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom")
     assert "is not a readable video" in refusal(path)

@@ -70,7 +70,7 @@ def read_rows(folder: Path, case: bytes, *, ending: str) -> object:
 
 def take_picture(folder: Path, case: bytes) -> object:
     """Decode a picture and ask for its head as a record does."""
-    from urt_jax.data.pictures import load_image
+    from urt_jax.data.images import load_image
 
     return load_image(case, name="picture")
 
@@ -89,7 +89,7 @@ def take_arguments(folder: Path, case: dict[str, Any]) -> object:
     """Make the record of a comparison from arguments and decode its media."""
     from urt_jax.data.comparisons import make_pair
     from urt_jax.data.examples import Media
-    from urt_jax.data.pictures import load_image
+    from urt_jax.data.images import load_image
     from urt_jax.data.prompts import render
     from urt_jax.data.video import load_clip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from urt_jax.data.examples import Chat, Media
-from urt_jax.data.pictures import load_image
+from urt_jax.data.images import load_image
 from urt_jax.errors import BadInputError
 from urt_jax.teacher.messages import openai_messages
 

@@ -105,8 +105,6 @@ class DataConfig:
     path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
     media_root: str | None = None  # where relative media paths start; None = the file's own folder
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
-    first_label: int = knob(1, at_least=0, at_most=1)  # what the file's ``label`` calls the first candidate
-    max_skipped_share: float = knob(0.05, at_least=0, at_most=1)  # of a file's records left out, before a stage stops
     tasks: TaskWeights = TaskWeights()
     drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
     misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training

@@ -8,12 +8,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from urt_jax.data.frame_picking import Timeline, measured_timeline
-from urt_jax.data.pictures import check_pixels, decode_picture, quiet_pillow
+from urt_jax.data.images import check_pixels, decode_picture
 from urt_jax.errors import BadInputError
 
 _ANIMATED_FORMATS = {"GIF", "WEBP", "PNG"}  # others with several pictures in a file (TIFF, MPO) are no clips
-# Frames of an animation stand on those before them, so all are decoded, whatever is kept: some seconds at most.
-MAX_ANIMATION_FRAMES, MAX_ANIMATION_PIXELS = 2**14, 2**29
 _MILLISECOND = Fraction(1, 1000)
 
 
@@ -27,13 +25,6 @@ def animation_timeline(picture: Image.Image, *, name: str) -> Timeline:
     count = _count(picture, name)
     if count == 1:
         return Timeline(1)
-    pixels = count * picture.width * picture.height
-    if count > MAX_ANIMATION_FRAMES or pixels > MAX_ANIMATION_PIXELS:
-        raise BadInputError(
-            f"{name}: the {picture.format} animation has {count:,} frames of {picture.height}x{picture.width}, "
-            f"{pixels:,} pixels; at most {MAX_ANIMATION_FRAMES:,} frames and {MAX_ANIMATION_PIXELS:,} pixels are "
-            "decoded, and all of them must be: write it as mp4, or make it shorter or smaller"
-        )
     lasting = [frame.info.get("duration", 0) for frame in _frames(picture, range(count), name)]
     shown = np.concatenate([[0], np.cumsum(lasting[:-1])])
     rate = Fraction(1000) / Fraction(lasting[0]) if lasting[0] > 0 else None
@@ -56,8 +47,7 @@ def _count(picture: Image.Image, name: str) -> int:
     if picture.format not in _ANIMATED_FORMATS:
         return 1
     try:
-        with quiet_pillow():
-            return int(getattr(picture, "n_frames", 1))
+        return int(getattr(picture, "n_frames", 1))
     except Exception as error:  # decoders raise anything on broken bytes
         raise _broken(name, picture, 1, error) from error
 
@@ -66,9 +56,8 @@ def _frames(picture: Image.Image, indices: Sequence[int], name: str) -> Iterator
     """Yield the picture standing at each of its frames, pixels and duration loaded."""
     for index in indices:
         try:
-            with quiet_pillow():
-                picture.seek(index)
-                picture.load()  # a WebP knows the duration of a frame only then
+            picture.seek(index)
+            picture.load()  # a WebP knows the duration of a frame only then
         except Exception as error:  # as above
             raise _broken(name, picture, index + 1, error) from error
         yield picture

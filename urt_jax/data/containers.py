@@ -5,9 +5,6 @@ from io import SEEK_END, BufferedIOBase
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 )
-# Formats of Pillow that pictures come in (of many cameras JPEG that holds MPO). Of its forty others some start programs
-# (EPS), most are read by nobody.
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 HEAD_BYTES = 189  # read of a file to tell what it is: a packet of a transport stream and one byte
 
 _STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1")  # pictures in the container of mp4
@@ -18,23 +15,6 @@ _SIGNATURES = {  # first bytes -> ending of such a file
     b"\x00\x00\x01\xb3": "mpeg",
     b"FLV\x01": "flv",
     b"0&\xb2u": "wmv",
-}
-# Kinds that are met in place of pictures, by their first bytes; those after an @ stand at byte 4.
-_OTHER_KINDS: dict[str, tuple[bytes, ...]] = {
-    "a HEIC picture, which is not read": (b"@ftypheic", b"@ftypheix", b"@ftypmif1", b"@ftyphevc", b"@ftypheim"),
-    "an SVG drawing, which is not read": (b"<svg", b"<?xml"),
-    "a PostScript file, which is not read": (b"%!ps", b"\xc5\xd0\xd3\xc6"),
-    "a PDF, which is not read": (b"%pdf",),
-    "the pointer of a file in Git LFS": (b"version https://git-lfs",),
-    "a web page": (b"<!doctype html", b"<html"),
-    "a packed file": (b"pk\x03\x04", b"\x1f\x8b", b"rar!", b"7z\xbc\xaf", b"bzh"),
-    "a JSON text": (b"{", b"["),
-}
-_REMEDIES = {
-    "the pointer of a file in Git LFS": "fetch the file itself with 'git lfs pull'",
-    "a web page": "the download failed: fetch the picture again",
-    "a packed file": "unpack it and give the picture",
-    "a JSON text": "give the picture itself",
 }
 _UNKNOWN_SIZES = (0x7F, 0x01FFFFFFFFFFFFFF)  # Matroska: all bits set, a stream of unknown length
 
@@ -48,17 +28,6 @@ def video_suffix(head: bytes) -> str | None:
     if head[:1] == head[188:189] == b"G" and head[:4] != b"GIF8":  # packets of 188 bytes, each begins with a G
         return "ts"
     return _SIGNATURES.get(head[:4])
-
-
-def what_it_is(head: bytes) -> str:
-    """Say what a file is that is no picture which is read here, by its first ``HEAD_BYTES``, and what to do."""
-    if suffix := video_suffix(head):
-        return f"a video ({suffix}), not a picture; give it as a clip"
-    start = head.lstrip()[:64].lower()
-    for kind, signs in _OTHER_KINDS.items():
-        if any(start.startswith(sign) or (sign[:1] == b"@" and head[4:12] == sign[1:]) for sign in signs):
-            return f"{kind}; {_REMEDIES.get(kind, 'save it as PNG or JPEG')}"
-    return "not a readable picture; fetch it again or save it as PNG or JPEG"
 
 
 def stated_bytes(file: BufferedIOBase) -> int | None:

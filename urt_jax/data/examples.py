@@ -13,8 +13,7 @@ TASKS: tuple[Task, ...] = ("image_gen", "video_gen", "image_und", "video_und")
 # What a task calls its candidates in prompts and answers: "<Noun> 1 is better".
 NOUNS: dict[str, str] = {"image_gen": "Image", "video_gen": "Video", "image_und": "Answer", "video_und": "Answer"}
 
-# Frames a second, of a clip and of what is picked from one: slower ones make hours of a few frames.
-MIN_FPS, MAX_FPS = 0.01, 1000
+MAX_FPS = 1000  # frames a second, of a clip and of what is picked from one
 
 # The three scored dimensions of each task, in the order of the written reasoning (UnifiedReward-Think, prompts v1).
 DIMENSIONS: dict[str, tuple[str, str, str]] = {
@@ -102,7 +101,7 @@ class Example:
                 "answers instead of problem to have both orders judged"
             )
         meta = {**self.meta, "swapped": not self.meta.get("swapped", False)}
-        if isinstance(meta.get("candidates"), list) and len(meta["candidates"]) == 2:
+        if "candidates" in meta:
             meta["candidates"] = meta["candidates"][::-1]
         if "scores" in meta:
             meta["scores"] = {name: [pair[1], pair[0]] for name, pair in meta["scores"].items()}

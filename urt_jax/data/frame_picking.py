@@ -9,9 +9,6 @@ from jaxtyping import Float64, Int64
 from urt_jax.data.examples import FramePicking
 from urt_jax.errors import BadInputError
 
-# Of one clip, as its headers tell of it or as it is picked at: a day at 12 a second, five hours at 60.
-MAX_CLIP_FRAMES = 2**20
-
 
 class Timeline(NamedTuple):
     """The number of frames of a clip and when each is shown.
@@ -57,12 +54,6 @@ def pick_frames(timeline: Timeline, picking: FramePicking, *, name: str) -> list
             raise BadInputError(
                 f"{name}: its {timeline.frames} frames have no times, so they can not be picked at {picking.fps:g} a "
                 "second; give the clip's own fps, or pick by max_frames alone"
-            )
-        wanted = float(timeline.seconds[-1]) * picking.fps
-        if not wanted < MAX_CLIP_FRAMES:
-            raise BadInputError(
-                f"{name}: it lasts {timeline.seconds[-1]:,.0f} seconds by its times, at {picking.fps:g} a second "
-                f"{wanted:,.0f} frames; at most {MAX_CLIP_FRAMES:,} are looked at: pick fewer a second, or mend its fps"
             )
         kept = _nearest(timeline.seconds, picking.fps)
     return kept[spread(len(kept), picking.max_frames)].tolist()

@@ -8,7 +8,6 @@ import numpy as np
 
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import DEFAULT_TEMPLATE
-from urt_jax.data.sources import LeftOut
 from urt_jax.errors import BadInputError
 
 T = TypeVar("T")
@@ -17,14 +16,12 @@ T = TypeVar("T")
 class Source(NamedTuple):
     """A stream of records: ``get(n)`` is the n-th one drawn, without end; ``weight`` is its share of the rows.
 
-    ``template`` says in which wording its questions are asked (see ``prompts.render``), ``left_out`` what was not taken
-    of a file.
+    ``template`` says in which wording its questions are asked (see ``prompts.render``).
     """
 
     weight: float
     get: Callable[[int], Example]
     template: str = DEFAULT_TEMPLATE
-    left_out: LeftOut | None = None
 
 
 class Drawn(NamedTuple):

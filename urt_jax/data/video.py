@@ -11,11 +11,10 @@ from PIL import Image
 
 from urt_jax.data.animations import animation_timeline, read_animation
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
-from urt_jax.data.examples import MAX_FPS, MIN_FPS, FramePicking, Media
+from urt_jax.data.examples import MAX_FPS, FramePicking, Media
 from urt_jax.data.frame_picking import Timeline, even_timeline, kept_rate, pick_frames, spread
 from urt_jax.data.frame_resizing import resize_frames
-from urt_jax.data.images import PictureGeometry, frame_patches, smart_resize
-from urt_jax.data.pictures import load_image, open_picture, read_bytes
+from urt_jax.data.images import PictureGeometry, frame_patches, load_image, open_picture, read_bytes, smart_resize
 from urt_jax.errors import BadInputError
 
 DEFAULT_FPS = 24.0  # what transformers assumes of frames without times
@@ -64,8 +63,8 @@ def load_clip(media: Any, *, name: str, picking: FramePicking | None = None) -> 
         if media.kind != "video":
             raise BadInputError(f"{name}: an {media.kind} was given where a clip is needed; give its frames")
         fps, picking, media = media.fps, picking or media.picking, media.source
-    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
-        raise BadInputError(f"{name}: its fps is {fps}; give frames a second, {MIN_FPS} to {MAX_FPS}, or none")
+    if fps is not None and not 0 < fps <= MAX_FPS:
+        raise BadInputError(f"{name}: its fps is {fps}; give frames a second, above 0 and at most {MAX_FPS}, or none")
     source = _open(media, name)
     timeline = source.timeline if fps is None else even_timeline(source.timeline.frames, fps)
     kept = pick_frames(timeline, picking or FramePicking(), name=name)

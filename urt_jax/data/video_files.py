@@ -22,9 +22,9 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from jaxtyping import Int64, UInt8
 
-from urt_jax.data.containers import HEAD_BYTES, stated_bytes, what_it_is
-from urt_jax.data.frame_picking import MAX_CLIP_FRAMES, Timeline, measured_timeline
-from urt_jax.data.pictures import MAX_DECODED_PIXELS
+from urt_jax.data.containers import stated_bytes
+from urt_jax.data.frame_picking import Timeline, measured_timeline
+from urt_jax.data.images import MAX_DECODED_PIXELS
 from urt_jax.errors import BadInputError
 
 # Demuxers that read one file and open no other, as a playlist would; by FFmpeg's names.
@@ -41,7 +41,6 @@ class VideoFile(NamedTuple):
     size: tuple[int, int]  # height and width of the frames as stored
     ticks: Int64[np.ndarray, " found"]  # when each frame that is there is shown, ascending
     starts: list[tuple[int, int]]  # key frames: (when shown, number of its packet), in the order of the file
-    timed: bool = True  # False: its container states no times, frames are shown in the order of the decoder
 
 
 class _Damaged(Exception):
@@ -58,26 +57,19 @@ def open_video(source: Path | bytes, *, name: str) -> VideoFile:
     given = f"the {len(source)} bytes" if isinstance(source, bytes) else repr(str(source)[-120:])
     try:
         with _opened(source, name, given) as (container, stream):
-            ticks, starts, hidden, in_file_order = _list_packets(container, stream)
+            ticks, starts, hidden = _list_packets(container, stream)
             promised = _promised_frames(container, stream, len(ticks) + hidden)
             size, tick, rate = (stream.height, stream.width), stream.time_base, stream.average_rate
-            timed = not (in_file_order and "avi" in container.format.name and stream.codec_context.has_b_frames)
     except FFmpegError as error:
         raise _unreadable(source, name, given, error) from error
     if not len(ticks):
         raise BadInputError(f"{name}: {given} holds no frame of video that can be decoded; {_REMEDY}")
-    if not timed:
-        ticks, tick = np.arange(len(ticks)), 1 / rate if rate else Fraction(1)
     shown = ticks
     if _is_cut(source):
         if promised is None:
             raise BadInputError(f"{name}: {given} ends early, {len(ticks)} frames are there; {_REMEDY}")
-        if promised > MAX_CLIP_FRAMES:
-            raise BadInputError(f"{name}: {given} ends early, and speaks of {promised:,} frames; {_REMEDY}")
         shown = _with_missing(ticks, promised - hidden, 1 / (rate * tick) if rate else Fraction(1))
-    if len(shown) > MAX_CLIP_FRAMES:
-        raise BadInputError(f"{name}: {given} has {len(shown):,} frames, at most {MAX_CLIP_FRAMES:,} are read; cut it")
-    return VideoFile(source, given, measured_timeline(shown, tick=tick, rate=rate), size, ticks, starts, timed)
+    return VideoFile(source, given, measured_timeline(shown, tick=tick, rate=rate), size, ticks, starts)
 
 
 def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.ndarray, "F H W 3"]:
@@ -94,11 +86,7 @@ def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.
     frames = None
     try:
         with _opened(video.source, name, video.given) as (container, stream):
-            wanted = video.ticks[list(kept)].tolist()
-            decoded = (
-                _decode(container, stream, video.starts, wanted) if video.timed else _in_order(container, stream, kept)
-            )
-            for place, frame in enumerate(decoded):
+            for place, frame in enumerate(_decode(container, stream, video.starts, video.ticks[list(kept)].tolist())):
                 if (frame.height, frame.width) != video.size:
                     raise _Damaged(
                         f"frame {kept[place] + 1} is {frame.height}x{frame.width} (height x width) in a video of "
@@ -143,16 +131,14 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     return (packet for packet in container.demux(stream) if packet.size)
 
 
-def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " found"], list[tuple[int, int]], int, bool]:
-    """Return when frames are shown, the key frames, how many frames serve to decode others only, and whether times rise
-    from packet to packet, as they do where the container made them up."""
+def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " found"], list[tuple[int, int]], int]:
+    """Return when frames are shown, the key frames, and how many frames serve to decode others only."""
     shown: set[int] = set()
     starts: list[tuple[int, int]] = []
-    hidden, before, rising = 0, -(2**63), True
+    hidden = 0
     for number, packet in enumerate(_packets(container, stream)):
         if packet.is_corrupt or packet.pts is None:  # the last packet of a cut file
             continue
-        rising, before = rising and packet.pts > before, packet.pts
         if packet.is_keyframe:
             starts.append((packet.pts, number))
         # The header of a VP8 frame says whether it is shown; the other codings pack such frames with a shown one.
@@ -160,7 +146,7 @@ def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " foun
             hidden += 1
         elif starts and packet.pts >= starts[0][0]:  # what comes before the first key frame can not be decoded
             shown.add(packet.pts)
-    return np.array(sorted(shown), np.int64), starts, hidden, rising
+    return np.array(sorted(shown), np.int64), starts, hidden
 
 
 def _decode(container: Any, stream: Any, starts: list[tuple[int, int]], wanted: list[int]) -> Iterator[Any]:
@@ -184,23 +170,6 @@ def _decode(container: Any, stream: Any, starts: list[tuple[int, int]], wanted: 
             if tick is None:
                 return
     raise _Damaged(f"it is damaged at {float((tick - starts[0][0]) * stream.time_base):.2f} seconds")
-
-
-def _in_order(container: Any, stream: Any, wanted: Sequence[int]) -> Iterator[Any]:
-    """Yield the frames of these numbers, counted as the decoder gives them."""
-    ahead, count = iter(wanted), 0
-    next_one = next(ahead, None)
-    for packet in chain(_packets(container, stream), (None,)):
-        for frame in stream.codec_context.decode(packet):
-            if frame.is_corrupt:
-                raise _Damaged(f"frame {count + 1} is damaged")
-            if count == next_one:
-                yield frame
-                next_one = next(ahead, None)
-            if next_one is None:
-                return
-            count += 1
-    raise _Damaged(f"it ends after {count} frames")
 
 
 def _upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:
@@ -244,9 +213,7 @@ def _unreadable(source: Path | bytes, name: str, given: str, error: FFmpegError)
     if _is_cut(source):
         return BadInputError(f"{name}: {given} ends early, before its table of frames; {_REMEDY}")
     with _reader(source) as file:
-        head = file.read(HEAD_BYTES)
-    if head[:4] in (b"GIF8", b"\x89PNG") or head[8:12] == b"WEBP" or head[:2] == b"\xff\xd8":
-        return BadInputError(f"{name}: {given} is a picture or an animation, not a video; give it its own ending")
-    known = what_it_is(head)
-    told = "" if known.startswith(("a video", "not a readable")) else f"it is {known.split(';')[0]}; "
-    return BadInputError(f"{name}: {given} is not a readable video ({told}{error.strerror}); {_REMEDY}")
+        head = file.read(16)
+    return BadInputError(
+        f"{name}: {given} is not a readable video (it starts with {head!r}; {error.strerror}); {_REMEDY}"
+    )

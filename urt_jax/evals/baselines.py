@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from urt_jax.data.examples import DIMENSIONS, Example, Media
-from urt_jax.data.pictures import load_image
+from urt_jax.data.images import load_image
 from urt_jax.data.video import load_frames
 from urt_jax.errors import BadInputError
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from urt_jax.data.examples import NOUNS, Example, Media
-from urt_jax.data.pictures import encode_data_url, load_image
+from urt_jax.data.images import encode_data_url, load_image
 from urt_jax.data.video import load_frames
 
 _LARGEST_SIDE = 448  # pixels of an embedded picture

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urt_jax.data.examples import Chat
-from urt_jax.data.pictures import load_image
+from urt_jax.data.images import load_image
 from urt_jax.data.tokenizer import chat_text
 from urt_jax.data.video import Clip, load_clip
 from urt_jax.data.workers import Workers
@@ -22,10 +22,6 @@ from urt_jax.errors import BadInputError
 from urt_jax.families.family import Family, Geometry, Json, MediaLayout, Piece
 from urt_jax.models.config import ModelConfig
 from urt_jax.types import TEXT, EncodedChat, FrameBlend, FramePatches
-
-MAX_RECORD_PIXELS = (
-    2**28
-)  # decoded for one prompt, 0.8 GB as RGB: what one clip may have, or four of the largest pictures
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,8 @@ def encode_chat(
             with its pictures at their smallest, is longer than ``max_tokens``. ``name`` says which record it was.
     """
     text = chat_text(processor.tokenizer, chat, add_generation_prompt=generation_prompt)
-    images, clips = _decoded(chat, name)
+    images = [load_image(media, name=f"{name}: image {i + 1}") for i, media in enumerate(chat.images)]
+    clips = [load_clip(media, name=f"{name}: video {i + 1}") for i, media in enumerate(chat.videos)]
     geometry = processor.geometry
     while True:
         layouts = _lay_out(processor, geometry, images, clips, name=name)
@@ -84,26 +81,6 @@ def encode_chat(
                 f"max_prompt_tokens is {max_tokens}; shorten the text, drop a picture or raise max_prompt_tokens"
             )
         geometry = smaller
-
-
-def _decoded(chat: Chat, name: str) -> tuple[list[np.ndarray], list[Clip]]:
-    """Decode the media of a chat, which have a budget of pixels together."""
-    images: list[np.ndarray] = []
-    clips: list[Clip] = []
-    pixels = 0
-    for kind, media in (("image", chat.images), ("video", chat.videos)):
-        for n, item in enumerate(media, start=1):
-            if kind == "image":
-                images.append(load_image(item, name=f"{name}: image {n}"))
-            else:
-                clips.append(load_clip(item, name=f"{name}: video {n}"))
-            pixels += (images[-1] if kind == "image" else clips[-1].frames).size // 3
-            if pixels > MAX_RECORD_PIXELS:
-                raise BadInputError(
-                    f"{name}: its media up to {kind} {n} have {pixels:,} pixels, a record may have "
-                    f"{MAX_RECORD_PIXELS:,}; give smaller pictures, or fewer frames (max_frames)"
-                )
-    return images, clips
 
 
 class NamedChat(NamedTuple):

@@ -25,7 +25,7 @@ from urt_jax.progress import each
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
-from urt_jax.stages.records import tell_left_out, training_source
+from urt_jax.stages.records import training_source
 from urt_jax.stages.sft import finish, open_model, train_on
 
 PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's are brought up to twice their side
@@ -44,10 +44,9 @@ def run(config: BaseConfig) -> None:
             processes.of_first(lambda: write_empty_model(seed_folder, config.shape))
         loaded = random_model(str(seed_folder), seed=config.seed)
     sources = [training_source(data, seed=config.seed) for data in config.data]
-    skipped = tell_left_out(*(source.left_out for source in sources))
     trained = train_on(config, folder, loaded, sources, batch_size=config.batch_size, title="base")
     rows = drill_rows(config, trained)
-    finish(folder, "base", format_table(rows), drills=rows, **skipped)
+    finish(folder, "base", format_table(rows), drills=rows)
 
 
 def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]]:

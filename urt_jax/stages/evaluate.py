@@ -25,7 +25,7 @@ from urt_jax.reward_model import RewardModel
 from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
-from urt_jax.stages.records import labelled_pool, tell_left_out
+from urt_jax.stages.records import labelled_pool
 from urt_jax.stages.sft import open_mesh
 from urt_jax.training.metrics import read_metrics
 
@@ -50,8 +50,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     for path in config.models.values():
         find_model(path)  # a misspelt third model is told before the first is run
     _check_labels(config.models)
-    examples, left_out = labelled_pool(config.data, seed=config.seed)
-    skipped = tell_left_out(left_out)
+    examples = labelled_pool(config.data, seed=config.seed).examples
     judged = {label: _judge_model(config, folder, label, path, examples) for label, path in config.models.items()}
     summaries = {
         label: {mode: summarize(judgements, seed=config.seed) for mode, judgements in modes.items()}
@@ -71,7 +70,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     table += f"\n\nreport: {report}"
     print(table)
     figures = {label: {mode: s.as_json() for mode, s in modes.items()} for label, modes in summaries.items()}
-    write_result(folder, table, summaries=figures, baselines=baselines, **skipped)
+    write_result(folder, table, summaries=figures, baselines=baselines)
     return table
 
 

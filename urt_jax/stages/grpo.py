@@ -34,7 +34,6 @@ from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
-from urt_jax.stages.records import tell_left_out
 from urt_jax.stages.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
 from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
@@ -57,7 +56,6 @@ def run(config: GrpoConfig) -> None:
     open_scoring(config)  # here and below: what is not there is told before anything is judged
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     feed = open_feed(config, loaded.processor)
-    skipped = tell_left_out(feed.left_out)
     before = held_out_table(config, folder, loaded, "before")
     trained = train_policy(config, folder, loaded)
     after = held_out_table(config, folder, trained, "after")
@@ -65,7 +63,7 @@ def run(config: GrpoConfig) -> None:
     report = processes.of_first(lambda: write_run_report(config, folder, feed, summaries))
     table = f"{before.text}\n{after.text}\nmodel in {folder / 'model'}\nreport: {report}"
     print(table)
-    write_result(folder, table, before=before.figures, after=after.figures, **skipped)
+    write_result(folder, table, before=before.figures, after=after.figures)
 
 
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:

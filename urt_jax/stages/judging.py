@@ -19,7 +19,7 @@ from urt_jax.reward_model import Query, RewardModel
 from urt_jax.sharding import processes
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.stages.records import labelled_pool, tell_left_out
+from urt_jax.stages.records import labelled_pool
 from urt_jax.stages.sft import compute_dtype
 
 HELD_OUT_MODES: tuple[Mode, ...] = ("greedy", "sampled")  # of a judging before or after training
@@ -127,9 +127,7 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         prompt_template=config.eval_data.template,
         workers=config.workers,
     )
-    examples, left_out = labelled_pool(config.eval_data, seed=config.seed)
-    if when == "before":
-        tell_left_out(left_out)
+    examples = labelled_pool(config.eval_data, seed=config.seed).examples
     summaries: dict[str, Summary] = {}
     with closing(judge_model):
         for mode in HELD_OUT_MODES:

@@ -13,11 +13,10 @@ from urt_jax.data.examples import TASKS, Example, FramePicking, Media, Task
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
 from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
-from urt_jax.data.sources import LeftOut, Pool, read_pool
+from urt_jax.data.sources import Pool, read_examples, read_pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, Processor, encoding_workers
-from urt_jax.sharding import processes
 from urt_jax.types import EncodedChat
 
 KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoch
@@ -35,33 +34,13 @@ def labelled_pool(data: DataConfig, *, seed: int) -> Pool:
     """
     if data.path == "scenes":
         counts = scene_counts(data).items()
-        examples = [scene(data, task, index) for task, count in counts for index in range(count)]
-        return Pool(examples, LeftOut(data.path, len(examples), {}, {}))
-    pool = _read(data, require_label=True)
+        return Pool([scene(data, task, index) for task, count in counts for index in range(count)], {}, {})
+    pool = read_pool(data.path, media_root=data.media_root, require_label=True)
+    if not pool.examples:
+        told = "; ".join(pool.messages.values()) or "the file is empty"
+        raise BadInputError(f"{data.path} holds no record with a label to compare an answer with: {told}")
     examples = [with_picking(item, data) for item in pool.examples[: data.count]]
     return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
-
-
-def _read(data: DataConfig, *, require_label: bool) -> Pool:
-    """Read the records of a file, and tell what is left out of it.
-
-    Raises:
-        BadInputError: the file cannot be read, holds nothing of use, or has more bad records than ``data`` allows.
-    """
-    pool = read_pool(data.path, media_root=data.media_root, require_label=require_label, first_label=data.first_label)
-    if not pool.examples:
-        label = " with a label to compare an answer with" if require_label else " that can be read"
-        raise BadInputError(f"{data.path} holds no record{label}: {pool.left_out.told() or 'the file is empty'}")
-    pool.left_out.check(data.max_skipped_share)
-    return pool
-
-
-def tell_left_out(*left_out: LeftOut | None) -> dict[str, Any]:
-    """Print what was left out of the sources of a stage, and return it as figures of the stage's result."""
-    some = [source for source in left_out if source is not None and source.counts]
-    if some and processes.is_first():
-        print("\n".join(source.told() for source in some))
-    return {"skipped": [source._asdict() for source in some]}
 
 
 def scene(data: DataConfig, task: Task, index: int) -> Example:
@@ -125,44 +104,32 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
             return with_picking(example, data)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place), data.template)
-    pool = _read(data, require_label=False)
-    left_out = pool.left_out.beside("no response to learn", [e for e in pool.examples if e.response is None])
-    left_out.check(data.max_skipped_share)
-    examples = [with_picking(e, data) for e in pool.examples[: data.count] if e.response is not None]
-    return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template, left_out)
+    read = read_examples(data.path, media_root=data.media_root)[: data.count]
+    examples = [with_picking(item, data) for item in read]
+    return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template)
 
 
-def question_pool(data: DataConfig, *, seed: int) -> Pool:
-    """Return the pairs of a bounded source with a better side, in the order they are written; ties are left out.
+def question_pool(data: DataConfig, *, seed: int) -> list[Example]:
+    """Return the pairs of a bounded source with a better side, in the order they are written.
 
     Who asks draws the order of every showing anew; an order drawn once a record would add nothing to that.
 
     Raises:
         BadInputError: as ``labelled_pool``.
     """
-    return decided(labelled_pool(replace(data, swap=False), seed=seed))
-
-
-def decided(pool: Pool) -> Pool:
-    """Return the pairs of a pool that have a better side; ties are told as left out, whatever their share."""
-    ties = [example for example in pool.examples if not isinstance(example.label, int)]
-    kept = [example for example in pool.examples if isinstance(example.label, int)]
-    return Pool(kept, pool.left_out.beside("tie: no side is better", ties))
+    return [e for e in labelled_pool(replace(data, swap=False), seed=seed).examples if isinstance(e.label, int)]
 
 
 def question_source(data: DataConfig, *, seed: int) -> Source:
     """Return an endless stream of labelled questions, each shown in a random order where ``data.swap`` asks for it."""
     get: Callable[[int], Example]
-    left_out = None
     if data.path == "scenes" and data.count is None:
         get = partial(drawn_scene, data)
     else:
-        examples, left_out = question_pool(data, seed=seed)
-        get = shuffled_epochs(examples, seed=seed)
+        get = shuffled_epochs(question_pool(data, seed=seed), seed=seed)
     if not data.swap:
-        return Source(data.weight, get, data.template, left_out)
-    either = lambda place: in_random_order(get(place), seed=seed, place=place)  # noqa: E731
-    return Source(data.weight, either, data.template, left_out)
+        return Source(data.weight, get, data.template)
+    return Source(data.weight, lambda place: in_random_order(get(place), seed=seed, place=place), data.template)
 
 
 class TrainedRecord(NamedTuple):
@@ -183,7 +150,6 @@ class Encoder:
     def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, workers: int = 0):
         self.processor = processor
         self._max_new = max_new_tokens
-        self._special = frozenset(processor.tokenizer.all_special_ids)
         self._workers = encoding_workers(processor, max_tokens=max_prompt_tokens, count=workers)
         self._cache: dict[Any, EncodedChat] = {}
         self._cached_bytes = 0
@@ -242,12 +208,6 @@ class Encoder:
                 f"record {example.id} has no response to learn; SFT records need a gpt / assistant turn"
             )
         ids = self._ids(example.response)
-        if self._special.intersection(ids[:-1].tolist()):
-            first = next(i for i in ids[:-1].tolist() if i in self._special)
-            raise BadInputError(
-                f"record {example.id}: its response holds {self.processor.tokenizer.convert_ids_to_tokens(first)!r}, "
-                "which the tokenizer reads as a control token; take it out"
-            )
         if len(ids) > self._max_new:
             raise BadInputError(
                 f"record {example.id}: its response has {len(ids)} tokens, lengths.max_new_tokens is {self._max_new}; "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from urt_jax.data.examples import Chat
-from urt_jax.data.pictures import encode_data_url, load_image
+from urt_jax.data.images import encode_data_url, load_image
 from urt_jax.data.video import load_frames
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from urt_jax.data.examples import TASKS, Example, Media
-from urt_jax.data.pictures import load_image
+from urt_jax.data.images import load_image
 from urt_jax.data.scenes import make_example, write_reasoning
 from urt_jax.errors import BadInputError
 from urt_jax.teacher.scene_pool import OracleSettings, RefusalError, ScenePool, pixel_hash

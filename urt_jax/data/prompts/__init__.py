@@ -31,12 +31,10 @@ __all__ = [
     "own_text_media",
     "prompt_text",
     "render",
-    "strip_end",
     "template_phrases",
     "template_provenance",
 ]
 
-_END = re.compile(r"(?:<\|im_end\|>|<\|endoftext\|>)\s*\Z")
 _MEDIA_TAG = re.compile(r"(<image>|<video>)")
 # Text that the tokenizers of the Qwen line read as control tokens wherever it stands.
 _CONTROL_TEXT = re.compile(
@@ -49,8 +47,7 @@ def render(example: Example, *, think: bool = True, template: str | Path = DEFAU
 
     Without a prompt of the record's own the media come first (context, then candidates), then the filled template. The
     record's own ``text`` is used as it is: its ``<image>`` / ``<video>`` tags become the media, and media that it has
-    no tags for stand in front. Earlier turns (``meta["history"]``), a system prompt among them, come before it as
-    messages of their own.
+    no tags for stand in front. Earlier turns (``meta["history"]``) come before it as messages of their own.
 
     Args:
         think: ask for reasoning before the answer; False takes the template that asks for the answer alone.
@@ -68,13 +65,7 @@ def render(example: Example, *, think: bool = True, template: str | Path = DEFAU
         return _own_chat(example, media)
     content: list[dict[str, Any]] = [{"type": item.kind} for item in media]
     content.append({"type": "text", "text": prompt_text(example, think=think, template=template)})
-    told = [{**turn, "content": [_part(turn["content"])]} for turn in example.meta.get("history", [])]
-    return _chat([*told, {"role": "user", "content": content}], media)
-
-
-def strip_end(response: str) -> str:
-    """Return a response without the end token that it may bring along in writing: the learner adds its own."""
-    return _END.sub("", response, count=1)
+    return _chat([{"role": "user", "content": content}], media)
 
 
 def prompt_text(example: Example, *, think: bool = True, template: str | Path = DEFAULT_TEMPLATE) -> str:
@@ -131,15 +122,14 @@ def check_control_text(example: Example) -> None:
     Raises:
         BadInputError: naming the record and the text found.
     """
-    written = [example.prompt, example.text or "", example.response or ""]
-    written += [item for item in example.candidates if isinstance(item, str)]
+    written = [example.prompt, example.text or "", *(c for c in example.candidates if isinstance(c, str))]
     written += [turn["content"] for turn in example.meta.get("history", [])]
     for text in written:
         found = _CONTROL_TEXT.search(text)
         if found:
             raise BadInputError(
                 f"record {example.id}: its text holds {found.group()!r}, which the tokenizer reads as a control token; "
-                "take it out of the caption, question, answers, prompt or response"
+                "take it out of the caption, question, answers or prompt"
             )
 
 
