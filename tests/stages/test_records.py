@@ -83,7 +83,7 @@ def test_the_order_of_a_question_is_drawn_once_and_anew_in_every_pass(tmp_path: 
     winners = [replace(first, id=f"r{n}", label=1, meta={}) for n in range(30)]
     write_examples(tmp_path / "pairs.jsonl", winners)
     data = DataConfig(path=str(tmp_path / "pairs.jsonl"))
-    assert [e.label for e in question_pool(data, seed=3)] == [1] * 30, "as it is written"
+    assert [e.label for e in question_pool(data, seed=3).examples] == [1] * 30, "as it is written"
     source = question_source(data, seed=3)
     passes = [{(e := source.get(30 * n + place)).id: e.label for place in range(30)} for n in range(6)]
     assert all(8 <= list(labels.values()).count(2) <= 22 for labels in passes)
