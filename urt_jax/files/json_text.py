@@ -39,7 +39,7 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def parse_items(data: bytes) -> list[Any]:
-    """Return the items of a JSON list, in the place of each that ``parse_json`` would refuse by itself its ``JsonError``.
+    """Return the items of a JSON list, in place of each that ``parse_json`` would refuse by itself its ``JsonError``.
 
     Raises:
         JsonError: not UTF-8, not JSON, no list, or nested so deep that Python's parser gives up.

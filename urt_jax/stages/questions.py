@@ -174,8 +174,8 @@ class QuestionFeed:
         pool = question_pool(data, seed=self._config.seed)
         if len(pool.examples) < self._records:
             raise BadInputError(
-                f"{data.path} has {len(pool.examples)} labelled records, a step draws {self._records} different ones from the "
-                "pool; lower questions_per_step or give more records"
+                f"{data.path} has {len(pool.examples)} labelled records, a step draws {self._records} different ones "
+                "from the pool; lower questions_per_step or give more records"
             )
         return pool
 

@@ -43,6 +43,8 @@ def labelled_pool(data: DataConfig, *, seed: int, decided: bool = False) -> Pool
     pool = _checked(data, _read(data, require_label=True), "record with a label to compare an answer with")
     if decided:
         pool = without(pool, "tie", lambda item: "no better side" if item.label == "tie" else None)
+        if not pool.examples:
+            raise BadInputError(f"{data.path} holds no record with a better side: {pool.skipped.told()}")
     examples = [with_picking(item, data) for item in pool.examples[: data.count]]
     return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
 
@@ -75,7 +77,7 @@ def tell_skipped(sources: Iterable[Skipped | None]) -> str:
 
 
 def skipped_figures(sources: Iterable[Skipped | None]) -> list[dict[str, Any]]:
-    """Return what ``result.json`` keeps under ``skipped``: one object for each source of which something was left out."""
+    """Return what ``result.json`` keeps under ``skipped``: an object for each source that lacks something."""
     return [skipped.as_json() for skipped in sources if skipped is not None and skipped.counts]
 
 

@@ -34,9 +34,9 @@ def check_first_label(fields: Fields, first: int) -> None:
     else:
         return
     raise BadInputError(
-        f"{fields.where}: {found}, but labels count from 1 (1 = the first candidate, 2 = the second). Where this source "
-        "counts from 0 set data.first_label=0 (first_label: 0 at its entry of a mixture), then 0 and 1 are read as 1 "
-        "and 2; as it is, the whole source is refused, since its labels 1 would be read for the other candidate"
+        f"{fields.where}: {found}, but labels count from 1 (1 = the first candidate, 2 = the second). Where this "
+        "source counts from 0 set data.first_label=0 (first_label: 0 at its entry of a mixture), then 0 and 1 are read "
+        "as 1 and 2; as it is, the whole source is refused, since its labels 1 would be read for the other candidate"
     )
 
 

@@ -146,7 +146,7 @@ def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
             warnings.simplefilter("ignore")  # a huge picture is judged when it is decoded
             Image.open(io.BytesIO(located) if isinstance(located, bytes) else located).close()
     except IsADirectoryError:
-        raise RecordError(f"{where}: media file {located} is a folder; give a file", reason="missing file") from None
+        raise RecordError(f"{where}: media {shown(given)} is a folder; give a file", reason="missing file") from None
     except UnidentifiedImageError:
         named = f"media file {located}" if isinstance(located, str) else "a picture given as bytes"
         raise RecordError(
@@ -250,7 +250,7 @@ def _bytes_of(given: Any, where: str) -> bytes:
         pass  # told below, with what was given
     if not content:
         raise RecordError(
-            f"{where}: the bytes of a picture are {shown(given)}; needed base64 text or a list of numbers from 0 to 255",
+            f"{where}: the bytes of a picture are {shown(given)}; needed base64 text, or numbers from 0 to 255",
             reason="unreadable picture",
         )
     return content

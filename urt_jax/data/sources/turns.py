@@ -59,16 +59,17 @@ def read_content(value: Any, where: str, role: str) -> Turn:
             f"{where}: a turn is from {role!r} with {kind}; needed text, or a list of at most {MAX_PARTS:,} parts",
             reason="unknown schema",
         )
-    texts, media = [], []
+    texts: list[str] = []
+    media: list[tuple[str, Any]] = []
     for part in value:
-        kind, content = _part(part, where)
-        if kind is None:
+        medium, content = _part(part, where)
+        if medium is None:
             texts.append(content)
-        elif role != "user":
-            raise RecordError(f"{where}: a turn from {role!r} shows a {kind}; only a user can", reason="unknown schema")
-        else:
-            texts.append(f"<{kind}>")
-            media.append((kind, content))
+            continue
+        if role != "user":
+            raise RecordError(f"{where}: a turn of {role!r} shows a {medium}; only a user can", reason="unknown schema")
+        texts.append(f"<{medium}>")
+        media.append((medium, content))
     return Turn(role, "".join(texts), tuple(media))
 
 
