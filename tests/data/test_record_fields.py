@@ -122,7 +122,11 @@ SIDES = {"caption": "a dot", "jpg_0": "1.png", "jpg_1": "2.png"}
         (PAIR | {"scores": [9, 8]}, "wrong type", "scores is [9, 8]; needed an object"),
         (PAIR | {"meta": {"scores": {"a": "xy"}}}, "wrong type", "a is 'xy'"),
         (PAIR | {"meta": []}, "wrong type", "meta is []; needed an object"),
-        (PAIR | {"meta": {"history": [{"role": "user"}]}}, "wrong type", "meta holds a history"),
+        (
+            PAIR | {"meta": {"history": [{"role": "user"}]}},
+            "wrong type",
+            "history is [an object of 1 keys]; needed it as",
+        ),
         (PAIR | {"difficulty": ["hard"]}, "wrong type", "difficulty is ['hard']"),
         (PAIR | {"correct_of": [1]}, "wrong type", "correct_of has 1 items"),
         (FINE | {"history": [{"role": "user"}]}, "unknown schema", "a turn is from 'user' with a NoneType"),

@@ -8,7 +8,7 @@ that say what to do. What is left of them then is the bounds, and those are a hu
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ def parse_json(data: bytes | str) -> Any:
             surrogate pair in a text, which no file could hold.
     """
     text = _text(data)
-    value = _loaded(text, _object)
-    _check_depth(value)
+    value = _loaded(text, _STRICT)
+    if text.count("{") + text.count("[") > MAX_DEPTH:
+        _check_depth(value)
     if "\\u" in text or isinstance(data, str):
         _check_pairs(value)
     return value
@@ -53,7 +54,7 @@ def parse_items(data: bytes) -> list[Any]:
         return made
 
     text = _text(data)
-    items = _loaded(text, noted)
+    items = _loaded(text, json.JSONDecoder(object_pairs_hook=noted))
     if not isinstance(items, list):
         raise JsonError(f"{shown(items)} where a JSON list is needed")
     flawed = {id(made) for made in doubled}
@@ -168,9 +169,9 @@ def _text(data: bytes | str) -> str:
         raise JsonError(f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
 
 
-def _loaded(text: str, made_of: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> Any:
+def _loaded(text: str, decoder: json.JSONDecoder) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=made_of)
+        return decoder.decode(text)
     except RecursionError:
         raise JsonError(f"nested deeper than {MAX_DEPTH} levels") from None
     except JsonError:
@@ -193,6 +194,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for n, key in enumerate(keys) if key in keys[:n])
         raise JsonError(f"the key {shown(twice)} stands twice in one object")
     return made
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_object)  # made once: making one takes as long as a short line
 
 
 def _check_depth(value: Any) -> None:

@@ -49,7 +49,7 @@ def check_words_count_from_one(fields: Fields, words: Words) -> None:
     asked, response = words.asked or "", words.response or ""
     if " 0" not in asked and " 0" not in response:
         return
-    said = _ANSWER.findall(response)
+    said = _ANSWER.findall(response) if " 0" in response else []
     found = _FROM_ZERO.search(asked) or (_FROM_ZERO.fullmatch(said[-1].strip()) if said else None)
     if found:
         raise BadInputError(
@@ -68,16 +68,19 @@ def verdict_of(fields: Fields, words: Words) -> re.Match[str] | None:
     return _VERDICT.fullmatch(written[-1].strip()) if written else None
 
 
-def read_label(fields: Fields, words: Words, task: Task | None, first: int) -> int | Literal["tie"] | None:
+def read_label(
+    fields: Fields, verdict: re.Match[str] | None, task: Task | None, first: int
+) -> int | Literal["tie"] | None:
     """Return the winner (from 1), "tie", or None where the record does not say.
 
-    ``first`` is what ``label`` and ``solution`` call the first candidate; a written response counts from 1.
+    ``verdict`` is what ``verdict_of`` found. ``first`` is what ``label`` and ``solution`` call the first candidate; a
+    written response counts from 1.
 
     Raises:
         RecordError: a label of another form, one that means nothing, or two that differ.
     """
     given = _given_label(fields, first)
-    solved = _solved_label(fields, words, task, first)
+    solved = _solved_label(fields, verdict, task, first)
     if given is not None and solved is not None and "solution" in fields and given != solved:
         raise _bad(fields, f"label {shown(fields['label'])} and solution {shown(fields['solution'])} differ; keep one")
     if given is not None or solved is not None:
@@ -109,8 +112,7 @@ def _given_label(fields: Fields, first: int) -> int | Literal["tie"] | None:
     return number + 1 - first
 
 
-def _solved_label(fields: Fields, words: Words, task: Task | None, first: int) -> int | None:
-    match = verdict_of(fields, words)
+def _solved_label(fields: Fields, match: re.Match[str] | None, task: Task | None, first: int) -> int | None:
     solution = fields.get("solution")
     if match is not None and task is not None and match[1] == NOUNS[task]:
         return int(match[2]) + (0 if solution is None else 1 - first)

@@ -196,7 +196,7 @@ def _locate(given: Any, root: Path, where: str) -> str | bytes:
     if given.startswith("data:"):
         return given
     path = _local_path(given, where) if ":/" in given else given
-    file = root / path
+    file = os.path.join(root, path)
     try:
         found = os.stat(file)
     except FileNotFoundError:
@@ -209,16 +209,17 @@ def _locate(given: Any, root: Path, where: str) -> str | bytes:
             "or write data:image/png;base64, (with its own type) before an encoded picture",
             reason="missing file",
         ) from None
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    regular = stat.S_ISREG(found.st_mode)
+    if not regular and not stat.S_ISDIR(found.st_mode):
         raise RecordError(
             f"{where}: media file {_quoted(file)} is a pipe, socket or device; give a regular file",
             reason="missing file",
         )
-    if found.st_size == 0 and stat.S_ISREG(found.st_mode):
+    if found.st_size == 0 and regular:
         raise RecordError(
             f"{where}: media file {_quoted(file)} is empty (0 bytes); fetch it again", reason="empty file"
         )
-    return str(file)
+    return file
 
 
 def _local_path(address: str, where: str) -> str:
@@ -260,7 +261,6 @@ def _why(error: OSError | ValueError) -> str:
     return str(error.strerror if isinstance(error, OSError) else error)
 
 
-def _quoted(file: Path) -> str:
+def _quoted(name: str) -> str:
     """Return a path as a message quotes it: the end of a very long one says most."""
-    name = str(file)
     return name if len(name) <= 300 else f"...{name[-300:]}"

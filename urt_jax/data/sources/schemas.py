@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -71,15 +72,16 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
     where = fields.where
     words = read_words(fields)
     check_words_count_from_one(fields, words)
-    sources = merged_media(words.turns, listed_media(fields)) if words.last else listed_media(fields)
+    sources = merged_media(words.turns, listed_media(fields))
     media = read_media(fields, sources, root=record.media_root)
     explicit_chat = "task" in record.fields and "task" not in fields
-    task = None if explicit_chat else _task(fields, words, media)
+    verdict = verdict_of(fields, words)
+    task = None if explicit_chat else _task(fields, words, media, verdict)
     if task in _VIDEO_TASKS and media and all(item.kind == "image" for item in media):
         media = _clips_of_pictures(media, 2 if task == "video_gen" else 1, where)
     context, compared = _split_media(fields, task, media)
     candidates: tuple[Media | str, ...] = (*compared, *words.answers)
-    label = read_label(fields, words, task, record.first_label)
+    label = read_label(fields, verdict, task, record.first_label)
     if require_label and label is None:
         raise RecordError(
             f"{where}: no label and this stage needs one; give solution ('Image 1 is better') or label (1, 2, \"tie\")",
@@ -104,7 +106,7 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
     return example
 
 
-def _task(fields: Fields, words: Words, media: tuple[Media, ...]) -> Task | None:
+def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Match[str] | None) -> Task | None:
     """Return the task a record names, or else the one its answer and media show; None is a plain chat."""
     if "task" in fields:
         given: Any = fields["task"]
@@ -116,10 +118,9 @@ def _task(fields: Fields, words: Words, media: tuple[Media, ...]) -> Task | None
             )
         return given
     has_video = any(item.kind == "video" for item in media)
-    match = verdict_of(fields, words)
-    if match is not None and match[1] != "Answer":
-        return "image_gen" if match[1] == "Image" else "video_gen"
-    if match is not None or words.answers:
+    if verdict is not None and verdict[1] != "Answer":
+        return "image_gen" if verdict[1] == "Image" else "video_gen"
+    if verdict is not None or words.answers:
         return "video_und" if has_video else "image_und"
     if "caption" in fields:
         return "video_gen" if has_video else "image_gen"
@@ -169,20 +170,25 @@ def _own_text(fields: Fields, words: Words, task: Task | None) -> str | None:
 
 
 def _meta(fields: Fields, words: Words, candidates: int) -> dict[str, Any]:
-    meta = {key: value for key, value in fields.items() if key not in _KNOWN} | dict(fields.group("meta", {}))
-    given = Fields(meta, fields.where, error=_wrong_type)
+    meta = {key: fields[key] for key in fields if key not in _KNOWN}
+    if "meta" in fields:
+        meta |= dict(fields.group("meta"))
+    if meta:
+        _check_meta(Fields(meta, fields.where, error=_wrong_type), candidates)
+    return meta | {"history": [turn.as_message() for turn in words.history]} if words.history else meta
+
+
+def _check_meta(meta: Fields, candidates: int) -> None:
+    """Refuse what stages read of ``meta`` in another form."""
     if "scores" in meta:
-        _check_scores(given.group("scores"), candidates)
-    if "candidates" in meta:
-        given.values_of("candidates", at_most=candidates)
-    if "correct_of" in meta:
-        given.integers("correct_of", size=2, at_most=1_000_000)
+        _check_scores(meta.group("scores"), candidates)
+    meta.values_of("candidates", None, at_most=candidates)
+    meta.integers("correct_of", None, size=2, at_most=1_000_000)
     for name in _NAMES_IN_META:
         if isinstance(meta.get(name), list | dict):
-            raise given.refusal(name, "a name, a number, or true or false")
-    if meta.pop("history", None):
-        raise _wrong_type(f"{fields.where}: meta holds a history; give it as a field of the record")
-    return meta | {"history": [turn.as_message() for turn in words.history]} if words.history else meta
+            raise meta.refusal(name, "a name, a number, or true or false")
+    if "history" in meta:
+        raise meta.refusal("history", "it as a field of the record, not in meta")
 
 
 def _check_scores(scores: Mapping[str, Any], candidates: int) -> None:

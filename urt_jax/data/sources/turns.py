@@ -78,7 +78,7 @@ def merged_media(turns: Sequence[Turn], given: Mapping[str, list[Any]]) -> dict[
 
     ``given`` is what the fields of the record list by kind. What is left of it comes last.
     """
-    if all(source is None for turn in turns for _, source in turn.shown):
+    if not any(turn.shown for turn in turns) or all(source is None for turn in turns for _, source in turn.shown):
         return dict(given)
     merged: dict[str, list[Any]] = {kind: [] for kind in given}
     left = {kind: iter(sources) for kind, sources in given.items()}

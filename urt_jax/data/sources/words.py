@@ -43,8 +43,9 @@ def read_words(fields: Fields) -> Words:
         RecordError: no known schema, or words of another form.
     """
     said = _words(fields)
-    history = (*_earlier_turns(fields), *said.history)
-    return said._replace(history=_with_system(fields, history))
+    if "history" in fields or any(key in fields for key in _SYSTEM_FIELDS):
+        return said._replace(history=_with_system(fields, (*_earlier_turns(fields), *said.history)))
+    return said
 
 
 def _words(fields: Fields) -> Words:
