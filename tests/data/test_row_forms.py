@@ -313,7 +313,7 @@ def test_mixtures_that_name_each_other_or_multiply_end(folder: Path) -> None:
     "flawed",
     [
         Example("a", text="half \ud83d"),
-        Example("a", text="x", meta={"margin": float("nan")}),
+        Example("a", text="x", meta={"scores": {"A": [1]}}),
         Example("a", text="x", votes=(1.0, -1.0)),
         Example("a", text="x", context=(Media("image", "gone.png"),)),
         Example("a", text="<image>"),
@@ -323,6 +323,13 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, flawed: Exam
     with pytest.raises(BadInputError, match="record a"):
         write_examples(tmp_path / "o.jsonl", [flawed])
     assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_words_that_are_not_asked_may_count_as_they_like(folder: Path) -> None:
+    answers = ["Image 0 is better", "Image 1 is better"]
+    example = one(folder, {"question": "Which?", "image": "1.png", "answers": answers, "label": 2})
+    write_examples(folder / "o.jsonl", [example])
+    assert read_examples(folder / "o.jsonl")[0].candidates == tuple(answers)
 
 
 def test_a_record_of_bytes_is_one_line_of_json(folder: Path) -> None:

@@ -127,7 +127,8 @@ def read_yaml(path: str | Path) -> Any:
     """Return the value of a YAML file: plain types only, no key twice in one mapping.
 
     Raises:
-        BadInputError: it cannot be read, is not UTF-8, not YAML, or nested deeper than ``MAX_DEPTH``.
+        BadInputError: it cannot be read, is not UTF-8, not YAML, nested deeper than ``MAX_DEPTH``, or holds half
+            a surrogate pair or a reference (``*name``).
     """
     import yaml
 
@@ -148,6 +149,7 @@ def read_yaml(path: str | Path) -> Any:
     try:
         value = yaml.load(read_whole(path).decode("utf-8-sig"), Loader)
         _check_depth(value)
+        _check_pairs(value)
     except RecursionError:
         raise BadInputError(f"{path}: nested deeper than {MAX_DEPTH} levels; mend it") from None
     except (ValueError, yaml.YAMLError, TypeError, AttributeError) as error:  # a date out of range, an unhashable key

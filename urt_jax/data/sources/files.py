@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import random
 import re
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class _Reading:
         self._seed = seed
         self._left = MAX_MIXTURE_FILES
 
-    def records(self, path: Path, root: str | Path | None, first_label: int, within: tuple[Path, ...]) -> list[Record]:
+    def records(self, path: Path, root: str | Path | None, first_label: int, within: tuple[str, ...]) -> list[Record]:
         """Return the records of a file that is named by the mixtures ``within``, the outermost first."""
         if path.suffix in (".yaml", ".yml"):
             return self._mixture(path, root, first_label, within)
@@ -69,7 +70,7 @@ class _Reading:
         _content(path)  # one that is not there is told as such
         raise BadInputError(f"data file {path}: {path.suffix or 'no'} ending; known are .json, .jsonl, .yaml and .yml")
 
-    def _mixture(self, path: Path, root: str | Path | None, first_label: int, within: tuple[Path, ...]) -> list[Record]:
+    def _mixture(self, path: Path, root: str | Path | None, first_label: int, within: tuple[str, ...]) -> list[Record]:
         """Read every data set of a mixture; its paths are relative to the mixture file's folder."""
         content = read_yaml(path)
         found = content.get("datasets") if isinstance(content, dict) else None
@@ -79,7 +80,7 @@ class _Reading:
             )
         if len(found) > MAX_ENTRIES:
             raise BadInputError(f"mixture {path}: {len(found):,} entries; at most {MAX_ENTRIES:,} are read")
-        within = (*within, path.resolve())
+        within = (*within, os.path.realpath(path))
         records: list[Record] = []
         for n, values in enumerate(found, start=1):
             entry = Fields(values, f"mixture {path} entry {n}")
@@ -87,7 +88,7 @@ class _Reading:
                 if key not in _MIXTURE_KEYS:
                     raise BadInputError(f"{entry.where}: unknown key {shown(key)}{_nearest(str(key), _MIXTURE_KEYS)}")
             source, folder = path.parent / entry.text("json_path"), entry.text("image_folder", None)
-            if source.resolve() in within:
+            if _real(source, entry.where) in within:
                 raise BadInputError(f"{entry.where}: json_path {source} names a mixture it stands in; take it out")
             if len(within) > MAX_MIXTURE_DEPTH or self._left == 0:
                 raise BadInputError(
@@ -101,6 +102,13 @@ class _Reading:
             strategy = entry.text("sampling_strategy", "all")
             records += [listed[i] for i in _choose(strategy, len(listed), rng=draw, where=entry.where)]
         return records
+
+
+def _real(path: Path, where: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError as error:  # a zero byte
+        raise BadInputError(f"{where}: json_path {shown(str(path))} names no file ({error})") from None
 
 
 def _content(path: Path) -> bytes:

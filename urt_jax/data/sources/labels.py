@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from urt_jax.data.examples import NOUNS, Task
+from urt_jax.data.examples import NOUNS, Example, Task
 from urt_jax.data.sources.files import RecordError
 from urt_jax.data.sources.words import Words
 from urt_jax.errors import BadInputError, shown
@@ -40,20 +40,20 @@ def check_first_label(fields: Fields, first: int) -> None:
     )
 
 
-def check_words_count_from_one(fields: Fields, words: Words) -> None:
+def check_words_count_from_one(example: Example, where: str) -> None:
     """Refuse a source whose prompts or replies themselves count candidates from 0.
 
     Raises:
         BadInputError: "Image 0 is better" in the text that is asked, or as the answer of the reply to learn.
     """
-    asked, response = words.asked or "", words.response or ""
+    asked, response = example.text or "", example.response or ""
     if " 0" not in asked and " 0" not in response:
         return
     said = _ANSWER.findall(response) if " 0" in response else []
     found = _FROM_ZERO.search(asked) or (_FROM_ZERO.fullmatch(said[-1].strip()) if said else None)
     if found:
         raise BadInputError(
-            f"{fields.where}: its own words say {found.group()!r}, but prompts and replies count candidates from 1 "
+            f"{where}: its own words say {found.group()!r}, but prompts and replies count candidates from 1 "
             "whatever data.first_label is; rewrite them, or give caption, or question and answers, so that a template "
             "asks. The whole source is refused, since its other labels would be read for the other candidate"
         )

@@ -71,7 +71,6 @@ def _identity(record: Record) -> str:
 def _example(record: Record, fields: Fields, identity: str, *, require_label: bool) -> Example:
     where = fields.where
     words = read_words(fields)
-    check_words_count_from_one(fields, words)
     sources = merged_media(words.turns, listed_media(fields))
     media = read_media(fields, sources, root=record.media_root)
     explicit_chat = "task" in record.fields and "task" not in fields
@@ -102,6 +101,7 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
         response=words.response,
         meta=_meta(fields, words, max(len(candidates), 2)),
     )
+    check_words_count_from_one(example, where)
     _check_prompt(example, words, where)
     return example
 
@@ -201,17 +201,32 @@ def _check_scores(scores: Mapping[str, Any], candidates: int) -> None:
 
 
 def _check_prompt(example: Example, words: Words, where: str) -> None:
-    """Refuse control-token text, tags that do not match the media, and a pair without two candidates."""
+    """Refuse control-token text, tags that do not match the media, and what no prompt can be written for."""
     try:
         prompts.check_control_text(example)
     except BadInputError as error:
         raise RecordError(f"{where}: {error}", reason="control text") from error
     problem = _tag_problem(example, words)
-    if problem is None and example.text is None and example.task in ("image_gen", "video_gen"):
-        count = len(example.candidates)
-        problem = None if count >= 2 else f"a comparison for {example.task} needs two candidates, it has {count}"
     if problem is not None:
         raise RecordError(f"{where}: {problem}", reason="media count")
+    if example.text is None:
+        _check_template(example, where)
+
+
+def _check_template(example: Example, where: str) -> None:
+    """Refuse what no template of its task can ask for."""
+    if example.task is None or not example.prompt.strip():
+        raise RecordError(
+            f"{where}: nothing to ask: task {example.task}, and {shown(example.prompt)} as its caption or question; "
+            "give both, or a prompt of its own as problem or text",
+            reason="unknown schema",
+        )
+    answers = sum(isinstance(item, str) for item in example.candidates)
+    count = answers if NOUNS[example.task] == "Answer" else len(example.candidates)
+    if count < 2:
+        raise RecordError(
+            f"{where}: a comparison for {example.task} needs two candidates, it has {count}", reason="media count"
+        )
 
 
 def _tag_problem(example: Example, words: Words) -> str | None:

@@ -39,7 +39,7 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
 def _line(example: Example, folder: Path) -> str:
     """Return the line of an example, after it was read back."""
     try:
-        line = json.dumps(_record(example, folder), ensure_ascii=False, allow_nan=False, default=_plain)
+        line = json.dumps(_record(example, folder), ensure_ascii=False, default=_plain)
         to_example(Record(parse_object(line), "its line", example.id, folder), require_label=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise BadInputError(f"record {example.id}: it cannot be written so that it is read back: {error}") from None
