@@ -129,5 +129,5 @@ def test_items_of_a_list_are_flawed_one_by_one() -> None:
 )
 def test_yaml_that_multiplies_or_that_no_file_can_hold_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(BadInputError, match="a reference|half of a surrogate pair"):
+    with pytest.raises(BadInputError, match=r"a reference|half of a surrogate pair"):
         read_yaml(tmp_path / "a.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from urt_jax.data.examples import NOUNS, Example, Task
+from urt_jax.data.examples import NOUNS, Task
 from urt_jax.data.sources.files import RecordError
 from urt_jax.data.sources.words import Words
 from urt_jax.errors import BadInputError, shown
@@ -40,13 +40,12 @@ def check_first_label(fields: Fields, first: int) -> None:
     )
 
 
-def check_words_count_from_one(example: Example, where: str) -> None:
+def check_words_count_from_one(asked: str, response: str, where: str) -> None:
     """Refuse a source whose prompts or replies themselves count candidates from 0.
 
     Raises:
         BadInputError: "Image 0 is better" in the text that is asked, or as the answer of the reply to learn.
     """
-    asked, response = example.text or "", example.response or ""
     if " 0" not in asked and " 0" not in response:
         return
     said = _ANSWER.findall(response) if " 0" in response else []

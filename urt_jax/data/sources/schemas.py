@@ -80,6 +80,8 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
         media = _clips_of_pictures(media, 2 if task == "video_gen" else 1, where)
     context, compared = _split_media(fields, task, media)
     candidates: tuple[Media | str, ...] = (*compared, *words.answers)
+    text = _own_text(fields, words, task)
+    check_words_count_from_one(text or "", words.response or "", where)
     label = read_label(fields, verdict, task, record.first_label)
     if require_label and label is None:
         raise RecordError(
@@ -97,11 +99,10 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
         candidates=candidates,
         label=label,
         votes=read_votes(fields, max(len(candidates), 2)),
-        text=_own_text(fields, words, task),
+        text=text,
         response=words.response,
         meta=_meta(fields, words, max(len(candidates), 2)),
     )
-    check_words_count_from_one(example, where)
     _check_prompt(example, words, where)
     return example
 
