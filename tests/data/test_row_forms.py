@@ -139,6 +139,8 @@ PARTS = [
      {"type": "image", "image": "2.png"}, {"type": "text", "text": "?"}],
     [{"type": "text", "text": "A "}, {"type": "image_url", "image_url": {"url": "1.png"}},
      {"type": "text", "text": " B "}, {"type": "image_url", "image_url": "2.png"}, {"type": "text", "text": "?"}],
+    [{"type": "text", "value": "A "}, {"type": "image_url", "value": "1.png"}, {"type": "text", "value": " B "},
+     {"type": "image_url", "value": "2.png"}, {"type": "text", "value": "?"}],
     [{"text": "A "}, {"image": "1.png"}, {"text": " B "}, {"image": "2.png"}, {"text": "?"}],
     [{"type": "input_text", "text": "A "}, {"type": "input_image", "image_url": "1.png"},
      {"type": "text", "text": " B "}, {"type": "image", "path": "2.png"}, {"type": "text", "text": "?"}],
@@ -222,6 +224,7 @@ def said(text: str, *before: dict[str, Any]) -> list[dict[str, Any]]:
         {"prompt": [USER], "chosen": said("a dot"), "rejected": said("a cat")},
         {"prompt": [PARTED], "chosen": said("a dot"), "rejected": said("a cat")},
         {"chosen": said("a dot", USER), "rejected": said("a cat", USER)},
+        {"chosen_messages": said("a dot", USER), "rejected_messages": said("a cat", USER)},
         {"chosen": said("a dot", PARTED), "rejected": said("a cat", PARTED)},
         {"prompt": "<image>What?", "chosen": said("a dot", USER), "rejected": said("a cat", USER)},
         {"conversations": [{"from": "human", "value": "<image>What?"}], "chosen": {"from": "gpt", "value": "a dot"},
@@ -338,3 +341,20 @@ def test_a_record_of_bytes_is_one_line_of_json(folder: Path) -> None:
     )
     (line,) = (folder / "o.jsonl").read_text().splitlines()
     assert json.loads(line)["images"][0].startswith("media/")
+
+
+def test_real_rows_of_parts_and_preferences(test_data: Path, folder: Path) -> None:
+    demo = test_data / "llamafactory-demo"
+    rows = [json.loads(line) for line in (demo / "v1_multimodal_demo.jsonl").read_text().split("\n") if line.strip()]
+    for row in rows:
+        for part in (part for turn in row["messages"] for part in turn["content"] if part["type"] != "text"):
+            part["value"] = str(folder / "1.png")  # its pictures lie in another repository
+    pictured = [row for row in rows if "image_url" in json.dumps(row)]
+    assert pictured
+    for example in read_examples(written(folder, *pictured)):
+        assert example.response
+        assert render(example).images
+    pool = read_pool(demo / "v1_dpo_demo.jsonl")
+    assert len(pool.examples) + sum(pool.skipped.counts.values()) == 10
+    assert [example.label for example in pool.examples] == [1] * len(pool.examples)
+    assert pool.examples

@@ -51,6 +51,9 @@ def to_example(record: Record, *, require_label: bool) -> Example:
         raise RecordError(f"{record.where}: {record.fields}; mend the line or take it out", reason="broken line")
     identity = _identity(record)
     values = {key: value for key, value in record.fields.items() if value is not None}
+    if "chosen_messages" in values:  # LLaMA-Factory's newer name of chosen and rejected as conversations
+        for key in ("chosen", "rejected"):
+            values.setdefault(key, values.pop(f"{key}_messages", None))
     fields = Fields(values, f"{record.where} (id {identity})", error=_wrong_type)
     check_first_label(fields, record.first_label)
     return _example(record, fields, identity, require_label=require_label)

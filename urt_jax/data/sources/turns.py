@@ -109,15 +109,16 @@ def _part(part: Any, where: str) -> tuple[str | None, Any]:
         raise RecordError(f"{where}: a part is {shown(part)}; needed an object with a type", reason="unknown schema")
     known = (*_TEXT_PARTS, *_MEDIA_PARTS)
     kind = part.get("type") or next((key for key in known if part.get(key) is not None), None)
-    if isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(part.get("text"), str):
-        return None, part["text"]
+    text = part.get("text", part.get("value"))
+    if isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(text, str):
+        return None, text
     if not isinstance(kind, str) or kind not in _MEDIA_PARTS:
         raise RecordError(
-            f"{where}: a part of type {shown(kind)} with text {shown(part.get('text'))}; needed text, image or video",
+            f"{where}: a part of type {shown(kind)} with text {shown(text)}; needed text, image or video",
             reason="unknown schema",
         )
     medium = _MEDIA_PARTS[kind]
-    keys = (medium, f"{medium}_url", "url", "path")
+    keys = (medium, f"{medium}_url", "url", "path", "value")
     source = next((part[key] for key in keys if part.get(key) is not None), None)
     if isinstance(source, dict) and "url" in source:
         source = source["url"]
