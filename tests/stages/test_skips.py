@@ -108,3 +108,21 @@ def test_skips_are_printed_and_stored(
         "broken line": 1,
         "missing file": 1,
     }
+
+
+def test_pairs_labelled_0_and_1_are_refused_before_anything_is_judged(
+    pool: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in pool.read_text().splitlines()[2:18]]
+    keys = ("id", "caption", "images")
+    pairs = [{**{key: row[key] for key in keys}, "label": number % 2} for number, row in enumerate(rows)]
+    pool.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    settings = {"lengths": SHORT, "models": {"coin": str(coin_judge)}, "modes": ("greedy",)}
+    config = write_config(pool.parent / "c.py", "evaluate", data={"path": str(pool)}, **settings)
+    assert main(arguments(config, pool.parent / "run")) == 2
+    assert "line 1 " in (told := capsys.readouterr().err)
+    assert "set data.first_label=0" in told
+    assert not list((pool.parent / "run" / "records").glob("*"))
+    config = write_config(pool.parent / "d.py", "evaluate", data={"path": str(pool), "first_label": 0}, **settings)
+    assert main(arguments(config, pool.parent / "said")) == 0
+    assert json.loads((pool.parent / "said" / "result.json").read_text())["skipped"] == []

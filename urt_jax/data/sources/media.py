@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import stat
-import struct
 import urllib.parse
 import warnings
 from collections.abc import Mapping
@@ -148,14 +147,18 @@ def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
     except IsADirectoryError:
         raise RecordError(f"{where}: media {shown(given)} is a folder; give a file", reason="missing file") from None
     except UnidentifiedImageError:
-        named = f"media file {located}" if isinstance(located, str) else "a picture given as bytes"
-        raise RecordError(
-            f"{where}: {named} is not a readable picture; fetch it again or save it as PNG or JPEG",
-            reason="unreadable picture",
-        ) from None
-    except (OSError, ValueError, SyntaxError, LookupError, TypeError, struct.error, Image.DecompressionBombError):
-        pass  # told with its own reason when it is decoded
-    return located
+        pass
+    except (OSError, Image.DecompressionBombError):
+        return located  # told with its own reason when it is decoded
+    except Exception:  # a damaged header can break its reader in any way
+        pass
+    else:
+        return located
+    named = f"media file {located}" if isinstance(located, str) else "a picture given as bytes"
+    raise RecordError(
+        f"{where}: {named} is not a readable picture; fetch it again or save it as PNG or JPEG",
+        reason="unreadable picture",
+    )
 
 
 def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
