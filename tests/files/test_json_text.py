@@ -9,6 +9,7 @@ from urt_jax.errors import BadInputError
 from urt_jax.files.json_text import (
     MAX_DEPTH,
     JsonError,
+    parse_items,
     parse_json,
     parse_object,
     read_json,
@@ -107,3 +108,26 @@ def test_yaml_is_plain_and_sound(tmp_path: Path, content: bytes, told: str) -> N
 
 def test_half_a_pair_is_replaced_where_it_must_be_kept() -> None:
     assert well_formed("a \ud83d b \U0001f600") == "a \ufffd b \U0001f600"
+
+
+def test_items_of_a_list_are_flawed_one_by_one() -> None:
+    flawed = ['{"a": 1, "a": 2}', '{"b": {"c": 1, "c": 2}}', '["\\ud83d"]', nested(MAX_DEPTH + 1)]
+    items = parse_items(f"[1, {', '.join(flawed)}, {{}}]".encode())
+    assert (items[0], items[-1]) == (1, {})
+    told = ["a key stands twice", "a key stands twice", "half of a surrogate pair", "nested deeper"]
+    for item, words in zip(items[1:-1], told, strict=True):
+        assert isinstance(item, JsonError)
+        assert words in str(item)
+    for data, words in ((b"{}", "where a JSON list is needed"), (b"[", "not JSON"), (b"\xff", "not UTF-8")):
+        with pytest.raises(JsonError, match=words):
+            parse_items(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: &a [x]\nb: *a", "&a [*a]", "a: &a {k: 1}\nb: {<<: *a}", '["\\ud83d"]'],
+)
+def test_yaml_that_multiplies_or_that_no_file_can_hold_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(BadInputError, match=r"a reference|half of a surrogate pair"):
+        read_yaml(tmp_path / "a.yaml")

@@ -112,7 +112,8 @@ def test_a_broken_picture_far_down_a_long_file_is_named_before_the_first_step(
 ) -> None:
     """Shapes are planned from a sample of a long run; its pictures must not fail in the middle of it."""
     records = [GOOD] * 4000 + [GOOD | {"images": ["1.png", "cut.png"]}]
-    settings = {"batch_size": 8, "steps": 1000, "optimizer": {"warmup_steps": 1}}
+    data = {"path": str(folder / "records.jsonl"), "max_skipped": 0.0}
+    settings = {"batch_size": 8, "steps": 1000, "optimizer": {"warmup_steps": 1}, "data": data}
     told = refused(capsys, folder, "sft", coin_judge, records=records, **settings)
     assert "line 4001 (id records:4001): media file" in told
     assert "cut.png is not a readable picture" in told

@@ -226,7 +226,7 @@ def test_a_file_is_asked_in_mixed_order_and_its_bad_records_are_counted(tmp_path
     pool = distill.labelled_pool(DataConfig(path=str(path)), seed=3)
     assert 10 <= sum(example.label == 1 for example in pool.examples) <= 30
     assert pool == distill.labelled_pool(DataConfig(path=str(path)), seed=3)
-    assert sum(pool.skipped.values()) == 1
+    assert sum(pool.skipped.counts.values()) == 1
     kept = distill.labelled_pool(DataConfig(path=str(path), swap=False, count=7), seed=3).examples
     assert [example.label for example in kept] == [1] * 7
 

@@ -51,7 +51,7 @@ def test_clips_of_every_source_carry_the_picking_of_its_settings(tmp_path: Path)
 
 def test_learnt_files_and_drills_are_picked_too(tmp_path: Path) -> None:
     path = write_pairs(tmp_path)
-    first = training_source(DataConfig(path=path, count=1, max_frames=2), seed=0).get(0)
+    first = training_source(DataConfig(path=path, count=1, max_frames=2, max_skipped=0.5), seed=0).get(0)
     drawn = training_source(DataConfig(path="drills", max_frames=2), seed=0)
     clips = [clip for place in range(60) for clip in clips_of(drawn.get(place)) if clip.kind == "video"]
     for clip in (*clips_of(first), *clips):
@@ -83,7 +83,7 @@ def test_the_order_of_a_question_is_drawn_once_and_anew_in_every_pass(tmp_path: 
     winners = [replace(first, id=f"r{n}", label=1, meta={}) for n in range(30)]
     write_examples(tmp_path / "pairs.jsonl", winners)
     data = DataConfig(path=str(tmp_path / "pairs.jsonl"))
-    assert [e.label for e in question_pool(data, seed=3)] == [1] * 30, "as it is written"
+    assert [e.label for e in question_pool(data, seed=3).examples] == [1] * 30, "as it is written"
     source = question_source(data, seed=3)
     passes = [{(e := source.get(30 * n + place)).id: e.label for place in range(30)} for n in range(6)]
     assert all(8 <= list(labels.values()).count(2) <= 22 for labels in passes)

@@ -172,16 +172,23 @@ def test_called_again_it_prints_its_table_and_keeps_to_its_config(
 
 
 def test_a_pool_never_judged_right_teaches_nothing_and_says_so(
-    tmp_path: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ties = [replace(example, label="tie", meta={}) for example in pairs(4)]
-    write_examples(tmp_path / "ties.jsonl", ties)
+    monkeypatch.setattr(reject, "is_correct", lambda text, solution: False)
+    pool = [
+        *pairs(4),
+        *(replace(example, id=f"tie {example.id}", label="tie", meta={}) for example in pairs(2, seed=5)),
+    ]
+    write_examples(tmp_path / "pool.jsonl", pool)
     config = write_config(
-        tmp_path / "c.py", "reject", **settings(coin_judge, data={"path": str(tmp_path / "ties.jsonl")})
+        tmp_path / "c.py", "reject", **settings(coin_judge, data={"path": str(tmp_path / "pool.jsonl")})
     )
     assert main(arguments(config, tmp_path / "run")) == 2
     message = "not one of 4 questions was answered correctly in 2 samples: there is nothing to learn from"
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert message in told.err
+    assert "skipped 2 of 6 records of" in told.out
+    assert "2 x tie; the first: record tie " in told.out
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert len(read_examples(tmp_path / "run" / "records" / "hard.jsonl")) == 4
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import DEFAULT_TEMPLATE
+from urt_jax.data.skipped import Skipped
 from urt_jax.errors import BadInputError
 
 T = TypeVar("T")
@@ -16,12 +17,14 @@ T = TypeVar("T")
 class Source(NamedTuple):
     """A stream of records: ``get(n)`` is the n-th one drawn, without end; ``weight`` is its share of the rows.
 
-    ``template`` says in which wording its questions are asked (see ``prompts.render``).
+    ``template`` says in which wording its questions are asked (see ``prompts.render``); ``skipped`` what of its file
+    was left out (None: it is made on the fly).
     """
 
     weight: float
     get: Callable[[int], Example]
     template: str = DEFAULT_TEMPLATE
+    skipped: Skipped | None = None
 
 
 class Drawn(NamedTuple):

@@ -37,6 +37,13 @@ class Fields(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value as it was read."""
+        return self._values.get(key, default)
+
     @overload
     def integer(self, key: str, *, at_least: int = ..., at_most: int) -> int: ...
     @overload
@@ -47,6 +54,8 @@ class Fields(Mapping[str, Any]):
         Raises:
             BadInputError: as all of these, the place, the key, what stands there and what is needed.
         """
+        if default is not _NEEDED and self._values.get(key) is None:
+            return default
         needed = f"a whole number from {at_least:,} to {at_most:,}"
         value = self._given(key, default, needed)
         if value is default:
@@ -73,6 +82,8 @@ class Fields(Mapping[str, Any]):
         above: float = -math.inf,
     ) -> Any:
         """Return a finite number within its bounds."""
+        if default is not _NEEDED and self._values.get(key) is None:
+            return default
         bounds = {"above": above, "at least": at_least, "at most": at_most}
         told = " and ".join(f"{name} {bound:g}" for name, bound in bounds.items() if math.isfinite(bound))
         needed = f"a number{f' {told}' if told else ''}"
@@ -119,6 +130,8 @@ class Fields(Mapping[str, Any]):
 
     def values_of(self, key: str, default: Any = _NEEDED, *, at_least: int = 0, at_most: int) -> Any:
         """Return a list of ``at_least`` to ``at_most`` items of any kind."""
+        if default is not _NEEDED and self._values.get(key) is None:
+            return default
         needed = f"a list of {at_least:,} to {at_most:,} items" if at_least else f"a list of at most {at_most:,} items"
         value = self._of_type(key, default, list, needed)
         if value is not default and not at_least <= len(value) <= at_most:

@@ -30,22 +30,44 @@ def parse_json(data: bytes | str) -> Any:
         JsonError: not UTF-8, not JSON, nested deeper than ``MAX_DEPTH``, a key twice in one object, or half a
             surrogate pair in a text, which no file could hold.
     """
-    try:
-        text = data if isinstance(data, str) else data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise JsonError(f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
-    try:
-        value = json.loads(text, object_pairs_hook=_object)
-    except RecursionError:
-        raise JsonError(f"nested deeper than {MAX_DEPTH} levels") from None
-    except JsonError:
-        raise
-    except ValueError as error:  # a JSONDecodeError, or a number of more digits than Python reads
-        raise JsonError(f"not JSON: {error}") from None
-    _check_depth(value)
+    text = _text(data)
+    value = _loaded(text, _STRICT)
+    if text.count("{") + text.count("[") > MAX_DEPTH:
+        _check_depth(value)
     if "\\u" in text or isinstance(data, str):
         _check_pairs(value)
     return value
+
+
+def parse_items(data: bytes) -> list[Any]:
+    """Return the items of a JSON list, in place of each that ``parse_json`` would refuse by itself its ``JsonError``.
+
+    Raises:
+        JsonError: not UTF-8, not JSON, no list, or nested so deep that Python's parser gives up.
+    """
+    doubled: list[dict[str, Any]] = []
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            doubled.append(made)
+        return made
+
+    text = _text(data)
+    items = _loaded(text, json.JSONDecoder(object_pairs_hook=noted))
+    if not isinstance(items, list):
+        raise JsonError(f"{shown(items)} where a JSON list is needed")
+    flawed = {id(made) for made in doubled}
+    for n, item in enumerate(items):
+        try:
+            _check_depth(item)
+            if flawed and _holds(item, flawed):
+                raise JsonError("a key stands twice in one object")
+            if "\\u" in text:
+                _check_pairs(item)
+        except JsonError as error:
+            items[n] = error
+    return items
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
@@ -105,12 +127,18 @@ def read_yaml(path: str | Path) -> Any:
     """Return the value of a YAML file: plain types only, no key twice in one mapping.
 
     Raises:
-        BadInputError: it cannot be read, is not UTF-8, not YAML, or nested deeper than ``MAX_DEPTH``.
+        BadInputError: it cannot be read, is not UTF-8, not YAML, nested deeper than ``MAX_DEPTH``, or holds half
+            a surrogate pair or a reference (``*name``).
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """SafeLoader that refuses doubled keys."""
+        """SafeLoader that refuses doubled keys and references, a few of which stand for gigabytes."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise JsonError("a reference (*name) is not read; write out what it stands for")
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -121,6 +149,7 @@ def read_yaml(path: str | Path) -> Any:
     try:
         value = yaml.load(read_whole(path).decode("utf-8-sig"), Loader)
         _check_depth(value)
+        _check_pairs(value)
     except RecursionError:
         raise BadInputError(f"{path}: nested deeper than {MAX_DEPTH} levels; mend it") from None
     except (ValueError, yaml.YAMLError, TypeError, AttributeError) as error:  # a date out of range, an unhashable key
@@ -135,6 +164,31 @@ def well_formed(text: str) -> str:
     return _HALF_PAIR.sub("\ufffd", text)
 
 
+def _text(data: bytes | str) -> str:
+    try:
+        return data if isinstance(data, str) else data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+
+
+def _loaded(text: str, decoder: json.JSONDecoder) -> Any:
+    try:
+        return decoder.decode(text)
+    except RecursionError:
+        raise JsonError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except JsonError:
+        raise
+    except ValueError as error:  # a JSONDecodeError, or a number of more digits than Python reads
+        raise JsonError(f"not JSON: {error}") from None
+
+
+def _holds(value: Any, searched: set[int]) -> bool:
+    """Return whether a value is, or holds, one of the objects with these ids."""
+    if isinstance(value, dict):
+        return id(value) in searched or any(_holds(item, searched) for item in value.values())
+    return isinstance(value, list) and any(_holds(item, searched) for item in value)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -142,6 +196,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for n, key in enumerate(keys) if key in keys[:n])
         raise JsonError(f"the key {shown(twice)} stands twice in one object")
     return made
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_object)  # made once: making one takes as long as a short line
 
 
 def _check_depth(value: Any) -> None:

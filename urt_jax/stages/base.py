@@ -25,7 +25,7 @@ from urt_jax.progress import each
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
-from urt_jax.stages.records import training_source
+from urt_jax.stages.records import skipped_figures, tell_skipped, training_source
 from urt_jax.stages.sft import finish, open_model, train_on
 
 PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's are brought up to twice their side
@@ -44,9 +44,12 @@ def run(config: BaseConfig) -> None:
             processes.of_first(lambda: write_empty_model(seed_folder, config.shape))
         loaded = random_model(str(seed_folder), seed=config.seed)
     sources = [training_source(data, seed=config.seed) for data in config.data]
+    skipped = [source.skipped for source in sources]
+    told = tell_skipped(skipped)
     trained = train_on(config, folder, loaded, sources, batch_size=config.batch_size, title="base")
     rows = drill_rows(config, trained)
-    finish(folder, "base", format_table(rows), drills=rows)
+    measured = "\n".join(filter(None, (format_table(rows), told)))
+    finish(folder, "base", measured, drills=rows, skipped=skipped_figures(skipped))
 
 
 def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]]:

@@ -28,7 +28,7 @@ from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.sharding import processes
 from urt_jax.sharding.shares import Share
-from urt_jax.stages.records import labelled_pool, scene_counts
+from urt_jax.stages.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
 from urt_jax.teacher.oracle_process import running_oracle
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
@@ -56,7 +56,8 @@ def run(config: DistillConfig) -> None:
     if (result := read_result(folder)) is not None:
         print(result["table"])
         return
-    pool = labelled_pool(config.data, seed=config.seed)
+    pool = labelled_pool(config.data, seed=config.seed, decided=True)
+    told = tell_skipped([pool.skipped])
     replies_path = folder / "records" / "replies.jsonl"
     with _teacher(config) as teacher:
         usage = _ask_all(pool.examples, teacher, config.data.template, replies_path)
@@ -67,11 +68,11 @@ def run(config: DistillConfig) -> None:
     records_path = folder / "records" / "cold_start.jsonl"
     processes.of_first(lambda: write_examples(records_path, filtered.records))
     table = format_counts(filtered, usage) + f"\nrecords: {records_path}"
-    if pool.skipped:
-        table += f"\nskipped records of {config.data.path}: {_most(Counter(pool.skipped))}"
+    if told:
+        table += f"\n{told}"
     if usage.failed:
         table += f"\nto ask the {usage.failed} failed requests again: delete {folder / 'result.json'} and start again"
-    write_result(folder, table, **_figures(filtered, usage), skipped=pool.skipped)
+    write_result(folder, table, **_figures(filtered, usage), skipped=skipped_figures([pool.skipped]))
     print(table)
 
 

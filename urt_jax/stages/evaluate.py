@@ -25,7 +25,7 @@ from urt_jax.reward_model import RewardModel
 from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
-from urt_jax.stages.records import labelled_pool
+from urt_jax.stages.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.stages.sft import open_mesh
 from urt_jax.training.metrics import read_metrics
 
@@ -50,7 +50,8 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     for path in config.models.values():
         find_model(path)  # a misspelt third model is told before the first is run
     _check_labels(config.models)
-    examples = labelled_pool(config.data, seed=config.seed).examples
+    examples, skipped = labelled_pool(config.data, seed=config.seed)
+    told = tell_skipped([skipped])
     judged = {label: _judge_model(config, folder, label, path, examples) for label, path in config.models.items()}
     summaries = {
         label: {mode: summarize(judgements, seed=config.seed) for mode, judgements in modes.items()}
@@ -67,10 +68,10 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     )
     report = folder / "report.html"
     processes.of_first(lambda: _report(config, report, summaries, judged, examples, baselines, curves))
-    table += f"\n\nreport: {report}"
+    table += (f"\n\n{told}" if told else "") + f"\n\nreport: {report}"
     print(table)
     figures = {label: {mode: s.as_json() for mode, s in modes.items()} for label, modes in summaries.items()}
-    write_result(folder, table, summaries=figures, baselines=baselines)
+    write_result(folder, table, summaries=figures, baselines=baselines, skipped=skipped_figures([skipped]))
     return table
 
 

@@ -34,6 +34,7 @@ from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
+from urt_jax.stages.records import skipped_figures, tell_skipped
 from urt_jax.stages.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
 from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
@@ -57,13 +58,17 @@ def run(config: GrpoConfig) -> None:
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     feed = open_feed(config, loaded.processor)
     before = held_out_table(config, folder, loaded, "before")
+    skipped = [feed.skipped, before.skipped]
+    told = tell_skipped(skipped)
     trained = train_policy(config, folder, loaded)
     after = held_out_table(config, folder, trained, "after")
     summaries = {"before GRPO": before.summaries, "after GRPO": after.summaries}
     report = processes.of_first(lambda: write_run_report(config, folder, feed, summaries))
-    table = f"{before.text}\n{after.text}\nmodel in {folder / 'model'}\nreport: {report}"
+    table = "\n".join(
+        filter(None, (before.text, after.text, told, f"model in {folder / 'model'}", f"report: {report}"))
+    )
     print(table)
-    write_result(folder, table, before=before.figures, after=after.figures)
+    write_result(folder, table, before=before.figures, after=after.figures, skipped=skipped_figures(skipped))
 
 
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:

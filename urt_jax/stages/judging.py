@@ -9,6 +9,7 @@ from typing import Any
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
 from urt_jax.data.examples import Example
+from urt_jax.data.skipped import Skipped
 from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
@@ -33,6 +34,7 @@ class HeldOut:
     text: str
     figures: dict[str, Any]
     summaries: dict[str, Summary]  # by mode
+    skipped: Skipped  # what of the held-out file was left out
 
 
 def judge(
@@ -127,7 +129,7 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         prompt_template=config.eval_data.template,
         workers=config.workers,
     )
-    examples = labelled_pool(config.eval_data, seed=config.seed).examples
+    examples, skipped = labelled_pool(config.eval_data, seed=config.seed)
     summaries: dict[str, Summary] = {}
     with closing(judge_model):
         for mode in HELD_OUT_MODES:
@@ -143,4 +145,4 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
             )
             summaries[mode] = summarize(judgements, seed=config.seed)
     figures = {mode: summary.as_json() for mode, summary in summaries.items()}
-    return HeldOut(format_table(result_rows({f"{when} GRPO": summaries})), figures, summaries)
+    return HeldOut(format_table(result_rows({f"{when} GRPO": summaries})), figures, summaries, skipped)

@@ -27,6 +27,8 @@ from urt_jax.data.curriculum import (
 )
 from urt_jax.data.examples import Example
 from urt_jax.data.loader import in_random_order, with_twins
+from urt_jax.data.skipped import Skipped
+from urt_jax.data.sources import Pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
 from urt_jax.progress import each
@@ -56,11 +58,13 @@ class QuestionFeed:
         self._records = config.questions_per_step // (2 if self.twins else 1)  # drawn in a step
         self.pooled = config.curriculum.active or config.dynamic_sampling > 0
         self._rules = CurriculumRules(**dataclasses.asdict(config.curriculum))
+        self.skipped: Skipped | None  # what of the file was left out
         if self.pooled:
-            self._pool = self._open_pool()
+            self._pool, self.skipped = self._open_pool()
             self._start = self._state = start_pool(self._pool)
         else:
             self._source = question_source(config.data, seed=config.seed)
+            self.skipped = self._source.skipped
 
     def draw(self, step: int, taken: Collection[int] = ()) -> list[Question]:
         """Return the Q questions of a step, twins next to each other; of a pool none whose item is ``taken``."""
@@ -160,7 +164,7 @@ class QuestionFeed:
     def _active(self) -> np.ndarray:
         return in_pool(self._state, self._rules) | self._state.due
 
-    def _open_pool(self) -> list[Example]:
+    def _open_pool(self) -> Pool:
         data = self._config.data
         asked_by = "a curriculum" if self._config.curriculum.active else "dynamic_sampling"
         if data.path == "scenes" and data.count is None:
@@ -168,10 +172,10 @@ class QuestionFeed:
                 f"config.data.count: 'scenes' has no end, {asked_by} draws from a bounded pool; say how many records"
             )
         pool = question_pool(data, seed=self._config.seed)
-        if len(pool) < self._records:
+        if len(pool.examples) < self._records:
             raise BadInputError(
-                f"{data.path} has {len(pool)} labelled records, a step draws {self._records} different ones from the "
-                "pool; lower questions_per_step or give more records"
+                f"{data.path} has {len(pool.examples)} labelled records, a step draws {self._records} different ones "
+                "from the pool; lower questions_per_step or give more records"
             )
         return pool
 

@@ -13,34 +13,72 @@ from urt_jax.data.examples import TASKS, Example, FramePicking, Media, Task
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
 from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
-from urt_jax.data.sources import Pool, read_examples, read_pool
+from urt_jax.data.skipped import Skipped
+from urt_jax.data.sources import Pool, read_pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, Processor, encoding_workers
+from urt_jax.sharding import processes
 from urt_jax.types import EncodedChat
 
+NO_RESPONSE = "no response to learn; SFT records need a gpt / assistant turn"
 KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoch
 CACHED_BYTES = 3 << 30  # encoded pictures kept between epochs
 
 
-def labelled_pool(data: DataConfig, *, seed: int) -> Pool:
+def labelled_pool(data: DataConfig, *, seed: int, decided: bool = False) -> Pool:
     """Return the labelled pairs of a bounded source, and what was left out of a file and why.
 
     Scenes come task by task, by index. Pairs of a file are shown in an order drawn from (``seed``, record id) when
-    ``data.swap`` allows it: many files name the winner first.
+    ``data.swap`` allows it: many files name the winner first. ``decided`` leaves ties out.
 
     Raises:
-        BadInputError: the file cannot be read, or holds no labelled record.
+        BadInputError: the file cannot be read, holds no labelled record, or more that cannot be used than
+            ``data.max_skipped`` allows.
     """
     if data.path == "scenes":
         counts = scene_counts(data).items()
-        return Pool([scene(data, task, index) for task, count in counts for index in range(count)], {}, {})
-    pool = read_pool(data.path, media_root=data.media_root, require_label=True)
-    if not pool.examples:
-        told = "; ".join(pool.messages.values()) or "the file is empty"
-        raise BadInputError(f"{data.path} holds no record with a label to compare an answer with: {told}")
+        made = [scene(data, task, index) for task, count in counts for index in range(count)]
+        return Pool(made, Skipped(data.path, len(made)))
+    pool = _checked(data, _read(data, require_label=True), "record with a label to compare an answer with")
+    if decided:
+        pool = without(pool, "tie", lambda item: "no better side" if item.label == "tie" else None)
+        if not pool.examples:
+            raise BadInputError(f"{data.path} holds no record with a better side: {pool.skipped.told()}")
     examples = [with_picking(item, data) for item in pool.examples[: data.count]]
     return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
+
+
+def _read(data: DataConfig, *, require_label: bool = False) -> Pool:
+    return read_pool(data.path, media_root=data.media_root, require_label=require_label, first_label=data.first_label)
+
+
+def _checked(data: DataConfig, pool: Pool, needed: str) -> Pool:
+    if not pool.examples:
+        raise BadInputError(f"{data.path} holds no {needed}: {pool.skipped.told() or 'the file is empty'}")
+    pool.skipped.check(data.max_skipped)
+    return pool
+
+
+def without(pool: Pool, reason: str, flaw: Callable[[Example], str | None]) -> Pool:
+    """Leave out of a pool the records in which ``flaw`` finds something, counted under one reason."""
+    found = [(example, flaw(example)) for example in pool.examples]
+    told = [f"record {example.id} has {why}" for example, why in found if why is not None]
+    kept = [example for example, why in found if why is None]
+    return Pool(kept, pool.skipped.and_also(reason, told))
+
+
+def tell_skipped(sources: Iterable[Skipped | None]) -> str:
+    """Print once, as soon as sources are read, what was left out of them; return it for the table of the stage."""
+    told = "\n".join(filter(None, (skipped.told() for skipped in sources if skipped is not None)))
+    if told and processes.is_first():
+        print(told)
+    return told
+
+
+def skipped_figures(sources: Iterable[Skipped | None]) -> list[dict[str, Any]]:
+    """Return what ``result.json`` keeps under ``skipped``: an object for each source that lacks something."""
+    return [skipped.as_json() for skipped in sources if skipped is not None and skipped.counts]
 
 
 def scene(data: DataConfig, task: Task, index: int) -> Example:
@@ -104,12 +142,13 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
             return with_picking(example, data)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place), data.template)
-    read = read_examples(data.path, media_root=data.media_root)[: data.count]
-    examples = [with_picking(item, data) for item in read]
-    return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template)
+    pool = without(_read(data), "no response", lambda item: NO_RESPONSE if item.response is None else None)
+    pool = _checked(data, pool, "record with a response to learn")
+    examples = [with_picking(item, data) for item in pool.examples[: data.count]]
+    return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template, pool.skipped)
 
 
-def question_pool(data: DataConfig, *, seed: int) -> list[Example]:
+def question_pool(data: DataConfig, *, seed: int) -> Pool:
     """Return the pairs of a bounded source with a better side, in the order they are written.
 
     Who asks draws the order of every showing anew; an order drawn once a record would add nothing to that.
@@ -117,19 +156,25 @@ def question_pool(data: DataConfig, *, seed: int) -> list[Example]:
     Raises:
         BadInputError: as ``labelled_pool``.
     """
-    return [e for e in labelled_pool(replace(data, swap=False), seed=seed).examples if isinstance(e.label, int)]
+    return labelled_pool(replace(data, swap=False), seed=seed, decided=True)
 
 
 def question_source(data: DataConfig, *, seed: int) -> Source:
     """Return an endless stream of labelled questions, each shown in a random order where ``data.swap`` asks for it."""
     get: Callable[[int], Example]
+    skipped = None
     if data.path == "scenes" and data.count is None:
         get = partial(drawn_scene, data)
     else:
-        get = shuffled_epochs(question_pool(data, seed=seed), seed=seed)
+        examples, skipped = question_pool(data, seed=seed)
+        get = shuffled_epochs(examples, seed=seed)
     if not data.swap:
-        return Source(data.weight, get, data.template)
-    return Source(data.weight, lambda place: in_random_order(get(place), seed=seed, place=place), data.template)
+        return Source(data.weight, get, data.template, skipped)
+
+    def in_some_order(place: int) -> Example:
+        return in_random_order(get(place), seed=seed, place=place)
+
+    return Source(data.weight, in_some_order, data.template, skipped)
 
 
 class TrainedRecord(NamedTuple):
@@ -204,9 +249,7 @@ class Encoder:
             BadInputError: there is none, or it is longer than ``max_new_tokens``.
         """
         if example.response is None:
-            raise BadInputError(
-                f"record {example.id} has no response to learn; SFT records need a gpt / assistant turn"
-            )
+            raise BadInputError(f"record {example.id} has {NO_RESPONSE}")
         ids = self._ids(example.response)
         if len(ids) > self._max_new:
             raise BadInputError(

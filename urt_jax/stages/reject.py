@@ -34,7 +34,7 @@ from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, form
 from urt_jax.sharding import processes
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.stages.records import Encoder, labelled_pool
+from urt_jax.stages.records import Encoder, labelled_pool, skipped_figures, tell_skipped
 from urt_jax.stages.sft import open_mesh, open_model, open_module, train_on
 
 
@@ -51,7 +51,8 @@ def run(config: RejectConfig) -> None:
     """Sample, sort, write both record files, train on the accepted reasonings."""
     folder = Path(config.workdir)
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
-    pool = labelled_pool(config.data, seed=config.seed)
+    pool = labelled_pool(config.data, seed=config.seed, decided=True)
+    told = tell_skipped([pool.skipped])
     texts = sample_pool(config, loaded, pool.examples, folder / "records" / "samples.jsonl")
     found = sort_pool(pool.examples, texts, seed=config.seed)
     accepted, hard = folder / "records" / "accepted.jsonl", folder / "records" / "hard.jsonl"
@@ -68,11 +69,12 @@ def run(config: RejectConfig) -> None:
     learning = dataclasses.replace(config, lengths=longer)
     train_on(learning, folder, loaded, [source], batch_size=config.batch_size, title="reject")
     table = format_counts(found) + f"\nmodel in {folder / 'model'}; questions for GRPO in {hard}"
-    if pool.skipped:
-        table += f"\nskipped records: {dict(pool.skipped)}"
+    if told:
+        table += f"\n{told}"
     print(table)
     counts = {task: dict(count) for task, count in found.counts.items()}
-    write_result(folder, table, counts=counts, accepted=len(found.accepted), hard=len(found.hard))
+    skipped = skipped_figures([pool.skipped])
+    write_result(folder, table, counts=counts, accepted=len(found.accepted), hard=len(found.hard), skipped=skipped)
 
 
 def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Example], path: Path) -> list[list[str]]:

@@ -33,7 +33,7 @@ from urt_jax.sharding.mesh import compute_dtype, make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all
 from urt_jax.stages.policy import check_base, save_policy, start_state
-from urt_jax.stages.records import Encoder, TrainedRecord, training_source
+from urt_jax.stages.records import Encoder, TrainedRecord, skipped_figures, tell_skipped, training_source
 from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.metrics import read_metrics
@@ -51,8 +51,10 @@ def run(config: SftConfig) -> None:
     folder = Path(config.workdir)
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     sources = [training_source(data, seed=config.seed) for data in config.data]
+    skipped = [source.skipped for source in sources]
+    told = tell_skipped(skipped)
     train_on(config, folder, loaded, sources, batch_size=config.batch_size, title=config.stage)
-    finish(folder, config.stage)
+    finish(folder, config.stage, told, skipped=skipped_figures(skipped))
 
 
 def open_model(

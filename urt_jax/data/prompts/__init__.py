@@ -47,7 +47,8 @@ def render(example: Example, *, think: bool = True, template: str | Path = DEFAU
 
     Without a prompt of the record's own the media come first (context, then candidates), then the filled template. The
     record's own ``text`` is used as it is: its ``<image>`` / ``<video>`` tags become the media, and media that it has
-    no tags for stand in front. Earlier turns (``meta["history"]``) come before it as messages of their own.
+    no tags for stand in front. Earlier turns (``meta["history"]``) come before it as messages of their own; before a
+    filled template stands the system turn alone.
 
     Args:
         think: ask for reasoning before the answer; False takes the template that asks for the answer alone.
@@ -65,7 +66,9 @@ def render(example: Example, *, think: bool = True, template: str | Path = DEFAU
         return _own_chat(example, media)
     content: list[dict[str, Any]] = [{"type": item.kind} for item in media]
     content.append({"type": "text", "text": prompt_text(example, think=think, template=template)})
-    return _chat([{"role": "user", "content": content}], media)
+    system = [turn for turn in example.meta.get("history", []) if turn["role"] == "system"]
+    before = [{"role": "system", "content": [{"type": "text", "text": turn["content"]}]} for turn in system[:1]]
+    return _chat([*before, {"role": "user", "content": content}], media)
 
 
 def prompt_text(example: Example, *, think: bool = True, template: str | Path = DEFAULT_TEMPLATE) -> str:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
+import os
 import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import JsonError, parse_items, parse_object, read_yaml
+from urt_jax.files.reading import read_whole
 
-_STRATEGY = re.compile(r"(all)|(first|end|random):(\d+(?:\.\d+)?%|\d+)")
-_MIXTURE_KEYS = ("json_path", "sampling_strategy", "image_folder")
+MAX_MIXTURE_FILES = 1000  # that one mixture reads, with the mixtures it names: nested ones multiply without end
+MAX_MIXTURE_DEPTH = 8  # mixtures within mixtures; published ones name record files only
+MAX_ENTRIES = 1000  # of one mixture
+_STRATEGY = re.compile(r"(all)|(first|end|random):([0-9]{1,12}(?:\.[0-9]{1,12})?%|[0-9]{1,12})")
+_MIXTURE_KEYS = ("json_path", "sampling_strategy", "image_folder", "first_label")
 
 
 class RecordError(BadInputError):
@@ -33,94 +39,116 @@ class Record:
     where: str  # "train.jsonl line 7" or "train.json record 7"
     default_id: str
     media_root: Path
+    first_label: int = 1  # what its labels call the first candidate
 
 
-def list_records(path: str | Path, *, media_root: str | Path | None, seed: int) -> list[Record]:
+def list_records(path: str | Path, *, media_root: str | Path | None, seed: int, first_label: int = 1) -> list[Record]:
     """Return the records of a ``.json``, ``.jsonl`` or mixture ``.yaml`` file, in order.
 
     Raises:
         BadInputError: missing file, unknown kind of file, or a file that is broken as a whole.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInputError(f"data file {path}: no such file; give the path of a .json, .jsonl or .yaml file")
-    if path.suffix in (".yaml", ".yml"):
-        return _mixture(path, media_root=media_root, seed=seed)
-    root = path.parent if media_root is None else Path(media_root)
-    if path.suffix == ".json":
-        return _json_list(path, root)
-    if path.suffix == ".jsonl":
-        return _json_lines(path, root)
-    raise BadInputError(f"data file {path}: {path.suffix or 'no'} ending; known are .json, .jsonl, .yaml and .yml")
+    return _Reading(seed).records(Path(path), media_root, first_label, ())
 
 
-def _json_list(path: Path, root: Path) -> list[Record]:
+class _Reading:
+    """One reading of a file with all that it names."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._left = MAX_MIXTURE_FILES
+
+    def records(self, path: Path, root: str | Path | None, first_label: int, within: tuple[str, ...]) -> list[Record]:
+        """Return the records of a file that is named by the mixtures ``within``, the outermost first."""
+        if path.suffix in (".yaml", ".yml"):
+            return self._mixture(path, root, first_label, within)
+        folder = path.parent if root is None else Path(root)
+        if path.suffix == ".json":
+            return _json_list(path, folder, first_label)
+        if path.suffix == ".jsonl":
+            return _json_lines(path, folder, first_label)
+        _content(path)  # one that is not there is told as such
+        raise BadInputError(f"data file {path}: {path.suffix or 'no'} ending; known are .json, .jsonl, .yaml and .yml")
+
+    def _mixture(self, path: Path, root: str | Path | None, first_label: int, within: tuple[str, ...]) -> list[Record]:
+        """Read every data set of a mixture; its paths are relative to the mixture file's folder."""
+        content = read_yaml(path)
+        found = content.get("datasets") if isinstance(content, dict) else None
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise BadInputError(
+                f"mixture {path}: needed 'datasets:', a list of entries with {', '.join(_MIXTURE_KEYS)}"
+            )
+        if len(found) > MAX_ENTRIES:
+            raise BadInputError(f"mixture {path}: {len(found):,} entries; at most {MAX_ENTRIES:,} are read")
+        within = (*within, os.path.realpath(path))
+        records: list[Record] = []
+        for n, values in enumerate(found, start=1):
+            entry = Fields(values, f"mixture {path} entry {n}")
+            for key in values:
+                if key not in _MIXTURE_KEYS:
+                    raise BadInputError(f"{entry.where}: unknown key {shown(key)}{_nearest(str(key), _MIXTURE_KEYS)}")
+            source, folder = path.parent / entry.text("json_path"), entry.text("image_folder", None)
+            if _real(source, entry.where) in within:
+                raise BadInputError(f"{entry.where}: json_path {source} names a mixture it stands in; take it out")
+            if len(within) > MAX_MIXTURE_DEPTH or self._left == 0:
+                raise BadInputError(
+                    f"{entry.where}: a mixture may name mixtures {MAX_MIXTURE_DEPTH} deep and read "
+                    f"{MAX_MIXTURE_FILES:,} files in all; this one does more"
+                )
+            self._left -= 1
+            first = entry.integer("first_label", first_label, at_most=1)
+            listed = self.records(source, path.parent / folder if folder else root, first, within)
+            draw = random.Random(f"{self._seed}:{n}")
+            strategy = entry.text("sampling_strategy", "all")
+            records += [listed[i] for i in _choose(strategy, len(listed), rng=draw, where=entry.where)]
+        return records
+
+
+def _real(path: Path, where: str) -> str:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(
-            f"data file {path}: not readable as JSON ({error}); mend it, or write one record a line as .jsonl"
-        ) from error
-    if not isinstance(content, list):
-        raise BadInputError(f"data file {path}: holds a JSON {type(content).__name__}, needed a list of records")
+        return os.path.realpath(path)
+    except ValueError as error:  # a zero byte
+        raise BadInputError(f"{where}: json_path {shown(str(path))} names no file ({error})") from None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_whole(path, most=None)
+    except BadInputError as error:
+        raise BadInputError(f"data file {error}; give the path of a .json, .jsonl or .yaml file") from None
+
+
+def _json_list(path: Path, root: Path, first_label: int) -> list[Record]:
+    try:
+        items = parse_items(_content(path))
+    except JsonError as error:
+        raise BadInputError(f"data file {path}: {error}; mend it, or write one record a line as .jsonl") from None
     return [
-        Record(
-            fields=fields if isinstance(fields, dict) else f"a {type(fields).__name__} instead of a JSON object",
-            where=f"{path} record {n}",
-            default_id=f"{path.stem}:{n}",
-            media_root=root,
-        )
-        for n, fields in enumerate(content, start=1)
+        Record(_object_or_flaw(item), f"{path} record {n}", f"{path.stem}:{n}", root, first_label)
+        for n, item in enumerate(items, start=1)
     ]
 
 
-def _json_lines(path: Path, root: Path) -> list[Record]:
-    records = []
+def _json_lines(path: Path, root: Path, first_label: int) -> list[Record]:
     # Split at line feeds alone: other line separators may stand inside a JSON string.
-    for n, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            records.append(
-                Record(
-                    fields=_parse_line(line), where=f"{path} line {n}", default_id=f"{path.stem}:{n}", media_root=root
-                )
-            )
-    return records
+    return [
+        Record(_parse_line(line), f"{path} line {n}", f"{path.stem}:{n}", root, first_label)
+        for n, line in enumerate(_content(path).split(b"\n"), start=1)
+        if line.strip()
+    ]
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | str:
     try:
-        fields = json.loads(line)
-    except ValueError as error:
-        return f"not readable as JSON ({error})"
-    return fields if isinstance(fields, dict) else f"a {type(fields).__name__} instead of a JSON object"
+        return parse_object(line)
+    except JsonError as error:
+        return str(error)
 
 
-def _mixture(path: Path, *, media_root: str | Path | None, seed: int) -> list[Record]:
-    """Read every data set of a mixture; its paths are relative to the mixture file's folder."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise BadInputError(f"mixture {path}: not readable as YAML ({error})") from error
-    entries = content.get("datasets") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BadInputError(f"mixture {path}: needed 'datasets:', a list of entries with {', '.join(_MIXTURE_KEYS)}")
-    records = []
-    for n, entry in enumerate(entries, start=1):
-        where = f"mixture {path} entry {n}"
-        for key in entry:
-            if key not in _MIXTURE_KEYS:
-                raise BadInputError(f"{where}: unknown key {key!r}{_nearest(str(key), _MIXTURE_KEYS)}")
-        if "json_path" not in entry:
-            raise BadInputError(f"{where}: json_path is missing")
-        folder = entry.get("image_folder")
-        source = path.parent / str(entry["json_path"])
-        root = path.parent / str(folder) if folder else media_root
-        found = list_records(source, media_root=root, seed=seed)
-        strategy = str(entry.get("sampling_strategy", "all"))
-        records += [found[i] for i in _choose(strategy, len(found), rng=random.Random(f"{seed}:{n}"), where=where)]
-    return records
+def _object_or_flaw(item: Any) -> dict[str, Any] | str:
+    if isinstance(item, dict):
+        return item
+    return str(item) if isinstance(item, JsonError) else f"{shown(item)} where a JSON object is needed"
 
 
 def _choose(strategy: str, total: int, *, rng: random.Random, where: str) -> list[int]:
@@ -128,12 +156,14 @@ def _choose(strategy: str, total: int, *, rng: random.Random, where: str) -> lis
     match = _STRATEGY.fullmatch(strategy.replace(" ", ""))
     if match is None:
         raise BadInputError(
-            f"{where}: sampling_strategy {strategy!r}; known are all, first:N, end:N and random:N, N a number or N%"
-            + _nearest(strategy.split(":")[0], ("all", "first", "end", "random"))
+            f"{where}: sampling_strategy {shown(strategy)}; known are all, first:N, end:N and random:N, N a number or "
+            "N%" + _nearest(strategy[:40].split(":")[0], ("all", "first", "end", "random"))
         )
     if match[1]:
         return list(range(total))
     share = match[3]
+    if share.endswith("%") and float(share[:-1]) > 100:
+        raise BadInputError(f"{where}: sampling_strategy {shown(strategy)} takes more than 100 %")
     count = math.ceil(total * float(share[:-1]) / 100) if share.endswith("%") else int(share)
     count = min(count, total)
     if match[2] == "first":
@@ -145,5 +175,5 @@ def _choose(strategy: str, total: int, *, rng: random.Random, where: str) -> lis
 
 def _nearest(given: str, known: tuple[str, ...]) -> str:
     """Return the known names and, where one is close, a question."""
-    close = difflib.get_close_matches(given, known, n=1)
+    close = difflib.get_close_matches(given[:80], known, n=1)
     return f" (known: {', '.join(known)}" + (f"; did you mean {close[0]}?)" if close else ")")

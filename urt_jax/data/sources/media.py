@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
+import stat
+import urllib.parse
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +17,75 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
-from urt_jax.data.examples import Media
+from urt_jax.data.examples import MAX_FPS, Media
 from urt_jax.data.sources.files import RecordError
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.fields import Fields
+from urt_jax.files.reading import open_regular
 from urt_jax.files.whole import write_whole
 
+MAX_MEDIA = 4096  # pictures and clips of one record; what they may hold together is bounded when they are decoded
+MAX_LISTED_FRAMES = 65536  # that one record lists by name: 45 minutes at 24 a second
+MIN_FPS = 1e-3  # a frame in 17 minutes; fewer would make minutes of hours when frames are picked by the second
+MEDIA_FIELDS = ("images", "image", "videos", "video", "fps")
 
-def read_media(fields: dict[str, Any], *, root: Path, where: str) -> tuple[Media, ...]:
-    """Return the pictures, then the clips of a record, every file checked to be there and not empty.
+
+def listed_media(fields: Fields) -> dict[str, list[Any]]:
+    """Return what the fields of a record name as pictures and as clips, not looked at yet.
 
     ``images`` or ``image`` and, of a DPO record, ``jpg_0`` and ``jpg_1``; ``videos`` (each a path or a list of frame
     paths) or ``video`` (one such) and, of a DPO record with a caption, ``chosen`` and ``rejected``.
-
-    Raises:
-        RecordError: a file that is missing, empty, not local, or no picture or video.
     """
     images = _as_list(fields.get("images", fields.get("image")))
-    videos = _as_list(fields["videos"]) if "videos" in fields else []
-    if "video" in fields and not videos and fields["video"] is not None:
-        videos = [fields["video"]]
+    videos = _as_list(fields.get("videos")) or ([fields["video"]] if "video" in fields else [])
     if "jpg_0" in fields:
-        images = [fields["jpg_0"], fields["jpg_1"]] if "jpg_1" in fields else [fields["jpg_0"]]
+        images = [fields[key] for key in ("jpg_0", "jpg_1") if key in fields]
     if "caption" in fields and "chosen" in fields:
         videos = [fields["chosen"], fields.get("rejected")]
-    rates = fields.get("fps")
-    if isinstance(rates, list) and len(rates) != len(videos):
-        raise RecordError(f"{where}: {len(rates)} fps values for {len(videos)} videos", reason="media count")
+    return {"image": images, "video": videos}
+
+
+def read_media(fields: Fields, sources: Mapping[str, list[Any]], *, root: Path) -> tuple[Media, ...]:
+    """Return the pictures, then the clips that ``sources`` names by kind, every file checked to be there and not empty.
+
+    Each is a path below ``root``, a ``file://`` address, a data URL, or ``{"bytes", "path"}``, a cell of a picture
+    table (bytes in base64 or as a list of numbers); a clip also a list of frames.
+
+    Raises:
+        RecordError: a file that is missing, empty, not local, or no picture or video; too many of them.
+    """
+    images, videos, where = sources["image"], sources["video"], fields.where
+    if not images and not videos:
+        _rates(fields, 0)
+        return ()
+    frames = sum(len(clip) for clip in videos if isinstance(clip, list))
+    if len(images) + len(videos) > MAX_MEDIA or frames > MAX_LISTED_FRAMES:
+        raise RecordError(
+            f"{where}: {len(images) + len(videos):,} media with {frames:,} frames; at most {MAX_MEDIA:,} media and "
+            f"{MAX_LISTED_FRAMES:,} frames are read of one record",
+            reason="media count",
+        )
     media = [Media("image", _locate_picture(path, root, where)) for path in images]
-    for n, clip in enumerate(videos):
-        rate = rates[n] if isinstance(rates, list) else rates
-        frames = isinstance(clip, list)
-        located = [_locate_picture(f, root, where) for f in clip] if frames else _locate_clip(clip, root, where)
-        media.append(Media("video", located, None if rate is None else float(rate)))
+    for clip, rate in zip(videos, _rates(fields, len(videos))):
+        located: Any
+        if isinstance(clip, list):
+            located = [_locate_picture(frame, root, where) for frame in clip]
+            if not located:
+                raise RecordError(f"{where}: a clip of no frames; take it out", reason="media count")
+        else:
+            located = _locate_clip(clip, root, where)
+        media.append(Media("video", located, rate))
     return tuple(media)
+
+
+def _rates(fields: Fields, clips: int) -> list[float | None]:
+    """Return the frames a second of each clip, None where the record does not say."""
+    if not isinstance(fields.get("fps"), list):
+        return [fields.number("fps", None, at_least=MIN_FPS, at_most=MAX_FPS)] * clips
+    given = fields.items_of("fps", at_most=MAX_MEDIA)
+    if len(given) != clips:
+        raise RecordError(f"{fields.where}: {len(given)} fps values for {clips} videos", reason="media count")
+    return [given.number(n, None, at_least=MIN_FPS, at_most=MAX_FPS) for n in given]
 
 
 def store_media(media: Media, folder: Path) -> str | list[str]:
@@ -92,38 +132,53 @@ def _store_bytes(content: bytes, suffix: str, folder: Path) -> str:
 def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+    return value if isinstance(value, list) else [value]
 
 
-def _locate_picture(path: Any, root: Path, where: str) -> str:
+def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
     """Locate a picture and read its head, so that a file that is none is found before a run, not in its middle."""
-    located = _locate(path, root, where)
-    if located.startswith("data:"):
+    located = _locate(given, root, where)
+    if isinstance(located, str) and located.startswith("data:"):
         return located
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a huge picture is judged when it is decoded
-            Image.open(located).close()
+            Image.open(io.BytesIO(located) if isinstance(located, bytes) else located).close()
+    except IsADirectoryError:
+        raise RecordError(f"{where}: media {shown(given)} is a folder; give a file", reason="missing file") from None
     except UnidentifiedImageError:
-        raise RecordError(
-            f"{where}: media file {located} is not a readable picture; fetch it again or save it as PNG or JPEG",
-            reason="unreadable picture",
-        ) from None
+        pass
     except (OSError, Image.DecompressionBombError):
-        pass  # told with its own reason when it is decoded
-    return located
+        return located  # told with its own reason when it is decoded
+    except Exception:  # a damaged header can break its reader in any way
+        pass
+    else:
+        return located
+    named = f"media file {located}" if isinstance(located, str) else "a picture given as bytes"
+    raise RecordError(
+        f"{where}: {named} is not a readable picture; fetch it again or save it as PNG or JPEG",
+        reason="unreadable picture",
+    )
 
 
-def _locate_clip(path: Any, root: Path, where: str) -> str:
+def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
     """Locate a video, an animation or a folder of frames, and read the head of a file, as of a picture."""
-    located = _locate(path, root, where)
+    located = _locate(given, root, where)
+    if isinstance(located, bytes):
+        return located if video_suffix(located[:HEAD_BYTES]) else _locate_picture(given, root, where)
     if located.startswith("data:") or Path(located).is_dir():
         return located
-    with open(located, "rb") as file:
-        if video_suffix(file.read(HEAD_BYTES)):
-            return located
+    try:
+        with open_regular(located) as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise RecordError(
+            f"{where}: media file {located} cannot be read ({error.strerror})", reason="missing file"
+        ) from None
+    if video_suffix(head):
+        return located
     if Path(located).suffix.lower() not in VIDEO_SUFFIXES:
-        return _locate_picture(path, root, where)
+        return _locate_picture(given, root, where)
     from urt_jax.data.video_files import open_video  # loads FFmpeg, needed for rare forms and for what is no video
 
     try:
@@ -133,16 +188,82 @@ def _locate_clip(path: Any, root: Path, where: str) -> str:
     return located
 
 
-def _locate(path: Any, root: Path, where: str) -> str:
-    if not isinstance(path, str):
-        raise RecordError(f"{where}: media {path!r}; needed a path or a data URL", reason="missing file")
-    if path.startswith("data:"):
-        return path
-    if "://" in path:
-        raise RecordError(f"{where}: media {path} is not local; download it and give its path", reason="missing file")
-    file = root / path
-    if not file.exists():
-        raise RecordError(f"{where}: media file {file} is missing; paths are relative to {root}", reason="missing file")
-    if file.is_file() and file.stat().st_size == 0:
-        raise RecordError(f"{where}: media file {file} is empty (0 bytes); fetch it again", reason="empty file")
-    return str(file)
+def _locate(given: Any, root: Path, where: str) -> str | bytes:
+    """Return the path of a file that is there, a data URL as it is, or the bytes of a cell."""
+    if isinstance(given, dict):
+        if given.get("bytes") is not None:
+            return _bytes_of(given["bytes"], where)
+        given = given.get("path")
+    if not isinstance(given, str):
+        raise RecordError(f"{where}: media {shown(given)}; needed a path or a data URL", reason="missing file")
+    if given.startswith("data:"):
+        return given
+    path = _local_path(given, where) if ":/" in given else given
+    file = os.path.join(root, path)
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        raise RecordError(
+            f"{where}: media file {_quoted(file)} is missing; paths are relative to {root}", reason="missing file"
+        ) from None
+    except (OSError, ValueError) as error:  # a name too long, a zero byte, a file where a folder is needed
+        raise RecordError(
+            f"{where}: media {shown(given)} of {len(given):,} characters names no file ({_why(error)}); give a path, "
+            "or write data:image/png;base64, (with its own type) before an encoded picture",
+            reason="missing file",
+        ) from None
+    regular = stat.S_ISREG(found.st_mode)
+    if not regular and not stat.S_ISDIR(found.st_mode):
+        raise RecordError(
+            f"{where}: media file {_quoted(file)} is a pipe, socket or device; give a regular file",
+            reason="missing file",
+        )
+    if found.st_size == 0 and regular:
+        raise RecordError(
+            f"{where}: media file {_quoted(file)} is empty (0 bytes); fetch it again", reason="empty file"
+        )
+    return file
+
+
+def _local_path(address: str, where: str) -> str:
+    """Return the path of a ``file:`` address (RFC 8089), percent signs decoded; text without a scheme is a path."""
+    scheme, _, rest = address.partition(":")
+    if scheme.lower() == "file":
+        host = ""
+        if rest.startswith("//"):
+            host, slash, below = rest[2:].partition("/")
+            rest = slash + below
+        if host.lower() in ("", "localhost"):
+            return os.fsdecode(urllib.parse.unquote_to_bytes(rest))
+    elif "://" not in address:
+        return address
+    raise RecordError(
+        f"{where}: media {shown(address)} is not local; download it and give its path", reason="missing file"
+    )
+
+
+def _bytes_of(given: Any, where: str) -> bytes:
+    """Return the bytes of a cell of a picture table, written in base64 or as a list of numbers."""
+    content = b""
+    try:
+        if isinstance(given, str):
+            content = base64.b64decode("".join(given.split()), validate=True)
+        elif isinstance(given, list):
+            content = bytes(given)
+    except (ValueError, TypeError):
+        pass  # told below, with what was given
+    if not content:
+        raise RecordError(
+            f"{where}: the bytes of a picture are {shown(given)}; needed base64 text, or numbers from 0 to 255",
+            reason="unreadable picture",
+        )
+    return content
+
+
+def _why(error: OSError | ValueError) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
+
+
+def _quoted(name: str) -> str:
+    """Return a path as a message quotes it: the end of a very long one says most."""
+    return name if len(name) <= 300 else f"...{name[-300:]}"

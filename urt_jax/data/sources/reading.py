@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from urt_jax.data.examples import Example
+from urt_jax.data.skipped import Skipped
 from urt_jax.data.sources.files import Record, RecordError, list_records
 from urt_jax.data.sources.schemas import to_example
 
@@ -17,45 +18,58 @@ class Pool(NamedTuple):
     """The good records of a pool that is being filtered, and what was left out."""
 
     examples: list[Example]
-    skipped: dict[str, int]  # reason -> number of records
-    messages: dict[str, str]  # reason -> full message of its first record
+    skipped: Skipped
 
 
 def read_examples(
-    path: str | Path, *, media_root: str | Path | None = None, require_label: bool = False, seed: int = 0
+    path: str | Path,
+    *,
+    media_root: str | Path | None = None,
+    require_label: bool = False,
+    seed: int = 0,
+    first_label: int = 1,
 ) -> list[Example]:
     """Read every record of a file; media are located, not decoded.
 
     Reads a ``.json`` list, a ``.jsonl`` file, or a mixture ``.yaml`` (``datasets: [{json_path, image_folder,
-    sampling_strategy}]``, strategy ``all``, ``first:N``, ``end:N`` or ``random:N``, N a number or a percentage). Known
-    records: SFT ``conversations`` / ``messages``, GRPO ``problem`` + ``solution``, DPO ``chosen`` + ``rejected``, and
-    our own ``caption`` or ``question`` + ``answers``. Of a conversation with several replies the last is the response,
-    the turns before it go to ``meta["history"]``. A DPO record has its winner first: swap it before showing it.
+    sampling_strategy, first_label}]``, strategy ``all``, ``first:N``, ``end:N`` or ``random:N``, N a number or a
+    percentage). Known records: SFT ``conversations`` / ``messages``, GRPO ``problem`` + ``solution``, DPO ``chosen`` +
+    ``rejected``, and our own ``caption`` or ``question`` + ``answers``. Of a conversation with several replies the last
+    is the response, the turns before it go to ``meta["history"]``. A DPO record has its winner first: swap it before
+    showing it.
 
     Args:
         media_root: folder that relative media paths start from; the file's own folder when None.
         require_label: refuse a record without a winner or a declared tie.
         seed: decides what ``random:N`` takes.
+        first_label: what ``label`` and ``solution`` call the first candidate: 1, or 0.
 
     Raises:
         BadInputError: file and record number of the first bad record, and what is wrong with it.
     """
-    return list(_examples(list_records(path, media_root=media_root, seed=seed), require_label=require_label, bad=None))
+    records = list_records(path, media_root=media_root, seed=seed, first_label=first_label)
+    return list(_examples(records, require_label=require_label, bad=None))
 
 
 def read_pool(
-    path: str | Path, *, media_root: str | Path | None = None, require_label: bool = False, seed: int = 0
+    path: str | Path,
+    *,
+    media_root: str | Path | None = None,
+    require_label: bool = False,
+    seed: int = 0,
+    first_label: int = 1,
 ) -> Pool:
     """Read the good records of a file and count the bad ones by reason; arguments as in ``read_examples``.
 
     Raises:
-        BadInputError: the file itself cannot be read (its bad records are counted, not raised).
+        BadInputError: the file itself cannot be read, or a record shows that its labels count from 0 (other bad
+            records are counted, not raised).
     """
     bad: list[RecordError] = []
-    records = list_records(path, media_root=media_root, seed=seed)
+    records = list_records(path, media_root=media_root, seed=seed, first_label=first_label)
     examples = list(_examples(records, require_label=require_label, bad=bad))
     first = {error.reason: str(error) for error in reversed(bad)}
-    return Pool(examples, skipped=dict(Counter(error.reason for error in bad)), messages=first)
+    return Pool(examples, Skipped(str(path), len(records), dict(Counter(error.reason for error in bad)), first))
 
 
 def _examples(records: list[Record], *, require_label: bool, bad: list[RecordError] | None) -> Iterator[Example]:

@@ -11,7 +11,11 @@ import numpy as np
 
 from urt_jax.data import prompts
 from urt_jax.data.examples import Example, Media
+from urt_jax.data.sources.files import Record
 from urt_jax.data.sources.media import store_media
+from urt_jax.data.sources.schemas import to_example
+from urt_jax.errors import BadInputError
+from urt_jax.files.json_text import parse_object
 from urt_jax.files.whole import write_whole
 
 _ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
@@ -25,11 +29,21 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
     ``solution``); both also carry our own fields. Media that are no files yet are written under ``media/`` beside it.
 
     Raises:
-        BadInputError: an example that no prompt can be written for.
+        BadInputError: an example that no prompt can be written for, or that ``read_examples`` would not read back.
     """
     path = Path(path)
-    lines = [json.dumps(_record(example, path.parent), ensure_ascii=False, default=_plain) for example in examples]
-    write_whole(path, "".join(line + "\n" for line in lines))
+    path.parent.mkdir(parents=True, exist_ok=True)  # what media are named by, "../1.png", starts there
+    write_whole(path, "".join(_line(example, path.parent) for example in examples))
+
+
+def _line(example: Example, folder: Path) -> str:
+    """Return the line of an example, after it was read back."""
+    try:
+        line = json.dumps(_record(example, folder), ensure_ascii=False, default=_plain)
+        to_example(Record(parse_object(line), "its line", example.id, folder), require_label=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInputError(f"record {example.id}: it cannot be written so that it is read back: {error}") from None
+    return line + "\n"
 
 
 def _record(example: Example, folder: Path) -> dict[str, Any]:

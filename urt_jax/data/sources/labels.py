@@ -1,0 +1,135 @@
+"""Which candidate of a record is the better one: every spelling of a label, and from what number it counts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from urt_jax.data.examples import NOUNS, Task
+from urt_jax.data.sources.files import RecordError
+from urt_jax.data.sources.words import Words
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.fields import Fields
+
+MAX_VOTES = 1e9  # for one candidate: more than there are people to ask
+LABEL_FIELDS = ("solution", "jpg_0", "jpg_1", "label_0", "label_1", "label", "votes")
+_VERDICT = re.compile(r"(Image|Video|Answer) ([0-9]{1,6}) is better")
+_FROM_ZERO = re.compile(r"(?:Image|Video|Answer) 0+ is better")
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def check_first_label(fields: Fields, first: int) -> None:
+    """Refuse a source, not the record alone, whose labels count from 0 when they were said to count from 1.
+
+    Raises:
+        BadInputError: ``label`` is 0, or ``solution`` names candidate 0.
+    """
+    label = fields.get("label")
+    if first == 0:
+        return
+    if isinstance(label, int | float) and not isinstance(label, bool) and label == 0:
+        found = f"label {label}"
+    elif isinstance(solution := fields.get("solution"), str) and _FROM_ZERO.fullmatch(solution.strip()):
+        found = f"solution {solution.strip()!r}"
+    else:
+        return
+    raise BadInputError(
+        f"{fields.where}: {found}, but labels count from 1 (1 = the first candidate, 2 = the second). Where this "
+        "source counts from 0 set data.first_label=0 (first_label: 0 at its entry of a mixture), then 0 and 1 are read "
+        "as 1 and 2; as it is, the whole source is refused, since its labels 1 would be read for the other candidate"
+    )
+
+
+def check_words_count_from_one(asked: str, response: str, where: str) -> None:
+    """Refuse a source whose prompts or replies themselves count candidates from 0.
+
+    Raises:
+        BadInputError: "Image 0 is better" in the text that is asked, or as the answer of the reply to learn.
+    """
+    if " 0" not in asked and " 0" not in response:
+        return
+    said = _ANSWER.findall(response) if " 0" in response else []
+    found = _FROM_ZERO.search(asked) or (_FROM_ZERO.fullmatch(said[-1].strip()) if said else None)
+    if found:
+        raise BadInputError(
+            f"{where}: its own words say {found.group()!r}, but prompts and replies count candidates from 1 "
+            "whatever data.first_label is; rewrite them, or give caption, or question and answers, so that a template "
+            "asks. The whole source is refused, since its other labels would be read for the other candidate"
+        )
+
+
+def verdict_of(fields: Fields, words: Words) -> re.Match[str] | None:
+    """Return the decided answer: the record's solution, or else the last answer of its written response."""
+    solution = fields.get("solution")
+    if solution is not None:
+        return _VERDICT.fullmatch(solution.strip()) if isinstance(solution, str) else None
+    written = _ANSWER.findall(words.response) if words.response else []
+    return _VERDICT.fullmatch(written[-1].strip()) if written else None
+
+
+def read_label(
+    fields: Fields, verdict: re.Match[str] | None, task: Task | None, first: int
+) -> int | Literal["tie"] | None:
+    """Return the winner (from 1), "tie", or None where the record does not say.
+
+    ``verdict`` is what ``verdict_of`` found. ``first`` is what ``label`` and ``solution`` call the first candidate; a
+    written response counts from 1.
+
+    Raises:
+        RecordError: a label of another form, one that means nothing, or two that differ.
+    """
+    given = _given_label(fields, first)
+    solved = _solved_label(fields, verdict, task, first)
+    if given is not None and solved is not None and "solution" in fields and given != solved:
+        raise _bad(fields, f"label {shown(fields['label'])} and solution {shown(fields['solution'])} differ; keep one")
+    if given is not None or solved is not None:
+        return given if given is not None else solved
+    if "label_0" in fields or "label_1" in fields:
+        return _shared_label(fields)
+    return 1 if "chosen" in fields or "jpg_0" in fields else None
+
+
+def read_votes(fields: Fields, candidates: int) -> tuple[float, ...] | None:
+    """Return the votes for each candidate.
+
+    Raises:
+        RecordError: they are no list of finite numbers from 0 on, or not one for each candidate.
+    """
+    votes: tuple[float, ...] | None = fields.numbers("votes", None, at_least=0, at_most=MAX_VOTES)
+    if votes is not None and len(votes) != candidates:
+        raise _bad(fields, f"{len(votes)} votes for {candidates} candidates; give one number for each")
+    return votes
+
+
+def _given_label(fields: Fields, first: int) -> int | Literal["tie"] | None:
+    given: Any = fields.get("label")
+    if given is None or given == "tie":
+        return given
+    number = int(given) if isinstance(given, float) and given.is_integer() else given
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise _bad(fields, f'label {shown(given)}; needed {first}, {first + 1}, ... or "tie"')
+    return number + 1 - first
+
+
+def _solved_label(fields: Fields, match: re.Match[str] | None, task: Task | None, first: int) -> int | None:
+    solution = fields.get("solution")
+    if match is not None and task is not None and match[1] == NOUNS[task]:
+        return int(match[2]) + (0 if solution is None else 1 - first)
+    if solution is not None:
+        noun = NOUNS[task] if task else "Image"
+        raise _bad(fields, f"solution {shown(solution)}; needed '{noun} N is better'")
+    return None
+
+
+def _shared_label(fields: Fields) -> int | Literal["tie"]:
+    """Return the label of ``label_0`` and ``label_1``, the shares of those who preferred the first and the second."""
+    first = fields.number("label_0", None, at_least=0, at_most=1)
+    second = fields.number("label_1", None, at_least=0, at_most=1)
+    if first is not None and second is not None and abs(first + second - 1) > 0.01:
+        raise _bad(fields, f"label_0 {first:g} and label_1 {second:g} are no shares of 1")
+    share = first if first is not None else 1 - (second or 0.0)
+    return "tie" if share == 0.5 else 1 if share > 0.5 else 2
+
+
+def _bad(fields: Fields, message: str) -> RecordError:
+    return RecordError(f"{fields.where}: {message}", reason="bad label")
