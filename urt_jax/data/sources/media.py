@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
 from urt_jax.data.examples import Media
+from urt_jax.data.images import PICTURE_FORMATS
 from urt_jax.data.sources.files import RecordError
 from urt_jax.errors import BadInputError
 from urt_jax.files.whole import write_whole
@@ -69,7 +70,7 @@ def _store_picture(source: Any, folder: Path) -> str:
     if isinstance(source, bytes):
         if video := video_suffix(source[:HEAD_BYTES]):
             return _store_bytes(source, video, folder)
-        with Image.open(io.BytesIO(source)) as picture:
+        with Image.open(io.BytesIO(source), formats=PICTURE_FORMATS) as picture:
             return _store_bytes(source, (picture.format or "png").lower(), folder)
     if isinstance(source, np.ndarray):
         source = Image.fromarray(source)
@@ -103,7 +104,7 @@ def _locate_picture(path: Any, root: Path, where: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a huge picture is judged when it is decoded
-            Image.open(located).close()
+            Image.open(located, formats=PICTURE_FORMATS).close()
     except UnidentifiedImageError:
         raise RecordError(
             f"{where}: media file {located} is not a readable picture; fetch it again or save it as PNG or JPEG",
