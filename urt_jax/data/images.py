@@ -4,8 +4,7 @@ import base64
 import math
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -159,14 +158,14 @@ def open_picture(data: bytes, *, name: str) -> Image.Image:
     Raises:
         BadInputError: no such picture, or more pixels than are decoded.
     """
-    kind = kind_of(data[:HEAD_BYTES])
-    check_kind(kind, name=name, wanted="picture")
     try:
         with quiet():
             picture = Image.open(BytesIO(data), formats=PICTURE_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadInputError(f"{name}: {error}; {_too_many_pixels()}") from None
     except (UnidentifiedImageError, KeyError):  # a key: an old Pillow that has no AVIF
+        kind = kind_of(data[:HEAD_BYTES])
+        check_kind(kind, name=name, wanted="picture")
         found = f"it begins as {kind.name} but breaks off or is damaged" if kind else f"none of {_READ_FORMATS}"
         raise BadInputError(
             f"{name}: not a readable picture ({len(data)} bytes, {found}); download or save it again as PNG or JPEG"
@@ -209,12 +208,9 @@ def check_pixels(picture: Image.Image, *, name: str) -> None:
         raise BadInputError(f"{name}: the picture is {picture.height}x{picture.width} pixels; {_too_many_pixels()}")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[Any]:
     """Keep what Pillow warns of (odd tags, cut notes) out of the log: a picture is read or refused."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
 def without_addresses(error: Exception) -> str:

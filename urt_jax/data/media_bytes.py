@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,9 @@ from urt_jax.data.containers import video_suffix
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.reading import open_regular
 
-# Of one encoded medium: an hour of film at 9 Mbit a second. Files of clips are not read whole; this bounds the others.
-MAX_MEDIA_BYTES = 4 << 30
+# Of a file that is read whole, a picture or an animation; videos are not. The largest picture that is decoded has 512
+# MiB as PNG or TIFF of 16 bits and four channels.
+MAX_MEDIA_BYTES = 1 << 29
 _MIN_BASE64 = 64  # letters; shorter text without an ending is a name
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
 
@@ -117,7 +119,10 @@ def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int |
             raise BadInputError(f"{given} is a web address and nothing is fetched; download it and give the file")
         else:
             with open_regular(source) as file:
-                data = file.read(MAX_MEDIA_BYTES + 1 if most is None else most)
+                size = os.fstat(file.fileno()).st_size
+                if most is None and size > MAX_MEDIA_BYTES:
+                    raise BadInputError(f"{given} has {size} bytes, at most {MAX_MEDIA_BYTES} are read; is it a clip?")
+                data = file.read(-1 if most is None else most)
     except FileNotFoundError:
         if isinstance(source, str) and _is_base64(source):
             raise _no_data_url(source, name) from None
@@ -136,8 +141,6 @@ def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int |
         raise BadInputError(f"{name}: {given} can not be read ({reason}); check path and permissions") from None
     if not data:
         raise BadInputError(f"{name}: {given} is empty (0 bytes); download or write it again")
-    if len(data) > MAX_MEDIA_BYTES:
-        raise BadInputError(f"{name}: {given} has more than {MAX_MEDIA_BYTES} bytes; is it a picture or clip?")
     return data
 
 
