@@ -140,7 +140,7 @@ def test_what_is_no_video_is_found_when_it_is_read(folder: Path) -> None:
     assert pool.skipped.counts == {"unreadable video": 1, "unreadable picture": 1}
     told = pool.skipped.messages["unreadable video"]
     assert "d.jsonl line 1 (id d:1): " in told
-    assert "a.mp4' is not a readable video (it starts with b'not a video'" in told
+    assert "a.mp4' is not a readable video (" in told
 
 
 def test_encoded_videos_keep_their_bytes(folder: Path) -> None:

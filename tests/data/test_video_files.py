@@ -188,7 +188,7 @@ def test_a_cut_video_without_its_table_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     assert "cut.mp4' ends early, before its table of frames; download or copy it again" in refusal(path)
     path.write_bytes(data[: data.index(b"moov") - 4])
-    assert "cut.mp4' is not a readable video (it starts with " in refusal(path)
+    assert "cut.mp4' is not a readable video (" in refusal(path)
 
 
 @pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov"])
@@ -240,7 +240,8 @@ def test_what_is_no_video_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[
     path = tmp_path / "clip.mp4"
     path.write_text("This is a note, not a video.\n" * 20)
     message = refusal(path)
-    assert "clip.mp4' is not a readable video (it starts with b'This is a note, '; " in message
+    assert "clip.mp4' is not a readable video (" in message
+    assert "note" not in message  # of a file that may be any file of the disk
     assert "download or copy it again, or write it anew: ffmpeg" in message
     path.write_bytes(b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom")
     assert "is not a readable video" in refusal(path)
@@ -264,7 +265,7 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
     part = write_video(tmp_path / "part.ts", grey_frames(5))
     path = tmp_path / "clip.mp4"
     path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{part}\n#EXT-X-ENDLIST\n")
-    assert "is not a readable video" in refusal(path)
+    assert "not a readable clip: it is a playlist (m3u8), which names other files" in refusal(path)
 
 
 @pytest.mark.parametrize(

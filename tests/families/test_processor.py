@@ -11,6 +11,7 @@ import pytest
 
 from tests.tiny import CONFIG, END, FEATURES, IMAGE, PROCESSOR, START, VIDEO
 from urt_jax.checkpoints.model_folder import load_processor
+from urt_jax.data import images
 from urt_jax.data.examples import Chat, Media
 from urt_jax.errors import BadInputError
 from urt_jax.families import FAMILIES
@@ -122,6 +123,14 @@ def test_a_chat_ends_where_the_answer_starts(processor: Processor) -> None:
     assert (encoded.tokens_T == processor.config.image_token_id).sum() == 2 * 3
     closed = encode_chat(processor, chat_of("Which is better?", picture(56, 84)), name="r", generation_prompt=False)
     assert processor.tokenizer.decode(closed.tokens_T).endswith("<|im_end|>\n")
+
+
+def test_a_prompt_has_a_budget_of_pixels(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Media("video", np.zeros((2, 56, 84, 3), np.uint8), fps=2.0)
+    monkeypatch.setattr(images, "MAX_RECORD_PIXELS", 4 * 56 * 84)
+    encode_chat(processor, chat_of("which?", picture(56, 84), picture(56, 84), clip), name="r")
+    with pytest.raises(BadInputError, match=r"^r: video 1: the pictures and frames of the record have 23520 pixels"):
+        encode_chat(processor, chat_of("which?", *(picture(56, 84) for _ in range(3)), clip), name="r")
 
 
 def test_a_too_long_prompt_shrinks_its_pictures(processor: Processor) -> None:

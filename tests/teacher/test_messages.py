@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from urt_jax.data import images
 from urt_jax.data.examples import Chat, Media
 from urt_jax.data.images import load_image
 from urt_jax.errors import BadInputError
@@ -35,6 +36,14 @@ def test_pictures_and_clips_stand_where_the_chat_has_them() -> None:
         *("compare", "Video 2, 2 frames in order:", 20, 21),
         2,
     ]
+
+
+def test_a_chat_has_a_budget_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_RECORD_PIXELS", 3 * 24 - 1)
+    content, clip = [{"type": "image"}, {"type": "video"}], Media("video", np.stack([picture(1), picture(2)]))
+    chat = Chat([{"role": "user", "content": content}], (Media("image", picture(1)),), (clip,))
+    with pytest.raises(BadInputError, match="have 72 pixels up to here, at most 71 are decoded"):
+        openai_messages(chat, name="r")
 
 
 def test_a_single_clip_is_its_frames_alone() -> None:

@@ -7,7 +7,16 @@ VIDEO_SUFFIXES = frozenset(
 )
 HEAD_BYTES = 189  # read of a file to tell what it is: a packet of a transport stream and one byte
 
-_STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1")  # pictures in the container of mp4
+_STILL_BRANDS = (
+    b"avif",
+    b"avis",
+    b"heic",
+    b"heix",
+    b"hevc",
+    b"heim",
+    b"mif1",
+    b"msf1",
+)  # pictures in the container of mp4
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # old QuickTime files have no ftyp
 _SIGNATURES = {  # first bytes -> ending of such a file
     b"\x1a\x45\xdf\xa3": "mkv",  # and webm
@@ -28,6 +37,32 @@ def video_suffix(head: bytes) -> str | None:
     if head[:1] == head[188:189] == b"G" and head[:4] != b"GIF8":  # packets of 188 bytes, each begins with a G
         return "ts"
     return _SIGNATURES.get(head[:4])
+
+
+def gif_frames(data: bytes, most: int) -> int:
+    """Return the number of frames of a GIF, at most ``most``, by its blocks alone; a damaged one has those before."""
+    if data[:4] != b"GIF8" or len(data) < 13:
+        return 0
+    place, count = 13 + _table_bytes(data[10]), 0
+    while place + 10 <= len(data) and count < most:
+        if data[place] == 0x2C:  # a picture: its place and size, colours, and a byte before its blocks
+            count += 1
+            place += 10 + _table_bytes(data[place + 9]) + 1
+        elif data[place] == 0x21:
+            place += 2
+        else:  # 0x3B ends the file; others are passed over, as Pillow does
+            if data[place] == 0x3B:
+                break
+            place += 1
+            continue
+        while place < len(data) and data[place]:
+            place += 1 + data[place]
+        place += 1
+    return count
+
+
+def _table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def stated_bytes(file: BufferedIOBase) -> int | None:

@@ -9,6 +9,11 @@ from jaxtyping import Float64, Int64
 from urt_jax.data.examples import FramePicking
 from urt_jax.errors import BadInputError
 
+# What a file or record says of a clip is believed up to these. An hour of video at 60 frames a second has 216,000.
+MAX_CLIP_FRAMES = 2**18
+MAX_CLIP_SECONDS = 86400  # a day: recordings of cameras come in such files
+MAX_PICKED_FRAMES = 2**20  # moments that ``fps`` picks at, before they are thinned to max_frames
+
 
 class Timeline(NamedTuple):
     """The number of frames of a clip and when each is shown.
@@ -24,7 +29,10 @@ class Timeline(NamedTuple):
 
 def even_timeline(count: int, rate: float | None) -> Timeline:
     """Return the times of frames at even distances; without a rate (frames a second) there are none."""
-    return Timeline(count) if rate is None else Timeline(count, float(rate), np.arange(count) / rate)
+    if rate is None:
+        return Timeline(count)
+    with np.errstate(over="ignore"):  # of a rate next to nothing; so long a clip is refused by ``pick_frames``
+        return Timeline(count, float(rate), np.arange(count) / rate)
 
 
 def measured_timeline(ticks: Int64[np.ndarray, " n"], *, tick: Fraction, rate: Fraction | None) -> Timeline:
@@ -46,8 +54,10 @@ def pick_frames(timeline: Timeline, picking: FramePicking, *, name: str) -> list
     the one nearest to ``k / fps`` seconds, the earlier of two.
 
     Raises:
-        BadInputError: a rate is asked for of a clip of several frames that says nothing of time.
+        BadInputError: a rate is asked for of a clip of several frames that says nothing of time; more frames, seconds
+            or picked moments than are believed.
     """
+    _check_length(timeline, picking.fps, name)
     kept = np.arange(timeline.frames)
     if picking.fps is not None and timeline.frames > 1:
         if timeline.seconds is None:
@@ -57,6 +67,24 @@ def pick_frames(timeline: Timeline, picking: FramePicking, *, name: str) -> list
             )
         kept = _nearest(timeline.seconds, picking.fps)
     return kept[spread(len(kept), picking.max_frames)].tolist()
+
+
+def _check_length(timeline: Timeline, fps: float | None, name: str) -> None:
+    if timeline.frames > MAX_CLIP_FRAMES:
+        raise BadInputError(
+            f"{name}: {timeline.frames} frames are promised, at most {MAX_CLIP_FRAMES} are read; cut the clip to "
+            "shorter ones, or write it again where it has fewer"
+        )
+    seconds = 0.0 if timeline.seconds is None else float(timeline.seconds[-1])
+    if not seconds <= MAX_CLIP_SECONDS:
+        raise BadInputError(
+            f"{name}: its {timeline.frames} frames last {seconds:.6g} seconds, at most {MAX_CLIP_SECONDS} are "
+            "believed; mend its times, or its fps (frames a second of the clip itself)"
+        )
+    if fps is not None and seconds * fps > MAX_PICKED_FRAMES:
+        raise BadInputError(
+            f"{name}: {fps:g} frames a second of {seconds:.6g} seconds are more than {MAX_PICKED_FRAMES}; pick fewer"
+        )
 
 
 def spread(count: int, most: int | None) -> Int64[np.ndarray, " kept"]:

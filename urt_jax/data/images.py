@@ -1,20 +1,24 @@
 """Pictures of any form in, RGB arrays and the patches of the Qwen vision towers out, with numpy and Pillow alone."""
 
 import base64
-import binascii
 import math
+import re
+import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from urt_jax.data.containers import HEAD_BYTES
 from urt_jax.data.examples import Media
-from urt_jax.errors import BadInputError
+from urt_jax.data.media_bytes import check_kind, kind_of, read_bytes
+from urt_jax.data.picture_modes import upright_rgb
+from urt_jax.errors import BadInputError, shown
 
 # Width times height allowed to be decoded: above any camera in common use, 200 MB as RGB, and below the size at which
 # Pillow itself begins to warn.
@@ -22,16 +26,39 @@ MAX_DECODED_PIXELS = 2**26
 SHRINK = 0.8  # each retry of a too long prompt keeps this share of the pixels
 MAX_ASPECT_RATIO = 200  # longer strips are refused, as the published processors do
 
-_EXIF_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# Of a JPEG above that, decoded at a half, a quarter or an eighth of its sides: the largest cameras have 102 to 108
+# million pixels, and above 178 million Pillow refuses itself.
+MAX_REDUCED_PIXELS = 2**27
+# Of all pictures and frames of one prompt: two of the largest pictures, or two clips of 32 frames of 1920 x 1080; they
+# are 400 MB as RGB, which leaves room to decode the next one below 1 GB.
+MAX_RECORD_PIXELS = 2**27
+# What pictures come as. All are decoded inside this process: other formats of Pillow start programs (EPS, WMF), are
+# documents (PDF), or pass as such only by mistake. The first five are those that it loads first.
+PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")  # MPO comes with JPEG
+
+_ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")  # of an object, in the words of an error
+_BYTES = re.compile(r"""b(?:'[^']*'|"[^"]*")""")
+_READ_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
+
+
+class PixelBudget:
+    """The pixels that one prompt may still decode, of ``MAX_RECORD_PIXELS``."""
+
+    def __init__(self) -> None:
+        self._left = MAX_RECORD_PIXELS
+
+    def take(self, pixels: int, *, name: str) -> None:
+        """Count pixels before they are decoded.
+
+        Raises:
+            BadInputError: they are more than are left.
+        """
+        self._left -= pixels
+        if self._left < 0:
+            raise BadInputError(
+                f"{name}: the pictures and frames of the record have {MAX_RECORD_PIXELS - self._left} pixels up to "
+                f"here, at most {MAX_RECORD_PIXELS} are decoded for one; give fewer or smaller ones (clips: max_frames)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +118,17 @@ class PictureGeometry:
         )
 
 
-def load_image(media: Any, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
+def load_image(media: Any, *, name: str, budget: PixelBudget | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """Decode one picture to RGB; ``name`` says in every error which picture it was.
 
     ``media`` is a ``Media``, a path, encoded bytes, a data URL, a PIL image, or a ``uint8`` array ``[H, W]`` or
     ``[H, W, 1 | 3 | 4]`` (an ``[H, W, 3]`` array is returned itself, not copied). The EXIF orientation is applied,
     transparency is laid over white, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken; colour
-    profiles are ignored.
+    profiles are ignored. A JPEG of more than ``MAX_DECODED_PIXELS`` is decoded at a part of its size.
 
     Raises:
-        BadInputError: missing, empty or unreadable file, a web address, more than ``MAX_DECODED_PIXELS`` (found before
-            decoding), an array of another type or shape.
+        BadInputError: missing, empty or unreadable file, a web address, more than ``MAX_DECODED_PIXELS`` or than the
+            ``budget`` has left (found before decoding), an array of another type or shape.
     """
     if isinstance(media, Media):
         if media.kind != "image":
@@ -110,61 +137,44 @@ def load_image(media: Any, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(media, (str, Path, bytes, bytearray)):
         media = open_picture(read_bytes(media, name=name), name=name)
     if isinstance(media, Image.Image):
+        check_pixels(media, name=name)
+        if budget:
+            budget.take(media.width * media.height, name=name)
         return decode_picture(media, name=name)
     if hasattr(media, "__array__"):
-        return _rgb_of_array(np.asarray(media), name=name)
+        array = _rgb_of_array(array_of(media, name=name), name=name)
+        if budget:
+            budget.take(array.shape[0] * array.shape[1], name=name)
+        return array
     raise BadInputError(
         f"{name}: a picture can not be read from {type(media).__name__}; give a path, encoded bytes, a data URL, "
         "a PIL image or a uint8 array [H, W, 3]"
     )
 
 
-def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int = -1) -> bytes:
-    """Return the encoded bytes behind a path or a data URL, or the bytes themselves; of a file only the first ``most``.
-
-    Raises:
-        BadInputError: a web address, a missing or unreadable file, a broken data URL, or no bytes at all.
-    """
-    given = repr(str(source)[:120]) if isinstance(source, (str, Path)) else "the given bytes"
-    try:
-        if isinstance(source, (bytes, bytearray)):
-            data = bytes(source)
-        elif isinstance(source, str) and source[:5].lower() == "data:":
-            data = decode_data_url(source)
-        elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-            raise BadInputError(f"{given} is a web address and nothing is fetched; download it and give the file")
-        else:
-            with Path(source).open("rb") as file:
-                data = file.read(most)
-    except FileNotFoundError:
-        raise BadInputError(
-            f"{name}: there is no file {given} (relative paths start at {str(Path.cwd())!r}); check the path or the "
-            "media folder"
-        ) from None
-    except IsADirectoryError:
-        raise BadInputError(f"{name}: {given} is a folder; give one file in it") from None
-    except BadInputError as error:
-        raise BadInputError(f"{name}: {error}") from None
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in a name
-        reason = getattr(error, "strerror", None) or error  # an OSError's own text repeats the whole path
-        raise BadInputError(f"{name}: {given} can not be read ({reason}); check path and permissions") from error
-    if not data:
-        raise BadInputError(f"{name}: {given} is empty (0 bytes); download or write it again")
-    return data
-
-
 def open_picture(data: bytes, *, name: str) -> Image.Image:
-    """Read the header of an encoded picture; its pixels are decoded later.
+    """Read the header of an encoded picture of ``PICTURE_FORMATS``; its pixels are decoded later.
 
     Raises:
-        BadInputError: no picture format, or more than ``MAX_DECODED_PIXELS``.
+        BadInputError: no such picture, or more pixels than are decoded.
     """
     try:
-        picture = Image.open(BytesIO(data))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadInputError(f"{name}: {error}; {_too_many_pixels()}") from error
+        with quiet():
+            picture = Image.open(BytesIO(data), formats=PICTURE_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadInputError(f"{name}: {error}; {_too_many_pixels()}") from None
+    except (UnidentifiedImageError, KeyError):  # a key: an old Pillow that has no AVIF
+        kind = kind_of(data[:HEAD_BYTES])
+        check_kind(kind, name=name, wanted="picture")
+        found = f"it begins as {kind.name} but breaks off or is damaged" if kind else f"none of {_READ_FORMATS}"
+        raise BadInputError(
+            f"{name}: not a readable picture ({len(data)} bytes, {found}); download or save it again as PNG or JPEG"
+        ) from None
     except Exception as error:  # decoders raise anything on broken bytes
-        raise _unreadable(name, error, f"the {len(data)} bytes start with {data[:8]!r}") from error
+        raise _unreadable(name, error, f"{len(data)} bytes") from None
+    if _is_reducible(picture):
+        with quiet():
+            _reduce(picture)
     check_pixels(picture, name=name)
     return picture
 
@@ -177,22 +187,35 @@ def decode_picture(picture: Image.Image, *, name: str) -> UInt8[np.ndarray, "H W
     """
     check_pixels(picture, name=name)
     try:
-        picture.load()
-        return np.array(_to_rgb(_upright(picture)))
+        with quiet():
+            picture.load()
+            return upright_rgb(picture)
     except BadInputError as error:
         raise BadInputError(f"{name}: {error}") from None
     except Exception as error:  # decoders raise anything on broken bytes
-        raise _unreadable(name, error, f"{picture.format or 'PIL'} picture, mode {picture.mode}") from error
+        raise _unreadable(name, error, f"{picture.format or 'PIL'} picture, mode {picture.mode}") from None
 
 
 def check_pixels(picture: Image.Image, *, name: str) -> None:
-    """Refuse a picture of more than ``MAX_DECODED_PIXELS`` by its header.
+    """Refuse a picture of more than ``MAX_DECODED_PIXELS``, or of none, by its header.
 
     Raises:
-        BadInputError: it is larger; the message has its size.
+        BadInputError: it is; the message has its size.
     """
+    if not picture.width * picture.height:
+        raise BadInputError(f"{name}: the picture is {picture.height}x{picture.width} pixels; give one with pixels")
     if picture.width * picture.height > MAX_DECODED_PIXELS:
         raise BadInputError(f"{name}: the picture is {picture.height}x{picture.width} pixels; {_too_many_pixels()}")
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Keep what Pillow warns of (odd tags, cut notes) out of the log: a picture is read or refused."""
+    return warnings.catch_warnings(action="ignore")
+
+
+def without_addresses(error: Exception) -> str:
+    """Return the words of a decoder's error, short, with no heap address and no bytes of a file."""
+    return _BYTES.sub("some bytes", _ADDRESS.sub("the bytes", str(error)))[:200]
 
 
 def encode_data_url(array: UInt8[np.ndarray, "H W 3"]) -> str:
@@ -202,22 +225,16 @@ def encode_data_url(array: UInt8[np.ndarray, "H W 3"]) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def decode_data_url(url: str) -> bytes:
-    """Return the bytes of a data URL (RFC 2397), base64 or percent-encoded.
+def array_of(media: Any, *, name: str) -> np.ndarray:
+    """Return what says of itself that it is an array as one.
 
     Raises:
-        BadInputError: no data URL, or broken base64.
+        BadInputError: it is none.
     """
-    head, comma, body = url.partition(",")
-    if head[:5].lower() != "data:" or not comma:
-        raise BadInputError(f"{url[:60]!r} is no data URL; it must look like data:image/png;base64,<base64>")
-    raw = unquote_to_bytes(body)
-    if not head.lower().endswith(";base64"):
-        return raw
     try:
-        return base64.b64decode(b"".join(raw.split()), validate=True)
-    except binascii.Error as error:
-        raise BadInputError(f"the data URL {url[:60]!r}... holds broken base64 ({error}); encode it again") from error
+        return np.asarray(media)
+    except Exception as error:  # the user's own object
+        raise BadInputError(f"{name}: {shown(media)} can not be read as an array ({type(error).__name__})") from None
 
 
 def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -344,33 +361,20 @@ def _rgb_of_array(array: np.ndarray, *, name: str) -> np.ndarray:
     return decode_picture(Image.fromarray(flat), name=name)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        turn = _TURNS.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a broken note beside sound pixels: shown as stored
-        turn = None
-    return picture if turn is None else picture.transpose(turn)
+def _is_reducible(picture: Image.Image) -> bool:
+    """Say whether a picture is a JPEG that is decoded at a part of its size; one sent in passes needs all its size."""
+    pixels = picture.width * picture.height
+    baseline = picture.format in ("JPEG", "MPO") and not picture.info.get("progressive")
+    return baseline and MAX_DECODED_PIXELS < pixels <= MAX_REDUCED_PIXELS
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        return _eight_bits(np.asarray(picture)).convert("RGB")
-    if picture.mode == "F":
-        raise BadInputError("its pixels are floating-point numbers (mode F), of no fixed range; save it with 8 bits")
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    white = Image.new("RGBA", picture.size, "white")
-    white.alpha_composite(picture.convert("RGBA"))
-    return white.convert("RGB")
-
-
-def _eight_bits(values: np.ndarray) -> Image.Image:
-    if values.min() < 0 or values.max() > 65535:
-        raise BadInputError(
-            f"its grey values reach from {values.min()} to {values.max()}, 16-bit values are 0 to 65535; "
-            "save it with 8 bits"
-        )
-    return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
+def _reduce(picture: Image.Image) -> None:
+    """Set a JPEG to be decoded at the largest part of its size that has no more than ``MAX_DECODED_PIXELS``."""
+    width, height = picture.size
+    for part in (2, 4, 8):
+        if -(-width // part) * -(-height // part) <= MAX_DECODED_PIXELS:
+            picture.draft(picture.mode, (-(-width // part), -(-height // part)))
+            return
 
 
 def _too_many_pixels() -> str:
@@ -379,6 +383,6 @@ def _too_many_pixels() -> str:
 
 def _unreadable(name: str, error: Exception, given: str) -> BadInputError:
     return BadInputError(
-        f"{name}: not a readable picture ({given}; {type(error).__name__}: {error}); download or save it again as PNG "
-        "or JPEG"
+        f"{name}: not a readable picture ({given}; {type(error).__name__}: "
+        f"{without_addresses(error)}); download or save it again as PNG or JPEG"
     )

@@ -10,15 +10,25 @@ from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 
 from urt_jax.data.animations import animation_timeline, read_animation
-from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
+from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES
 from urt_jax.data.examples import MAX_FPS, FramePicking, Media
 from urt_jax.data.frame_picking import Timeline, even_timeline, kept_rate, pick_frames, spread
 from urt_jax.data.frame_resizing import resize_frames
-from urt_jax.data.images import PictureGeometry, frame_patches, load_image, open_picture, read_bytes, smart_resize
-from urt_jax.errors import BadInputError
+from urt_jax.data.images import (
+    MAX_RECORD_PIXELS,
+    PictureGeometry,
+    PixelBudget,
+    array_of,
+    frame_patches,
+    load_image,
+    open_picture,
+    smart_resize,
+)
+from urt_jax.data.media_bytes import check_kind, kind_of, read_bytes
+from urt_jax.errors import BadInputError, shown
 
 DEFAULT_FPS = 24.0  # what transformers assumes of frames without times
-MAX_CLIP_PIXELS = 2**28  # frames x height x width allowed in one clip, 0.8 GB as RGB
+MAX_CLIP_PIXELS = MAX_RECORD_PIXELS  # frames x height x width decoded of one clip, where it has no budget
 
 _FRAME_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -35,15 +45,18 @@ class Clip(NamedTuple):
     times: Float64[np.ndarray, " F"] | None
 
 
+_Check = Callable[[int, int], None]  # of the height and width of the frames, where they are known only then
+
+
 class _Source(NamedTuple):
     """A clip whose frames are not decoded yet; ``size`` is (height, width) where it is known before."""
 
     timeline: Timeline
     size: tuple[int, int] | None
-    read: Callable[[list[int]], np.ndarray]
+    read: Callable[[list[int], _Check], np.ndarray]
 
 
-def load_clip(media: Any, *, name: str, picking: FramePicking | None = None) -> Clip:
+def load_clip(media: Any, *, name: str, picking: FramePicking | None = None, budget: PixelBudget | None = None) -> Clip:
     """Decode the frames of a clip that are kept, with their rate; ``name`` says in every error which clip it was.
 
     ``media`` is a ``Media``, a ``uint8`` array ``[F, H, W, 3]`` (returned itself where all frames are kept, not
@@ -56,22 +69,36 @@ def load_clip(media: Any, *, name: str, picking: FramePicking | None = None) -> 
 
     Raises:
         BadInputError: an unreadable or empty source, a video cut before its last kept frame, frames of several sizes,
-            more than ``MAX_CLIP_PIXELS``, a rate asked for of frames without times, an ``fps`` not above 0.
+            more than ``MAX_CLIP_PIXELS`` or than the ``budget`` has left, a longer clip than is believed, a rate asked
+            for of frames without times, an ``fps`` not above 0.
     """
     fps = None
     if isinstance(media, Media):
         if media.kind != "video":
             raise BadInputError(f"{name}: an {media.kind} was given where a clip is needed; give its frames")
         fps, picking, media = media.fps, picking or media.picking, media.source
-    if fps is not None and not 0 < fps <= MAX_FPS:
-        raise BadInputError(f"{name}: its fps is {fps}; give frames a second, above 0 and at most {MAX_FPS}, or none")
+    if fps is not None and not _is_rate(fps):
+        raise BadInputError(
+            f"{name}: its fps is {shown(fps)}; give frames a second, above 0 and at most {MAX_FPS}, or none"
+        )
     source = _open(media, name)
     timeline = source.timeline if fps is None else even_timeline(source.timeline.frames, fps)
     kept = pick_frames(timeline, picking or FramePicking(), name=name)
+
+    def check(height: int, width: int) -> None:
+        """Refuse the kept frames by their size, before they are decoded."""
+        _check_clip_pixels(len(kept), height, width, name=name)
+        if budget:
+            budget.take(len(kept) * height * width, name=name)
+
     if source.size is not None:
-        _check_clip_pixels(len(kept), *source.size, name=name)
+        check(*source.size)
     times = None if timeline.seconds is None else timeline.seconds[kept]
-    return Clip(source.read(kept), kept_rate(timeline, kept), times)
+    return Clip(source.read(kept, check), kept_rate(timeline, kept), times)
+
+
+def _is_rate(fps: Any) -> bool:
+    return isinstance(fps, int | float | np.number) and not isinstance(fps, bool) and bool(0 < fps <= MAX_FPS)
 
 
 def load_frames(media: Any, *, name: str, max_frames: int | None = None) -> UInt8[np.ndarray, "F H W 3"]:
@@ -119,30 +146,38 @@ def _open(media: Any, name: str) -> _Source:
         if _is_folder(media):
             return _open_list(_folder_frames(Path(media), name=name), name)
         head = read_bytes(media, name=name, most=HEAD_BYTES)
-        if video_suffix(head) or Path(media).suffix.lower() in VIDEO_SUFFIXES:
+        kind = kind_of(head)
+        check_kind(kind, name=name, wanted="clip")
+        if kind.is_video if kind else Path(media).suffix.lower() in VIDEO_SUFFIXES:  # a GIF named .mp4 is a GIF
             return _open_video(Path(media), name)
     if isinstance(media, (str, Path, bytes, bytearray)):
         data = read_bytes(media, name=name)
-        if video_suffix(data[:HEAD_BYTES]):
+        kind = kind_of(data[:HEAD_BYTES])
+        check_kind(kind, name=name, wanted="clip")
+        if kind and kind.is_video:
             return _open_video(data, name)
-        media = open_picture(data, name=name)
+        return _open_animation(open_picture(data, name=name), data, name)
     if isinstance(media, Image.Image):
-        timeline = animation_timeline(media, name=name)
-        size = media.height, media.width
-        return _Source(timeline, size, lambda kept: read_animation(media, kept, name=name))
+        return _open_animation(media, b"", name)
     if hasattr(media, "__array__"):
-        return _open_array(np.asarray(media), name)
+        return _open_array(array_of(media, name=name), name)
     raise BadInputError(
         f"{name}: a clip can not be read from {type(media).__name__}; give a uint8 array [F, H, W, 3], a list of "
         "frames, a folder of frames, a video file or an animation"
     )
 
 
+def _open_animation(picture: Image.Image, data: bytes, name: str) -> _Source:
+    timeline = animation_timeline(picture, name=name, data=data)
+    size = picture.height, picture.width
+    return _Source(timeline, size, lambda kept, _: read_animation(picture, kept, name=name))
+
+
 def _open_video(source: Path | bytes, name: str) -> _Source:
     from urt_jax.data.video_files import open_video, read_video  # loads FFmpeg
 
     video = open_video(source, name=name)
-    return _Source(video.timeline, video.size, lambda kept: read_video(video, kept, name=name))
+    return _Source(video.timeline, video.size, lambda kept, _: read_video(video, kept, name=name))
 
 
 def _open_array(array: np.ndarray, name: str) -> _Source:
@@ -151,16 +186,17 @@ def _open_array(array: np.ndarray, name: str) -> _Source:
             f"{name}: an array of {array.dtype} {list(array.shape)} was given, a clip is uint8 [F, H, W, 3] with at "
             "least one frame and values 0..255; convert it first"
         )
-    return _Source(Timeline(len(array)), None, lambda kept: array if len(kept) == len(array) else array[kept])
+    size = array.shape[1], array.shape[2]
+    return _Source(Timeline(len(array)), size, lambda kept, _: array if len(kept) == len(array) else array[kept])
 
 
 def _open_list(sources: Sequence[Any], name: str) -> _Source:
     if not sources:
         raise BadInputError(f"{name}: the list of frames is empty; a clip needs at least one")
-    return _Source(Timeline(len(sources)), None, lambda kept: _read_list(sources, kept, name))
+    return _Source(Timeline(len(sources)), None, lambda kept, check: _read_list(sources, kept, name, check))
 
 
-def _read_list(sources: Sequence[Any], kept: list[int], name: str) -> np.ndarray:
+def _read_list(sources: Sequence[Any], kept: list[int], name: str, check: _Check) -> np.ndarray:
     frames: list[np.ndarray] = []
     for index in kept:
         frame = load_image(sources[index], name=f"{name}: frame {index + 1}")
@@ -170,13 +206,18 @@ def _read_list(sources: Sequence[Any], kept: list[int], name: str) -> np.ndarray
                 f"{kept[0] + 1} is {frames[0].shape[0]}x{frames[0].shape[1]}; all frames of a clip need one size"
             )
         if not frames:
-            _check_clip_pixels(len(kept), *frame.shape[:2], name=name)
+            check(*frame.shape[:2])
         frames.append(frame)
     return np.stack(frames)
 
 
 def _folder_frames(folder: Path, *, name: str) -> list[Path]:
-    frames = [file for file in folder.iterdir() if file.suffix.lower() in _FRAME_SUFFIXES and file.name[0] != "."]
+    try:
+        frames = [file for file in folder.iterdir() if file.suffix.lower() in _FRAME_SUFFIXES and file.name[0] != "."]
+    except OSError as error:
+        raise BadInputError(
+            f"{name}: the folder {shown(str(folder), 120)} can not be read ({error.strerror}); check its permissions"
+        ) from None
     if not frames:
         raise BadInputError(
             f"{name}: the folder {str(folder)!r} holds no frames; it needs pictures "

@@ -6,6 +6,7 @@
 Import it where a video file is read, not before: it loads FFmpeg.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from fractions import Fraction
 from io import SEEK_END, BufferedIOBase, BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -23,12 +24,17 @@ from av.stream import Disposition
 from jaxtyping import Int64, UInt8
 
 from urt_jax.data.containers import stated_bytes
-from urt_jax.data.frame_picking import Timeline, measured_timeline
+from urt_jax.data.frame_picking import MAX_CLIP_FRAMES, MAX_CLIP_SECONDS, Timeline, measured_timeline
 from urt_jax.data.images import MAX_DECODED_PIXELS
 from urt_jax.errors import BadInputError
+from urt_jax.files.reading import open_regular
 
 # Demuxers that read one file and open no other, as a playlist would; by FFmpeg's names.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf"
+# Decoded to reach the kept frames: 20 minutes of 1920 x 1080 at 30 a second without a key frame, minutes of work.
+MAX_REACHED_PIXELS = 2**36
+MAX_THREADS = 8  # of one decoder; each holds frames of its own
+_LARGE_FRAME = 2**24  # pixels; above that the threads of a decoder share one frame
 _REMEDY = "download or copy it again, or write it anew: ffmpeg -i OLD -c:v libx264 NEW.mp4"
 
 
@@ -40,6 +46,7 @@ class VideoFile(NamedTuple):
     timeline: Timeline  # of a cut file with the frames that are missing
     size: tuple[int, int]  # height and width of the frames as stored
     ticks: Int64[np.ndarray, " found"]  # when each frame that is there is shown, ascending
+    by_order: bool  # frames are told by their order, as the container says nothing of when they are shown
     starts: list[tuple[int, int]]  # key frames: (when shown, number of its packet), in the order of the file
 
 
@@ -51,25 +58,30 @@ def open_video(source: Path | bytes, *, name: str) -> VideoFile:
     """List the frames of a video file, a path or its bytes, without decoding them.
 
     Raises:
-        BadInputError: no readable video, no video stream, no frame, frames of more than ``MAX_DECODED_PIXELS``, or a
-            cut file that does not say how many frames it should have. ``name`` and the file are in every message.
+        BadInputError: no readable video, no video stream, no frame, frames of more than ``MAX_DECODED_PIXELS``, more
+            frames than ``MAX_CLIP_FRAMES``, there or promised, or a cut file that does not say how many frames it
+            should have. ``name`` and the file are in every message.
     """
     given = f"the {len(source)} bytes" if isinstance(source, bytes) else repr(str(source)[-120:])
     try:
         with _opened(source, name, given) as (container, stream):
-            ticks, starts, hidden = _list_packets(container, stream)
+            ticks, starts, hidden, by_order = _list_packets(container, stream)
             promised = _promised_frames(container, stream, len(ticks) + hidden)
             size, tick, rate = (stream.height, stream.width), stream.time_base, stream.average_rate
     except FFmpegError as error:
-        raise _unreadable(source, name, given, error) from error
+        raise _unreadable(source, name, given, error) from None
     if not len(ticks):
         raise BadInputError(f"{name}: {given} holds no frame of video that can be decoded; {_REMEDY}")
+    _check_frames(len(ticks), name, f"{given} holds")
+    if int(ticks[-1]) - int(ticks[0]) > MAX_CLIP_SECONDS / tick:
+        raise BadInputError(f"{name}: {given} is said to last longer than {MAX_CLIP_SECONDS} seconds; {_REMEDY}")
     shown = ticks
     if _is_cut(source):
         if promised is None:
             raise BadInputError(f"{name}: {given} ends early, {len(ticks)} frames are there; {_REMEDY}")
+        _check_frames(promised, name, f"{given} ends early and promises")
         shown = _with_missing(ticks, promised - hidden, 1 / (rate * tick) if rate else Fraction(1))
-    return VideoFile(source, given, measured_timeline(shown, tick=tick, rate=rate), size, ticks, starts)
+    return VideoFile(source, given, measured_timeline(shown, tick=tick, rate=rate), size, ticks, by_order, starts)
 
 
 def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.ndarray, "F H W 3"]:
@@ -83,10 +95,16 @@ def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.
             f"{name}: {video.given} ends early: {len(video.ticks)} of {video.timeline.frames} frames are there and "
             f"frame {kept[-1] + 1} is needed; {_REMEDY}"
         )
+    reached = _frames_reached(video, kept) * video.size[0] * video.size[1]
+    if reached > MAX_REACHED_PIXELS:
+        raise BadInputError(
+            f"{name}: {reached} pixels of {video.given} lie between its key frames and the kept ones, at most "
+            f"{MAX_REACHED_PIXELS} are decoded; cut the clip, or give it more key frames: ffmpeg -i OLD -g 60 NEW.mp4"
+        )
     frames = None
     try:
         with _opened(video.source, name, video.given) as (container, stream):
-            for place, frame in enumerate(_decode(container, stream, video.starts, video.ticks[list(kept)].tolist())):
+            for place, frame in enumerate(_decode(container, stream, video, kept)):
                 if (frame.height, frame.width) != video.size:
                     raise _Damaged(
                         f"frame {kept[place] + 1} is {frame.height}x{frame.width} (height x width) in a video of "
@@ -97,7 +115,7 @@ def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.
                 frames[place] = picture
     except (FFmpegError, _Damaged) as error:
         reason = error.strerror if isinstance(error, FFmpegError) else error
-        raise BadInputError(f"{name}: {video.given} can not be decoded: {reason}; {_REMEDY}") from error
+        raise BadInputError(f"{name}: {video.given} can not be decoded: {reason}; {_REMEDY}") from None
     assert frames is not None
     return frames
 
@@ -106,9 +124,8 @@ def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.
 def _opened(source: Path | bytes, name: str, given: str) -> Iterator[tuple[Any, Any]]:
     """Open a file and the first of its video streams."""
     place = BytesIO(source) if isinstance(source, bytes) else f"file:{source.absolute()}"
-    with av.open(
-        place, options={"format_whitelist": _FORMATS, "fflags": "+genpts"}, metadata_errors="replace"
-    ) as container:
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "fflags": "+genpts"}
+    with av.open(place, options=options, metadata_errors="replace") as container:
         streams = [item for item in container.streams.video if not item.disposition & Disposition.attached_pic]
         if not streams:
             found = ", ".join(item.type for item in container.streams) or "nothing"
@@ -122,7 +139,8 @@ def _opened(source: Path | bytes, name: str, given: str) -> Iterator[tuple[Any, 
                 f"{MAX_DECODED_PIXELS} pixels are decoded, make it smaller or remove it"
             )
         stream.codec_context.options = {"max_pixels": str(MAX_DECODED_PIXELS)}  # should a later frame be larger
-        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_type = "SLICE" if stream.height * stream.width > _LARGE_FRAME else "AUTO"
+        stream.codec_context.thread_count = min(len(os.sched_getaffinity(0)) + 1, MAX_THREADS)
         yield container, stream
 
 
@@ -131,14 +149,20 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     return (packet for packet in container.demux(stream) if packet.size)
 
 
-def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " found"], list[tuple[int, int]], int]:
-    """Return when frames are shown, the key frames, and how many frames serve to decode others only."""
-    shown: set[int] = set()
+def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " found"], list[tuple[int, int]], int, bool]:
+    """Return when frames are shown, the key frames, how many frames serve to decode others only, and ``by_order``.
+
+    An AVI has no times but a rate and the order of its packets, which is that of decoding: frames that refer to later
+    ones stand behind them. What FFmpeg makes of it is wrong for H.264, so such frames are told by their order.
+    """
+    shown, decoded = set[int](), list[int | None]()
     starts: list[tuple[int, int]] = []
     hidden = 0
     for number, packet in enumerate(_packets(container, stream)):
         if packet.is_corrupt or packet.pts is None:  # the last packet of a cut file
             continue
+        if len(decoded) > MAX_CLIP_FRAMES:  # told by the caller
+            break
         if packet.is_keyframe:
             starts.append((packet.pts, number))
         # The header of a VP8 frame says whether it is shown; the other codings pack such frames with a shown one.
@@ -146,16 +170,49 @@ def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " foun
             hidden += 1
         elif starts and packet.pts >= starts[0][0]:  # what comes before the first key frame can not be decoded
             shown.add(packet.pts)
-    return np.array(sorted(shown), np.int64), starts, hidden
+            decoded.append(packet.dts)
+    by_order = container.format.name == "avi" and stream.codec_context.has_b_frames
+    if not by_order and not (len(shown) == 1 < len(decoded)):
+        return np.array(sorted(shown), np.int64), starts, hidden, False
+    times = [tick for tick in decoded if tick is not None]
+    if len(set(times)) == len(decoded):
+        return np.array(sorted(times), np.int64), starts[:1], hidden, True
+    step = 1 / (stream.average_rate * stream.time_base) if stream.average_rate else 0
+    return np.array([round(n * step) for n in range(len(decoded))], np.int64), starts[:1], hidden, True
 
 
-def _decode(container: Any, stream: Any, starts: list[tuple[int, int]], wanted: list[int]) -> Iterator[Any]:
-    """Yield the frames shown at the wanted ticks, decoding each from the key frame before it, or from the last one."""
-    ahead, skipped = iter(wanted), False
+def _check_frames(count: int, name: str, told: str) -> None:
+    if count > MAX_CLIP_FRAMES:
+        frames = f"{count} frames" if "promises" in told else f"more than {MAX_CLIP_FRAMES} frames"
+        raise BadInputError(f"{name}: {told} {frames}, at most {MAX_CLIP_FRAMES} are read; {_REMEDY}")
+
+
+def _start_of(starts: list[tuple[int, int]], tick: int) -> tuple[int, int]:
+    """Return the last key frame shown at a tick or before it, or the first one."""
+    return starts[max(bisect_right(starts, tick, key=lambda item: item[0]) - 1, 0)]
+
+
+def _frames_reached(video: VideoFile, kept: Sequence[int]) -> int:
+    """Return about how many frames are decoded for the kept ones: each from its key frame, or from the one before."""
+    count, done = 0, 0
+    for index in kept:
+        begin = 0
+        if not video.by_order:
+            begin = int(np.searchsorted(video.ticks, _start_of(video.starts, int(video.ticks[index]))[0]))
+        count += index + 1 - max(begin, done)
+        done = index + 1
+    return count
+
+
+def _decode(container: Any, stream: Any, video: VideoFile, kept: Sequence[int]) -> Iterator[Any]:
+    """Yield the kept frames, decoding each from the key frame before it, or from the last one."""
+    if video.by_order:
+        yield from _decode_in_order(container, stream, video, kept)
+        return
+    ahead, skipped = iter(video.ticks[list(kept)].tolist()), False
     tick: Any = next(ahead)
     for number, packet in enumerate(chain(_packets(container, stream), (None,))):  # None: what the decoder still holds
-        start = starts[max(bisect_right(starts, tick, key=lambda item: item[0]) - 1, 0)][1]
-        if packet is not None and number < start:
+        if packet is not None and number < _start_of(video.starts, tick)[1]:
             skipped = True
             continue
         if skipped:
@@ -163,13 +220,37 @@ def _decode(container: Any, stream: Any, starts: list[tuple[int, int]], wanted: 
             skipped = False
         for frame in stream.codec_context.decode(packet):
             if frame.is_corrupt or frame.pts is None or frame.pts > tick:
-                raise _Damaged(f"it is damaged at {float((tick - starts[0][0]) * stream.time_base):.2f} seconds")
+                raise _damaged_at(video, stream, tick)
             if frame.pts == tick:
                 yield frame
                 tick = next(ahead, None)
             if tick is None:
                 return
-    raise _Damaged(f"it is damaged at {float((tick - starts[0][0]) * stream.time_base):.2f} seconds")
+    raise _damaged_at(video, stream, tick)
+
+
+def _decode_in_order(container: Any, stream: Any, video: VideoFile, kept: Sequence[int]) -> Iterator[Any]:
+    """Yield the kept frames by their number in the order in which the decoder gives them, from the first key frame."""
+    ahead, count = iter(kept), 0
+    wanted: Any = next(ahead)
+    for number, packet in enumerate(chain(_packets(container, stream), (None,))):
+        if packet is not None and number < video.starts[0][1]:
+            continue
+        for frame in stream.codec_context.decode(packet):
+            if frame.is_corrupt:
+                raise _damaged_at(video, stream, int(video.ticks[min(count, len(video.ticks) - 1)]))
+            if count == wanted:
+                yield frame
+                wanted = next(ahead, None)
+            if wanted is None:
+                return
+            count += 1
+    raise _damaged_at(video, stream, int(video.ticks[wanted]))
+
+
+def _damaged_at(video: VideoFile, stream: Any, tick: int) -> _Damaged:
+    first = int(video.ticks[0]) if video.by_order else video.starts[0][0]
+    return _Damaged(f"it is damaged at {float((tick - first) * stream.time_base):.2f} seconds")
 
 
 def _upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:
@@ -190,7 +271,8 @@ def _promised_frames(container: Any, stream: Any, found: int) -> int | None:
     if stream.frames >= found:
         return stream.frames
     if "matroska" in container.format.name and container.duration and stream.average_rate:
-        return max(round(Fraction(container.duration, av.time_base) * stream.average_rate), found)
+        promised = round(Fraction(container.duration, av.time_base) * stream.average_rate)
+        return promised if promised >= found else None
     return None  # a fragmented file counts its first part, others nothing
 
 
@@ -206,14 +288,10 @@ def _is_cut(source: Path | bytes) -> bool:
 
 
 def _reader(source: Path | bytes) -> BufferedIOBase:
-    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    return BytesIO(source) if isinstance(source, bytes) else cast(BufferedIOBase, open_regular(source))
 
 
 def _unreadable(source: Path | bytes, name: str, given: str, error: FFmpegError) -> BadInputError:
     if _is_cut(source):
         return BadInputError(f"{name}: {given} ends early, before its table of frames; {_REMEDY}")
-    with _reader(source) as file:
-        head = file.read(16)
-    return BadInputError(
-        f"{name}: {given} is not a readable video (it starts with {head!r}; {error.strerror}); {_REMEDY}"
-    )
+    return BadInputError(f"{name}: {given} is not a readable video ({error.strerror}); {_REMEDY}")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urt_jax.data.examples import Chat
-from urt_jax.data.images import load_image
+from urt_jax.data.images import PixelBudget, load_image
 from urt_jax.data.tokenizer import chat_text
 from urt_jax.data.video import Clip, load_clip
 from urt_jax.data.workers import Workers
@@ -62,12 +62,14 @@ def encode_chat(
     """Encode one chat; pictures of a prompt longer than ``max_tokens`` are shrunk until it fits.
 
     Raises:
-        BadInputError: more pictures than placeholders or fewer, an unreadable medium, or a prompt whose text alone, or
+        BadInputError: more pictures than placeholders or fewer, an unreadable medium, media of more pixels than
+            ``MAX_RECORD_PIXELS``, or a prompt whose text alone, or
             with its pictures at their smallest, is longer than ``max_tokens``. ``name`` says which record it was.
     """
     text = chat_text(processor.tokenizer, chat, add_generation_prompt=generation_prompt)
-    images = [load_image(media, name=f"{name}: image {i + 1}") for i, media in enumerate(chat.images)]
-    clips = [load_clip(media, name=f"{name}: video {i + 1}") for i, media in enumerate(chat.videos)]
+    left = PixelBudget()
+    images = [load_image(media, name=f"{name}: image {i + 1}", budget=left) for i, media in enumerate(chat.images)]
+    clips = [load_clip(media, name=f"{name}: video {i + 1}", budget=left) for i, media in enumerate(chat.videos)]
     geometry = processor.geometry
     while True:
         layouts = _lay_out(processor, geometry, images, clips, name=name)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from urt_jax.data.examples import Chat
-from urt_jax.data.images import encode_data_url, load_image
-from urt_jax.data.video import load_frames
+from urt_jax.data.images import PixelBudget, encode_data_url, load_image
+from urt_jax.data.video import load_clip
 
 
 def openai_messages(chat: Chat, *, name: str) -> list[dict[str, Any]]:
@@ -17,19 +17,20 @@ def openai_messages(chat: Chat, *, name: str) -> list[dict[str, Any]]:
     With several clips, a line of text before each says where it starts.
 
     Raises:
-        BadInputError: a picture or clip cannot be read; ``name`` is in the message.
+        BadInputError: a picture or clip cannot be read, or all have more pixels than ``MAX_RECORD_PIXELS``; ``name`` is
+            in the message.
     """
     images, videos = iter(chat.images), iter(enumerate(chat.videos, start=1))
-    messages = []
+    messages, left = [], PixelBudget()
     for message in chat.messages:
         content = message["content"]
         parts: list[dict[str, Any]] = []
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             if part["type"] == "image":
-                parts.append(_picture_part(load_image(next(images), name=name)))
+                parts.append(_picture_part(load_image(next(images), name=name, budget=left)))
             elif part["type"] == "video":
                 number, clip = next(videos)
-                frames = load_frames(clip, name=name)
+                frames = load_clip(clip, name=name, budget=left).frames
                 if len(chat.videos) > 1:
                     parts.append({"type": "text", "text": f"Video {number}, {len(frames)} frames in order:"})
                 parts.extend(_picture_part(frame) for frame in frames)

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
 from urt_jax.data.examples import MAX_FPS, Media
+from urt_jax.data.images import PICTURE_FORMATS
 from urt_jax.data.sources.files import RecordError
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
@@ -109,7 +110,7 @@ def _store_picture(source: Any, folder: Path) -> str:
     if isinstance(source, bytes):
         if video := video_suffix(source[:HEAD_BYTES]):
             return _store_bytes(source, video, folder)
-        with Image.open(io.BytesIO(source)) as picture:
+        with Image.open(io.BytesIO(source), formats=PICTURE_FORMATS) as picture:
             return _store_bytes(source, (picture.format or "png").lower(), folder)
     if isinstance(source, np.ndarray):
         source = Image.fromarray(source)
@@ -143,7 +144,7 @@ def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a huge picture is judged when it is decoded
-            Image.open(io.BytesIO(located) if isinstance(located, bytes) else located).close()
+            Image.open(io.BytesIO(located) if isinstance(located, bytes) else located, formats=PICTURE_FORMATS).close()
     except IsADirectoryError:
         raise RecordError(f"{where}: media {shown(given)} is a folder; give a file", reason="missing file") from None
     except UnidentifiedImageError:
