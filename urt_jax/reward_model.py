@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
 from urt_jax.data.comparisons import as_media, make_pair, pair_of
-from urt_jax.data.examples import Chat, Example
+from urt_jax.data.examples import NOUNS, Chat, Example
 from urt_jax.data.loader import batches
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
 from urt_jax.errors import BadInputError
@@ -272,7 +272,8 @@ class RewardModel:
             batch_size=batch_size,
             progress=progress,
         )
-        verdicts = [parse(text, think=think) for text in texts]
+        nouns = [NOUNS.get(str(example.task)) for example, _ in shown for _ in range(votes)]
+        verdicts = [parse(text, think=think, noun=noun) for text, noun in zip(texts, nouns)]
         given = len(examples) * votes
         merged = []
         for i in range(len(examples)):

@@ -159,7 +159,7 @@ def test_a_larger_budget_goes_on_from_what_is_answered(tmp_path: Path) -> None:
 
 
 def test_a_preemption_notice_keeps_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill, "tqdm", lambda **settings: _SignalAtFirstUpdate())
+    monkeypatch.setattr(distill, "progress", lambda **settings: _SignalAtFirstUpdate())
     with pytest.raises(Preempted, match="replies are kept in"):
         distill.run(config(tmp_path, concurrency=1))
     assert 0 < len(read_replies(tmp_path / "records" / "replies.jsonl")) < 12
@@ -204,11 +204,12 @@ def test_the_filter_counts_each_outcome_with_its_reason() -> None:
     finishes = ["stop", "stop", "stop", "length", None, "stop"]
     replies = {e.id: reply(text, finish_reason=end) for e, text, end in zip(examples, texts, finishes)}
     filtered = distill.filter_replies(examples, replies, seed=0, template="v1")
-    assert filtered.counts == {"image_gen": {"kept": 1, "wrong": 2, "unparsable": 2, "failed": 1}}
+    assert filtered.counts == {"image_gen": {"kept": 1, "wrong": 1, "unparsable": 3, "failed": 1}}
     assert [record.id for record in filtered.records] == [examples[0].id]
     assert filtered.reasons["cut off at max_tokens"] == 1
     assert filtered.reasons["HTTP 503: down"] == 1
-    assert sum(filtered.reasons.values()) == 3
+    assert filtered.reasons[f"wrong noun: 'Video {examples[5].label} is better' where candidates are called Image"] == 1
+    assert sum(filtered.reasons.values()) == 4
 
 
 def _answer(label: object) -> str:

@@ -19,7 +19,7 @@ from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.checkpoints.shared_lines import part_path, part_paths
 from urt_jax.config import DistillConfig, as_json
-from urt_jax.data.examples import Example
+from urt_jax.data.examples import NOUNS, Example
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
@@ -174,7 +174,7 @@ def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
     """Return one of ``OUTCOMES``, and the reason when there is no verdict to compare with the label."""
     if reply.text is None:
         return "failed", reply.error
-    verdict = parse(reply.text)
+    verdict = parse(reply.text, noun=NOUNS.get(str(example.task)))
     if verdict.winner is None:
         cut = "cut off at max_tokens" if reply.finish_reason == "length" else None
         return "unparsable", cut or verdict.failure
