@@ -1,0 +1,91 @@
+"""Secrets - keys, tokens, credentials in addresses - are taken out of what is told, logged and recorded.
+
+1. What this process was given as a secret is known by its value, wherever an endpoint or a library repeats it.
+2. So is what the environment holds under a name that says so (``HF_TOKEN``, ``..._API_KEY``).
+3. What only looks like one goes too: ``Bearer ...``, ``sk-...``, ``hf_...``, ``?api_key=...``, ``user:password@``.
+"""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+
+from urt_jax.files.json_text import with_texts
+
+STAND_IN = "***"
+MIN_CHARS = 6  # of a known secret; a shorter one ("none", "EMPTY", "x") is a placeholder, and a part of many words
+MIN_CHARS_ENVIRONMENT = 8  # of one that only its variable's name tells: CI sets many short words as tokens
+
+_given: set[str] = set()  # of this process
+_SECRET_VARIABLE = re.compile(r"(?:.*_)?(?:API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)", re.IGNORECASE)
+_SECRET_NAME = r"[\w.-]{0,40}(?:key|token|secret|password|passwd|signature|sig|credential|auth)"
+_QUERY_NAME = re.compile(_SECRET_NAME, re.IGNORECASE)
+
+# Each is linear in the text: no two neighbouring repetitions match the same character.
+_HINT = re.compile(r"://|[?&;]|bearer|authorization|api.?key|\bsk-|\bhf_|\b(?:gsk_|nvapi-|xai-|gh[a-z]_|AIza)", re.I)
+_LOOKS = (
+    (re.compile(r"(://)[^/?#\s\"'<>]+@"), rf"\1{STAND_IN}@"),
+    (re.compile(rf"([?&;]{_SECRET_NAME}=)[^&;\s\"'<>#\\]+", re.IGNORECASE), rf"\1{STAND_IN}"),
+    (re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer |basic )?)[^\s\"',}]{6,}", re.I), rf"\1{STAND_IN}"),
+    (re.compile(r"(\bx?-?api[-_ ]?key[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&}*]{6,}", re.IGNORECASE), rf"\1{STAND_IN}"),
+    (re.compile(r"(\bbearer )(?=\S{0,200}\d)[\w.~+/=-]{12,}", re.IGNORECASE), rf"\1{STAND_IN}"),
+    (re.compile(r"\b(sk-)[\w-]{8,}"), rf"\1{STAND_IN}"),
+    (re.compile(r"\b(hf_)(?:[A-Za-z0-9]{16,}|(?=[A-Za-z]{0,20}\d)[A-Za-z0-9]{8,})"), rf"\1{STAND_IN}"),
+    (re.compile(r"\b(gsk_|nvapi-|xai-|gh[a-z]_|AIza)[\w-]{16,}"), rf"\1{STAND_IN}"),
+)
+
+
+def keep_secret(value: str) -> None:
+    """Remember a secret of this process, also in the spellings that addresses and JSON give it."""
+    value = value.strip()
+    if len(value) >= MIN_CHARS:
+        _given.update((value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]))
+        _given.add(json.dumps(value)[1:-1].replace("/", "\\/"))
+
+
+def keep_address(url: str) -> None:
+    """Remember the credentials of an address: user and password, and what a query calls a key or a token."""
+    try:
+        parts = urlsplit(url)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        pairs = parse_qsl(parts.query)
+    except ValueError:  # no address; what looks like a secret in it is found as such
+        return
+    keep_secret(password or user)
+    if password:
+        keep_secret(base64.b64encode(f"{user}:{password}".encode()).decode())  # as the header says them
+    for name, value in pairs:
+        if _QUERY_NAME.fullmatch(name):
+            keep_secret(value)
+
+
+def known_secrets() -> tuple[str, ...]:
+    """Return the values that are secret in this process now, longest first."""
+    named = {
+        value.strip()
+        for name, value in os.environ.items()
+        if len(value.strip()) >= MIN_CHARS_ENVIRONMENT and _SECRET_VARIABLE.fullmatch(name)
+    }
+    return tuple(sorted(_given | named, key=len, reverse=True))
+
+
+def redacted(text: str, known: Iterable[str] | None = None) -> str:
+    """Return a text with ``***`` for each secret in it; ``known`` saves gathering ``known_secrets()`` each time."""
+    if len(text) < MIN_CHARS:
+        return text
+    for value in known_secrets() if known is None else known:
+        if value in text:
+            text = text.replace(value, STAND_IN)
+    if _HINT.search(text):
+        for pattern, kept in _LOOKS:
+            text = pattern.sub(kept, text)
+    return text
+
+
+def redacted_values(value: Any) -> Any:
+    """Return a JSON value whose texts are ``redacted``."""
+    known = known_secrets()
+    return with_texts(value, lambda text: redacted(text, known))
