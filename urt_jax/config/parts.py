@@ -11,7 +11,8 @@ from urt_jax.config.binding import knob
 from urt_jax.data.examples import MAX_FPS
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 from urt_jax.data.skipped import MAX_SKIPPED
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.redaction import redacted
 
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
 Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
@@ -209,7 +210,8 @@ class TeacherConfig:
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         if self.base_url != "builtin" and not self.base_url.startswith(("http://", "https://")):
-            yield "base_url", f"{self.base_url!r} is neither 'builtin' nor an http(s) address such as https://host/v1"
+            given = redacted(shown(self.base_url))
+            yield "base_url", f"{given} is neither 'builtin' nor an http(s) address such as https://host/v1"
 
 
 @dataclass(frozen=True)

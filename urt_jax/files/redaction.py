@@ -85,7 +85,7 @@ def redacted(text: str, known: Iterable[str] | None = None) -> str:
     return text
 
 
-def redacted_values(value: Any) -> Any:
+def redacted_values(value: Any, known: Iterable[str] | None = None) -> Any:
     """Return a JSON value whose texts are ``redacted``."""
-    known = known_secrets()
+    known = known_secrets() if known is None else tuple(known)
     return with_texts(value, lambda text: redacted(text, known))

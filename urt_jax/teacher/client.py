@@ -19,9 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx2
 import openai
 
 from urt_jax.data.examples import Chat
@@ -29,7 +27,7 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
 from urt_jax.teacher.answers import FILTERED, Answer, read_answer
-from urt_jax.teacher.exchange import exchange, open_client
+from urt_jax.teacher.exchange import check_address, exchange, open_client
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
 from urt_jax.teacher.retries import EndpointError, is_passing, pause_s
@@ -84,17 +82,6 @@ class TeacherSettings:
             if not math.isfinite(value) or value < 0 or (name in limits and value == 0):
                 needed = "above 0" if name in limits else "at least 0"
                 raise BadInputError(f"teacher: {name}={value} given; it must be a number {needed}")
-        keep_address(self.base_url)
-        try:
-            parts = urlsplit(self.base_url)
-            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-            sound = sound and bool(httpx2.URL(self.base_url).host)
-        except (ValueError, httpx2.InvalidURL):  # a port that is no number, an open bracket, a space in the host
-            sound = False
-        if not sound:
-            raise BadInputError(
-                f"teacher: base_url={redacted(shown(self.base_url))} is no address; give one such as https://host/v1"
-            )
 
 
 def ask_teacher(
@@ -111,8 +98,8 @@ def ask_teacher(
     an exception it raises stops the asking once the requests under way are done.
 
     Raises:
-        BadInputError: no API key, key or model refused, endpoint out of reach, an id used twice, replies on disk
-            that answer another question, an endpoint without token counts when there is a budget.
+        BadInputError: no address, no API key, key or model refused, endpoint out of reach, an id used twice, replies
+            on disk that answer another question, an endpoint without token counts when there is a budget.
         TokenBudgetError: the budget is spent and requests are left.
     """
     return _run_to_end(_Asking(settings, Path(replies_path), progress).ask_all(requests))
@@ -135,6 +122,8 @@ class _Asking:
         self.settings = settings
         self.path = path
         self.progress = progress
+        keep_address(settings.base_url)
+        check_address(settings.base_url)
         self.api_key = read_api_key(settings)
         self.secrets = known_secrets()
         self.address = redacted(settings.base_url)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
 import openai
 
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.redaction import redacted
 from urt_jax.teacher.answers import Mend, refused_answer
 from urt_jax.teacher.retries import EndpointError, retry_after_s
 
@@ -49,6 +52,23 @@ async def _content(response: httpx2.Response) -> bytes:
     finally:
         await response.aclose()
     return bytes(content)
+
+
+def check_address(base_url: str) -> None:
+    """Refuse an address that no request can be sent to.
+
+    Raises:
+        BadInputError: another scheme than http(s), no host, a port that is no number.
+    """
+    try:
+        parts = urlsplit(base_url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        sound = sound and bool(httpx2.URL(base_url).host) and not re.search(r"\s", base_url)
+    except (ValueError, httpx2.InvalidURL):
+        sound = False
+    if not sound:
+        given = redacted(shown(base_url))
+        raise BadInputError(f"teacher: base_url={given} is no address; give one such as https://host/v1")
 
 
 def open_client(base_url: str, api_key: str, *, timeout_s: float) -> openai.AsyncOpenAI:
