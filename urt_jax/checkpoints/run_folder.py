@@ -15,8 +15,8 @@ from urt_jax.sharding import processes
 
 # Settings that may change between two calls of one run: where it lies, how it is split, who decodes its pictures, how
 # often it reports, when it gives up, and how patiently a teacher is asked.
-_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "max_skipped", "token_budget",
-         "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
+_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "max_skipped", "max_skipped_share",
+         "token_budget", "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
 
 
 def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
