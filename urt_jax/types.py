@@ -51,6 +51,7 @@ class EncodedChat(NamedTuple):
     vision_T2: Int[np.ndarray, "T 2"]  # (frame, merged patch slot) shown; (-1, -1) is text, (-2, -2) a line end
     frames: tuple[FramePatches, ...]
     blend: FrameBlend | None = None
+    opening: str = ""  # what the prompt ends with of the reply itself: its reasoning, begun or left empty
 
     @property
     def next_position(self) -> int:

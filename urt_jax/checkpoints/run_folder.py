@@ -14,10 +14,11 @@ from urt_jax.files.redaction import redacted_values
 from urt_jax.files.whole import write_whole
 from urt_jax.sharding import processes
 
+SHOWN, LISTED = 120, 20  # signs of a setting, and settings, that are told where they differ
 # Settings that may change between two calls of one run: where it lies, how it is split, who decodes its pictures, how
 # often it reports, when it gives up, and how patiently a teacher is asked.
-_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "max_skipped", "token_budget",
-         "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
+_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "max_skipped", "max_skipped_share",
+         "token_budget", "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
 
 
 def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
@@ -65,8 +66,9 @@ def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
         there = read_object(path, remedy="give another --workdir, or delete this folder and start anew")
         differing = list(_differences(_public(there), json.loads(json.dumps(config)), ""))
         if differing:
+            more = f"\n  and {len(differing) - LISTED} more" if len(differing) > LISTED else ""
             raise BadInputError(
-                f"{folder} holds a run of another config:\n  " + "\n  ".join(differing) + "\n"
+                f"{folder} holds a run of another config:\n  " + "\n  ".join(differing[:LISTED]) + f"{more}\n"
                 "give the same settings to go on with it, another --workdir to start a new run, or delete the folder"
             )
         return
@@ -112,4 +114,9 @@ def _differences(there: Any, here: Any, where: str) -> Any:
             if key not in _FREE:
                 yield from _differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
     elif there != here:
-        yield f"{where}: {json.dumps(there)} there, {json.dumps(here)} here"
+        yield f"{where[:200]}: {_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    told = json.dumps(value)
+    return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."

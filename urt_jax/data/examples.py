@@ -134,9 +134,11 @@ class Chat:
     """What a model sees and should say: Hugging Face style messages with their media in order of appearance.
 
     ``messages`` is ``[{"role": ..., "content": [part, ...]}]`` with parts ``{"type": "text", "text": ...}``,
-    ``{"type": "image"}`` or ``{"type": "video"}``.
+    ``{"type": "image"}`` or ``{"type": "video"}``. ``think`` says whether the answer starts with reasoning; None: as
+    the chat template has it.
     """
 
     messages: list[dict[str, Any]]
     images: tuple[Media, ...] = ()
     videos: tuple[Media, ...] = ()
+    think: bool | None = None

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from urt_jax.data.chat_template import find_chat_template
+from urt_jax.data.control_words import ControlWords
 from urt_jax.data.examples import Chat
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.json_text import read_object
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS: tuple[str, ...] = (
@@ -24,6 +28,9 @@ SPECIAL_TOKENS: tuple[str, ...] = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+# What a prompt may end with of the reply itself: reasoning that is begun, or that is left empty.
+_OPENING = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
+EMPTY_REASONING = "<think>\n\n</think>\n\n"  # as the published templates leave it empty
 ROLE_PHRASES = ("system\n", "user\n", "assistant\n")  # every turn opens with one of them
 
 # Pieces that byte pairs are merged within: a word, a number of one or two digits (scores and sums) or a run of
@@ -60,7 +67,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     """Load the tokenizer of a model folder from its files alone: nothing is fetched, no code among them is run.
 
     Returns:
-        a ``transformers`` tokenizer; its chat template comes from ``chat_template.json`` where no newer file holds one.
+        a ``transformers`` tokenizer; its chat template is the one that ``find_chat_template`` finds.
 
     Raises:
         BadInputError: the folder or its tokenizer files are missing or cannot be read.
@@ -79,19 +86,34 @@ def load_tokenizer(folder: str | Path) -> Any:
             f"tokenizer folder {folder}: tokenizer_config.json is missing; copy it from the published model, "
             "it names the special tokens"
         )
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (folder / name).is_file():
+            read_object(folder / name)
+    found = find_chat_template(folder)
     with _no_torch_advice():
         from transformers import AutoTokenizer
     try:
         with _no_word_on_config_json():
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises bare Exception on a broken file
+            _try_out(tokenizer)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers raises bare Exception on a broken file, and panics on some
         raise BadInputError(
-            f"tokenizer folder {folder}: its files cannot be read ({error}); copy them again"
-        ) from error
-    older = folder / "chat_template.json"
-    if tokenizer.chat_template is None and older.is_file():
-        tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8"))["chat_template"]
+            f"tokenizer folder {folder}: its files cannot be read ({_told(error)}); copy them again"
+        ) from None
+    tokenizer.chat_template = None if found is None else found.source
     return tokenizer
+
+
+def _try_out(tokenizer: Any) -> None:
+    """Do once what later is relied upon; of spoiled files some can be read and fail only then."""
+    ids = tokenizer("a b", add_special_tokens=False)["input_ids"]
+    tokenizer.decode(ids, skip_special_tokens=True)
+    for token in tokenizer.added_tokens_decoder.values():
+        token.content.encode()
+    if not all(isinstance(name, str) for name in tokenizer.special_tokens_map.values()):
+        raise TypeError("a special token is no text")
 
 
 def build_tokenizer(corpus: Iterable[str], phrases: Sequence[str], *, vocab_size: int, folder: str | Path) -> None:
@@ -146,23 +168,104 @@ def chat_text(tokenizer: Any, chat: Chat, *, add_generation_prompt: bool = True)
     """Write a chat as the model reads it, by the tokenizer's own chat template.
 
     Every picture or clip is still one ``<|image_pad|>`` or ``<|video_pad|>``; with ``add_generation_prompt`` the text
-    ends where the model's answer starts.
+    ends where the model's answer starts, or after the opening of its reasoning where the template writes that.
+    ``chat.think`` is given to the template as ``enable_thinking``; where it is False and the template opens the
+    reasoning all the same, it is closed again, empty.
 
     Raises:
-        BadInputError: the tokenizer has no chat template, or its template refuses the messages.
+        BadInputError: the tokenizer has no chat template, its template refuses the messages, fails, or goes beyond the
+            bounds of ``bounded_template``; or a text holds half of a surrogate pair.
+    """
+    return write_chat(tokenizer, chat, None, add_generation_prompt=add_generation_prompt)
+
+
+def write_chat(tokenizer: Any, chat: Chat, words: ControlWords | None, *, add_generation_prompt: bool) -> str:
+    """Write a chat as ``chat_text`` does, a stand-in for each of the control words in its texts.
+
+    Raises:
+        BadInputError: as ``chat_text``.
     """
     if not tokenizer.chat_template:
         raise BadInputError(
             f"the tokenizer of {tokenizer.name_or_path} has no chat template; "
             "put chat_template.jinja of the published model into its folder"
         )
-    from jinja2 import TemplateError
+    from urt_jax.data.bounded_template import render_template
 
+    given: dict[str, Any] = {} if chat.think is None else {"enable_thinking": chat.think}
+    given |= {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
     try:
-        text = tokenizer.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except TemplateError as error:
-        raise BadInputError(f"the chat template of {tokenizer.name_or_path} refuses the messages: {error}") from error
-    return str(text)
+        given["messages"] = [
+            {key: _plain(value, words) for key, value in message.items() if value is not None}
+            for message in chat.messages
+        ]
+        text = render_template(tokenizer.chat_template, {**tokenizer.special_tokens_map, **given})
+    except BadInputError:
+        raise
+    except Exception as error:  # a stranger's program: any
+        raise BadInputError(_refusal(tokenizer, error)) from None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInputError(
+            f"a text holds half of a surrogate pair (\\u{ord(text[error.start]):04x}), as a cut emoji leaves it: "
+            f"{shown(text[max(error.start - 20, 0) : error.end])}; take it out"
+        ) from None
+    opened = opening_of(text) if add_generation_prompt and chat.think is False else ""
+    return text.removesuffix(opened) + EMPTY_REASONING if opened and "</think>" not in opened else text
+
+
+def opening_of(prompt: str) -> str:
+    """Return what a prompt ends with of the reply itself: ``<think>``, open or closed again, or nothing."""
+    found = _OPENING.search(prompt, max(len(prompt) - 64, 0))
+    return found[0] if found else ""
+
+
+def without_end(text: str) -> str:
+    """Return a written reply without the end token that it ends with, where it does, and without what follows that."""
+    ended = text.rstrip()
+    end = next((token for token in (TURN_END, END_OF_TEXT) if ended.endswith(token)), None)
+    return text if end is None else ended.removesuffix(end)
+
+
+def _plain(value: Any, words: ControlWords | None) -> Any:
+    """Return a value of plain types alone; a template sees of anything else the name of its type."""
+    kind = type(value)
+    if kind is str:
+        return value if words is None else words.hidden(value)
+    if value is None or kind in (int, float, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, words) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, words) for item in value]
+    return _plain(str.__str__(value), words) if isinstance(value, str) else f"<{kind.__name__}>"
+
+
+def _refusal(tokenizer: Any, error: Exception) -> str:
+    """Say what a template did, and where it stands."""
+    from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError
+
+    folder = Path(tokenizer.name_or_path)
+    try:
+        found = find_chat_template(folder) if folder.is_dir() else None
+    except BadInputError:
+        found = None
+    place = found.file if found and found.source == tokenizer.chat_template else str(folder)
+    if isinstance(error, TemplateSyntaxError):
+        return f"the chat template of {place} cannot be read: line {error.lineno}: {_told(error)}; copy the file again"
+    if isinstance(error, TemplateError) and not isinstance(error, UndefinedError):
+        return f"the chat template of {place} refuses the messages: {_told(error)}"
+    return (
+        f"the chat template of {place} fails on the messages: {type(error).__name__}: {_told(error)}; copy the "
+        "published one, that for pictures where there are two"
+    )
+
+
+def _told(error: BaseException, most: int = 300) -> str:
+    """Return the words of a foreign error on one line, without addresses in memory."""
+    told = " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", str(error)).split()) or type(error).__name__
+    return told if len(told) <= most else f"{told[:most]}..."
 
 
 def _settings() -> dict[str, Any]:

@@ -3,22 +3,26 @@
 1. media are decoded, resized and cut into patches by one rule for training, rollout, scoring and export;
 2. the checkpoint's chat template writes one placeholder per medium; what a family writes for it takes its place;
 3. each placeholder id is repeated for the features it stands for, and gets their positions.
+
+A response to learn becomes token ids here too: it goes on where the prompt ends.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
+from urt_jax.data.control_words import ControlWords, control_words
 from urt_jax.data.examples import Chat
 from urt_jax.data.images import PixelBudget, load_image
-from urt_jax.data.tokenizer import chat_text
+from urt_jax.data.tokenizer import END_OF_TEXT, TURN_END, opening_of, without_end, write_chat
 from urt_jax.data.video import Clip, load_clip
 from urt_jax.data.workers import Workers
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
 from urt_jax.families.family import Family, Geometry, Json, MediaLayout, Piece
 from urt_jax.models.config import ModelConfig
 from urt_jax.types import TEXT, EncodedChat, FrameBlend, FramePatches
@@ -37,8 +41,13 @@ class Processor:
     @property
     def end_ids(self) -> tuple[int, ...]:
         """Ids that end a response: the end of a turn and the end of a text."""
-        names = ("<|im_end|>", "<|endoftext|>")
+        names = (TURN_END, END_OF_TEXT)
         return tuple(i for i in map(self.tokenizer.convert_tokens_to_ids, names) if i is not None)
+
+    @cached_property
+    def control_words(self) -> ControlWords:
+        """The names of the tokenizer's control tokens, which are no tokens where a text holds them."""
+        return control_words(self.tokenizer)
 
     @property
     def pad_id(self) -> int:
@@ -66,14 +75,18 @@ def encode_chat(
             ``MAX_RECORD_PIXELS``, or a prompt whose text alone, or
             with its pictures at their smallest, is longer than ``max_tokens``. ``name`` says which record it was.
     """
-    text = chat_text(processor.tokenizer, chat, add_generation_prompt=generation_prompt)
+    try:
+        text = write_chat(processor.tokenizer, chat, processor.control_words, add_generation_prompt=generation_prompt)
+    except BadInputError as error:
+        raise BadInputError(f"{name}: {error}") from None
+    opening = opening_of(text) if generation_prompt else ""
     left = PixelBudget()
     images = [load_image(media, name=f"{name}: image {i + 1}", budget=left) for i, media in enumerate(chat.images)]
     clips = [load_clip(media, name=f"{name}: video {i + 1}", budget=left) for i, media in enumerate(chat.videos)]
     geometry = processor.geometry
     while True:
         layouts = _lay_out(processor, geometry, images, clips, name=name)
-        encoded = _encode(processor, text, *layouts, name=name)
+        encoded = _encode(processor, text, *layouts, name=name)._replace(opening=opening)
         if max_tokens is None or len(encoded.tokens_T) <= max_tokens:
             return encoded
         smaller = geometry.smaller(images, [clip.frames for clip in clips])
@@ -83,6 +96,59 @@ def encode_chat(
                 f"max_prompt_tokens is {max_tokens}; shorten the text, drop a picture or raise max_prompt_tokens"
             )
         geometry = smaller
+
+
+def encode_response(processor: Processor, text: str, *, name: str, opening: str = "") -> Int[np.ndarray, " U"]:
+    """Return the ids of a response to learn, the end token behind it.
+
+    What the prompt opened (``EncodedChat.opening``) is taken off its start; so is one end token that it ends with.
+
+    Raises:
+        BadInputError: it names a control token elsewhere, opens its reasoning where the prompt has done so in another
+            way, or holds half of a surrogate pair. ``name`` says which record it was.
+    """
+    text = without_end(text)
+    if found := processor.control_words.pattern.search(text):
+        raise BadInputError(
+            f"{name}: its response holds {found[0]!r}, which the tokenizer reads as a control token; take it out"
+        )
+    if opening:
+        text = _after_opening(text, opening, name)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInputError(
+            f"{name}: its response holds half of a surrogate pair, as a cut emoji leaves it: "
+            f"{shown(text[max(error.start - 20, 0) : error.end])}; take it out"
+        ) from None
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return _known_ids(processor, [*ids, processor.end_ids[0]], name)
+
+
+def _after_opening(text: str, opening: str, name: str) -> str:
+    """Return what is left to write of a response whose start stands in the prompt already."""
+    body = text.lstrip()
+    for start in (opening, opening.rstrip()):
+        if body.startswith(start):
+            text = body.removeprefix(start)
+            break
+    if "<think>" in text:
+        raise BadInputError(
+            f"{name}: the chat template ends the prompt with {opening!r} and the response has a <think> of its own "
+            f"({shown(body[:40])}); give a response that starts so, or another chat template"
+        )
+    return text
+
+
+def _known_ids(processor: Processor, ids: list[int], name: str) -> Int[np.ndarray, " T"]:
+    """Return ids as an array, none of them beyond the embedding."""
+    made, rows = np.asarray(ids, np.int64), processor.config.decoder.vocab_size
+    if made.size and not 0 <= made.min() <= made.max() < rows:
+        raise BadInputError(
+            f"{name}: the tokenizer gives a word the id {made.max()}, the embedding has {rows} rows; the tokenizer "
+            "files and config.json do not belong together"
+        )
+    return made.astype(np.int32)
 
 
 class NamedChat(NamedTuple):
@@ -128,7 +194,7 @@ def _encode(
             )
     for _, placeholder, media in placeholders:
         text = write_media(text, placeholder, media)
-    ids = np.asarray(processor.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+    ids = _known_ids(processor, processor.control_words.token_ids(text), name)
     return expand_placeholders(processor.config, ids, images, videos, name=name)
 
 

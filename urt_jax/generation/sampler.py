@@ -53,7 +53,7 @@ class Samples(NamedTuple):
     mask_BU: np.ndarray
     logp_BU: np.ndarray
     ended_B: np.ndarray  # by an end token or a stop string; the others ran to the limit
-    texts: tuple[str, ...]
+    texts: tuple[str, ...]  # with what their prompts opened of them
     steps: int = 0  # times the decoding rows were run through the model
     features: VisionFeatures | None = None  # of the prompts' frames, on the devices; None without any
 
@@ -145,6 +145,7 @@ class Sampler:
         positions = np.array([chat.next_position for chat in chats], np.int32)
         question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
         index = np.tile(np.arange(responses), len(chats)) if response_index is None else np.array(response_index)
+        openings = [chat.opening for chat in chats for _ in range(responses)]
         lanes, job = self._job(
             params,
             (prompts, positions),
@@ -154,6 +155,7 @@ class Sampler:
             seed=seed,
             step=step,
             finished=finished,
+            openings=openings,
         )
         shape = job.shape(bucket, responses)
         threads = lanes if shape in self.shapes else 1  # the first of a shape compiles for all
@@ -161,7 +163,7 @@ class Sampler:
         with ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(partial(self._decode, job), range(lanes)))
         tokens, mask, logp, ended = (np.concatenate(part) for part in zip(*(part[:-1] for part in parts)))
-        texts = decode_texts(self.processor, tokens, mask)
+        texts = decode_texts(self.processor, tokens, mask, openings)
         steps = max(int(part[-1]) for part in parts)
         return Samples(prompts, positions, tokens, mask, logp, ended, texts, steps, job.features)
 
@@ -198,6 +200,7 @@ class Sampler:
         seed: int = 0,
         step: int = 0,
         finished: Callable[[Finished], None] | None = None,
+        openings: Sequence[str] = (),
         ahead: bool = False,
     ) -> tuple[int, "_Job"]:
         """Run the prompts, or only compile that; return how many lanes there are, and what they share."""
@@ -230,6 +233,7 @@ class Sampler:
             place=place,
             fetch=partial(own_rows, mesh),
             finished=finished,
+            openings=openings,
         )
 
     def _first_of(self, job: "_Job", lane: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -260,7 +264,8 @@ class Sampler:
             if job.finished is not None:
                 now = ended | (mask.sum(axis=1) >= int(job.settings.max_new_tokens))
                 fresh, done = np.flatnonzero(now & ~done), now
-                texts = decode_texts(self.processor, tokens[fresh], mask[fresh])
+                openings = [job.openings[first + row] for row in fresh]
+                texts = decode_texts(self.processor, tokens[fresh], mask[fresh], openings)
                 with self._telling:
                     job.finished(Finished(fresh + first, texts))
         return tokens, mask, logp, ended, steps
@@ -294,6 +299,7 @@ class _Job:
     place: Callable[[Any], Any]
     fetch: Callable[[Any], Any]
     finished: Callable[[Finished], None] | None
+    openings: Sequence[str]  # of each response, by its prompt
 
     def shape(self, bucket: Need, responses: int) -> tuple[Need, int, int, int | None]:
         """Return what tells its programs from those of other calls."""
@@ -345,10 +351,13 @@ def question_number(question_id: str) -> int:
     return zlib.crc32(question_id.encode())
 
 
-def decode_texts(processor: Processor, tokens_BU: np.ndarray, mask_BU: np.ndarray) -> tuple[str, ...]:
-    """Decode each row up to its end token, special tokens left out."""
+def decode_texts(
+    processor: Processor, tokens_BU: np.ndarray, mask_BU: np.ndarray, openings: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Decode each row up to its end token, special tokens left out, behind what its prompt opened of the reply."""
     rows = [row[mask].tolist() for row, mask in zip(tokens_BU, mask_BU)]
-    return tuple(processor.tokenizer.batch_decode(rows, skip_special_tokens=True))
+    decoded = processor.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return tuple(opening + text for opening, text in zip(openings or [""] * len(rows), decoded, strict=True))
 
 
 def _rows(sampling: Sampling, rows: int) -> SamplingSettings:

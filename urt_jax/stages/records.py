@@ -17,7 +17,7 @@ from urt_jax.data.skipped import Skipped
 from urt_jax.data.sources import Pool, read_pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
-from urt_jax.families.processor import NamedChat, Processor, encoding_workers
+from urt_jax.families.processor import NamedChat, Processor, encode_response, encoding_workers
 from urt_jax.sharding import processes
 from urt_jax.types import EncodedChat
 
@@ -34,7 +34,7 @@ def labelled_pool(data: DataConfig, *, seed: int, decided: bool = False) -> Pool
 
     Raises:
         BadInputError: the file cannot be read, holds no labelled record, or more that cannot be used than
-            ``data.max_skipped`` allows.
+            ``data.max_skipped_share`` allows.
     """
     if data.path == "scenes":
         counts = scene_counts(data).items()
@@ -56,7 +56,7 @@ def _read(data: DataConfig, *, require_label: bool = False) -> Pool:
 def _checked(data: DataConfig, pool: Pool, needed: str) -> Pool:
     if not pool.examples:
         raise BadInputError(f"{data.path} holds no {needed}: {pool.skipped.told() or 'the file is empty'}")
-    pool.skipped.check(data.max_skipped)
+    pool.skipped.check(data.max_skipped_share)
     return pool
 
 
@@ -242,15 +242,15 @@ class Encoder:
             self._cached_bytes += size
         return encoded
 
-    def response(self, example: Example) -> np.ndarray:
-        """Tokenise the response to learn, with its end token.
+    def response(self, example: Example, *, opening: str = "") -> np.ndarray:
+        """Tokenise the response to learn, with its end token and without what its prompt opened of it.
 
         Raises:
-            BadInputError: there is none, or it is longer than ``max_new_tokens``.
+            BadInputError: there is none, it is longer than ``max_new_tokens``, or as ``encode_response``.
         """
         if example.response is None:
             raise BadInputError(f"record {example.id} has {NO_RESPONSE}")
-        ids = self._ids(example.response)
+        ids = encode_response(self.processor, example.response, name=f"record {example.id}", opening=opening)
         if len(ids) > self._max_new:
             raise BadInputError(
                 f"record {example.id}: its response has {len(ids)} tokens, lengths.max_new_tokens is {self._max_new}; "
@@ -268,22 +268,20 @@ class Encoder:
 
     def begin_trained(self, example: Example, *, template: str) -> Pending[TrainedRecord]:
         """Begin what ``trained`` does."""
-        think = "<think>" in (example.response or "")
+        think = any(tag in (example.response or "") for tag in ("<think>", "</think>"))
         return partial(self._trained, example, self.begin_prompt(example, template=template, think=think))
 
     def _trained(self, example: Example, prompt: Pending[EncodedChat]) -> TrainedRecord:
-        response = self.response(example)
-        history = response if example.history is None else self._ids(example.history)
+        chat, name = prompt(), f"record {example.id}"
+        response = history = self.response(example, opening=chat.opening)
+        if example.history is not None:
+            history = encode_response(self.processor, example.history, name=name, opening=chat.opening)
         if len(history) != len(response):
             raise BadInputError(
-                f"record {example.id}: its history has {len(history)} tokens, its response {len(response)}; the "
+                f"{name}: its history has {len(history)} tokens, its response {len(response)}; the "
                 "history is read in place of the response token by token, so give one of the same length"
             )
-        return TrainedRecord(prompt(), response, history)
-
-    def _ids(self, text: str) -> np.ndarray:
-        ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return np.array([*ids, self.processor.end_ids[0]], np.int32)
+        return TrainedRecord(chat, response, history)
 
 
 def _mark_of(item: Media | str) -> Any:

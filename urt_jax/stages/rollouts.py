@@ -129,7 +129,7 @@ class RolloutMaker:
             clock.lap("rollout")
             streams, shown = [question.stream for question in own], [question.example for question in own]
             rollout = make_rollout(samples, streams, shown, self._scoring, policy_step=step)
-            drawn.append(self._of_all(samples, rollout, asked[-1]))
+            drawn.append(self._of_all(samples, rollout, asked[-1], chats[0].opening))
             spread.append(spread_groups(drawn[-1][1], self.weights))
             clock.lap("rewards")
         self.feed.note(step, _accuracy(asked, [rollout for _, rollout in drawn]))
@@ -177,13 +177,13 @@ class RolloutMaker:
             **self._asked,
         )
 
-    def _of_all(self, samples: Samples, rollout: Rollout, asked: Sequence[Question]) -> Drawn:
-        """Return what all processes sampled; the prompts stay those of this one."""
+    def _of_all(self, samples: Samples, rollout: Rollout, asked: Sequence[Question], opening: str) -> Drawn:
+        """Return what all processes sampled; the prompts stay those of this one. All end with the same ``opening``."""
         if not self._share.spans:
             return samples, rollout
         written = (samples.tokens_BU, samples.mask_BU, samples.logp_BU, samples.ended_B)
         (tokens_BU, mask_BU, logp_BU, ended_B), rewards = all_rows(self._mesh, (written, rollout.rewards))
-        texts = decode_texts(self._sampler.processor, tokens_BU, mask_BU)
+        texts = decode_texts(self._sampler.processor, tokens_BU, mask_BU, [opening] * len(tokens_BU))
         samples = samples._replace(tokens_BU=tokens_BU, mask_BU=mask_BU, logp_BU=logp_BU, ended_B=ended_B, texts=texts)
         return samples, rollout._replace(
             prompt_ids=tuple(question.stream for question in asked),

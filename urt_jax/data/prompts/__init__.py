@@ -18,6 +18,7 @@ from urt_jax.data.prompts.templates import (
     template_phrases,
     template_provenance,
 )
+from urt_jax.data.tokenizer import without_end
 from urt_jax.errors import BadInputError
 
 __all__ = [
@@ -63,12 +64,12 @@ def render(example: Example, *, think: bool = True, template: str | Path = DEFAU
     check_control_text(example)
     media = all_media(example)
     if example.text is not None:
-        return _own_chat(example, media)
+        return _own_chat(example, media, think=think)
     content: list[dict[str, Any]] = [{"type": item.kind} for item in media]
     content.append({"type": "text", "text": prompt_text(example, think=think, template=template)})
     system = [turn for turn in example.meta.get("history", []) if turn["role"] == "system"]
     before = [{"role": "system", "content": [{"type": "text", "text": turn["content"]}]} for turn in system[:1]]
-    return _chat([*before, {"role": "user", "content": content}], media)
+    return _chat([*before, {"role": "user", "content": content}], media, think=think)
 
 
 def prompt_text(example: Example, *, think: bool = True, template: str | Path = DEFAULT_TEMPLATE) -> str:
@@ -122,21 +123,24 @@ def media_tags(example: Example) -> list[str]:
 def check_control_text(example: Example) -> None:
     """Refuse a record whose words would be read as control tokens, such as a picture placeholder that is none.
 
+    A response to learn may end with one end token.
+
     Raises:
         BadInputError: naming the record and the text found.
     """
-    written = [example.prompt, example.text or "", *(c for c in example.candidates if isinstance(c, str))]
+    written = [without_end(reply) for reply in (example.response, example.history) if reply is not None]
+    written += [example.prompt, example.text or "", *(c for c in example.candidates if isinstance(c, str))]
     written += [turn["content"] for turn in example.meta.get("history", [])]
     for text in written:
         found = _CONTROL_TEXT.search(text)
         if found:
             raise BadInputError(
                 f"record {example.id}: its text holds {found.group()!r}, which the tokenizer reads as a control token; "
-                "take it out of the caption, question, answers or prompt"
+                "take it out of the caption, question, answers, prompt or response"
             )
 
 
-def _own_chat(example: Example, media: Sequence[Media]) -> Chat:
+def _own_chat(example: Example, media: Sequence[Media], *, think: bool) -> Chat:
     """Turn the record's own turns into messages, media in place of their tags or else all in front."""
     ordered = own_text_media(example, media)
     in_front = [] if media_tags(example) else [{"type": item.kind} for item in ordered]
@@ -148,7 +152,7 @@ def _own_chat(example: Example, media: Sequence[Media]) -> Chat:
         if is_user and in_front:
             content, in_front = in_front + content, []
         messages.append({"role": turn["role"], "content": content})
-    return _chat(messages, ordered)
+    return _chat(messages, ordered, think=think)
 
 
 def _part(piece: str) -> dict[str, Any]:
@@ -157,11 +161,12 @@ def _part(piece: str) -> dict[str, Any]:
     return {"type": "text", "text": piece}
 
 
-def _chat(messages: list[dict[str, Any]], media: Sequence[Media]) -> Chat:
+def _chat(messages: list[dict[str, Any]], media: Sequence[Media], *, think: bool) -> Chat:
     return Chat(
         messages=messages,
         images=tuple(item for item in media if item.kind == "image"),
         videos=tuple(item for item in media if item.kind == "video"),
+        think=think,
     )
 
 

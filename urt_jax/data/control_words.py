@@ -1,0 +1,73 @@
+"""Texts in which the names of control tokens stay words: text is text, placeholders come from parts alone.
+
+A word that the tokenizer would take for a control token ("<image>" in a caption) is replaced, before the chat template
+sees it, by a stand-in that no token is found in; when the prompt is cut into tokens it is put back and cut as a word::
+
+    a <image> b   ->   a \ufdd0 0 \ufdd1 b   ->   template, media   ->   a, ` <`, `image`, `>`, ` b`
+"""
+
+import copy
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from urt_jax.errors import BadInputError
+
+OPEN, CLOSE = "\ufdd0", "\ufdd1"  # of Unicode's codes that never stand for a character
+_STAND_IN = re.compile(f"{OPEN}([0-9]+){CLOSE}")
+
+
+@dataclass(frozen=True)
+class ControlWords:
+    """The names of the control tokens of one tokenizer."""
+
+    tokenizer: Any
+    names: tuple[str, ...]
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Finds a name; of two that start alike the longer."""
+        longest = sorted(self.names, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest))})" if longest else "(?!)")
+
+    def hidden(self, text: str) -> str:
+        """Return a text with a stand-in for each name.
+
+        Raises:
+            BadInputError: it holds a code that stand-ins are made of.
+        """
+        if OPEN in text or CLOSE in text:
+            raise BadInputError("a text holds the code U+FDD0 or U+FDD1, which stands for no character; take it out")
+        return self.pattern.sub(lambda found: f"{OPEN}{self.names.index(found[0])}{CLOSE}", text)
+
+    def token_ids(self, text: str) -> list[int]:
+        """Return the ids of a prompt: names are control tokens, stand-ins words."""
+        if OPEN not in text:
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids
+        ids = []
+        for place, piece in enumerate(self.pattern.split(text)):
+            if place % 2:
+                ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+            elif piece:
+                words = _STAND_IN.sub(lambda found: self.names[int(found[1])], piece)
+                ids += self._plain.encode(words, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _plain(self) -> Any:
+        """A copy of the tokenizer that knows no control tokens; a switch of the one that others use would race."""
+        plain = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        plain.encode_special_tokens = True
+        return plain
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ControlWords, (self.tokenizer, self.names)
+
+
+def control_words(tokenizer: Any) -> ControlWords:
+    """Return the names of all control tokens of a tokenizer."""
+    added = tokenizer.added_tokens_decoder.values()
+    names = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+    return ControlWords(tokenizer, tuple(sorted(name for name in names if name.strip())))
