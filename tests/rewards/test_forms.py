@@ -1,10 +1,12 @@
 """The forms that published judges write, read whole; and a label that is another task's."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from urt_jax.data.examples import NOUNS
+from urt_jax.rewards.gold import gold_scores
 from urt_jax.rewards.parse import WRONG_NOUN, parse, read_scores
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.rewards.votes import swap_consistency
@@ -43,6 +45,24 @@ HONEST = {
         "1. Semantic consistency: Image 1: 9/10 - a; Image 2: 6/10 - b",
         "2. Aesthetics: Image 1 (8 / 10); Image 2 (7 / 10)",
         totals=("9+8=17", "6+7=13"),
+    ),
+    "bold candidates and scores": written(
+        "1. A: **Image 1** (9/10) - a; **Image 2 (6/10)** - b",
+        "2. B: Image 1 (**8/10**) - a; Image 2: **7/10** - b",
+        totals=("9+8=17", "6+7=13"),
+    ),
+    "no colon behind the name, numbers in brackets": written(
+        "(1) A - Image 1 ( 9 /10 ) - a; Image 2 (6/10) - b",
+        "(2) B (detail): Image 1 (8/10); Image 2 (7/10)",
+        totals=("9+8=17", "6+7=13"),
+    ),
+    "bold totals": written("1. A: Image 1 (9/10); Image 2 (6/10)", totals=("9=9", "6=6"))
+    .replace("Total score:", "**Total score:**")
+    .replace("Image 1: 9=9", "- **Image 1**: 9=9")
+    .replace("Image 2: 6=6", "**Image 2:** 6=6"),
+    "twelve dimensions": written(
+        *[f"{n}. D{n}: Image 1 (9/10) - a; Image 2 (6/10) - b" for n in range(1, 13)],
+        totals=("+".join("9" * 12) + "=108", "+".join("6" * 12) + "=72"),
     ),
     "half points": written("1. A: Image 1 (7.5/10); Image 2 (6.5/10)", totals=("7.5=7.5", "6.5=6.5")),
     "blocks without numbers": written(
@@ -87,6 +107,10 @@ def test_a_label_of_another_task_is_none_everywhere(task: str, noun: str) -> Non
     assert bool(verdict.failure and verdict.failure.startswith(WRONG_NOUN)) is not fits
     assert format_reward(text, noun=wanted) == fits
     assert accuracy_reward(text, f"{wanted} 2 is better") == fits
+    honest = HONEST["half points"].replace("Image", noun)
+    assert consistency_reward(honest, noun=wanted) == fits
+    example = SimpleNamespace(meta={"scores": {"A": (7.5, 6.5)}})
+    assert gold_scores(text=honest, solution=f"{wanted} 1 is better", example=example) == fits
     assert parse(f"<answer>Both {noun.lower()}s are equally good</answer>", think=False, noun=wanted).winner == (
         "tie" if fits else None
     )
@@ -97,8 +121,10 @@ def test_a_label_of_another_task_is_none_everywhere(task: str, noun: str) -> Non
 @pytest.mark.parametrize(
     "hostile",
     ["1. A: " * 100_000, "1. " * 200_000, "(9/10)" * 100_000, "Image 1 (" * 100_000, ":" * 500_000, "*" * 500_000,
-     "Detail: Image 1 (9/10); Image 2 (8/10)\n" * 3_000, "9+" * 200_000, "<think>" * 100_000],
-    ids=range(9),
+     "Detail: Image 1 (9/10); Image 2 (8/10)\n" * 25_000, "9+" * 200_000, "<think>" * 100_000,
+     "".join(f"A{': a' * (n % 2)}: Image 1 (9/10); Image 2 (8/10)\nA (3): Image 1 (9/10); Image 2 (8/10)\n"
+             for n in range(12_000)), "Image 1" + " *" * 500_000, "1. Image 1:" + ":(*" * 300_000],
+    ids=range(12),
 )  # fmt: skip
 def test_hostile_texts_take_linear_time(hostile: str) -> None:
     started = time.process_time()

@@ -17,6 +17,7 @@ the text is linear in its length, whatever a model may write.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,13 +25,18 @@ END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 WRONG_NOUN = "wrong noun"  # how the failure begins of a label that is another task's
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
-_LABELS = {f"{noun} {place} is better": place for noun in ("Image", "Video", "Answer") for place in (1, 2)}
+_NOUNS = ("Image", "Video", "Answer")
+_LABELS = {f"{noun} {place} is better": place for noun in _NOUNS for place in (1, 2)}
 _TIES = frozenset(f"Both {nouns} are equally good" for nouns in ("images", "videos", "answers"))
 
 # No two neighbouring repetitions match the same character, so that nothing backtracks twice over a line.
-_NUMBERED = re.compile(r"[ \t#*]*[0-9]{1,3}[.)]")
-_SCORE = re.compile(r"\b(?:Image|Video|Answer) ([12])(?: ?\(|: ?)([0-9]{1,2}(?:\.[0-9]{1,4})?) ?/ ?10\b")
-_TOTAL = re.compile(r"[ \t*-]*(?:Image|Video|Answer) ([12]):([0-9.+ \t]*)=[ \t]*([0-9]{1,6}(?:\.[0-9]{1,4})?)[ \t*]*")
+_NUMBERED = re.compile(r"[ \t#*]*(?:[0-9]{1,3}[.)]|\([0-9]{1,3}\))")
+_SCORE = re.compile(
+    r"\b(?:Image|Video|Answer) ([12])[ *]{0,3}[(:][ *(:]{0,4}([0-9]{1,2}(?:\.[0-9]{1,4})?) {0,2}/ {0,2}10\b"
+)
+_TOTAL = re.compile(
+    r"[ \t*-]*(?:Image|Video|Answer) ([12])\*{0,3}:\*{0,3}([0-9.+ \t]*)=[ \t]*([0-9]{1,6}(?:\.[0-9]{1,4})?)[ \t*]*"
+)
 _AROUND = " \t*_#-"  # what Markdown puts around a name
 _TOTALS_HEAD = "total score:"
 
@@ -79,6 +85,11 @@ def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
     totals = (written[1].total, written[2].total) if len(written) == 2 else None
     margin = None if totals is None else totals[0] - totals[1]
     return Verdict(winner, read_scores(reasoning), totals, margin, reasoning, text, failure)
+
+
+def noun_of(solution: str) -> str | None:
+    """Return what a label calls the candidates; None where it is no label."""
+    return next((noun for noun in _NOUNS if _is_about(solution, noun)), None)
 
 
 def _is_about(label: str, noun: str) -> bool:
@@ -131,6 +142,7 @@ def read_scores(reasoning: str) -> dict[str, tuple[float, float]]:
     or has one above 10, is left out.
     """
     scores: dict[str, tuple[float, float]] = {}
+    times = Counter[str]()
     names, found = ("", ""), dict[str, float]()
     for line in reasoning.splitlines():
         if line.strip(_AROUND).lower() == _TOTALS_HEAD:
@@ -144,7 +156,7 @@ def read_scores(reasoning: str) -> dict[str, tuple[float, float]]:
         for match in _SCORE.finditer(line):
             found.setdefault(match[1], float(match[2]))
         if open_before and len(found) == 2 and max(found.values()) <= 10:
-            scores[_unused(names, scores)] = (found["1"], found["2"])
+            scores[_unused(names, scores, times)] = (found["1"], found["2"])
     return scores
 
 
@@ -155,19 +167,26 @@ def _head_of(line: str) -> tuple[str, str] | None:
     numbered = _NUMBERED.match(before)
     if numbered is None and first is None and not before.rstrip(_AROUND).endswith(":"):
         return None
-    words, colon, _ = before[numbered.end() if numbered else 0 :].rpartition(":")
+    after = before[numbered.end() if numbered else 0 :]
+    words, colon, _ = after.rpartition(":")
     if not colon or (first is None and numbered is not None):  # a block's head: what follows the colon is a remark
-        words, colon, _ = before[numbered.end() if numbered else 0 :].partition(":")
+        words, colon, _ = after.partition(":")
+    if not colon and (numbered is None or first is None):
+        return None
     name = words.strip(_AROUND)
-    return (name.partition(":")[0].strip(_AROUND), name) if colon and name else None
+    return (name.partition(":")[0].strip(_AROUND), name) if name else None
 
 
-def _unused(names: tuple[str, str], taken: dict[str, tuple[float, float]]) -> str:
+def _unused(names: tuple[str, str], taken: dict[str, tuple[float, float]], times: Counter[str]) -> str:
     """Return the first of the names that no dimension before has, or the longer one with a number."""
     short, long = names
     if short not in taken or long not in taken:
         return short if short not in taken else long
-    return next(name for n in range(2, len(taken) + 3) if (name := f"{long} ({n})") not in taken)
+    times[long] = max(times[long], 1)
+    while True:  # a number is tried once, so that a thousand dimensions of one name take no longer than others
+        times[long] += 1
+        if (name := f"{long} ({times[long]})") not in taken:
+            return name
 
 
 def read_totals(reasoning: str) -> dict[int, WrittenTotal]:

@@ -33,9 +33,12 @@ def accuracy_reward(text: str, solution: str) -> float:
     return float(start >= 0 and text[start + len("<answer>") : end].strip() == wanted)
 
 
-def consistency_reward(text: str) -> float:
-    """Return 1 when addends, totals and answer all follow from the dimension scores, else 0 (also without scores)."""
-    verdict = parse(text)
+def consistency_reward(text: str, *, noun: str | None = None) -> float:
+    """Return 1 when addends, totals and answer all follow from the dimension scores, else 0 (also without scores).
+
+    An answer that is none (of ``noun``) follows from nothing.
+    """
+    verdict = parse(text, noun=noun)
     if not score_agreement(verdict):
         return 0.0
     written = read_totals(verdict.reasoning)

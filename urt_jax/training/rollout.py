@@ -49,7 +49,7 @@ def score_texts(
     parts: dict[str, list[float]] = {
         "format": [format_reward(text, noun=NOUNS.get(str(question.task))) for text, question in shown],
         "accuracy": [accuracy_reward(text, str(question.solution)) for text, question in shown],
-        "consistency": [consistency_reward(text) for text in texts],
+        "consistency": [consistency_reward(text, noun=NOUNS.get(str(question.task))) for text, question in shown],
     }
     if scoring.twins:
         groups = [texts[start : start + responses] for start in range(0, len(texts), responses)]
