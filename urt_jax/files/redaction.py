@@ -24,17 +24,18 @@ _SECRET_VARIABLE = re.compile(r"(?:.*_)?(?:API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD
 _SECRET_NAME = r"[\w.-]{0,40}(?:key|token|secret|password|passwd|signature|sig|credential|auth)"
 _QUERY_NAME = re.compile(_SECRET_NAME, re.IGNORECASE)
 
-# Each is linear in the text: no two neighbouring repetitions match the same character.
+# Linear in the text: no two neighbouring repetitions match the same character. The group of each is what stays.
 _HINT = re.compile(r"://|[?&;]|bearer|authorization|api.?key|\bsk-|\bhf_|\b(?:gsk_|nvapi-|xai-|gh[a-z]_|AIza)", re.I)
-_LOOKS = (
-    (re.compile(r"(://)[^/?#\s\"'<>]+@"), rf"\1{STAND_IN}@"),
-    (re.compile(rf"([?&;]{_SECRET_NAME}=)[^&;\s\"'<>#\\]+", re.IGNORECASE), rf"\1{STAND_IN}"),
-    (re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer |basic )?)[^\s\"',}]{6,}", re.I), rf"\1{STAND_IN}"),
-    (re.compile(r"(\bx?-?api[-_ ]?key[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&}*]{6,}", re.IGNORECASE), rf"\1{STAND_IN}"),
-    (re.compile(r"(\bbearer )(?=\S{0,200}\d)[\w.~+/=-]{12,}", re.IGNORECASE), rf"\1{STAND_IN}"),
-    (re.compile(r"\b(sk-)[\w-]{8,}"), rf"\1{STAND_IN}"),
-    (re.compile(r"\b(hf_)(?:[A-Za-z0-9]{16,}|(?=[A-Za-z]{0,20}\d)[A-Za-z0-9]{8,})"), rf"\1{STAND_IN}"),
-    (re.compile(r"\b(gsk_|nvapi-|xai-|gh[a-z]_|AIza)[\w-]{16,}"), rf"\1{STAND_IN}"),
+_LOOKS = re.compile(
+    rf"""(://)[^/?\#\s"'<>]+(?=@)
+    | ([?&;](?i:{_SECRET_NAME})=)[^&;\s"'<>\#\\]+
+    | ((?i:authorization)["']?\s*[:=]\s*["']?(?i:bearer\ |basic\ )?)[^\s"',}}]{{6,}}
+    | ((?i:\bx?-?api[-_\ ]?key)["']?\s*[:=]\s*["']?)[^\s"',;&}}*]{{6,}}
+    | ((?i:\bbearer)\ )(?=\S{{0,200}}\d)[\w.~+/=-]{{12,}}
+    | \b(sk-)[\w-]{{8,}}
+    | \b(hf_)(?:[A-Za-z0-9]{{16,}}|(?=[A-Za-z]{{0,20}}\d)[A-Za-z0-9]{{8,}})
+    | \b(gsk_|nvapi-|xai-|gh[a-z]_|AIza)[\w-]{{16,}}""",
+    re.VERBOSE,
 )
 
 
@@ -79,10 +80,11 @@ def redacted(text: str, known: Iterable[str] | None = None) -> str:
     for value in known_secrets() if known is None else known:
         if value in text:
             text = text.replace(value, STAND_IN)
-    if _HINT.search(text):
-        for pattern, kept in _LOOKS:
-            text = pattern.sub(kept, text)
-    return text
+    return _LOOKS.sub(_stand_in, text) if _HINT.search(text) else text
+
+
+def _stand_in(found: re.Match[str]) -> str:
+    return f"{found[found.lastindex or 0]}{STAND_IN}"
 
 
 def redacted_values(value: Any, known: Iterable[str] | None = None) -> Any:

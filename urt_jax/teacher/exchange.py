@@ -15,9 +15,9 @@ from urt_jax.files.redaction import redacted
 from urt_jax.teacher.answers import Mend, refused_answer
 from urt_jax.teacher.retries import EndpointError, retry_after_s
 
-# Of one reply, decoded. 128,000 tokens of reasoning, escaped and told twice, have 4 MB; a gzip of a thousandth of the
-# memory that it unfolds to is sent as easily.
-MAX_REPLY_BYTES = 8 << 20
+# Of one reply, decoded: 128,000 tokens of reasoning, escaped, have 1 MB, and some servers tell them three times. A
+# thousandth of the bytes is sent where they are packed, and parsed they take sixty times as many.
+MAX_REPLY_BYTES = 4 << 20
 MAX_REDIRECTS = 5  # an address that moved names the new one, not a chain
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.ProxyError)
 
