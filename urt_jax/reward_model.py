@@ -1,7 +1,6 @@
 """The Python API: load a judge, compare two candidates, rank several, look at its logits."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from jax.sharding import Mesh
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
-from urt_jax.data.comparisons import as_media, make_pair, pair_of
-from urt_jax.data.examples import NOUNS, Chat, Example
+from urt_jax.data.comparisons import as_examples, listed_candidates, make_chat, make_pair, pair_of, picked
+from urt_jax.data.examples import DEFAULT_FRAMES, NOUNS, Chat, Example, FramePicking
 from urt_jax.data.loader import batches
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
-from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers
+from urt_jax.generation.call_settings import check_call
 from urt_jax.generation.sampler import Sampler, Sampling, padding_of
+from urt_jax.generation.stored_settings import stored_new_tokens
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored
 from urt_jax.sharding import processes
@@ -32,7 +32,6 @@ from urt_jax.types import EncodedChat
 
 Order = Literal["given", "both"]
 HELD_BYTES = 2 << 30  # of encoded pictures that one call keeps before it answers the first of them
-DEFAULT_NEW_TOKENS = 1024  # where the model folder's generation_config.json names no max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,13 @@ class RewardModel:
         max_prompt_tokens: int | None = None,
         prompt_template: str | Path = DEFAULT_TEMPLATE,
         workers: int = 0,
+        max_frames: int | None = DEFAULT_FRAMES,
+        fps: float | None = None,
     ):
+        check_call(
+            "RewardModel", dtype=dtype, max_prompt_tokens=max_prompt_tokens, workers=workers, max_frames=max_frames,
+            fps=fps,
+        )  # fmt: skip
         find_template(prompt_template)
         self.prompt_template = str(prompt_template)
         self.loaded = loaded
@@ -79,9 +84,8 @@ class RewardModel:
         self._workers = encoding_workers(self.processor, max_tokens=max_prompt_tokens, count=workers)
         self._sampler = Sampler(self.model, self.processor)
         self._logits = jax.jit(self.model.apply)
-        settings = loaded.folder / "generation_config.json"
-        stored = json.loads(settings.read_text()) if settings.is_file() else {}
-        self.max_new_tokens = int(stored.get("max_new_tokens", DEFAULT_NEW_TOKENS))
+        self._picking = FramePicking(max_frames, fps)
+        self.max_new_tokens = stored_new_tokens(loaded.folder)
 
     @classmethod
     def load(
@@ -94,6 +98,8 @@ class RewardModel:
         prompt_template: str | Path = DEFAULT_TEMPLATE,
         mesh: Mesh | None = None,
         workers: int = 0,
+        max_frames: int | None = DEFAULT_FRAMES,
+        fps: float | None = None,
     ) -> "RewardModel":
         """Load a shipped model ("urt-tiny"), a run folder, a folder in the published layout, or "org/name" of the hub.
 
@@ -105,15 +111,23 @@ class RewardModel:
             mesh: devices to spread the weights and the rows of a batch over (``sharding.mesh.make_mesh``); None is the
                 first device.
             workers: processes that decode pictures and clips while the device answers; 0: this one does, before it.
+            max_frames: kept of a clip that is judged: the first, the last and others evenly between; None is all.
+            fps: kept frames a second, of which ``max_frames`` are kept then; None is no rate.
 
         Raises:
-            BadInputError: as ``load_model``; no such prompt template.
+            BadInputError: as ``load_model``; no such prompt template; a setting that means nothing.
         """
+        check_call(
+            "load", name=name, revision=revision, dtype=dtype, max_prompt_tokens=max_prompt_tokens, workers=workers,
+            max_frames=max_frames, fps=fps,
+        )  # fmt: skip
         find_template(prompt_template)  # before anything is fetched
         mesh = make_mesh(devices=jax.local_devices()[:1]) if mesh is None else mesh
-        loaded = load_model(name, revision=revision, dtype=np.dtype(dtype), mesh=mesh)
-        settings: dict[str, Any] = {"max_prompt_tokens": max_prompt_tokens, "prompt_template": prompt_template}
-        return cls(loaded, dtype=dtype, workers=workers, **settings)
+        loaded = load_model(str(name), revision=revision, dtype=np.dtype(dtype), mesh=mesh)
+        return cls(
+            loaded, dtype=dtype, max_prompt_tokens=max_prompt_tokens, prompt_template=prompt_template, workers=workers,
+            max_frames=max_frames, fps=fps,
+        )  # fmt: skip
 
     def close(self) -> None:
         """End the workers, if there are any."""
@@ -127,7 +141,7 @@ class RewardModel:
         Media are consumed in order of appearance; a video is ``uint8 [frames, H, W, 3]`` (or ``Media`` with its fps)
         and is not resampled in time.
         """
-        chat = self._encode(_chat(messages, images, videos), name="messages")
+        chat = self._encode(make_chat(messages, images, videos), name="messages")
         bucket = self._bucket([chat])
         nothing = [np.zeros(0, np.int32)]
         batch = collate([chat], nothing, bucket=bucket, packed=None, histories=None, **padding_of(self.processor))
@@ -144,7 +158,8 @@ class RewardModel:
         seed: int = 0,
     ) -> list[int]:
         """Return the sampled token ids of one chat, the end token included; temperature 0 is greedy."""
-        chat = self._encode(_chat(messages, images, videos), name="messages")
+        check_call("generate", max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        chat = self._encode(make_chat(messages, images, videos), name="messages")
         samples = self._sampler.sample(
             self.params,
             [chat],
@@ -168,8 +183,13 @@ class RewardModel:
     ) -> list[str]:
         """Write one text per query; a text depends on (seed, query id, response number), not on its neighbours.
 
-        Where the judge lies on a mesh of several processes, all must call, each with queries of its own.
+        It starts with what the chat template wrote of the reply already (``<think>``). Where the judge lies on a mesh
+        of several processes, all must call, each with queries of its own.
         """
+        check_call(
+            "respond", temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size,
+            progress=progress,
+        )  # fmt: skip
         if not queries:
             return []
         slots, size = max_new_tokens or self.max_new_tokens, min(batch_size, len(queries))
@@ -224,20 +244,26 @@ class RewardModel:
         temperature: float = 0.0,
         seed: int = 0,
         max_new_tokens: int | None = None,
+        max_frames: int | None = None,
+        fps: float | None = None,
     ) -> Verdict:
         """Judge two pictures or clips of a caption, or two answers to a question about ``context``.
 
-        With ``order="both"`` the pair is judged in both orders, with ``votes`` that many times in each (needs a
+        ``max_frames`` and ``fps`` say which frames of clips are kept; None: what ``load`` was told. With
+        ``order="both"`` the pair is judged in both orders, with ``votes`` that many times in each (needs a
         temperature); the majority wins, an even split has winner ``None`` and says so in ``failure``.
 
         Raises:
             BadInputError: arguments that name no task, or another number of candidates than two.
         """
+        check_call("compare", caption=caption, question=question)
         example = make_pair(
             caption=caption, question=question, images=images, videos=videos, answers=answers, context=context
         )
-        settings = {"order": order, "votes": votes, "think": think, "temperature": temperature, "seed": seed}
-        return self.compare_many([example], max_new_tokens=max_new_tokens, **settings)[0]  # type: ignore[arg-type]
+        return self.compare_many(
+            [example], order=order, votes=votes, think=think, temperature=temperature, seed=seed,
+            max_new_tokens=max_new_tokens, max_frames=max_frames, fps=fps,
+        )[0]  # fmt: skip
 
     def compare_many(
         self,
@@ -250,13 +276,21 @@ class RewardModel:
         seed: int = 0,
         max_new_tokens: int | None = None,
         batch_size: int = 64,
+        max_frames: int | None = None,
+        fps: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Verdict]:
-        """Judge many pairs; see ``compare``. Verdicts are in the order in which each pair was given."""
-        if votes < 1 or (votes > 1 and temperature == 0):
-            raise BadInputError(
-                f"votes={votes} at temperature {temperature}: give votes >= 1, and a temperature to vote"
-            )
+        """Judge many pairs; see ``compare``. Verdicts are in the order in which each pair was given.
+
+        A clip (``Media``) with a ``picking`` of its own keeps it.
+        """
+        check_call(
+            "compare_many", order=order, votes=votes, think=think, temperature=temperature, seed=seed,
+            max_new_tokens=max_new_tokens, batch_size=batch_size, max_frames=max_frames, fps=fps, progress=progress,
+        )  # fmt: skip
+        kept = self._picking
+        kept = FramePicking(max_frames or kept.max_frames, kept.fps if fps is None else fps)
+        examples = [picked(example, kept) for example in as_examples(examples)]
         shown = [(e, False) for e in examples] + ([(e.swapped(), True) for e in examples] if order == "both" else [])
         queries = [
             Query(f"{example.id}#swapped" if swapped else example.id, chat, vote)
@@ -295,19 +329,21 @@ class RewardModel:
         seed: int = 0,
         max_new_tokens: int | None = None,
         batch_size: int = 64,
+        max_frames: int | None = None,
+        fps: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Ranking:
         """Judge all pairs and rank by win rate; a judgement that does not parse is half a win for each side.
 
         Each presentation order counts as one judgement, so ``win_rate`` is wins over judgements taken part in.
         """
+        check_call("rank", order=order, caption=caption, question=question)
+        candidates = listed_candidates(candidates)
         pairs = list(itertools.combinations(range(len(candidates)), 2))
-        if not pairs:
-            raise BadInputError(f"rank needs at least two candidates, got {len(candidates)}")
         examples = [pair_of(candidates[a], candidates[b], caption, question, context, f"{a}-{b}") for a, b in pairs]
         settings: dict[str, Any] = {
             "think": think, "temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens,
-            "batch_size": batch_size, "progress": progress,
+            "batch_size": batch_size, "max_frames": max_frames, "fps": fps, "progress": progress,
         }  # fmt: skip
         shown = examples + ([e.swapped() for e in examples] if order == "both" else [])
         verdicts = self.compare_many(shown, **settings)
@@ -354,11 +390,3 @@ class RewardModel:
     def _bucket(self, chats: Sequence[EncodedChat]) -> Need:
         """Return the shape for chats of a call of their own: one of few sizes, whatever else was asked before."""
         return self._shapes([self._need(chats)])[0]
-
-
-def _chat(messages: list[dict[str, Any]], images: Sequence[Any], videos: Sequence[Any]) -> Chat:
-    return Chat(
-        messages,
-        tuple(as_media(image, video=False) for image in images),
-        tuple(as_media(video, video=True) for video in videos),
-    )

@@ -18,7 +18,7 @@ from urt_jax.checkpoints.adapters import load_adapter
 from urt_jax.checkpoints.hf_weights import has_own_head, load_weights, save_weights
 from urt_jax.checkpoints.hub import fetch_model, is_hub_name
 from urt_jax.checkpoints.stored_tensors import INDEX_NAME, stored_tensors, written_names
-from urt_jax.data.tokenizer import load_tokenizer
+from urt_jax.data.tokenizer import TURN_END, load_tokenizer
 from urt_jax.errors import BadInputError, shown
 from urt_jax.families import family_of
 from urt_jax.families.family import Family, Geometry, PictureSettings
@@ -211,11 +211,13 @@ def _described(stored: dict[str, Any], family: Family, folder: Path, tokenizer: 
 def _check_tokenizer(tokenizer: Any, family: Family, config: ModelConfig, folder: Path) -> None:
     """Refuse a tokenizer of another model."""
     apart = "the tokenizer files and config.json do not belong together"
-    if len(tokenizer) > config.decoder.vocab_size:
+    ids = max(len(tokenizer), *(number + 1 for number in tokenizer.added_tokens_decoder))
+    if ids > config.decoder.vocab_size:
         raise BadInputError(
-            f"{folder}: the tokenizer has {len(tokenizer)} ids, the embedding only {config.decoder.vocab_size} rows; "
-            f"{apart}"
+            f"{folder}: the tokenizer has {ids} ids, the embedding only {config.decoder.vocab_size} rows; {apart}"
         )
+    if tokenizer.convert_tokens_to_ids(TURN_END) in (None, tokenizer.unk_token_id):
+        raise BadInputError(f"{folder}: the tokenizer has no {TURN_END}, so no answer would end; {apart}")
     for placeholder, wanted in (
         (family.image_placeholder, config.image_token_id),
         (family.video_placeholder, config.video_token_id),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from urt_jax.config.binding import knob
-from urt_jax.data.examples import MAX_FPS
+from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 from urt_jax.data.skipped import MAX_SKIPPED
 from urt_jax.errors import BadInputError, shown
@@ -118,7 +118,7 @@ class DataConfig:
     split: Literal["train", "heldout"] = "train"
     seed: int = knob(0, at_least=0)
     difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2
-    max_frames: int | None = knob(None, at_least=1)  # kept of a clip: the first, the last, evenly between; None = all
+    max_frames: int | None = knob(DEFAULT_FRAMES, at_least=1)  # kept of a clip: first, last, evenly between; None = all
     fps: float | None = knob(None, above=0, at_most=MAX_FPS)  # kept frames a second, then max_frames; None = no rate
     template: str = DEFAULT_TEMPLATE  # wording of questions: "v1", "v2", a file, or a folder with one <task>.txt a task
     swap: bool = True  # training shows every pair in both orders, so position carries no information

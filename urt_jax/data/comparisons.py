@@ -1,10 +1,19 @@
-"""Records of comparisons from what a caller has at hand: pictures, clips or answers in any form."""
+"""Records of comparisons and chats from what a caller has at hand: pictures, clips or answers in any form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from urt_jax.data.examples import Example, Media, Task
-from urt_jax.errors import BadInputError
+from urt_jax.data.containers import VIDEO_SUFFIXES
+from urt_jax.data.examples import Chat, Example, FramePicking, Media, Task
+from urt_jax.errors import BadInputError, shown
+
+MAX_CANDIDATES = 512  # of one ranking: all their pairs, in both orders, are a quarter of a million judgements
+MAX_MESSAGES = 10_000  # of one chat
+
+_NEEDED = "give caption= with two images= or videos=, or question= with two answers= and context= (picture or clip)"
 
 
 def make_pair(
@@ -19,43 +28,150 @@ def make_pair(
     """Build the record of one comparison from the arguments of ``RewardModel.compare``.
 
     Raises:
-        BadInputError: arguments that name no task, or another number of candidates than two.
+        BadInputError: arguments that name no task, another number of candidates than two, or candidates of another
+            kind.
     """
     given = {
         name: value
         for name, value in (("images", images), ("videos", videos), ("answers", answers))
         if value is not None
     }
-    needed = "give caption= with two images= or videos=, or question= with two answers= and context= (picture or clip)"
     if len(given) != 1:
-        raise BadInputError(f"candidates were given as {', '.join(given) or 'nothing'}; {needed}")
-    kind, candidates = next(iter(given.items()))
+        raise BadInputError(f"candidates were given as {', '.join(given) or 'nothing'}; {_NEEDED}")
+    kind, value = next(iter(given.items()))
+    candidates = _listed(kind, value)
     if len(candidates) != 2:
         raise BadInputError(f"{kind} holds {len(candidates)} candidates; compare takes 2, rank takes any number")
     text = question if kind == "answers" else caption
     if text is None or (kind == "answers") != (context is not None):
         raise BadInputError(
-            f"{kind} came with caption={caption!r}, question={question!r}, context={context!r}; {needed}"
+            f"{kind} came with caption={shown(caption)}, question={shown(question)}, context={shown(context)}; "
+            f"{_NEEDED}"
         )
+    for n, answer in enumerate(candidates if kind == "answers" else ()):
+        if not isinstance(answer, str):
+            raise BadInputError(f"answers[{n}] is {shown(answer)}; give two texts")
     return pair_of(candidates[0], candidates[1], caption, question, context, "pair", video=kind == "videos")
+
+
+def listed_candidates(candidates: Any) -> list[Any]:
+    """Return the candidates of a ranking.
+
+    Raises:
+        BadInputError: no list of them, fewer than two, or more than ``MAX_CANDIDATES``.
+    """
+    made = _listed("candidates", candidates)
+    if not 2 <= len(made) <= MAX_CANDIDATES:
+        many = "more" if len(made) > MAX_CANDIDATES else len(made)
+        raise BadInputError(f"rank needs at least two candidates, got {many}; at most {MAX_CANDIDATES} are ranked")
+    return made
 
 
 def pair_of(
     first: Any, second: Any, caption: str | None, question: str | None, context: Any, name: str, *, video: bool = False
 ) -> Example:
-    """Build the record of two candidates: answers to a question about ``context``, or media of a caption."""
+    """Build the record of two candidates: answers to a question about ``context``, or media of a caption.
+
+    Raises:
+        BadInputError: a context beside media, or a medium of no known form.
+    """
     if isinstance(first, str) and isinstance(second, str) and context is not None:
-        shown = as_media(context, video=None)
-        task: Task = "video_und" if shown.kind == "video" else "image_und"
-        return Example(id=name, task=task, prompt=question or "", context=(shown,), candidates=(first, second))
-    media = (as_media(first, video=video or None), as_media(second, video=video or None))
+        about = as_media(context, video=None, name="context")
+        task: Task = "video_und" if about.kind == "video" else "image_und"
+        return Example(id=name, task=task, prompt=question or "", context=(about,), candidates=(first, second))
+    if context is not None:
+        raise BadInputError(f"context={shown(context)} came with candidates that are no texts; {_NEEDED}")
+    media = tuple(as_media(item, video=video or None, name=f"{name}: a candidate") for item in (first, second))
     task = "video_gen" if media[0].kind == "video" else "image_gen"
     return Example(id=name, task=task, prompt=caption or "", candidates=media)
 
 
-def as_media(item: Any, *, video: bool | None) -> Media:
-    """Take a medium as it is; an array with four axes or a list of frames is a clip, everything else a picture."""
+def as_media(item: Any, *, video: bool | None, name: str) -> Media:
+    """Take a medium as it is: four axes, a list of frames or the name of a video's file are a clip, all else a picture.
+
+    Raises:
+        BadInputError: it is of no kind that holds a picture or a clip.
+    """
     if isinstance(item, Media):
         return item
-    clip = video if video is not None else isinstance(item, (list, tuple)) or getattr(item, "ndim", 3) == 4
-    return Media("video" if clip else "image", item)
+    if item is None or isinstance(item, bool | int | float | Mapping | set | frozenset):
+        raise BadInputError(
+            f"{name} is {shown(item)}; give a path, data URL, bytes, PIL image or array, of a clip also its frames"
+        )
+    is_file = isinstance(item, str | Path) and Path(str(item)[-16:]).suffix.lower() in VIDEO_SUFFIXES
+    seen = is_file or isinstance(item, list | tuple) or getattr(item, "ndim", 3) == 4
+    return Media("video" if (seen if video is None else video) else "image", item)
+
+
+def make_chat(messages: Any, images: Any, videos: Any) -> Chat:
+    """Build a chat from the arguments of ``RewardModel.logits`` and ``generate``.
+
+    Raises:
+        BadInputError: messages that are no list of roles with contents, or media of no known form.
+    """
+    turns = _listed("messages", messages, most=MAX_MESSAGES)
+    if not turns:
+        raise BadInputError("messages is empty; give one message at least")
+    for n, turn in enumerate(turns):
+        _check_turn(turn, f"messages[{n}]")
+    made = {
+        kind: tuple(
+            as_media(item, video=kind == "video", name=f"{kind}s[{n}]")
+            for n, item in enumerate(_listed(f"{kind}s", given))
+        )
+        for kind, given in (("image", images), ("video", videos))
+    }
+    return Chat(turns, made["image"], made["video"])
+
+
+def as_examples(examples: Any) -> list[Example]:
+    """Return records as a list.
+
+    Raises:
+        BadInputError: it holds something else.
+    """
+    made = _listed("examples", examples, most=None)
+    for n, example in enumerate(made):
+        if not isinstance(example, Example):
+            raise BadInputError(f"examples[{n}] is {shown(example)}; give records (Example), or call compare")
+    return made
+
+
+def picked(example: Example, picking: FramePicking) -> Example:
+    """Return a record whose clips say which of their frames are used, where they do not say so themselves."""
+    if picking == FramePicking():
+        return example
+
+    def with_picking(item: Any) -> Any:
+        is_open = isinstance(item, Media) and item.kind == "video" and item.picking is None
+        return replace(item, picking=picking) if is_open else item
+
+    context, candidates = (tuple(map(with_picking, items)) for items in (example.context, example.candidates))
+    return replace(example, context=context, candidates=candidates)
+
+
+def _media(name: str, given: Any, *, video: bool) -> tuple[Media, ...]:
+    return tuple(as_media(item, video=video, name=f"{name}[{n}]") for n, item in enumerate(_listed(name, given)))
+
+
+def _listed(name: str, given: Any, most: int | None = MAX_CANDIDATES) -> list[Any]:
+    """Return what was given as a list, of which no more than one beyond ``most`` is looked at."""
+    if isinstance(given, str | bytes | Path | Media | Mapping | set | frozenset) or not isinstance(given, Iterable):
+        raise BadInputError(f"{name} is {shown(given)}; give a list")
+    return list(given if most is None else islice(given, most + 1))
+
+
+def _check_turn(turn: Any, name: str) -> None:
+    """Refuse a message that is none."""
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
+        raise BadInputError(f'{name} is {shown(turn)}; give {{"role": ..., "content": ...}}')
+    content = turn.get("content", "")
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list | tuple):
+        raise BadInputError(f"{name}: its content is {shown(content)}; give a text, or a list of parts")
+    for n, part in enumerate(content):
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise BadInputError(f'{name}: part {n} is {shown(part)}; give {{"type": "text", "text": ...}} or a medium')
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise BadInputError(f"{name}: part {n} is a text without one; give its words as text")

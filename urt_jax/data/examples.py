@@ -13,6 +13,7 @@ TASKS: tuple[Task, ...] = ("image_gen", "video_gen", "image_und", "video_und")
 # What a task calls its candidates in prompts and answers: "<Noun> 1 is better".
 NOUNS: dict[str, str] = {"image_gen": "Image", "video_gen": "Video", "image_und": "Answer", "video_und": "Answer"}
 
+DEFAULT_FRAMES = 8  # kept of a clip, first and last among them, as the authors evaluate theirs
 MAX_FPS = 1000  # frames a second, of a clip and of what is picked from one
 
 # The three scored dimensions of each task, in the order of the written reasoning (UnifiedReward-Think, prompts v1).

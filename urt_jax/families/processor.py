@@ -52,7 +52,8 @@ class Processor:
     @property
     def pad_id(self) -> int:
         """Id that fills padded slots; never seen by attention."""
-        return int(self.tokenizer.pad_token_id)
+        stored = self.tokenizer.pad_token_id
+        return self.end_ids[-1] if stored is None else int(stored)
 
     @property
     def suppressed_ids(self) -> tuple[int, ...]:

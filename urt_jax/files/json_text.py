@@ -16,6 +16,7 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.reading import SETTINGS_BYTES, read_whole
 
 MAX_DEPTH = 100  # levels of lists and objects; published files have fewer than 10, Python's own writer fails at 1,000
+YAML_BYTES = 1 << 20  # of a mixture: a thousand entries have 0.1 MB, and PyYAML reads some 0.5 MB a second
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -140,10 +141,17 @@ def read_yaml(path: str | Path) -> Any:
     class Loader(yaml.SafeLoader):
         """SafeLoader that refuses doubled keys and references, a few of which stand for gigabytes."""
 
+        level = 0
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise JsonError("a reference (*name) is not read; write out what it stands for")
-            return super().compose_node(parent, index)
+            self.level += 1
+            if self.level > MAX_DEPTH + 1:  # here and not afterwards: PyYAML takes seconds for a thousand levels
+                raise JsonError(f"nested deeper than {MAX_DEPTH} levels")
+            node = super().compose_node(parent, index)
+            self.level -= 1
+            return node
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -152,7 +160,7 @@ def read_yaml(path: str | Path) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        value = yaml.load(read_whole(path).decode("utf-8-sig"), Loader)
+        value = yaml.load(read_whole(path, most=YAML_BYTES).decode("utf-8-sig"), Loader)
         _check_depth(value)
         _check_pairs(value)
     except RecursionError:

@@ -348,7 +348,7 @@ def make_vocabulary(processor: Processor) -> Vocabulary:
 
 def question_number(question_id: str) -> int:
     """Return a stable 32-bit number for a record id, the same on every machine and in every run."""
-    return zlib.crc32(question_id.encode())
+    return zlib.crc32(question_id.encode("utf-8", "surrogatepass"))
 
 
 def decode_texts(

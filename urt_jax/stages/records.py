@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from urt_jax.config import DataConfig
+from urt_jax.data.comparisons import picked
 from urt_jax.data.examples import TASKS, Example, FramePicking, Media, Task
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
@@ -89,15 +90,7 @@ def scene(data: DataConfig, task: Task, index: int) -> Example:
 
 def with_picking(example: Example, data: DataConfig) -> Example:
     """Return a record whose clips say which of their frames are used, by ``max_frames`` and ``fps`` of the data."""
-    picking = FramePicking(max_frames=data.max_frames, fps=data.fps)
-    if picking == FramePicking():
-        return example
-
-    def picked(item: Any) -> Any:
-        return replace(item, picking=picking) if isinstance(item, Media) and item.kind == "video" else item
-
-    context, candidates = (tuple(map(picked, items)) for items in (example.context, example.candidates))
-    return replace(example, context=context, candidates=candidates)
+    return picked(example, FramePicking(max_frames=data.max_frames, fps=data.fps))
 
 
 def shuffled_order(example: Example, seed: int) -> Example:

@@ -12,8 +12,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from urt_jax.data.examples import TASKS
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.reading import read_whole
 
+MAX_WORDING = 1 << 20  # bytes of a file with the wording of a question; the shipped ones have a thousand
 FAMILIES = ("v1", "v2")  # one line per dimension; a block of lines per dimension
 DEFAULT_TEMPLATE = "v1"
 PROMPT_VERSION = "1"  # raise it when the wording of a shipped template changes; records carry it as provenance
@@ -27,6 +29,8 @@ def find_template(template: str | Path) -> Traversable:
     Raises:
         BadInputError: it is no family and nothing is there, or a folder holds the wording of no task.
     """
+    if not isinstance(template, str | Path):
+        raise BadInputError(f"prompt template {shown(template)}: give a family ({', '.join(FAMILIES)}), or a path")
     if template in FAMILIES:
         return _SHIPPED / str(template)
     place, given = Path(template), str(template)
@@ -34,7 +38,7 @@ def find_template(template: str | Path) -> Traversable:
         if place.is_file() or any((place / f"{task}.txt").is_file() for task in TASKS):
             return place
         is_folder = place.is_dir()
-    except OSError:  # too long for a name: the wording itself was given
+    except (OSError, ValueError):  # no name that a disk can hold: the wording itself was given
         is_folder = False
     if is_folder:
         files = ", ".join(f"{task}.txt" for task in TASKS)
@@ -42,7 +46,7 @@ def find_template(template: str | Path) -> Traversable:
     near = difflib.get_close_matches(given.lower(), FAMILIES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise BadInputError(
-        f"prompt template {given if len(given) <= 80 else given[:77] + '...'!r}: neither a shipped family "
+        f"prompt template {shown(given)}: neither a shipped family "
         f"({', '.join(FAMILIES)}) nor a file or folder that is there; {hint}give a family, the path of a text file "
         "with the wording, or of a folder with one <task>.txt for each task"
     )
@@ -60,13 +64,13 @@ def read_wording(template: str | Path, task: str, *, think: bool) -> tuple[str, 
     """
     place = find_template(template)
     if place.is_file():
-        return _read(place, str(template)), str(template)
+        return _read(Path(template)), str(template)
     name = task if think else f"{task}_direct"
     if template in FAMILIES:
         return _shipped_wording(str(template), name), f"{template}/{name}"
-    shown = f"{template}/{name}.txt"
-    if (place / f"{name}.txt").is_file():
-        return _read(place / f"{name}.txt", shown), shown
+    file = Path(template) / f"{name}.txt"
+    if file.is_file():
+        return _read(file), str(file)
     if not think:
         return _shipped_wording(DEFAULT_TEMPLATE, name), name
     raise BadInputError(f"prompt template {template}: the folder holds no {task}.txt; write one, or leave out {task}")
@@ -84,7 +88,7 @@ def fill(wording: str, slots: Mapping[str, str], *, name: str) -> str:
             nearest = difflib.get_close_matches(slot, slots, n=1)
             known = ", ".join(f"{{{known_slot}}}" for known_slot in slots)
             raise BadInputError(
-                f"template {name}: unknown slot {{{slot}}}; known here: {known}"
+                f"template {name}: unknown slot {{{slot[:80]}}}; known here: {known}"
                 + (f"; did you mean {{{nearest[0]}}}?" if nearest else "; double a brace that is meant as text")
             )
         text += literal + ("" if slot is None else slots[slot])
@@ -116,10 +120,13 @@ def template_provenance(template: str | Path) -> dict[str, str]:
     """
     if template in FAMILIES:
         return {"prompt_template": str(template), "prompt_version": PROMPT_VERSION}
-    place = find_template(template)
+    find_template(template)
+    place = Path(template)
     names = [f"{task}{ending}.txt" for task in TASKS for ending in ("", "_direct")]
     files = [place] if place.is_file() else [place / name for name in names if (place / name).is_file()]
-    digest = hashlib.sha256(b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)).hexdigest()
+    digest = hashlib.sha256(
+        b"\0".join(file.name.encode() + b"\0" + read_whole(file, most=MAX_WORDING) for file in files)
+    ).hexdigest()
     return {"prompt_template": str(template), "prompt_version": f"sha256:{digest[:16]}"}
 
 
@@ -129,13 +136,13 @@ def _shipped_wording(family: str, name: str) -> str:
     return file.read_text(encoding="utf-8").removesuffix("\n")
 
 
-def _read(file: Traversable, shown: str) -> str:
+def _read(file: Path) -> str:
     try:
-        wording = file.read_text(encoding="utf-8-sig").removesuffix("\n")
+        wording = read_whole(file, most=MAX_WORDING).decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
     except UnicodeDecodeError as error:
-        raise BadInputError(f"prompt template {shown}: not UTF-8 text ({error}); save it as UTF-8") from None
+        raise BadInputError(f"prompt template {file}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
     if not wording.strip():
-        raise BadInputError(f"prompt template {shown}: the file is empty; write the wording into it")
+        raise BadInputError(f"prompt template {file}: the file is empty; write the wording into it")
     return wording
 
 
