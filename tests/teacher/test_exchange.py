@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import time
 import tracemalloc
 from pathlib import Path
@@ -148,8 +149,9 @@ def test_a_key_that_is_repeated_is_nowhere(tmp_path: Path, monkeypatch: pytest.M
     assert caught.value.__cause__ is None
 
 
-def test_credentials_of_the_address_are_used_and_not_told(tmp_path: Path) -> None:
+def test_credentials_of_the_address_are_used_and_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "r.jsonl"
+    caplog.set_level(logging.DEBUG)
     with scripted_endpoint(lambda body, earlier: Answer(body=completion("hunter-22 s3cr3t-value"))) as endpoint:
         url = endpoint.url.replace("http://", "http://me:hunter-22@") + "?api_key=s3cr3t-value&api-version=1"
         ask_teacher(requests(1), settings(url), replies_path=path)
@@ -158,7 +160,9 @@ def test_credentials_of_the_address_are_used_and_not_told(tmp_path: Path) -> Non
     assert read_replies(path)["r0"].text == "*** ***"
     with pytest.raises(BadInputError, match=r"http://\*\*\*@127.* cannot be reached") as caught:
         ask_teacher(requests(2), settings(url, retries=0), replies_path=path)
-    assert "hunter-22" not in str(caught.value)
+    assert "api_key=***" in caplog.text
+    assert "s3cr3t-value" not in caplog.text
+    assert "hunter-22" not in caplog.text + str(caught.value)
     assert "s3cr3t-value" not in str(caught.value)
 
 

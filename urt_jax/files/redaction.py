@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -22,21 +23,23 @@ MIN_CHARS_ENVIRONMENT = 8  # of one that only its variable's name tells: CI sets
 _given: set[str] = set()  # of this process
 _SECRET_VARIABLE = re.compile(r"(?:.*_)?(?:API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)", re.IGNORECASE)
 _SECRET_NAME = r"[\w.-]{0,40}(?:key|token|secret|password|passwd|signature|sig|credential|auth)"
-_QUERY_NAME = re.compile(_SECRET_NAME, re.IGNORECASE)
 
 # Linear in the text: no two neighbouring repetitions match the same character. The group of each is what stays.
-_HINT = re.compile(r"://|[?&;]|bearer|authorization|api.?key|\bsk-|\bhf_|\b(?:gsk_|nvapi-|xai-|gh[a-z]_|AIza)", re.I)
-_LOOKS = re.compile(
-    rf"""(://)[^/?\#\s"'<>]+(?=@)
+_HINT = r"://|[?&;]|bearer|authorization|api.?key|\bsk-|\bhf_|\b(?:gsk_|nvapi-|xai-|gh[a-z]_|AIza)"
+_LOOKS = rf"""(://)[^/?\#\s"'<>]+(?=@)
     | ([?&;](?i:{_SECRET_NAME})=)[^&;\s"'<>\#\\]+
     | ((?i:authorization)["']?\s*[:=]\s*["']?(?i:bearer\ |basic\ )?)[^\s"',}}]{{6,}}
     | ((?i:\bx?-?api[-_\ ]?key)["']?\s*[:=]\s*["']?)[^\s"',;&}}*]{{6,}}
     | ((?i:\bbearer)\ )(?=\S{{0,200}}\d)[\w.~+/=-]{{12,}}
     | \b(sk-)[\w-]{{8,}}
     | \b(hf_)(?:[A-Za-z0-9]{{16,}}|(?=[A-Za-z]{{0,20}}\d)[A-Za-z0-9]{{8,}})
-    | \b(gsk_|nvapi-|xai-|gh[a-z]_|AIza)[\w-]{{16,}}""",
-    re.VERBOSE,
-)
+    | \b(gsk_|nvapi-|xai-|gh[a-z]_|AIza)[\w-]{{16,}}"""
+
+
+@cache
+def _compiled() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what tells cheaply that a text may hold a secret, and what finds it; not made when this is imported."""
+    return re.compile(_HINT, re.IGNORECASE), re.compile(_LOOKS, re.VERBOSE)
 
 
 def keep_secret(value: str) -> None:
@@ -59,7 +62,7 @@ def keep_address(url: str) -> None:
     if password:
         keep_secret(base64.b64encode(f"{user}:{password}".encode()).decode())  # as the header says them
     for name, value in pairs:
-        if _QUERY_NAME.fullmatch(name):
+        if re.fullmatch(_SECRET_NAME, name, re.IGNORECASE):
             keep_secret(value)
 
 
@@ -80,7 +83,8 @@ def redacted(text: str, known: Iterable[str] | None = None) -> str:
     for value in known_secrets() if known is None else known:
         if value in text:
             text = text.replace(value, STAND_IN)
-    return _LOOKS.sub(_stand_in, text) if _HINT.search(text) else text
+    hint, looks = _compiled()
+    return looks.sub(_stand_in, text) if hint.search(text) else text
 
 
 def _stand_in(found: re.Match[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -20,6 +21,16 @@ from urt_jax.teacher.retries import EndpointError, retry_after_s
 MAX_REPLY_BYTES = 4 << 20
 MAX_REDIRECTS = 5  # an address that moved names the new one, not a chain
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.ProxyError)
+
+
+def _redact(record: logging.LogRecord) -> bool:
+    """Take the secrets out of a line that a library logs: it names the whole address of each request."""
+    record.msg, record.args = redacted(record.getMessage()), ()
+    return True
+
+
+for _library in ("httpx2", "openai._base_client", "openai._legacy_response"):
+    logging.getLogger(_library).addFilter(_redact)
 
 
 class _BoundedClient(openai.DefaultAsyncHttpxClient):
