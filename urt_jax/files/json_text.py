@@ -141,17 +141,10 @@ def read_yaml(path: str | Path) -> Any:
     class Loader(yaml.SafeLoader):
         """SafeLoader that refuses doubled keys and references, a few of which stand for gigabytes."""
 
-        level = 0
-
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise JsonError("a reference (*name) is not read; write out what it stands for")
-            self.level += 1
-            if self.level > MAX_DEPTH + 1:  # here and not afterwards: PyYAML takes seconds for a thousand levels
-                raise JsonError(f"nested deeper than {MAX_DEPTH} levels")
-            node = super().compose_node(parent, index)
-            self.level -= 1
-            return node
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -160,7 +153,9 @@ def read_yaml(path: str | Path) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        value = yaml.load(read_whole(path, most=YAML_BYTES).decode("utf-8-sig"), Loader)
+        text = read_whole(path, most=YAML_BYTES).decode("utf-8-sig")
+        _check_brackets(text)
+        value = yaml.load(text, Loader)
         _check_depth(value)
         _check_pairs(value)
     except RecursionError:
@@ -170,6 +165,15 @@ def read_yaml(path: str | Path) -> Any:
             raise
         raise BadInputError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:300]}); mend it") from None
     return value
+
+
+def _check_brackets(text: str) -> None:
+    """Refuse brackets too deep inside each other before PyYAML sees them: it takes minutes for some thousands."""
+    level = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        level = max(level + (1 if bracket in "[{" else -1), 0)
+        if level > MAX_DEPTH:
+            raise JsonError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def well_formed(text: str) -> str:
