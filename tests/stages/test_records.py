@@ -10,7 +10,7 @@ from tests.data.video_samples import grey_frames, levels_of, write_video
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import DataConfig
 from urt_jax.config.parts import TaskWeights
-from urt_jax.data.examples import Example, FramePicking, Media
+from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE
 from urt_jax.data.sources import write_examples
 from urt_jax.data.video import load_clip
@@ -60,10 +60,15 @@ def test_learnt_files_and_drills_are_picked_too(tmp_path: Path) -> None:
 
 
 def test_pictures_and_unpicked_clips_are_left_as_they_are(tmp_path: Path) -> None:
-    data = DataConfig(path=write_pairs(tmp_path))
+    data = DataConfig(path=write_pairs(tmp_path), max_frames=None)
     assert all(clip.picking is None for item in labelled_pool(data, seed=0).examples for clip in clips_of(item))
     picture = Example("a", "image_und", "?", (Media("image", np.zeros((4, 4, 3), np.uint8)),), ("l", "r"))
     assert records.with_picking(picture, DataConfig(max_frames=2)).context == picture.context
+
+
+def test_by_default_the_frames_are_kept_that_the_python_api_keeps(tmp_path: Path) -> None:
+    for item in labelled_pool(DataConfig(path=write_pairs(tmp_path)), seed=0).examples:
+        assert {clip.picking for clip in clips_of(item)} == {FramePicking(max_frames=DEFAULT_FRAMES)}
 
 
 def test_a_question_is_encoded_anew_for_another_picking(tiny_judge: Path) -> None:

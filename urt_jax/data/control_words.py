@@ -58,7 +58,11 @@ class ControlWords:
     @cached_property
     def _plain(self) -> Any:
         """A copy of the tokenizer that knows no control tokens; a switch of the one that others use would race."""
-        plain = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        try:
+            plain = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        except Exception as error:  # bare ones, of a vocabulary with a hole
+            folder = self.tokenizer.name_or_path
+            raise BadInputError(f"tokenizer folder {folder}: it cannot be copied ({error}); copy its files") from None
         plain.encode_special_tokens = True
         return plain
 

@@ -16,6 +16,7 @@ from urt_jax.data.control_words import ControlWords
 from urt_jax.data.examples import Chat
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import read_object
+from urt_jax.files.reading import read_whole
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS: tuple[str, ...] = (
@@ -30,6 +31,9 @@ SPECIAL_TOKENS: tuple[str, ...] = (
 )
 # What a prompt may end with of the reply itself: reasoning that is begun, or that is left empty.
 _OPENING = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
+# An id of a hundred million and more in a vocabulary, which is given memory up to its largest; published ones end at
+# 262,144. Looked for in the bytes: reading them all once more as JSON would be a tenth of the time of loading.
+_LARGE_ID = re.compile(rb'":\s*(\d{9,})')
 EMPTY_REASONING = "<think>\n\n</think>\n\n"  # as the published templates leave it empty
 ROLE_PHRASES = ("system\n", "user\n", "assistant\n")  # every turn opens with one of them
 
@@ -89,6 +93,9 @@ def load_tokenizer(folder: str | Path) -> Any:
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file():
             read_object(folder / name)
+    for name in ("tokenizer.json", "vocab.json"):
+        if name in present and (found_id := _LARGE_ID.search(read_whole(folder / name))):
+            raise BadInputError(f"{folder / name}: a token has the id {found_id[1].decode()[:20]}; copy the file again")
     found = find_chat_template(folder)
     with _no_torch_advice():
         from transformers import AutoTokenizer
@@ -112,8 +119,8 @@ def _try_out(tokenizer: Any) -> None:
     tokenizer.decode(ids, skip_special_tokens=True)
     for token in tokenizer.added_tokens_decoder.values():
         token.content.encode()
-    if not all(isinstance(name, str) for name in tokenizer.special_tokens_map.values()):
-        raise TypeError("a special token is no text")
+    if None in tokenizer.all_special_ids:
+        raise ValueError("a special token has no id")
 
 
 def build_tokenizer(corpus: Iterable[str], phrases: Sequence[str], *, vocab_size: int, folder: str | Path) -> None:
