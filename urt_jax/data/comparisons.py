@@ -168,8 +168,8 @@ def _check_turn(turn: Any, name: str) -> None:
     """Refuse a message that is none."""
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise BadInputError(f'{name} is {shown(turn)}; give {{"role": ..., "content": ...}}')
-    content = turn.get("content", "")
-    if content is None or isinstance(content, str):
+    content = turn.get("content")
+    if isinstance(content, str) or (content is None and set(turn) - {"role", "content"}):  # such as tool calls
         return
     if not isinstance(content, list | tuple):
         raise BadInputError(f"{name}: its content is {shown(content)}; give a text, or a list of parts")
