@@ -27,16 +27,16 @@ from urt_jax.data.template_budget import (
     MAX_PADDING,
     ROUND,
     TooMuch,
-    bounded,
     check_bits,
     check_format,
     check_product,
-    check_time,
     paid,
     paid_ahead,
     paying_filter,
     size_of,
     spend,
+    spend_round,
+    start_budget,
 )
 
 MAX_SOURCE = 1 << 18  # characters of a template; the longest published ones have some 20,000
@@ -52,8 +52,8 @@ def render_template(source: str, variables: dict[str, Any]) -> str:
     """
     if len(source) > MAX_SOURCE:
         raise TooMuch(f"{len(source):,} characters, at most {MAX_SOURCE:,} are read of a template")
-    with bounded():
-        return compiled(source).render(variables)
+    start_budget()
+    return compiled(source).render(variables)
 
 
 @lru_cache(64)
@@ -64,8 +64,7 @@ def compiled(source: str) -> Template:
 
 @pass_context
 def _round(context: Context, cost: int) -> bool:
-    spend(cost)
-    check_time()
+    spend_round(cost)
     return True
 
 

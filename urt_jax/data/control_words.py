@@ -31,12 +31,20 @@ class ControlWords:
         longest = sorted(self.names, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, longest))})" if longest else "(?!)")
 
+    @cached_property
+    def _anything(self) -> re.Pattern[str]:
+        """Finds a name or a code of stand-ins."""
+        return re.compile(f"{self.pattern.pattern}|[{OPEN}{CLOSE}]")
+
     def hidden(self, text: str) -> str:
         """Return a text with a stand-in for each name.
 
         Raises:
             BadInputError: it holds a code that stand-ins are made of.
         """
+        found = self._anything.search(text)
+        if found is None:
+            return text
         if OPEN in text or CLOSE in text:
             raise BadInputError("a text holds the code U+FDD0 or U+FDD1, which stands for no character; take it out")
         return self.pattern.sub(lambda found: f"{OPEN}{self.names.index(found[0])}{CLOSE}", text)

@@ -3,8 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
@@ -14,7 +13,8 @@ from jinja2.utils import Namespace
 # characters takes a few million; what is left is held in memory at four bytes each at most.
 MAX_WORK = 50_000_000
 ROUND = 50  # of it, what a round, a call of a macro or an item of a list costs beside the characters: a microsecond
-MAX_SECONDS = 3.0  # of this thread's own time, for what no count of characters sees; published templates take 0.001
+LOOK = 20 * ROUND  # of work, after which a round looks at the clock
+MAX_SECONDS = 1.0  # of this thread's own time, for what no count of characters sees; published templates take 0.001
 MAX_BITS = 4096  # of a whole number; published templates count turns
 MAX_PADDING = 1000  # columns that a format may fill up to
 
@@ -26,18 +26,19 @@ class TooMuch(RuntimeError):
 
 
 class _Budget(threading.local):
+    """What is left to the thread, and when it is next to look at its clock and must have ended by it."""
+
     left = 0
-    ends = 0.0  # by the clock of the thread
+    look = 0
+    ends: float | None = None
 
 
 _BUDGET = _Budget()
 
 
-@contextmanager
-def bounded() -> Iterator[None]:
+def start_budget() -> None:
     """Give this thread a fresh budget."""
-    _BUDGET.left, _BUDGET.ends = MAX_WORK, time.thread_time() + MAX_SECONDS
-    yield
+    _BUDGET.left, _BUDGET.look, _BUDGET.ends = MAX_WORK, MAX_WORK - LOOK, None
 
 
 def spend(amount: int) -> None:
@@ -51,13 +52,21 @@ def spend(amount: int) -> None:
         raise TooMuch(f"more than {MAX_WORK:,} characters and items are made or gone through")
 
 
-def check_time() -> None:
-    """Refuse to go on when the time is used up.
+def spend_round(amount: int) -> None:
+    """Take a round from the budget, and after every so many look at the clock, which runs from the first look.
 
     Raises:
-        TooMuch: it is.
+        TooMuch: there is not as much left, or the time is used up.
     """
-    if time.thread_time() > _BUDGET.ends:
+    spend(amount)
+    budget = _BUDGET
+    if budget.left > budget.look:
+        return
+    budget.look = budget.left - LOOK
+    now = time.thread_time()
+    if budget.ends is None:
+        budget.ends = now + MAX_SECONDS
+    elif now > budget.ends:
         raise TooMuch(f"more than {MAX_SECONDS:g} seconds are used")
 
 
@@ -80,7 +89,7 @@ def size_of(value: Any) -> int:
 
 def paid(value: Any) -> Any:
     """Return a value that was made, once it is paid for."""
-    spend(size_of(value))
+    spend(len(value) if type(value) is str else size_of(value))
     return value
 
 

@@ -240,12 +240,12 @@ def _plain(value: Any, words: ControlWords | None) -> Any:
     kind = type(value)
     if kind is str:
         return value if words is None else words.hidden(value)
-    if value is None or kind in (int, float, bool):
-        return value
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {str(key): _plain(item, words) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, words) for item in value]
+    if value is None or kind in (int, float, bool):
+        return value
     return _plain(str.__str__(value), words) if isinstance(value, str) else f"<{kind.__name__}>"
 
 

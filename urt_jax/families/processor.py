@@ -143,13 +143,13 @@ def _after_opening(text: str, opening: str, name: str) -> str:
 
 def _known_ids(processor: Processor, ids: list[int], name: str) -> Int[np.ndarray, " T"]:
     """Return ids as an array, none of them beyond the embedding."""
-    made, rows = np.asarray(ids, np.int64), processor.config.decoder.vocab_size
-    if made.size and not 0 <= made.min() <= made.max() < rows:
+    largest, rows = max(ids, default=0), processor.config.decoder.vocab_size
+    if largest >= rows:
         raise BadInputError(
-            f"{name}: the tokenizer gives a word the id {made.max()}, the embedding has {rows} rows; the tokenizer "
+            f"{name}: the tokenizer gives a word the id {largest}, the embedding has {rows} rows; the tokenizer "
             "files and config.json do not belong together"
         )
-    return made.astype(np.int32)
+    return np.asarray(ids, np.int32)
 
 
 class NamedChat(NamedTuple):
