@@ -1,10 +1,10 @@
 """Groups of knobs that several stages share."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from urt_jax.config.binding import knob
@@ -127,7 +127,7 @@ class DataConfig:
     def file_problems(self) -> Problems:
         """Yield the files that are named but not there, and what is wrong with the prompt template."""
         for key, name in (("path", self.path), ("media_root", self.media_root)):
-            if name is not None and name not in BUILT_IN and not Path(name).exists():
+            if name is not None and name not in BUILT_IN and not os.path.exists(name):
                 hint = "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'" if key == "path" else ""
                 yield key, f"there is no {name!r}{hint}"
         yield from self.template_problems()
