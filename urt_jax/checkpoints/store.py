@@ -62,12 +62,7 @@ class CheckpointStore:
     def save(self, step: int, tree: PyTree, extra: dict[str, Any]) -> None:
         """Save the state and what JSON can hold beside it (data position, counters) as one checkpoint."""
         leaves = _by_path(tree)
-        beside = {
-            "extra": extra,
-            "sums": checksums(leaves),
-            "extra_sum": _text_sum([int(step), extra]),
-            "step": int(step),
-        }
+        beside = {"step": int(step), "extra": extra, "sums": checksums(leaves), "extra_sum": _text_sum(extra)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), extra=ocp.args.JsonSave(beside))
         self._manager.save(int(step), args=items)
 
