@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any, TextIO
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.fuzz.targets import Target
 from urt_jax.errors import BadInputError
 
-LONGEST_S = 10.0
+LONGEST_S = 10.0  # of processor time: a busy machine is no fault
+HANGS_S = 120.0  # after which a process is ended that takes no time either
 MOST_BYTES = 1 << 30
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 
@@ -68,8 +69,8 @@ def take(target: Target, case: Any, folder: Path, found: Found, current: TextIO 
         current.truncate()
         current.write(repr(case)[:20_000] + "\n")
         current.flush()
-        faulthandler.dump_traceback_later(LONGEST_S + 5, exit=True, file=current)
-    before, started = _reset_peak(), perf_counter()
+        faulthandler.dump_traceback_later(HANGS_S, exit=True, file=current)
+    before, started = _reset_peak(), process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -90,7 +91,7 @@ def take(target: Target, case: Any, folder: Path, found: Found, current: TextIO 
         if current is not None:
             faulthandler.cancel_dump_traceback_later()
     found.ended[ended] += 1
-    seconds, taken = perf_counter() - started, _peak() - before
+    seconds, taken = process_time() - started, _peak() - before
     found.longest_s, found.most_bytes = max(found.longest_s, seconds), max(found.most_bytes, taken)
     if seconds > LONGEST_S:
         found.faults.setdefault("too long", f"{seconds:.1f} s: {case!r:.2000}")
