@@ -140,7 +140,9 @@ def left_behind(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_dir() or "/tb/" in name:
+        if (
+            path.is_dir() or "/tb/" in name or path.name == ".owner"
+        ):  # who holds the folder, or held it when it was killed
             continue
         if "/checkpoints/" in name:
             if name.endswith("extra/metadata"):

@@ -51,11 +51,16 @@ def own(folder: Path) -> None:
             file.close()
             raise
         _log.warning("%s lies on a disk without locks (%s): take care that one run alone writes there", folder, error)
+    try:
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T %z")}))
+        file.flush()
+    except OSError:  # a full disk: closing says so once more
+        with suppress(OSError):
+            file.close()
+        raise
     _held[folder] = file
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T %z")}))
-    file.flush()
 
 
 def release() -> None:
@@ -64,7 +69,8 @@ def release() -> None:
         _, file = _held.popitem()
         with suppress(OSError):
             file.truncate(0)
-        file.close()
+        with suppress(OSError):
+            file.close()
 
 
 def _told(file: TextIO) -> str:
