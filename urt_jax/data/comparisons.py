@@ -156,7 +156,8 @@ def _media(name: str, given: Any, *, video: bool) -> tuple[Media, ...]:
 
 def _listed(name: str, given: Any, most: int | None = MAX_CANDIDATES) -> list[Any]:
     """Return what was given as a list, of which no more than one beyond ``most`` is looked at."""
-    if isinstance(given, str | bytes | Path | Media | Mapping | set | frozenset) or not isinstance(given, Iterable):
+    is_single = isinstance(given, str | bytes | Path | Media | Mapping | set | frozenset)
+    if is_single or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise BadInputError(f"{name} is {shown(given)}; give a list")
     return list(given if most is None else islice(given, most + 1))
 
