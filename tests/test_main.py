@@ -13,7 +13,7 @@ from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import DataConfig, EvaluateConfig, SftConfig
 from urt_jax.errors import BadInputError
-from urt_jax.main import main, read_arguments
+from urt_jax.main import _print_redacted, main, read_arguments
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = """
@@ -207,3 +207,20 @@ def test_bad_input_is_answered_before_jax_is_imported(config_file: str) -> None:
     repository = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": str(repository)}, capture_output=True)
     assert done.returncode == 2, done.stderr.decode()
+
+
+def test_what_nobody_caught_is_printed_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise KeyError("https://me:pass-word@host refused sk-abcdefgh1")
+    except KeyError as error:
+        _print_redacted(KeyError, error, error.__traceback__)
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "KeyError: 'https://***@host refused sk-***'" in told
+
+
+def test_an_error_is_told_without_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("raise RuntimeError('no access to https://me:pass-word@host/v1?api_key=k3y')\n")
+    assert main([f"--config={path}"]) == 2
+    assert "no access to https://***@host/v1?api_key=***" in capsys.readouterr().err

@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from absl import flags
@@ -37,6 +38,7 @@ from urt_jax.config import StageConfig, as_json, resolve, with_defaults
 from urt_jax.config.describe import describe
 from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
+from urt_jax.files.redaction import redacted
 from urt_jax.sharding import processes
 
 EXIT_BAD_INPUT = 2
@@ -83,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         code = 1 if trouble is None else EXIT_BAD_INPUT
         told = traceback.format_exc() if trouble is None else f"error: {trouble}"
+    told = redacted(told)
     if code and processes.count() > 1:
         sys.stdout.flush()
         processes.leave(code, told)
@@ -92,11 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what nobody has caught as Python does, without the secrets that its words repeat."""
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def _run(argv: list[str]) -> int:
     """Run what the arguments ask for, alone or as one of several processes."""
     if (listed := help_on_config(argv)) is not None:
         with suppress(BrokenPipeError):  # of a pager that was left
-            print(listed, flush=True)
+            print(redacted(listed), flush=True)
         return 0
     config = read_arguments(argv)
     where = _distributed().parse_known_args(argv)[0].distributed
@@ -252,4 +260,5 @@ def _knob_names(config: ConfigDict, where: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    sys.excepthook = _print_redacted
     sys.exit(main())

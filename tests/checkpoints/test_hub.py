@@ -255,3 +255,15 @@ def test_names_and_revisions_that_do_not_go_together(fetch: Any) -> None:
         fetch("judge")
     with pytest.raises(BadInputError, match=r"model 'urt-tiny' came with revision 'main', but it is no hub name"):
         find_model("urt-tiny", revision="main")
+
+
+def test_a_token_that_a_library_repeats_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*names: str, **settings: Any) -> str:
+        raise OSError("500 for https://me:pass-word@hub/api with Bearer t0kenOfATest")
+
+    monkeypatch.setenv("HF_TOKEN", "t0kenOfATest")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(BadInputError) as caught:
+        fetch_model(REPO)
+    assert "500 for https://***@hub/api with Bearer ***" in str(caught.value)
+    assert caught.value.__cause__ is None

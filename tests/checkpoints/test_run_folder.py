@@ -53,3 +53,19 @@ def test_result_marks_the_end(tmp_path: Path) -> None:
     assert read_result(tmp_path) is None
     write_result(tmp_path, "a table", accuracy=0.5)
     assert read_result(tmp_path) == {"table": "a table", "accuracy": 0.5}
+
+
+def test_credentials_are_not_written_and_may_change(tmp_path: Path) -> None:
+    given = {**CONFIG, "teacher": {"base_url": "https://me:pass-1@host/v1?api_key=k3y"}}
+    open_run(tmp_path, given)
+    assert "https://***@host/v1?api_key=***" in (tmp_path / "config.json").read_text()
+    open_run(tmp_path, {**CONFIG, "teacher": {"base_url": "https://me:pass-2@host/v1?api_key=k4y"}})
+    with pytest.raises(BadInputError, match=r"https://\*\*\*@host/v1\?api_key=\*\*\*. there") as caught:
+        open_run(tmp_path, {**CONFIG, "teacher": {"base_url": "https://me:pass-1@other/v1"}})
+    assert "pass-" not in str(caught.value)
+    (tmp_path / "config.json").write_text(json.dumps(given))  # written by an earlier version
+    open_run(tmp_path, given)
+    write_result(tmp_path, "sent Bearer abcd1234efgh5678", figures={"n": (1, 2)})
+    result = read_result(tmp_path)
+    assert result is not None
+    assert (result["table"], result["figures"]) == ("sent Bearer ***", {"n": [1, 2]})

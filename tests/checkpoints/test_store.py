@@ -1,5 +1,6 @@
 """Checkpoints: what was saved comes back; torn ones are passed over; another model is refused by name."""
 
+import json
 import subprocess
 import sys
 import time
@@ -122,6 +123,63 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path: Path,
     assert again is not None
     assert_same(again[1], make_state(7.0))
     assert (tmp_path / "damaged-3").is_dir()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_renamed_checkpoint_is_found_and_the_one_before_taken(tmp_path: Path, older: bool) -> None:
+    """Older checkpoints hold their step where the training loop has put it."""
+    with CheckpointStore(tmp_path, keep=3) as store:
+        for step in (2, 4):
+            store.save(step, make_state(float(step)), {"step": step} if older else {"position": step})
+    if older:
+        drop_step(tmp_path / "2")
+    (tmp_path / "2").rename(tmp_path / "7")
+    with CheckpointStore(tmp_path, keep=3) as store:
+        found = store.restore_latest(make_state(0.0))
+    assert found is not None
+    assert found[0] == 4
+    assert_same(found[1], make_state(4.0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "damaged-7"]
+
+
+def test_a_renamed_checkpoint_alone_is_refused_by_its_step(tmp_path: Path) -> None:
+    fill(tmp_path, steps=(2,))
+    (tmp_path / "2").rename(tmp_path / "7")
+    with CheckpointStore(tmp_path) as store, pytest.raises(BadInputError, match="step 7: it is the checkpoint of step"):
+        store.restore_latest(make_state(0.0))
+    (tmp_path / "7").rename(tmp_path / "2")
+    with CheckpointStore(tmp_path) as store:
+        assert store.restore_latest(make_state(0.0)) is not None
+
+
+def test_an_old_checkpoint_that_says_no_step_is_read(tmp_path: Path) -> None:
+    fill(tmp_path, steps=(2,))
+    drop_step(tmp_path / "2")
+    with CheckpointStore(tmp_path) as store:
+        found = store.restore_latest(make_state(0.0))
+    assert found is not None
+    assert (found[0], found[2]) == (2, {"position": 20})
+
+
+@pytest.mark.parametrize("content", [b"[1]", b'{"metrics": [1]}', b'{"item_handlers": 3}', b"[" * 99_999])
+def test_what_stands_beside_a_checkpoint_is_damaged(tmp_path: Path, content: bytes) -> None:
+    fill(tmp_path, steps=(2, 4))
+    (tmp_path / "4" / "_CHECKPOINT_METADATA").write_bytes(content)
+    with pytest.raises(BadInputError, match=r"_CHECKPOINT_METADATA of a .* is damaged .*rename that"):
+        CheckpointStore(tmp_path)
+    (tmp_path / "4").rename(tmp_path / "damaged-4")
+    with CheckpointStore(tmp_path) as store:
+        found = store.restore_latest(make_state(0.0))
+    assert found is not None
+    assert found[0] == 2
+
+
+def drop_step(checkpoint: Path) -> None:
+    """Make a checkpoint one of those from before the step was stored beside the arrays."""
+    path = checkpoint / "extra" / "metadata"
+    beside = json.loads(path.read_text())
+    del beside["step"]
+    path.write_text(json.dumps(beside))
 
 
 def test_a_save_killed_midway_leaves_no_checkpoint(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_a_picture_bomb_costs_no_memory(tmp_path: Path) -> None:
     assert path.stat().st_size < 100_000
     code = (
         "import resource, sys\n"
-        "from urt_jax.data.pictures import BadInputError, load_image\n"
+        "from urt_jax.data.images import BadInputError, load_image\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = used()\n"
         "try:\n    load_image(sys.argv[1], name='x')\n"

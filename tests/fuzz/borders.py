@@ -47,6 +47,7 @@ def write_media(folder: Path) -> None:
 
 def read_rows(folder: Path, case: bytes, *, ending: str) -> object:
     """Read a file of records, ask about each, and find again what is written of them."""
+    from urt_jax.data.curriculum import start_pool
     from urt_jax.data.prompts import render
     from urt_jax.data.sources import read_examples, read_pool, write_examples
     from urt_jax.errors import BadInputError
@@ -54,9 +55,10 @@ def read_rows(folder: Path, case: bytes, *, ending: str) -> object:
     path = folder / f"rows.{ending}"
     path.write_bytes(case)
     pool = read_pool(path)
+    start_pool(pool.examples)
     for example in pool.examples:
         try:
-            render(example)
+            render(example.swapped() if example.swappable else example)
         except BadInputError:
             continue
         (folder / "again").mkdir(exist_ok=True)

@@ -31,6 +31,13 @@ class Found:
     longest_s: float = 0.0
     most_bytes: int = 0
 
+    def add(self, other: "Found") -> None:
+        """Take in what was found elsewhere."""
+        self.ended.update(other.ended)
+        self.faults.update(other.faults)
+        self.longest_s = max(self.longest_s, other.longest_s)
+        self.most_bytes = max(self.most_bytes, other.most_bytes)
+
     def told(self) -> str:
         """Return all in a few lines."""
         counts = ", ".join(f"{count} {name}" for name, count in self.ended.most_common())

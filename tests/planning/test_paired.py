@@ -46,3 +46,9 @@ def test_a_program_that_ends_between_turns_is_told(tmp_path: Path) -> None:
         brief.ready()
         with pytest.raises(ProgramError, match="exit code 0 before it answered"):
             brief.repeat()
+
+
+@pytest.mark.parametrize("answer", ["[1]", "warm", "{" * 5000, "NULL"])
+def test_a_program_that_answers_no_object_is_told(tmp_path: Path, answer: str) -> None:
+    with program(tmp_path, f"print({answer!r})") as odd, pytest.raises(ProgramError, match=r"answered .*see .*\.log"):
+        odd.ready()

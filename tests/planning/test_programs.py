@@ -1,5 +1,7 @@
 """The stages' programs on shapes alone, placed as on a real mesh, compile to what the formulas say they hold."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ def test_evidence_comes_back_from_its_record() -> None:
     told = Evidence(
         3.0, arguments=1.0, temporaries=2.0, outputs=4.0, collectives=(("all-gather", 28, 5.0),), kernels=("triton",)
     )
-    assert from_record(as_record(told)) == told
+    assert from_record(json.loads(json.dumps(as_record(told))), "here") == told
     assert told.bytes == 7.0
 
 
@@ -93,3 +95,25 @@ def test_without_the_compiler_it_is_told_how_to_get_it(monkeypatch: pytest.Monke
 def test_a_long_error_is_cut_at_a_word() -> None:
     assert first_lines("one\n  two") == "one two"
     assert first_lines("word " * 100, most=20) == "word word word word ..."
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"collectives": None}, "collectives is missing"),
+        ({"collectives": [["all-gather", 1]]}, "collectives: 0: bytes is missing"),
+        ({"collectives": [7]}, "collectives: 0: kind is missing"),
+        ({"collectives": [["all-gather", "x", 1.0]]}, "collectives: 0: runs is 'x'"),
+        ({"kernels": "triton"}, "kernels is 'triton'; needed a list"),
+        ({"kernels": [1]}, "kernels: 0 is 1"),
+        ({"seconds": -1}, "seconds is -1"),
+        ({"arguments": "many"}, "arguments is 'many'"),
+        ({"failed": []}, "failed is []"),
+    ],
+)
+def test_a_damaged_record_is_refused_by_its_field(change: dict[str, object], told: str) -> None:
+    record = json.loads(json.dumps({**as_record(Evidence(3.0)), **change}))
+    with pytest.raises(BadInputError) as caught:
+        from_record(record, "a.json")
+    assert str(caught.value).startswith("a.json: ")
+    assert told in str(caught.value)

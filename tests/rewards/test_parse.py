@@ -136,7 +136,7 @@ def test_scores_survive_a_broken_answer():
     assert verdict.reasoning.endswith("6+7+8=21")
 
 
-def test_only_numbered_lines_with_both_scores_up_to_ten_count():
+def test_dimensions_with_both_scores_up_to_ten_count():
     reasoning = """Image 1 (2/10) - first look; Image 2 (3/10) - first look
 1. Clarity: Image 1 (9/10) - a
 2. Correctness: Image 1 (11/10) - a; Image 2 (7/10) - b
@@ -145,7 +145,7 @@ def test_only_numbered_lines_with_both_scores_up_to_ten_count():
 Aesthetics: Image 1 (9/10) - a; Image 2 (7/10) - b
 Total score:
 4. Late: Image 1 (9/10) - a; Image 2 (7/10) - b"""
-    assert read_scores(reasoning) == {"Extra": (0.0, 1.0)}
+    assert read_scores(reasoning) == {"Extra": (0.0, 1.0), "Extra (2)": (5.0, 5.0), "Aesthetics": (9.0, 7.0)}
 
 
 def test_totals_are_as_written_and_only_after_their_heading():

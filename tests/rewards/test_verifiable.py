@@ -71,7 +71,7 @@ def test_a_consistent_judgement():
         ("9+7.1=16.1", "7.1+9=16.1", True),  # addends in another order than the lines
         ("9+7.1=16.1", "=16.1", True),  # no addends
         ("Answer 2: 6+7.2=13.2\n", "", False),  # a total is missing
-        ("1. Clarity", "Clarity", False),  # a line that is not numbered does not count
+        ("1. Clarity:", "so", False),  # a line that names no dimension does not count
         ("</answer>", "</answer> done", False),  # the form is broken
     ],
 )

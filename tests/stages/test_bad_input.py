@@ -112,7 +112,7 @@ def test_a_broken_picture_far_down_a_long_file_is_named_before_the_first_step(
 ) -> None:
     """Shapes are planned from a sample of a long run; its pictures must not fail in the middle of it."""
     records = [GOOD] * 4000 + [GOOD | {"images": ["1.png", "cut.png"]}]
-    data = {"path": str(folder / "records.jsonl"), "max_skipped": 0.0}
+    data = {"path": str(folder / "records.jsonl"), "max_skipped_share": 0.0}
     settings = {"batch_size": 8, "steps": 1000, "optimizer": {"warmup_steps": 1}, "data": data}
     told = refused(capsys, folder, "sft", coin_judge, records=records, **settings)
     assert "line 4001 (id records:4001): media file" in told
@@ -181,6 +181,7 @@ def test_a_checkpoint_of_another_shape_is_refused(
     stored = json.loads((other / "config.json").read_text())
     stored["text_config"]["intermediate_size"] = 96
     (other / "config.json").write_text(json.dumps(stored))
+    (other / "checksums.json").unlink()
     told = refused(capsys, folder, "sft", other, records=[GOOD], **STEPS)
     assert "weights and config.json do not belong together" in told
     assert "model.layers.0.mlp.down_proj.weight in model.safetensors is (32, 64), config.json asks for (32, 96)" in told

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
 from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.config import DataConfig, DistillConfig, TaskWeights, TeacherConfig
 from urt_jax.data.examples import Example
@@ -159,7 +160,7 @@ def test_a_larger_budget_goes_on_from_what_is_answered(tmp_path: Path) -> None:
 
 
 def test_a_preemption_notice_keeps_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill, "tqdm", lambda **settings: _SignalAtFirstUpdate())
+    monkeypatch.setattr(distill, "progress", lambda **settings: _SignalAtFirstUpdate())
     with pytest.raises(Preempted, match="replies are kept in"):
         distill.run(config(tmp_path, concurrency=1))
     assert 0 < len(read_replies(tmp_path / "records" / "replies.jsonl")) < 12
@@ -204,11 +205,71 @@ def test_the_filter_counts_each_outcome_with_its_reason() -> None:
     finishes = ["stop", "stop", "stop", "length", None, "stop"]
     replies = {e.id: reply(text, finish_reason=end) for e, text, end in zip(examples, texts, finishes)}
     filtered = distill.filter_replies(examples, replies, seed=0, template="v1")
-    assert filtered.counts == {"image_gen": {"kept": 1, "wrong": 2, "unparsable": 2, "failed": 1}}
+    assert filtered.counts == {"image_gen": {"kept": 1, "wrong": 1, "unparsable": 3, "failed": 1}}
     assert [record.id for record in filtered.records] == [examples[0].id]
     assert filtered.reasons["cut off at max_tokens"] == 1
     assert filtered.reasons["HTTP 503: down"] == 1
-    assert sum(filtered.reasons.values()) == 3
+    assert filtered.reasons[f"wrong noun: 'Video {examples[5].label} is better' where candidates are called Image"] == 1
+    assert sum(filtered.reasons.values()) == 4
+
+
+def test_reasoning_in_a_field_of_its_own_is_learnt_and_refusals_are_counted_as_such(tmp_path: Path) -> None:
+    settings = config(tmp_path, count=5)
+    examples = distill.labelled_pool(settings.data, seed=7).examples
+    waiting = [
+        {"content": _bare(examples[0].label), "reasoning_content": _thoughts()},
+        {"content": [{"type": "text", "text": _bare(examples[1].label)}], "reasoning": _thoughts()},
+        {"content": None, "refusal": "I do not rate\npictures"},
+        {"content": None, "finish_reason": "content_filter"},
+        {"content": ""},
+    ]
+
+    def script(body: dict[str, Any], earlier: int) -> Answer:
+        message = waiting.pop(0)
+        answer = completion("", finish_reason=message.pop("finish_reason", "stop"))
+        answer["choices"][0]["message"] = {"role": "assistant", **message}
+        return Answer(body=answer)
+
+    with scripted_endpoint(script) as endpoint:
+        teacher = replace(settings.teacher, base_url=endpoint.url, api_key_env=None, concurrency=1)
+        distill.run(replace(settings, teacher=teacher))
+    result = json.loads((tmp_path / "result.json").read_text())
+    counts = {"kept": 2, "wrong": 0, "unparsable": 1, "refused": 1, "filtered": 1, "failed": 0}
+    assert result["counts"]["image_gen"] == counts
+    assert set(result["reasons"]) == {
+        "refused: I do not rate pictures",
+        "filtered: stopped by a content filter (content_filter)",
+        "an empty reply",
+    }
+    first, second = cold_start(tmp_path)
+    assert first.response == f"<think>\n{_thoughts()}\n</think>\n{_bare(examples[0].label)}"
+    assert len(parse(second.response or "").scores) == 3
+    assert read_replies(tmp_path / "records" / "replies.jsonl")[examples[0].id].reasoning == _thoughts()
+    for name in ("refused", "filtered"):
+        assert name in result["table"].splitlines()[0]
+
+
+def test_credentials_of_the_endpoint_are_in_no_file_and_may_change(tmp_path: Path) -> None:
+    settings = config(tmp_path, count=2)
+    with scripted_endpoint(
+        lambda body, earlier: Answer(body=completion("sent pass-word-1 and k3y-abcdef"))
+    ) as endpoint:
+        for part in ("pass-word-1", "pass-word-2"):
+            url = endpoint.url.replace("//", f"//me:{part}@") + "?api_key=k3y-abcdef"
+            teacher = replace(settings.teacher, base_url=url, api_key_env=None, error_rate=0.5)
+            distill.run(replace(settings, teacher=teacher))
+    written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "pass-word" not in written
+    assert "k3y-abcdef" not in written
+    assert "***@127.0.0.1" in (tmp_path / "config.json").read_text()
+
+
+def _bare(label: object) -> str:
+    return _answer(label).rpartition("\n")[2]
+
+
+def _thoughts() -> str:
+    return _answer(1).partition("<think>")[2].partition("</think>")[0].strip()
 
 
 def _answer(label: object) -> str:

@@ -76,6 +76,24 @@ def test_what_was_compiled_is_asked_once_and_decides(in_folder: Path, monkeypatc
     assert set(result(in_folder / "worst")[1]["cases"][0]["layouts"][0]["compiled"]) == {"grpo"}
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"seconds": 1.0}', "\udcff"])
+def test_a_damaged_answer_that_was_kept_is_told_with_what_to_do(
+    in_folder: Path, content: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan, "ask_worker", lambda spec: Evidence(2.0))
+    monkeypatch.setattr(plan, "check_compiler", lambda topology: None)
+    config = settings(in_folder, compile=True, best=1, programs=("sft",))
+    run_in_process(config, in_folder / "out")
+    (kept,) = (in_folder / "cache").glob("*.json")
+    kept.write_bytes(content.encode(errors="surrogateescape"))
+    assert main([f"--config={config}", "--workdir=again"]) == 2
+    told = capsys.readouterr().err
+    assert str(kept) in told
+    assert "delete it: the program is then compiled again" in told
+    kept.unlink()
+    run_in_process(config, in_folder / "again")
+
+
 def test_a_compiler_that_dies_is_told_and_asked_again(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(spec: Path) -> Evidence:
         raise ProgramError(f"{spec.name} ended with exit code -9")

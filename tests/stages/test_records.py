@@ -51,7 +51,7 @@ def test_clips_of_every_source_carry_the_picking_of_its_settings(tmp_path: Path)
 
 def test_learnt_files_and_drills_are_picked_too(tmp_path: Path) -> None:
     path = write_pairs(tmp_path)
-    first = training_source(DataConfig(path=path, count=1, max_frames=2, max_skipped=0.5), seed=0).get(0)
+    first = training_source(DataConfig(path=path, count=1, max_frames=2, max_skipped_share=0.5), seed=0).get(0)
     drawn = training_source(DataConfig(path="drills", max_frames=2), seed=0)
     clips = [clip for place in range(60) for clip in clips_of(drawn.get(place)) if clip.kind == "video"]
     for clip in (*clips_of(first), *clips):

@@ -52,12 +52,12 @@ def test_every_stage_counts_what_it_leaves_out_by_reason(pool: Path, reader: str
 @pytest.mark.parametrize("reader", READERS)
 def test_more_than_the_allowed_share_is_refused_with_the_counts(pool: Path, reader: str) -> None:
     with pytest.raises(BadInputError) as caught:
-        READERS[reader](DataConfig(path=str(pool), max_skipped=0.04))
+        READERS[reader](DataConfig(path=str(pool), max_skipped_share=0.04))
     for told in (
         "2 of 40 records cannot be used",
         "1 x missing file; the first",
         "1 x broken line",
-        "data.max_skipped",
+        "data.max_skipped_share",
     ):
         assert told in str(caught.value)
     assert MAX_SKIPPED == 2 / 40, "the limit itself is allowed"

@@ -27,12 +27,13 @@ def prompt_of(body: dict[str, Any]) -> str:
 
 @dataclass
 class Answer:
-    """One scripted HTTP answer."""
+    """One scripted HTTP answer; ``drip_s`` is the pause before each byte of it."""
 
     status: int = 200
     body: Any = field(default_factory=lambda: completion("yes"))
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    drip_s: float = 0.0
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Endpoint:
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     together: int = 0
     most_together: int = 0
 
@@ -63,6 +65,7 @@ def scripted_endpoint(script: Callable[[dict[str, Any], int], Answer]) -> Iterat
             with lock:
                 earlier = endpoint.prompts().count(prompt_of(body))
                 endpoint.asked.append(body)
+                endpoint.paths.append(self.path)
                 endpoint.headers.append({name.lower(): value for name, value in self.headers.items()})
                 endpoint.together += 1
                 endpoint.most_together = max(endpoint.most_together, endpoint.together)
@@ -70,15 +73,18 @@ def scripted_endpoint(script: Callable[[dict[str, Any], int], Answer]) -> Iterat
             time.sleep(answer.delay_s)
             with lock:
                 endpoint.together -= 1
-            content = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+            content = answer.body if isinstance(answer.body, str | bytes) else json.dumps(answer.body)
+            content = content.encode() if isinstance(content, str) else content
             try:
                 self.send_response(answer.status)
                 kind = "text/html" if isinstance(answer.body, str) else "application/json"
                 for name, value in {"Content-Type": kind, **answer.headers}.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content.encode())))
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content.encode())
+                for start in range(0, len(content), 1 if answer.drip_s else max(len(content), 1)):
+                    time.sleep(answer.drip_s)
+                    self.wfile.write(content[start:] if not answer.drip_s else content[start : start + 1])
             except OSError:  # the client has given up waiting
                 self.close_connection = True
 

@@ -1,5 +1,7 @@
 """The built-in teacher as it runs: a server in another process, asked through the real client."""
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -125,6 +128,58 @@ def test_injected_stumbles_are_overcome_and_change_no_reply(url: str, tmp_path: 
     assert usage.retries > 3
     texts = [{key: reply.text for key, reply in read_replies(tmp_path / name).items()} for name in ("calm", "troubled")]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "status", "message"),
+    [
+        (b"{", {}, 400, "the body cannot be read: not JSON"),
+        (b"\xff", {}, 400, "not UTF-8"),
+        (b"[" * 9999, {}, 400, "nested deeper"),
+        (b"[1]", {}, 400, "where a JSON object is needed"),
+        (b"{}", {"Content-Length": "999999999999"}, 413, "at most"),
+        (b"{}", {"Content-Length": "-5"}, 411, "'-5'"),
+        (b"{}", {"Content-Length": "x"}, 411, "needed the body's bytes"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(
+    url: str, data: bytes, headers: dict[str, str], status: int, message: str
+) -> None:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+    connection.putrequest("POST", "/v1/chat/completions")
+    for name, value in ({"Content-Length": str(len(data))} | headers).items():
+        connection.putheader(name, value)
+    connection.endheaders(data)
+    with contextlib.closing(connection), connection.getresponse() as answer:
+        assert answer.status == status
+        assert message in json.load(answer)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        None,
+        7,
+        "x",
+        {},
+        [None],
+        ["x"],
+        [{}],
+        [{"content": None}],
+        [{"content": 7}],
+        [{"content": [7]}],
+        [{"content": [{"type": 7}]}],
+        [{"content": [{"type": "text", "text": None}]}],
+        [{"content": [{"type": "image_url", "image_url": "x"}]}],
+        [{"content": [{"type": "image_url", "image_url": {"url": 7}}]}],
+        [{"content": [{"type": "audio"}]}],
+    ],
+    ids=range(15),
+)
+def test_fields_of_another_type_are_a_bad_request(messages: Any) -> None:
+    with pytest.raises(RefusalError, match="not a chat request: ") as caught:
+        Oracle(SETTINGS).complete({"model": MODEL_NAME, "messages": messages})
+    assert caught.value.status == 400
 
 
 @pytest.mark.parametrize("url_of_picture", ["https://example.org/cat.png", "data:image/png;base64,AAAA"])

@@ -36,14 +36,32 @@ def test_a_reply_asked_again_is_given_by_its_last_line(tmp_path: Path) -> None:
     assert read_replies(path) == {"a": reply("a")}
 
 
-@pytest.mark.parametrize("line", ["{broken", '{"id": "a"}', "3"])
+LINE = (
+    '{"id": "a", "request": "f", "text": "yes", "error": null, "model": "m", "finish_reason": "stop", '
+    '"prompt_tokens": 1, "completion_tokens": 1, "latency_s": 0.5, "attempts": 1, %s}'
+)
+
+
+@pytest.mark.parametrize(
+    "line", ["{broken", '{"id": "a"}', "3", "[]", "\ud800", "[" * 5000, '{"id": null}', LINE % '"attempts": "x"']
+)
 def test_a_broken_line_is_named_with_file_and_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "replies.jsonl"
     with open_replies(path) as file:
         append_reply(file, reply("a"))
-        file.write(line.encode() + b"\n")
-    with pytest.raises(BadInputError, match=r"replies\.jsonl, line 2: not a teacher's reply"):
+        file.write(line.encode(errors="surrogatepass") + b"\n")
+    with pytest.raises(BadInputError, match=r"replies\.jsonl line 2: .*(line out|delete this line)"):
         read_replies(path)
+
+
+def test_what_an_earlier_version_wrote_as_the_endpoint_gave_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    parts = '[{"type": "thinking", "thinking": "so"}, {"type": "text", "text": "<answer>x</answer>"}]'
+    odd = LINE.replace('"yes"', parts).replace('_tokens": 1', '_tokens": "many"').replace(", %s}", "}")
+    path.write_text(odd.replace('"prompt_tokens": "many"', '"prompt_tokens": -3').replace('"m"', "null") + "\n")
+    (read,) = read_replies(path).values()
+    assert read.text == "<think>\nso\n</think>\n<answer>x</answer>"
+    assert (read.prompt_tokens, read.completion_tokens, read.model, read.refusal) == (None, None, "unknown", None)
 
 
 def test_no_file_means_no_replies(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+from urt_jax.errors import BadInputError
 from urt_jax.training.metrics import MetricsWriter, read_metrics
 
 
@@ -67,3 +68,31 @@ def test_an_inactive_writer_writes_nothing(tmp_path: Path) -> None:
         writer.write(1, {"loss": 1.0})
     assert not (tmp_path / "run").exists()
     assert read_metrics(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"step": 2, "loss": "x"}', "loss is 'x'; needed a number"),
+        (b'{"step": 2, "loss": [1]}', "loss is [1]; needed a number"),
+        (b'{"step": null}', "step is missing; needed a whole number"),
+        (b'{"loss": 1.0}', "step is missing"),
+        (b'{"step": -1}', "step is -1; needed a whole number"),
+        (b'{"step": 1e400}', "step is inf"),
+        (b'{"step": true}', "step is True"),
+        (b"[2]", "[2] where a JSON object is needed"),
+        (b"7", "7 where a JSON object is needed"),
+        (b'{"step": 2', "not JSON"),
+        (b'{"step": 2, "l\xffss": 1}', "not UTF-8: byte 14 is 0xff"),
+        (b'{"a": ' * 3000, "nested deeper than 100 levels"),
+    ],
+)
+def test_a_damaged_line_is_named_and_nothing_is_cut(tmp_path: Path, line: bytes, told: str) -> None:
+    content = b'{"step": 1, "loss": 0.5}\n' + line + b'\n{"step": 3, "loss": 0.2}\n'
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(content)
+    for call in (read_metrics, lambda folder: MetricsWriter(folder, resume_step=2)):
+        with pytest.raises(BadInputError) as caught:
+            call(tmp_path)
+        assert str(caught.value).startswith(f"{path} line 2: {told}")
+    assert path.read_bytes() == content

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from urt_jax.errors import BadInputError
+from urt_jax.files.redaction import redacted
 
 # All that is read of a model. Pickles (*.bin, *.pt) and code (*.py) are never fetched, so an "auto_map" that names
 # code in config.json names files that are not there.
@@ -69,7 +70,8 @@ def fetch_model(
             )
         )
     except Exception as error:  # the network, the disk and the cache each raise their own
-        raise BadInputError(f"model {shown}: no folder of that name here, and {_told(error, asked)}") from error
+        told = redacted(_told(error, asked))  # a library repeats addresses and headers
+        raise BadInputError(f"model {shown}: no folder of that name here, and {told}") from None
     missing = [pattern for pattern in NEEDED_FILES if not any(folder.glob(pattern))]
     if missing:
         raise BadInputError(

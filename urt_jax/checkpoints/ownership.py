@@ -4,6 +4,7 @@ POSIX record locks (``fcntl.lockf``): they go with their process, a ``kill -9`` 
 children, and reach over NFS where the server keeps locks. Of several processes of one run the first holds it for all.
 """
 
+import atexit
 import errno
 import fcntl
 import json
@@ -74,3 +75,6 @@ def _told(file: TextIO) -> str:
     except (JsonError, OSError):
         return "of an unknown process"
     return ", ".join(f"{name} {shown(owner.get(name), 60)}" for name in ("host", "pid", "since"))
+
+
+atexit.register(release)

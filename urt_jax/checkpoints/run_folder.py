@@ -10,33 +10,40 @@ from urt_jax.checkpoints.ownership import own
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import read_object
+from urt_jax.files.redaction import redacted_values
 from urt_jax.files.whole import write_whole
 from urt_jax.sharding import processes
 
+SHOWN, LISTED = 120, 20  # signs of a setting, and settings, that are told where they differ
 # Settings that may change between two calls of one run: where it lies, how it is split, who decodes its pictures, how
 # often it reports, when it gives up, and how patiently a teacher is asked.
-_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "max_skipped", "token_budget",
-         "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
+_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "max_skipped", "max_skipped_share",
+         "token_budget", "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
 
 
 def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
     """Make the run folder, or go on in it, and return its path.
 
-    ``config`` is plain JSON (``config.as_json``). A new folder gets it as ``config.json``. Of several processes the
-    first makes it for all.
+    ``config`` is plain JSON (``config.as_json``). A new folder gets it as ``config.json``, without secrets such as the
+    credentials of an address; those may change between two calls. Of several processes the first makes it for all.
 
     Raises:
         BadInputError: the folder holds a run of other settings (named one by one), one that goes on in another process,
             or something that is no run; it cannot be a folder; or it is not the same for all processes.
     """
     folder = Path(workdir)
-    processes.of_first(lambda: _made_run(folder, config))
+    processes.of_first(lambda: _made_run(folder, _public(config)))
     if (folder / "config.json").exists():
         return folder
     raise BadInputError(
         f"process {processes.number()} does not find {workdir}, which process 0 has made; give a --workdir on a disk "
         "that all processes share"
     )
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without what looks like a secret, in whatever environment they are read again."""
+    return redacted_values(config, known=())
 
 
 def _made_run(folder: Path, config: Mapping[str, Any]) -> None:
@@ -57,10 +64,11 @@ def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
         if not (folder / "result.json").exists():  # a finished run is only read
             own(folder)
         there = read_object(path, remedy="give another --workdir, or delete this folder and start anew")
-        differing = list(_differences(there, json.loads(json.dumps(config)), ""))
+        differing = list(_differences(_public(there), json.loads(json.dumps(config)), ""))
         if differing:
+            more = f"\n  and {len(differing) - LISTED} more" if len(differing) > LISTED else ""
             raise BadInputError(
-                f"{folder} holds a run of another config:\n  " + "\n  ".join(differing) + "\n"
+                f"{folder} holds a run of another config:\n  " + "\n  ".join(differing[:LISTED]) + f"{more}\n"
                 "give the same settings to go on with it, another --workdir to start a new run, or delete the folder"
             )
         return
@@ -91,7 +99,7 @@ def write_result(workdir: str | Path, table: str, **figures: Any) -> None:
 
     Of several processes the first writes, and the others go on once it is written.
     """
-    processes.of_first(lambda: write_json(Path(workdir) / "result.json", {"table": table, **figures}))
+    processes.of_first(lambda: write_json(Path(workdir) / "result.json", redacted_values({"table": table, **figures})))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -106,4 +114,9 @@ def _differences(there: Any, here: Any, where: str) -> Any:
             if key not in _FREE:
                 yield from _differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
     elif there != here:
-        yield f"{where}: {json.dumps(there)} there, {json.dumps(here)} here"
+        yield f"{where[:200]}: {_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    told = json.dumps(value)
+    return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."

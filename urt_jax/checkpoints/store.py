@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from urt_jax.checkpoints.checksums import checksums
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
 from urt_jax.sharding import processes
 
 PyTree = Any
@@ -62,12 +62,7 @@ class CheckpointStore:
     def save(self, step: int, tree: PyTree, extra: dict[str, Any]) -> None:
         """Save the state and what JSON can hold beside it (data position, counters) as one checkpoint."""
         leaves = _by_path(tree)
-        beside = {
-            "extra": extra,
-            "sums": checksums(leaves),
-            "extra_sum": _text_sum([int(step), extra]),
-            "step": int(step),
-        }
+        beside = {"step": int(step), "extra": extra, "sums": checksums(leaves), "extra_sum": _text_sum(extra)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), extra=ocp.args.JsonSave(beside))
         self._manager.save(int(step), args=items)
 
@@ -133,19 +128,24 @@ class CheckpointStore:
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False, **waits),
         )
-        return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "extra"))
+        try:
+            return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "extra"))
+        except (ValueError, TypeError, RecursionError) as error:  # it reads what stands beside every checkpoint
+            raise BadInputError(
+                f"{self.folder}: the file _CHECKPOINT_METADATA of a checkpoint is damaged ({shown(str(error), 300)}); "
+                "rename that checkpoint's folder to go on from the one before, or give another --workdir"
+            ) from None
 
     def _restore(self, step: int, abstract_tree: PyTree) -> tuple[PyTree, dict[str, Any]]:
         wanted = {path: _as_struct(leaf) for path, leaf in _by_path(abstract_tree).items()}
         items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), extra=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=items)
         leaves, beside = {path: found["state"][path] for path in wanted}, found["extra"]
-        saved_at = beside.get("step")  # older ones do not know their step
-        known = beside["extra"] if saved_at is None else [saved_at, beside["extra"]]
-        if beside["extra_sum"] != _text_sum(known):
+        of = beside.get("step", beside["extra"].get("step", step))  # older ones: where the loop that saved it was
+        if of != step:
+            raise DamagedError(f"it is the checkpoint of step {of}; give its folder its name back")
+        if beside["extra_sum"] != _text_sum(beside["extra"]):
             raise DamagedError("what lies beside the arrays is not what was saved")
-        if saved_at not in (None, step):
-            raise DamagedError(f"it was saved as step {saved_at} and renamed")
         sums = checksums(leaves)
         changed = [path for path in wanted if sums[path] != beside["sums"][path]]
         if changed:

@@ -9,11 +9,13 @@ from typing import Any, Literal, Union
 
 from ml_collections import ConfigDict, config_dict
 
-from urt_jax.errors import unknown_choice
+from urt_jax.errors import shown, unknown_choice
+from urt_jax.files.json_text import well_formed
 
 _BAD = object()  # a value that could not be converted; its problem has been noted
 _SET_BY_PARENT = ("workdir", "seed")  # of a stage inside another stage
-_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+KIND_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+MAX_WHOLE = 2**53  # no count comes near it, and every program that reads a run's JSON holds it
 
 
 def knob(
@@ -83,9 +85,10 @@ def defaults_merged(cls: type, values: dict[str, Any], default: Any = None) -> C
     for item in dataclasses.fields(cls):
         value = values.get(item.name, getattr(default, item.name))
         merged[item.name] = _merge_value(value, hints[item.name], getattr(default, item.name))
-        if dataclasses.is_dataclass(hints[item.name]) and hasattr(hints[item.name], "stage"):
+        within = values.get(item.name, {})
+        if hasattr(hints[item.name], "stage") and isinstance(within, dict):
             for key in _SET_BY_PARENT:
-                if key not in values.get(item.name, {}):
+                if key not in within:
                     del merged[item.name][key]
     for key in values.keys() - merged.keys():
         merged[key] = values[key]
@@ -94,16 +97,20 @@ def defaults_merged(cls: type, values: dict[str, Any], default: Any = None) -> C
 
 def _merge_value(value: Any, hint: Any, default: Any) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return defaults_merged(hint, value, default) if isinstance(value, dict) else defaults_merged(hint, {}, default)
+        if isinstance(value, hint):  # a default
+            return defaults_merged(hint, {}, value)
+        return defaults_merged(hint, value, default) if isinstance(value, dict) else value
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(inner[0]):
         if isinstance(value, dict):
             return _merge_value(value, inner[0], default[0] if default else None)
-        parts = tuple(_merge_value(part, inner[0], None if isinstance(part, dict) else part) for part in value)
-        return parts[0] if len(parts) == 1 else parts
+        if not isinstance(value, (tuple, list)):
+            return value
+        parts = tuple(_merge_value(part, inner[0], None) for part in value)
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], ConfigDict) else parts
     if value is None and _optional(hint):
         return config_dict.placeholder(next(kind for kind in inner if kind is not type(None)))
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) <= MAX_WHOLE:
         return float(value)
     return tuple(value) if isinstance(value, list) and typing.get_origin(hint) is tuple else value
 
@@ -137,10 +144,18 @@ def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
         if not isinstance(value, dict):
             return _wrong_type(value, "a dict", where, problems)
         entries = {key: _convert(part, inner[1], f"{where}.{key}", problems) for key, part in value.items()}
-        return _BAD if any(part is _BAD for part in entries.values()) else entries
+        unfit = {key: told for key in value if (told := _unfit(key))}
+        problems.extend(f"{where}: has a key {shown(key)}, which holds {told}" for key, told in unfit.items())
+        return _BAD if unfit or any(part is _BAD for part in entries.values()) else entries
+    if type(value) is int and abs(value) > MAX_WHOLE:
+        problems.append(f"{where}: got {_digits(value)}, must be at most {MAX_WHOLE:,}")
+        return _BAD
     if hint is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    return value if type(value) is hint and hint is not float else _wrong_type(value, _NAMES[hint], where, problems)
+    if hint is str and type(value) is str and (told := _unfit(value)):
+        problems.append(f"{where}: got {shown(value)}, which holds {told}; leave it out")
+        return _BAD
+    return value if type(value) is hint and hint is not float else _wrong_type(value, KIND_NAMES[hint], where, problems)
 
 
 def _convert_record(value: Any, cls: type, where: str, problems: list[str]) -> Any:
@@ -150,7 +165,7 @@ def _convert_record(value: Any, cls: type, where: str, problems: list[str]) -> A
     if hasattr(cls, "stage"):
         stage = value.pop("stage", cls.stage)
         if stage != cls.stage:
-            problems.append(f"{where}.stage: is {stage!r}, this place takes the settings of stage {cls.stage!r}")
+            problems.append(f"{where}.stage: is {shown(stage)}, this place takes the settings of stage {cls.stage!r}")
         for key in _SET_BY_PARENT:
             if value.pop(key, None) is not None:
                 problems.append(f"{where}.{key}: is set by the enclosing stage; give config.{key} instead")
@@ -158,8 +173,20 @@ def _convert_record(value: Any, cls: type, where: str, problems: list[str]) -> A
 
 
 def _wrong_type(value: Any, needed: str, where: str, problems: list[str]) -> Any:
-    problems.append(f"{where}: got {value!r} ({type(value).__name__}), needs {needed}")
+    problems.append(f"{where}: got {shown(value)} ({type(value).__name__}), needs {needed}")
     return _BAD
+
+
+def _digits(value: int) -> str:
+    """Return a whole number, or of a very large one its size: its digits may be more than Python writes."""
+    return f"{value:,}" if value.bit_length() < 200 else f"a whole number of {value.bit_length():,} bits"
+
+
+def _unfit(text: str) -> str | None:
+    """Return what of a text neither a file nor a file's name can hold."""
+    if "\0" in text:
+        return "a zero byte"
+    return "half of a surrogate pair (text that is not UTF-8)" if well_formed(text) != text else None
 
 
 def _within_bounds(value: Any, bounds: Mapping[str, Any], where: str, problems: list[str]) -> bool:

@@ -1,17 +1,18 @@
 """Groups of knobs that several stages share."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from urt_jax.config.binding import knob
 from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 from urt_jax.data.skipped import MAX_SKIPPED
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.redaction import redacted
 
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
 Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
@@ -106,7 +107,9 @@ class DataConfig:
     path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
     media_root: str | None = None  # where relative media paths start; None = the file's own folder
     first_label: int = knob(1, at_least=0, at_most=1)  # what a file's labels call the first candidate: 1, or 0
-    max_skipped: float = knob(MAX_SKIPPED, at_least=0, at_most=1)  # share of a file's records that may be unusable
+    max_skipped_share: float = knob(
+        MAX_SKIPPED, at_least=0, at_most=1
+    )  # share of a file's records that may be unusable
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
     tasks: TaskWeights = TaskWeights()
     drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
@@ -124,7 +127,7 @@ class DataConfig:
     def file_problems(self) -> Problems:
         """Yield the files that are named but not there, and what is wrong with the prompt template."""
         for key, name in (("path", self.path), ("media_root", self.media_root)):
-            if name is not None and name not in BUILT_IN and not Path(name).exists():
+            if name is not None and name not in BUILT_IN and not os.path.exists(name):
                 hint = "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'" if key == "path" else ""
                 yield key, f"there is no {name!r}{hint}"
         yield from self.template_problems()
@@ -209,7 +212,8 @@ class TeacherConfig:
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         if self.base_url != "builtin" and not self.base_url.startswith(("http://", "https://")):
-            yield "base_url", f"{self.base_url!r} is neither 'builtin' nor an http(s) address such as https://host/v1"
+            given = redacted(shown(self.base_url))
+            yield "base_url", f"{given} is neither 'builtin' nor an http(s) address such as https://host/v1"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ def make_pair(
         BadInputError: arguments that name no task, another number of candidates than two, or candidates of another
             kind.
     """
+    for name, words in (("caption", caption), ("question", question)):
+        if words is not None and not isinstance(words, str):
+            raise BadInputError(f"{name} is {shown(words)}; give a text")
     given = {
         name: value
         for name, value in (("images", images), ("videos", videos), ("answers", answers))

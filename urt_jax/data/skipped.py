@@ -45,8 +45,8 @@ class Skipped:
         unsound = sum(count for reason, count in self.counts.items() if reason not in SOUND)
         if unsound > most * self.records:
             raise BadInputError(
-                f"{self.source}: {unsound} of {self.records} records cannot be used, data.max_skipped allows a share "
-                f"of {most:g}; mend them, or raise data.max_skipped knowingly\n{self.told()}"
+                f"{self.source}: {unsound} of {self.records} records cannot be used, data.max_skipped_share allows "
+                f"{most:g} of them; mend them, or raise data.max_skipped_share knowingly\n{self.told()}"
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urt_jax.data.examples import Chat, Example, Media
+from urt_jax.data.examples import NOUNS, Chat, Example, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
 from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
@@ -124,7 +124,7 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
 
     A draw of the votes is no verdict; the text kept is the first that voted with the majority.
     """
-    verdict, counts = _majority([parse(text, think=think) for text in texts])
+    verdict, counts = _majority([parse(text, think=think, noun=NOUNS.get(str(shown.task))) for text in texts])
     label = _label(shown)
     gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}
     difficulty, group = shown.meta.get("difficulty"), shown.meta.get("prompt_group")

@@ -22,6 +22,7 @@ from urt_jax.evals.completions import CompletionGroup, group_shown
 from urt_jax.evals.pairwise import Judgement
 from urt_jax.evals.pictures import question_shown
 from urt_jax.evals.statistics import Estimate, Summary
+from urt_jax.files.json_text import well_formed
 from urt_jax.files.whole import write_whole
 
 Curve = Sequence[tuple[float, float]]
@@ -88,7 +89,7 @@ def write_report(
         counts=_counts([s for modes in summaries.values() for s in modes.values()]),
         has_direct_note=any(s.score_agreement.n == 0 for modes in summaries.values() for s in modes.values()),
     )
-    write_whole(path, page)
+    write_whole(path, well_formed(page))
 
 
 def page_template(name: str) -> jinja2.Template:

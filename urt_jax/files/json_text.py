@@ -8,7 +8,7 @@ that say what to do. What is left of them then is the bounds, and those are a hu
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.reading import SETTINGS_BYTES, read_whole
 
 MAX_DEPTH = 100  # levels of lists and objects; published files have fewer than 10, Python's own writer fails at 1,000
+YAML_BYTES = 1 << 20  # of a mixture: a thousand entries have 0.1 MB, and PyYAML reads some 0.5 MB a second
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -23,8 +24,11 @@ class JsonError(ValueError):
     """Bytes that are no JSON that can be trusted; says where they break, not which file they are from."""
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str, *, mend: Callable[[str], str] | None = None) -> Any:
     """Return the value that JSON bytes (UTF-8, with or without a byte order mark) or text stand for.
+
+    ``mend`` changes every text and key before they are checked: ``well_formed`` for what is paid for and cannot be sent
+    again.
 
     Raises:
         JsonError: not UTF-8, not JSON, nested deeper than ``MAX_DEPTH``, a key twice in one object, or half a
@@ -34,6 +38,8 @@ def parse_json(data: bytes | str) -> Any:
     value = _loaded(text, _STRICT)
     if text.count("{") + text.count("[") > MAX_DEPTH:
         _check_depth(value)
+    if mend is not None:
+        value = with_texts(value, mend)
     if "\\u" in text or isinstance(data, str):
         _check_pairs(value)
     return value
@@ -70,13 +76,13 @@ def parse_items(data: bytes) -> list[Any]:
     return items
 
 
-def parse_object(data: bytes | str) -> dict[str, Any]:
+def parse_object(data: bytes | str, *, mend: Callable[[str], str] | None = None) -> dict[str, Any]:
     """Return what ``parse_json`` does where it is an object.
 
     Raises:
         JsonError: as ``parse_json``, or a value of another kind.
     """
-    value = parse_json(data)
+    value = parse_json(data, mend=mend)
     if not isinstance(value, dict):
         raise JsonError(f"{shown(value)} where a JSON object is needed")
     return value
@@ -147,7 +153,9 @@ def read_yaml(path: str | Path) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        value = yaml.load(read_whole(path).decode("utf-8-sig"), Loader)
+        text = read_whole(path, most=YAML_BYTES).decode("utf-8-sig")
+        _check_brackets(text)
+        value = yaml.load(text, Loader)
         _check_depth(value)
         _check_pairs(value)
     except RecursionError:
@@ -159,9 +167,27 @@ def read_yaml(path: str | Path) -> Any:
     return value
 
 
+def _check_brackets(text: str) -> None:
+    """Refuse brackets too deep inside each other before PyYAML sees them: it takes minutes for some thousands."""
+    level = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        level = max(level + (1 if bracket in "[{" else -1), 0)
+        if level > MAX_DEPTH:
+            raise JsonError(f"nested deeper than {MAX_DEPTH} levels")
+
+
 def well_formed(text: str) -> str:
     """Return a text with each half of a surrogate pair replaced, so that a file can hold it."""
     return _HALF_PAIR.sub("\ufffd", text)
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a JSON value with every text and key changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {with_texts(key, change): with_texts(item, change) for key, item in value.items()}
+    return [with_texts(item, change) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _text(data: bytes | str) -> str:

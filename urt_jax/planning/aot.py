@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental.topologies import get_topology_desc
 
 from urt_jax.errors import BadInputError
+from urt_jax.files.fields import Fields
 from urt_jax.planning.chips import Topology
 from urt_jax.planning.hlo import collectives, kernels
 from urt_jax.planning.layout import Attention, Layout
@@ -46,6 +47,8 @@ gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_mem
 platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 patch: 0 }}
 device_description_str: "{title}"
 """
+
+MAX_TOLD = 4096  # kinds of collectives, and of kernels, that a record may name; a program has a few dozen
 
 
 @dataclass(frozen=True)
@@ -142,13 +145,31 @@ def compiler_of(topology: Topology) -> str:
 
 def as_record(evidence: Evidence) -> dict[str, Any]:
     """Return evidence as plain JSON values."""
-    return asdict(evidence)
+    told = {name: value for name, value in asdict(evidence).items() if not isinstance(value, tuple)}
+    return {**told, "collectives": list(map(list, evidence.collectives)), "kernels": list(evidence.kernels)}
 
 
-def from_record(record: dict[str, Any]) -> Evidence:
-    """Return the evidence that ``as_record`` gave."""
-    moved = tuple((str(kind), int(runs), float(size)) for kind, runs, size in record["collectives"])
-    return Evidence(**{**record, "collectives": moved, "kernels": tuple(record["kernels"])})
+def from_record(record: Mapping[str, Any], where: str) -> Evidence:
+    """Return the evidence that ``as_record`` gave; ``where`` it is read from.
+
+    Raises:
+        BadInputError: the record is another's or damaged.
+    """
+    fields = Fields(record, where)
+    moved = []
+    for n, item in enumerate(fields.values_of("collectives", at_most=MAX_TOLD)):
+        given = dict(zip(("kind", "runs", "bytes"), item)) if isinstance(item, list) else {}
+        one = Fields(given, f"{where}: collectives: {n}")
+        moved.append((one.text("kind"), one.integer("runs", at_most=2**53), one.number("bytes", at_least=0)))
+    return Evidence(
+        seconds=fields.number("seconds", at_least=0),
+        failed=fields.text("failed", ""),
+        arguments=fields.number("arguments", at_least=0),
+        temporaries=fields.number("temporaries", at_least=0),
+        outputs=fields.number("outputs", at_least=0),
+        collectives=tuple(moved),
+        kernels=fields.texts("kernels", at_most=MAX_TOLD),
+    )
 
 
 def first_lines(message: str, *, most: int = 300) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from urt_jax.files.json_text import parse_object
+from urt_jax.errors import shown
+from urt_jax.files.json_text import JsonError, parse_object
 
 Figures = dict[str, Any]
 LOG_LINES = 12  # of a failed program that its error shows
@@ -41,7 +42,7 @@ class Program:
         """Wait until the program is warm and return what it says of itself.
 
         Raises:
-            ProgramError: it ended instead; the error ends with the last lines it wrote.
+            ProgramError: it ended instead, and the error ends with the last lines it wrote; or it answered no JSON.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -52,7 +53,10 @@ class Program:
             raise ProgramError(
                 f"{' '.join(self.command)} ended with exit code {code} before it answered; see {self._log}:\n  {told}"
             )
-        return parse_object(line)
+        try:
+            return parse_object(line)
+        except JsonError as error:
+            raise ProgramError(f"{' '.join(self.command)} answered {shown(line)}: {error}; see {self._log}") from None
 
     def repeat(self) -> Figures:
         """Have the program repeat its work once and return the figures.

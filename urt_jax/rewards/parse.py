@@ -17,19 +17,27 @@ the text is linear in its length, whatever a model may write.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+WRONG_NOUN = "wrong noun"  # how the failure begins of a label that is another task's
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
-_LABELS = {f"{noun} {place} is better": place for noun in ("Image", "Video", "Answer") for place in (1, 2)}
+_NOUNS = ("Image", "Video", "Answer")
+_LABELS = {f"{noun} {place} is better": place for noun in _NOUNS for place in (1, 2)}
 _TIES = frozenset(f"Both {nouns} are equally good" for nouns in ("images", "videos", "answers"))
 
 # No two neighbouring repetitions match the same character, so that nothing backtracks twice over a line.
-_DIMENSION = re.compile(r"[ \t]*\d{1,3}\.([^:]+):(.*)")
-_SCORE = re.compile(r"\b(?:Image|Video|Answer) ([12]) \((\d{1,2}(?:\.\d{1,4})?)/10\)")
-_TOTAL = re.compile(r"[ \t]*(?:Image|Video|Answer) ([12]):([0-9.+ \t]*)=[ \t]*(\d{1,6}(?:\.\d{1,4})?)[ \t]*")
+_NUMBERED = re.compile(r"[ \t#*]*(?:[0-9]{1,3}[.)]|\([0-9]{1,3}\))")
+_SCORE = re.compile(
+    r"\b(?:Image|Video|Answer) ([12])[ *]{0,3}[(:][ *(:]{0,4}([0-9]{1,2}(?:\.[0-9]{1,4})?) {0,2}/ {0,2}10\b"
+)
+_TOTAL = re.compile(
+    r"[ \t*-]*(?:Image|Video|Answer) ([12])\*{0,3}:\*{0,3}([0-9.+ \t]*)=[ \t]*([0-9]{1,6}(?:\.[0-9]{1,4})?)[ \t*]*"
+)
+_AROUND = " \t*_#-"  # what Markdown puts around a name
 _TOTALS_HEAD = "total score:"
 
 
@@ -53,12 +61,13 @@ class WrittenTotal(NamedTuple):
     total: float
 
 
-def parse(text: str, *, think: bool = True) -> Verdict:
-    """Read one judgement in the strict form.
+def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
+    """Read one judgement in the strict form; ``noun`` is what its task calls candidates ("Image", "Video", "Answer").
 
     Whitespace around the text and end tokens after it are dropped first. Then exactly one of each tag, only whitespace
     between ``</think>`` and ``<answer>``, nothing outside, and a label that is exact after stripping. ``think=False``
-    also takes a bare ``<answer>..</answer>``. Never raises; ``failure`` names the first thing that is wrong.
+    also takes a bare ``<answer>..</answer>``. A label of another task is none: a judge that calls clips images has not
+    said what was asked. Never raises; ``failure`` names the first thing that is wrong.
     """
     body = strip_ends(text)
     bare = not think and "<think>" not in body and "</think>" not in body
@@ -68,12 +77,24 @@ def parse(text: str, *, think: bool = True) -> Verdict:
         label = body[body.index("<answer>") + len("<answer>") : -len("</answer>")].strip()
         winner = "tie" if label in _TIES else _LABELS.get(label)
         if winner is None:
-            failure = f"answer is not one of 'Image|Video|Answer 1|2 is better': {label[:60]!r}"
+            failure = f"answer is not one of '{noun or 'Image|Video|Answer'} 1|2 is better': {label[:60]!r}"
+        elif noun is not None and not _is_about(label, noun):
+            winner, failure = None, f"{WRONG_NOUN}: {label!r} where candidates are called {noun}"
     reasoning = read_reasoning(body)
     written = read_totals(reasoning)
     totals = (written[1].total, written[2].total) if len(written) == 2 else None
     margin = None if totals is None else totals[0] - totals[1]
     return Verdict(winner, read_scores(reasoning), totals, margin, reasoning, text, failure)
+
+
+def noun_of(solution: str) -> str | None:
+    """Return what a label calls the candidates; None where it is no label."""
+    return next((noun for noun in _NOUNS if _is_about(solution, noun)), None)
+
+
+def _is_about(label: str, noun: str) -> bool:
+    """Return whether a known label calls the candidates so."""
+    return label.startswith(f"{noun} ") or label.startswith(f"Both {noun.lower()}s ")
 
 
 def strip_ends(text: str) -> str:
@@ -113,33 +134,66 @@ def read_reasoning(text: str) -> str:
 
 
 def read_scores(reasoning: str) -> dict[str, tuple[float, float]]:
-    """Return ``{dimension: (candidate 1, candidate 2)}`` of the numbered lines or blocks before the totals.
+    """Return ``{dimension: (candidate 1, candidate 2)}`` of the lines or blocks before the totals.
 
-    Within a dimension the first score of each candidate counts, in either order. A dimension that lacks one, or has a
-    score above 10, is left out; of two with the same name the first counts.
+    A dimension opens with a number ("1. Aesthetics: ..."), or without one where none is open that still lacks a score.
+    Its name ends at the first colon; of several with one name the later ones are called by all before their scores, or
+    by a number. Within a dimension the first score of each candidate counts, in either order; one that lacks a score,
+    or has one above 10, is left out.
     """
     scores: dict[str, tuple[float, float]] = {}
-    name, found = "", dict[str, float]()
+    times = Counter[str]()
+    names, found = ("", ""), dict[str, float]()
     for line in reasoning.splitlines():
-        if line.strip().lower() == _TOTALS_HEAD:
+        if line.strip(_AROUND).lower() == _TOTALS_HEAD:
             break
-        head = _DIMENSION.fullmatch(line)
-        if head:
-            name, found, line = head[1].strip(), {}, head[2]
-        if not name:
+        head = _head_of(line)
+        if head is not None and (_NUMBERED.match(line) or len(found) != 1):
+            names, found = head, {}
+        if not names[0]:
             continue
-        for place, score in _SCORE.findall(line):
-            found.setdefault(place, float(score))
-        if len(found) == 2 and max(found.values()) <= 10:
-            scores.setdefault(name, (found["1"], found["2"]))
+        open_before = len(found) < 2
+        for match in _SCORE.finditer(line):
+            found.setdefault(match[1], float(match[2]))
+        if open_before and len(found) == 2 and max(found.values()) <= 10:
+            scores[_unused(names, scores, times)] = (found["1"], found["2"])
     return scores
+
+
+def _head_of(line: str) -> tuple[str, str] | None:
+    """Return the name a line gives a dimension, up to its first colon and up to its scores; None: it gives none."""
+    first = _SCORE.search(line)
+    before = line if first is None else line[: first.start()]
+    numbered = _NUMBERED.match(before)
+    if numbered is None and first is None and not before.rstrip(_AROUND).endswith(":"):
+        return None
+    after = before[numbered.end() if numbered else 0 :]
+    words, colon, _ = after.rpartition(":")
+    if not colon or (first is None and numbered is not None):  # a block's head: what follows the colon is a remark
+        words, colon, _ = after.partition(":")
+    if not colon and (numbered is None or first is None):
+        return None
+    name = words.strip(_AROUND)
+    return (name.partition(":")[0].strip(_AROUND), name) if name else None
+
+
+def _unused(names: tuple[str, str], taken: dict[str, tuple[float, float]], times: Counter[str]) -> str:
+    """Return the first of the names that no dimension before has, or the longer one with a number."""
+    short, long = names
+    if short not in taken or long not in taken:
+        return short if short not in taken else long
+    times[long] = max(times[long], 1)
+    while True:  # a number is tried once, so that a thousand dimensions of one name take no longer than others
+        times[long] += 1
+        if (name := f"{long} ({times[long]})") not in taken:
+            return name
 
 
 def read_totals(reasoning: str) -> dict[int, WrittenTotal]:
     """Return ``{candidate: what is written}`` after ``Total score:``; the first line of each candidate counts."""
     totals: dict[int, WrittenTotal] = {}
     lines = iter(reasoning.splitlines())
-    if not any(line.strip().lower() == _TOTALS_HEAD for line in lines):
+    if not any(line.strip(_AROUND).lower() == _TOTALS_HEAD for line in lines):
         return totals
     for line in lines:
         match = _TOTAL.fullmatch(line)

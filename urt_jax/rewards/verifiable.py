@@ -9,12 +9,12 @@ from urt_jax.rewards.parse import Verdict, parse, read_totals
 _TOLERANCE = 1e-6  # decimal scores such as 7.5 add up with rounding
 
 
-def format_reward(text: str) -> float:
-    """Return 1 when the text parses in the strict form with a decided or tied answer, else 0.
+def format_reward(text: str, *, noun: str | None = None) -> float:
+    """Return 1 when the text parses in the strict form with a decided or tied answer (of ``noun``), else 0.
 
     Stricter than the published code, which leaves text after the answer free and fails on leading whitespace.
     """
-    return float(parse(text).winner is not None)
+    return float(parse(text, noun=noun).winner is not None)
 
 
 def accuracy_reward(text: str, solution: str) -> float:
@@ -33,9 +33,12 @@ def accuracy_reward(text: str, solution: str) -> float:
     return float(start >= 0 and text[start + len("<answer>") : end].strip() == wanted)
 
 
-def consistency_reward(text: str) -> float:
-    """Return 1 when addends, totals and answer all follow from the dimension scores, else 0 (also without scores)."""
-    verdict = parse(text)
+def consistency_reward(text: str, *, noun: str | None = None) -> float:
+    """Return 1 when addends, totals and answer all follow from the dimension scores, else 0 (also without scores).
+
+    An answer that is none (of ``noun``) follows from nothing.
+    """
+    verdict = parse(text, noun=noun)
     if not score_agreement(verdict):
         return 0.0
     written = read_totals(verdict.reasoning)

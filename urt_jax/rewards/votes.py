@@ -44,20 +44,20 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
     return Verdict(winner, leading.scores, leading.totals, margin, leading.reasoning, leading.text, None)
 
 
-def swap_consistency(texts: Sequence[str], swapped: Sequence[str]) -> list[float]:
+def swap_consistency(texts: Sequence[str], swapped: Sequence[str], *, noun: str | None = None) -> list[float]:
     """Return for each response the share of the responses to the swapped pair that give the mirrored verdict.
 
     Only responses of the strict form have a verdict: one without agrees with none (0) and has no say about others.
     Where no response to the swapped pair has one there is nothing to compare with: all are NaN.
     """
-    mirrors = [_other_side(winner) for winner in _winners(swapped) if winner is not None]
+    mirrors = [_other_side(winner) for winner in _winners(swapped, noun) if winner is not None]
     if not mirrors:
         return [math.nan] * len(texts)
-    return [mirrors.count(winner) / len(mirrors) if winner is not None else 0.0 for winner in _winners(texts)]
+    return [mirrors.count(winner) / len(mirrors) if winner is not None else 0.0 for winner in _winners(texts, noun)]
 
 
-def _winners(texts: Sequence[str]) -> list[int | str | None]:
-    return [parse(text).winner for text in texts]
+def _winners(texts: Sequence[str], noun: str | None) -> list[int | str | None]:
+    return [parse(text, noun=noun).winner for text in texts]
 
 
 def _other_side(winner: int | str | None) -> int | str | None:

@@ -14,6 +14,7 @@ the same order on all. A run of one process needs none of it, and every function
 
 import os
 import pickle
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -151,6 +152,8 @@ class _Joined:
 
 
 LEAVING = 75  # the exit code after a preemption notice
+MAX_PORT = 65535
+_PARTS = re.compile(r"([^,\s]+):([0-9]{1,5}),([0-9]{1,6}),([0-9]{1,6})")  # host, port, how many, which
 _NOT_FOUND = 2  # as for any other bad input
 _joined: _Joined | None = None
 
@@ -292,13 +295,13 @@ def _parse(where: str) -> dict[str, Any]:
     """
     if where == "auto":
         return {}
-    parts = where.split(",")
-    numbers = [int(part) for part in parts[1:] if part.isdecimal()]
-    if len(parts) != 3 or len(numbers) != 2 or not parts[0].rpartition(":")[2].isdecimal() or ":" not in parts[0]:
+    parts = _PARTS.fullmatch(where)
+    if parts is None or not 0 < int(parts[2]) <= MAX_PORT:
         raise ProcessesError(
-            f"--distributed={where} is not understood; give auto, or HOST:PORT,COUNT,NUMBER such as 10.0.0.1:8476,2,0"
+            f"--distributed={where[:80]} is not understood; give auto, or HOST:PORT,COUNT,NUMBER such as "
+            "10.0.0.1:8476,2,0"
         )
-    total, this = numbers
+    total, this = int(parts[3]), int(parts[4])
     if not this < total:
         raise ProcessesError(f"--distributed={where}: {total} processes are numbered 0 to {total - 1}, not {this}")
-    return {"coordinator_address": parts[0], "num_processes": total, "process_id": this}
+    return {"coordinator_address": f"{parts[1]}:{parts[2]}", "num_processes": total, "process_id": this}

@@ -19,7 +19,7 @@ from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.checkpoints.shared_lines import part_path, part_paths
 from urt_jax.config import DistillConfig, as_json
-from urt_jax.data.examples import Example
+from urt_jax.data.examples import NOUNS, Example
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
@@ -29,12 +29,15 @@ from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.sharding import processes
 from urt_jax.sharding.shares import Share
 from urt_jax.stages.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
+from urt_jax.teacher.answers import FILTERED
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
 from urt_jax.teacher.oracle_process import running_oracle
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
 from urt_jax.teacher.scene_pool import OracleSettings
 
 OUTCOMES = ("kept", "wrong", "unparsable", "failed")
+RARE_OUTCOMES = ("refused", "filtered")  # shown where there are some
+MAX_REASON = 160  # characters of an endpoint's words in the table
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,20 @@ def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *,
 
 
 def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
-    """Return one of ``OUTCOMES``, and the reason when there is no verdict to compare with the label."""
+    """Return what became of a reply, and the reason when there is no verdict to compare with the label.
+
+    A reply with no words, or cut off, is said to be that, not to lack its first tag.
+    """
     if reply.text is None:
         return "failed", reply.error
-    verdict = parse(reply.text)
+    if reply.refusal is not None:
+        outcome = "filtered" if reply.finish_reason == FILTERED else "refused"
+        return outcome, f"{outcome}: {' '.join(reply.refusal.split())[:MAX_REASON]}"
+    verdict = parse(reply.text, noun=NOUNS.get(str(example.task)))
     if verdict.winner is None:
         cut = "cut off at max_tokens" if reply.finish_reason == "length" else None
-        return "unparsable", cut or verdict.failure
+        empty = None if reply.text.strip() else "an empty reply"
+        return "unparsable", cut or empty or verdict.failure
     right = example.solution is not None and accuracy_reward(reply.text, example.solution) == 1
     return ("kept" if right else "wrong"), None
 
@@ -187,10 +197,11 @@ def format_counts(filtered: Filtered, usage: Usage) -> str:
     rows = list(filtered.counts.items())
     if len(rows) > 1:
         rows.append(("all", sum(filtered.counts.values(), Counter())))
-    lines = [f"{'task':<12}{'asked':>8}" + "".join(f"{outcome:>12}" for outcome in OUTCOMES) + f"{'kept %':>9}"]
+    outcomes = _outcomes(filtered)
+    lines = [f"{'task':<12}{'asked':>8}" + "".join(f"{outcome:>12}" for outcome in outcomes) + f"{'kept %':>9}"]
     for task, counts in rows:
         asked = sum(counts.values())
-        shown = "".join(f"{counts[outcome]:>12}" for outcome in OUTCOMES)
+        shown = "".join(f"{counts[outcome]:>12}" for outcome in outcomes)
         lines.append(f"{task:<12}{asked:>8}{shown}{100 * counts['kept'] / max(asked, 1):>9.1f}")
     labels = Counter(example.label for example in filtered.records)
     lines.append("kept by answer: " + ", ".join(f"{label}: {labels[label]}" for label in sorted(labels, key=str)))
@@ -203,13 +214,18 @@ def format_counts(filtered: Filtered, usage: Usage) -> str:
     return "\n".join(lines)
 
 
+def _outcomes(filtered: Filtered) -> tuple[str, ...]:
+    return OUTCOMES + tuple(name for name in RARE_OUTCOMES if any(counts[name] for counts in filtered.counts.values()))
+
+
 def _most(reasons: Counter[str]) -> str:
     return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
 
 
 def _figures(filtered: Filtered, usage: Usage) -> dict[str, Any]:
+    outcomes = _outcomes(filtered)
     return {
-        "counts": {task: {name: counts[name] for name in OUTCOMES} for task, counts in filtered.counts.items()},
+        "counts": {task: {name: counts[name] for name in outcomes} for task, counts in filtered.counts.items()},
         "reasons": dict(filtered.reasons),
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

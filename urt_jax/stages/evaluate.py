@@ -22,6 +22,7 @@ from urt_jax.evals.report import Sample, write_report
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.reward_model import RewardModel
+from urt_jax.rewards.parse import WRONG_NOUN
 from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
@@ -66,6 +67,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
             format_table([{"blind baseline": name, **values} for name, values in baselines.items()]),
         ]
     )
+    table += "".join(f"\n{line}" for line in _wrong_nouns(judged))
     report = folder / "report.html"
     processes.of_first(lambda: _report(config, report, summaries, judged, examples, baselines, curves))
     table += (f"\n\n{told}" if told else "") + f"\n\nreport: {report}"
@@ -73,6 +75,17 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     figures = {label: {mode: s.as_json() for mode, s in modes.items()} for label, modes in summaries.items()}
     write_result(folder, table, summaries=figures, baselines=baselines, skipped=skipped_figures([skipped]))
     return table
+
+
+def _wrong_nouns(judged: Judged) -> list[str]:
+    """Return a line for each model and mode that called candidates as another task does, which counts as wrong."""
+    lines = []
+    for model, modes in judged.items():
+        for mode, judgements in modes.items():
+            odd = sum((one.verdict.failure or "").startswith(WRONG_NOUN) for one in judgements)
+            if odd:
+                lines.append(f"{WRONG_NOUN}: {odd} of {len(judgements)} judgements of {model}, {mode}; unparsed")
+    return lines
 
 
 def measure_baselines(data: DataConfig, examples: Sequence[Example]) -> dict[str, dict[str, float]]:

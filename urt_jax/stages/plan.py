@@ -42,6 +42,8 @@ from urt_jax.progress import each
 from urt_jax.stages.plan_check import check_here
 from urt_jax.stages.plan_table import Planned, plan_text, write_plan_page
 
+COMPILE_AGAIN = "delete it: the program is then compiled again"
+
 
 def run(config: PlanConfig) -> None:
     """Plan all cases, print the table, write the figures and the page."""
@@ -125,7 +127,7 @@ def evidence(config: PlanConfig, folder: Path, one: Estimate, layout: Layout, pr
     name = fingerprint(case.work, case.topology, layout, program, attention)
     kept = Path(config.cache).expanduser() / f"{name}.json"
     if kept.exists():
-        return from_record(read_object(kept, remedy="delete it, and it is compiled anew"))
+        return from_record(read_object(kept, remedy=COMPILE_AGAIN), f"{kept} (if it is damaged, {COMPILE_AGAIN})")
     spec = {
         "model": case.name,
         "rows": dataclasses.asdict(case.work.rows),
@@ -154,4 +156,4 @@ def ask_worker(spec: Path) -> Evidence:
     command = [sys.executable, "-m", "urt_jax.stages.plan_worker", str(spec)]
     with Process(command, log=spec.with_suffix(".log"), environment=compiler_environment()) as process:
         answer: dict[str, Any] = process.ready()
-    return from_record(answer)
+    return from_record(answer, "the answer of the compiler")

@@ -35,7 +35,7 @@ def labelled_pool(data: DataConfig, *, seed: int, decided: bool = False) -> Pool
 
     Raises:
         BadInputError: the file cannot be read, holds no labelled record, or more that cannot be used than
-            ``data.max_skipped`` allows.
+            ``data.max_skipped_share`` allows.
     """
     if data.path == "scenes":
         counts = scene_counts(data).items()
@@ -57,7 +57,7 @@ def _read(data: DataConfig, *, require_label: bool = False) -> Pool:
 def _checked(data: DataConfig, pool: Pool, needed: str) -> Pool:
     if not pool.examples:
         raise BadInputError(f"{data.path} holds no {needed}: {pool.skipped.told() or 'the file is empty'}")
-    pool.skipped.check(data.max_skipped)
+    pool.skipped.check(data.max_skipped_share)
     return pool
 
 

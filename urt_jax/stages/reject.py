@@ -22,14 +22,14 @@ from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.checkpoints.shared_lines import SharedLines
 from urt_jax.config import RejectConfig
 from urt_jax.data.collate import largest, length_of, need_of, plan_buckets
-from urt_jax.data.examples import Example
+from urt_jax.data.examples import NOUNS, Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.progress import each, progress
-from urt_jax.rewards.parse import parse
+from urt_jax.rewards.parse import WRONG_NOUN, parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.sharding import processes
 from urt_jax.sharding.placement import mesh_of
@@ -45,6 +45,7 @@ class Sorted:
     accepted: list[Example]
     hard: list[Example]
     counts: dict[str, Counter[str]]  # task -> always / sometimes / never right
+    wrong_nouns: int = 0  # samples that call their candidates as another task does
 
 
 def run(config: RejectConfig) -> None:
@@ -144,10 +145,13 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
     accepted: list[Example] = []
     hard: list[Example] = []
     counts: dict[str, Counter[str]] = {}
+    wrong_nouns = 0
     for example, samples in zip(pool, texts):
         right = [text for text in samples if is_correct(text, str(example.solution))]
         kind = "always right" if len(right) == len(samples) else "sometimes right" if right else "never right"
         counts.setdefault(str(example.task), Counter())[kind] += 1
+        noun = NOUNS.get(str(example.task))
+        wrong_nouns += sum((parse(text, noun=noun).failure or "").startswith(WRONG_NOUN) for text in samples)
         meta = {**example.meta, "correct_of": [len(right), len(samples)]}
         if kind != "always right":
             hard.append(dataclasses.replace(example, meta=meta))
@@ -156,7 +160,7 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
             response = distinct[int(rng.integers(len(distinct)))]
             provenance = {"stage": "reject", "seed": seed, "correct": len(right), "samples": len(samples)}
             accepted.append(dataclasses.replace(example, response=response, meta={**meta, "provenance": provenance}))
-    return Sorted(balanced(accepted, rng), hard, counts)
+    return Sorted(balanced(accepted, rng), hard, counts, wrong_nouns)
 
 
 def is_correct(text: str, solution: str) -> bool:
@@ -190,4 +194,6 @@ def format_counts(found: Sorted) -> str:
         {"task": task, **{kind: count[kind] for kind in kinds}} for task, count in sorted(found.counts.items())
     ]
     told = f"learnt: {len(found.accepted)} reasonings; to GRPO: {len(found.hard)} pairs; dropped: always right"
+    if found.wrong_nouns:
+        told += f"\n{WRONG_NOUN}: {found.wrong_nouns} samples call their candidates as another task does"
     return f"{format_table(rows)}\n{told}"

@@ -284,8 +284,15 @@ def with_headroom(
 
 
 def finish(folder: Path, stage: str, measured: str = "", **figures: Any) -> None:
-    """Print what training did, below a table of what was ``measured`` after it, and mark the run as finished."""
+    """Print what training did, below a table of what was ``measured`` after it, and mark the run as finished.
+
+    Raises:
+        BadInputError: the metrics were changed after they were written.
+    """
     lines = processes.of_first(lambda: read_metrics(folder))
+    if not lines or not {"loss"} <= lines[0].keys() & lines[-1].keys():
+        told = "holds no loss of the first and the last step; put it back as it was, or give another --workdir"
+        raise BadInputError(f"{folder / 'metrics.jsonl'} {told}")
     first, last = lines[0], lines[-1]
     table = (
         f"{stage}: {int(last['step'])} steps, loss {first['loss']:.3f} -> {last['loss']:.3f}; "

@@ -10,23 +10,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
+import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
-from openai.types.chat import ChatCompletion
 
 from urt_jax.data.examples import Chat
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.json_text import well_formed
+from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
+from urt_jax.teacher.answers import FILTERED, Answer, read_answer
+from urt_jax.teacher.exchange import check_address, exchange, open_client
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
-from urt_jax.teacher.retries import is_passing, pause_s, told
+from urt_jax.teacher.retries import EndpointError, is_passing, pause_s
 
 
 class TokenBudgetError(BadInputError):
@@ -48,7 +52,8 @@ class TeacherSettings:
     ``api_key_env`` names the environment variable that holds the key, None = the endpoint needs none. ``temperature``
     None leaves it to the endpoint (some models accept no other). ``token_budget`` counts prompt and completion tokens
     together; requests already under way when it is reached still finish. ``backoff_s`` is the first pause; each
-    further one is twice as long, up to ``backoff_max_s``.
+    further one is twice as long, up to ``backoff_max_s``. ``timeout_s`` is for one attempt from its first byte to its
+    last.
     """
 
     base_url: str
@@ -70,6 +75,13 @@ class TeacherSettings:
                 f"teacher: concurrency={self.concurrency} and retries={self.retries} given; "
                 "concurrency must be at least 1, retries at least 0"
             )
+        limits = {"timeout_s": self.timeout_s, "max_tokens": self.max_tokens}
+        pauses = {"backoff_s": self.backoff_s, "backoff_max_s": self.backoff_max_s}
+        pauses |= {} if self.temperature is None else {"temperature": self.temperature}
+        for name, value in (limits | pauses).items():
+            if not math.isfinite(value) or value < 0 or (name in limits and value == 0):
+                needed = "above 0" if name in limits else "at least 0"
+                raise BadInputError(f"teacher: {name}={value} given; it must be a number {needed}")
 
 
 def ask_teacher(
@@ -86,8 +98,8 @@ def ask_teacher(
     an exception it raises stops the asking once the requests under way are done.
 
     Raises:
-        BadInputError: no API key, key or model refused, endpoint out of reach, an id used twice, replies on disk
-            that answer another question, an endpoint without token counts when there is a budget.
+        BadInputError: no address, no API key, key or model refused, endpoint out of reach, an id used twice, replies
+            on disk that answer another question, an endpoint without token counts when there is a budget.
         TokenBudgetError: the budget is spent and requests are left.
     """
     return _run_to_end(_Asking(settings, Path(replies_path), progress).ask_all(requests))
@@ -110,7 +122,11 @@ class _Asking:
         self.settings = settings
         self.path = path
         self.progress = progress
+        keep_address(settings.base_url)
+        check_address(settings.base_url)
         self.api_key = read_api_key(settings)
+        self.secrets = known_secrets()
+        self.address = redacted(settings.base_url)
         self.known = read_replies(path)
         self.usage = Usage()
         for reply in self.known.values():
@@ -124,15 +140,7 @@ class _Asking:
 
     async def ask_all(self, requests: Iterable[TeacherRequest]) -> Usage:
         pending = iter(requests)
-        loopback = urlsplit(self.settings.base_url).hostname in ("127.0.0.1", "localhost", "::1")
-        client = openai.AsyncOpenAI(
-            base_url=self.settings.base_url,
-            api_key=self.api_key,
-            timeout=self.settings.timeout_s,
-            max_retries=0,  # retries are ours, so that attempts are counted
-            # A proxy of the environment cannot reach a server on this machine.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if loopback else None,
-        )
+        client = open_client(self.settings.base_url, self.api_key, timeout_s=self.settings.timeout_s)
         with open_replies(self.path) as self.file:
             async with client, asyncio.TaskGroup() as workers:
                 for _ in range(self.settings.concurrency):
@@ -185,9 +193,10 @@ class _Asking:
         self.answered_now += reply.text is not None
         if self.progress is not None:
             self.progress(self.usage)
-        if self.settings.token_budget is not None and reply.text is not None and reply.prompt_tokens is None:
+        counted = reply.prompt_tokens is not None or reply.text is None or reply.refusal is not None
+        if self.settings.token_budget is not None and not counted:
             raise BadInputError(
-                f"{self.settings.base_url} reports no token counts, so teacher.token_budget="
+                f"{self.address} reports no token counts, so teacher.token_budget="
                 f"{self.settings.token_budget:,} cannot be kept; set teacher.token_budget=None"
             )
 
@@ -197,7 +206,7 @@ class _Asking:
         try:
             messages = await asyncio.to_thread(openai_messages, request.chat, name=f"record {request.id}")
         except BadInputError as error:
-            return _failed(request, mark, str(error), self.settings, latency_s=0.0, attempts=0)
+            return self.failed(request, mark, str(error), latency_s=0.0, attempts=0)
         attempt = 0
         while True:
             attempt += 1
@@ -208,46 +217,74 @@ class _Asking:
             if self.settings.temperature is not None:
                 arguments["temperature"] = self.settings.temperature
             try:
-                completion = await client.chat.completions.create(**arguments)
-                return _answered(request, mark, completion, time.monotonic() - started, attempt, self.settings)
-            except openai.APIError as error:
-                if limit_name == "max_tokens" and "max_completion_tokens" in str(error):
+                body = await exchange(client, arguments, timeout_s=self.settings.timeout_s, mend=self.mend)
+                answer = read_answer(body, mend=self.mend)
+            except EndpointError as error:
+                latency_s = time.monotonic() - started
+                if limit_name == "max_tokens" and "max_completion_tokens" in error.words:
                     self.limit_name = "max_completion_tokens"  # the newer name, which some models insist on
                     continue
+                if error.filtered:
+                    answer = Answer("", None, f"stopped by a content filter ({error})", None, FILTERED, None, None)
+                    return self.answered(request, mark, answer, latency_s, attempt)
                 self.refuse_hopeless(error)
                 if attempt > self.settings.retries or not is_passing(error):
                     self.refuse_out_of_reach(error)
-                    latency_s = time.monotonic() - started
-                    return _failed(request, mark, told(error), self.settings, latency_s=latency_s, attempts=attempt)
+                    return self.failed(request, mark, str(error), latency_s=latency_s, attempts=attempt)
                 first_s, longest_s = self.settings.backoff_s, self.settings.backoff_max_s
                 await asyncio.sleep(pause_s(error, attempt, first_s=first_s, longest_s=longest_s))
+            else:
+                return self.answered(request, mark, answer, time.monotonic() - started, attempt)
 
-    def refuse_hopeless(self, error: openai.APIError) -> None:
+    def mend(self, text: str) -> str:
+        """Return a text of the endpoint as it may be told and kept: well formed, without the secrets it repeats."""
+        return redacted(well_formed(text), self.secrets)
+
+    def refuse_hopeless(self, error: EndpointError) -> None:
         """Raise when no request of this run can succeed."""
-        where = f"teacher at {self.settings.base_url}, model {self.settings.model!r}"
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        where = f"teacher at {self.address}, model {shown(self.settings.model)}"
+        if error.is_quota:
+            raise BadInputError(f"{where}: the account has no quota left ({error})")
+        if error.is_access:
             variable = self.settings.api_key_env
             remedy = (
                 f"check the key in {variable}"
                 if variable
                 else "set teacher.api_key_env to the variable that holds a key"
             )
-            raise BadInputError(f"{where}: access refused ({told(error)}); {remedy}") from error
-        if isinstance(error, openai.NotFoundError):
+            raise BadInputError(f"{where}: access refused ({error}); {remedy}")
+        if error.is_missing:
             raise BadInputError(
-                f"{where}: not found ({told(error)}); check teacher.model, and that teacher.base_url ends as the "
+                f"{where}: not found ({error}); check teacher.model, and that teacher.base_url ends as the "
                 "endpoint's documentation says, mostly in /v1"
-            ) from error
-        if getattr(error, "code", None) == "insufficient_quota":
-            raise BadInputError(f"{where}: the account has no quota left ({told(error)})") from error
+            )
 
-    def refuse_out_of_reach(self, error: openai.APIError) -> None:
-        unreachable = isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
-        if unreachable and self.answered_now == 0:
+    def refuse_out_of_reach(self, error: EndpointError) -> None:
+        if error.unreachable and self.answered_now == 0:
             raise BadInputError(
-                f"teacher at {self.settings.base_url} cannot be reached ({told(error)}); check teacher.base_url and "
-                "that the server is running"
-            ) from error
+                f"teacher at {self.address} cannot be reached ({error}); check teacher.base_url and that the server "
+                "is running"
+            )
+
+    def failed(self, request: TeacherRequest, mark: str, error: str, *, latency_s: float, attempts: int) -> Reply:
+        model = self.settings.model
+        return Reply(request.id, mark, None, error, model, None, None, None, round(latency_s, 3), attempts)
+
+    def answered(self, request: TeacherRequest, mark: str, answer: Answer, latency_s: float, attempts: int) -> Reply:
+        return Reply(
+            id=request.id,
+            request=mark,
+            text=answer.text,
+            error=None,
+            model=answer.model or self.settings.model,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            latency_s=round(latency_s, 3),
+            attempts=attempts,
+            reasoning=answer.reasoning,
+            refusal=answer.refusal,
+        )
 
 
 def read_api_key(settings: TeacherSettings) -> str:
@@ -256,14 +293,28 @@ def read_api_key(settings: TeacherSettings) -> str:
     Raises:
         BadInputError: the variable is unset or empty.
     """
-    if settings.api_key_env is None:
+    name = settings.api_key_env
+    if name is None:
         return "none"
-    key = os.environ.get(settings.api_key_env, "").strip()
-    if not key:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise BadInputError(
-            f"environment variable {settings.api_key_env} is not set, it must hold the API key for "
-            f"{settings.base_url}; export it, or set teacher.api_key_env to the variable that does"
+            "teacher.api_key_env is no name of an environment variable; put the key into a variable and give the "
+            "name of that, such as OPENAI_API_KEY"
         )
+    key = os.environ.get(name, "").strip()
+    where = redacted(settings.base_url)
+    if not key:
+        state = "is empty" if name in os.environ else "is not set"
+        raise BadInputError(
+            f"environment variable {name} {state}, it must hold the API key for {where}; export it, or set "
+            "teacher.api_key_env to the variable that does (None where the endpoint needs no key)"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise BadInputError(
+            f"environment variable {name} holds characters that no API key for {where} has (line breaks, other "
+            "alphabets); copy the key again"
+        )
+    keep_secret(key)
     return key
 
 
@@ -271,30 +322,3 @@ def fingerprint(request: TeacherRequest, settings: TeacherSettings) -> str:
     """Return a short digest of the prompt and of the settings that shape an answer (pictures are left out)."""
     asked = [request.chat.messages, settings.model, settings.temperature, settings.max_tokens]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _failed(
-    request: TeacherRequest, mark: str, error: str, settings: TeacherSettings, *, latency_s: float, attempts: int
-) -> Reply:
-    return Reply(request.id, mark, None, error, settings.model, None, None, None, round(latency_s, 3), attempts)
-
-
-def _answered(
-    request: TeacherRequest, mark: str, completion: Any, latency_s: float, attempts: int, settings: TeacherSettings
-) -> Reply:
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
-        error = "HTTP 200 without a chat completion; check that teacher.base_url is an OpenAI-compatible API root"
-        return _failed(request, mark, error, settings, latency_s=latency_s, attempts=attempts)
-    choice, usage = completion.choices[0], completion.usage
-    return Reply(
-        id=request.id,
-        request=mark,
-        text=choice.message.content or "",
-        error=None,
-        model=completion.model or settings.model,
-        finish_reason=choice.finish_reason,
-        prompt_tokens=None if usage is None else usage.prompt_tokens,
-        completion_tokens=None if usage is None else usage.completion_tokens,
-        latency_s=round(latency_s, 3),
-        attempts=attempts,
-    )

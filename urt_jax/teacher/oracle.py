@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,13 +25,18 @@ from typing import Any
 import numpy as np
 
 from urt_jax.data.examples import TASKS, Example, Media
-from urt_jax.data.images import load_image
+from urt_jax.data.images import PixelBudget, load_image
 from urt_jax.data.scenes import make_example, write_reasoning
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import JsonError, parse_object
 from urt_jax.teacher.scene_pool import OracleSettings, RefusalError, ScenePool, pixel_hash
 
 MODEL_NAME = "scenes-oracle"
 TOKENS_PER_PICTURE = 16  # what a picture counts in the reported usage; words count one each
+MAX_BODY_BYTES = 256 << 20  # of a request; the largest of ours, two clips of 64 frames as PNG, have some 100 MB
+MAX_PARTS = 4096  # messages of a request, and parts of a message
+IDLE_S = 300.0  # of a connection over which nothing comes, before it is closed
 
 
 class Oracle:
@@ -50,7 +55,7 @@ class Oracle:
         self._attempts: dict[tuple[str, ...], int] = defaultdict(int)
         self._lock = threading.Lock()
 
-    def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+    def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the chat completion for one request body of ``/v1/chat/completions``.
 
         Raises:
@@ -58,7 +63,7 @@ class Oracle:
         """
         if request.get("model") != MODEL_NAME:
             raise RefusalError(
-                404, f"the model {request.get('model')!r} does not exist; this server has {MODEL_NAME!r}"
+                404, f"the model {shown(request.get('model'))} does not exist; this server has {MODEL_NAME!r}"
             )
         prompt, pictures = read_request(request)
         self._misbehave(pictures)
@@ -92,7 +97,7 @@ class Oracle:
         return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
-def read_request(request: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+def read_request(request: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Return the prompt's text and the hashes of its pictures, in order.
 
     Raises:
@@ -100,21 +105,23 @@ def read_request(request: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """
     texts: list[str] = []
     pictures: list[str] = []
+    budget = PixelBudget()
     try:
-        for message in request["messages"]:
-            content = message["content"]
-            parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            for part in parts:
-                if part["type"] == "text":
-                    texts.append(part["text"])
-                else:
-                    url = part["image_url"]["url"]
-                    if not url.startswith("data:"):
-                        raise RefusalError(400, "pictures must be data URLs; this server fetches nothing")
-                    picture = load_image(Media("image", url), name=f"picture {len(pictures) + 1}")
-                    pictures.append(pixel_hash(picture))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RefusalError(400, f"not a chat request: {error!r}") from error
+        messages = Fields(request, "not a chat request").items_of("messages", at_most=MAX_PARTS)
+        for message in map(messages.group, messages):
+            if isinstance(content := message.get("content"), str):
+                texts.append(content)
+                continue
+            parts = message.items_of("content", at_most=MAX_PARTS)
+            for part in map(parts.group, parts):
+                if part.choice("type", ("text", "image_url")) == "text":
+                    texts.append(part.text("text"))
+                    continue
+                url = part.group("image_url").text("url")
+                if not url.startswith("data:"):
+                    raise RefusalError(400, "pictures must be data URLs; this server fetches nothing")
+                name = f"picture {len(pictures) + 1}"
+                pictures.append(pixel_hash(load_image(Media("image", url), name=name, budget=budget)))
     except BadInputError as error:
         raise RefusalError(400, str(error)) from error
     return "\n".join(texts), tuple(pictures)
@@ -131,6 +138,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Session(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections open between requests
+    timeout = IDLE_S
     server: _Server
 
     def do_GET(self) -> None:
@@ -140,17 +148,31 @@ class _Session(BaseHTTPRequestHandler):
             self._refuse(RefusalError(404, f"no such address: {self.path}"))
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
+            body = self._body()
             if self.path != "/v1/chat/completions":
                 raise RefusalError(404, f"no such address: {self.path}")
             try:
-                request = json.loads(body)
-            except ValueError as error:
-                raise RefusalError(400, f"the body is no JSON: {error}") from error
+                request = parse_object(body)
+            except JsonError as error:
+                raise RefusalError(400, f"the body cannot be read: {error}") from error
             self._send(200, self.server.oracle.complete(request))
         except RefusalError as refusal:
             self._refuse(refusal)
+
+    def _body(self) -> bytes:
+        """Return the body, which states its length; after a refusal the connection is closed, as it is not read."""
+        stated = self.headers.get("Content-Length", "")
+        closing, self.close_connection = self.close_connection, True
+        if not (stated.isascii() and stated.isdigit() and len(stated) < 20):
+            raise RefusalError(411, f"Content-Length is {shown(stated)}; needed the body's bytes")
+        if int(stated) > MAX_BODY_BYTES:
+            raise RefusalError(413, f"a body of {int(stated):,} bytes; at most {MAX_BODY_BYTES:,} are read")
+        body = self.rfile.read(int(stated))
+        if len(body) < int(stated):
+            raise RefusalError(400, f"the body broke off after {len(body):,} of {int(stated):,} bytes")
+        self.close_connection = closing
+        return body
 
     def _refuse(self, refusal: RefusalError) -> None:
         self._send(refusal.status, {"error": {"message": str(refusal), "type": "oracle", "code": None}})
@@ -160,6 +182,8 @@ class _Session(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         if status == 429:
             self.send_header("Retry-After", "0.05")
         self.end_headers()

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from urt_jax.errors import BadInputError
+from urt_jax.files.fields import Fields
+from urt_jax.files.json_text import well_formed, whole_lines
 from urt_jax.files.whole import write_whole
+from urt_jax.teacher.answers import name_of, text_of, token_count
+
+MAX_ATTEMPTS = 10**6  # of one request, and the seconds of one: more than any run has made
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,9 @@ class Reply:
     """What came back for one request: ``text`` when the teacher answered, ``error`` when it did not after all retries.
 
     ``request`` is the fingerprint of what was asked (prompt and sampling settings). Token counts are None where the
-    endpoint reports none. ``latency_s`` is the seconds of the last attempt.
+    endpoint reports none. ``latency_s`` is the seconds of the last attempt. ``reasoning`` is what stood in a field of
+    its own, which ``text`` has between ``<think>`` tags. ``refusal`` says why there is no judgement where the model
+    refused or a filter stopped it (``finish_reason`` is "content_filter" then): an answer, not asked again.
     """
 
     id: str
@@ -30,6 +37,8 @@ class Reply:
     completion_tokens: int | None
     latency_s: float
     attempts: int
+    reasoning: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,18 +81,39 @@ def read_replies(path: Path) -> dict[str, Reply]:
     """
     if not path.exists():
         return {}
+    remedy = "; mend or delete this line, its record is then asked again"
     replies: dict[str, Reply] = {}
-    complete = path.read_bytes().split(b"\n")[:-1]
-    for number, line in enumerate(complete, start=1):
-        try:
-            reply = Reply(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise BadInputError(
-                f"{path}, line {number}: not a teacher's reply ({error}); mend or delete this line, "
-                "its record is then asked again"
-            ) from error
+    for number, line in whole_lines(path):
+        fields = Fields(line, f"{path} line {number}", error=lambda told: BadInputError(told + remedy))
+        reply = _reply(fields)
         replies[reply.id] = reply
     return replies
+
+
+def _reply(fields: Fields) -> Reply:
+    """Return the reply of a line.
+
+    An earlier version wrote what the endpoint had given as it was: content as a list of parts, counts as texts.
+    """
+    content = fields.get("text")
+    if isinstance(content, list | dict):
+        content = text_of(content)
+    elif content is not None:
+        content = fields.text("text")
+    return Reply(
+        id=fields.text("id"),
+        request=fields.text("request"),
+        text=content,
+        error=fields.text("error", None),
+        model=name_of(fields.get("model")) or "unknown",
+        finish_reason=name_of(fields.get("finish_reason")),
+        prompt_tokens=token_count(fields.get("prompt_tokens")),
+        completion_tokens=token_count(fields.get("completion_tokens")),
+        latency_s=fields.number("latency_s", at_least=0, at_most=MAX_ATTEMPTS),
+        attempts=fields.integer("attempts", at_most=MAX_ATTEMPTS),
+        reasoning=fields.text("reasoning", None),
+        refusal=fields.text("refusal", None),
+    )
 
 
 def open_replies(path: Path) -> BinaryIO:
@@ -125,4 +155,4 @@ def join_replies(path: Path, parts: Sequence[Path]) -> None:
 
 
 def _line(reply: Reply) -> bytes:
-    return json.dumps(asdict(reply), ensure_ascii=False).encode() + b"\n"
+    return well_formed(json.dumps(asdict(reply), ensure_ascii=False)).encode() + b"\n"

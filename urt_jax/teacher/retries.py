@@ -1,46 +1,97 @@
-"""When to ask a teacher again, and after how long."""
+"""What came in place of an answer: what it means, when to ask again, and after how long."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import openai
-
 LONGEST_WAIT_S = 600.0  # even a Retry-After header is not obeyed beyond this
+MAX_TOLD = 500  # characters of an endpoint's words in a message: a sentence or two, never the page it sent
+# What endpoints call an error that HTTP has a number for; those that answer 200 give only the name.
+_NAMES = {
+    "access": """invalid_api_key authentication_error unauthorized unauthenticated permission_denied permission_error
+        access_denied account_deactivated""",
+    "missing": "model_not_found not_found_error not_found",
+    "quota": "insufficient_quota insufficient_balance insufficient_credits billing_error",
+    "filter": "content_filter content_policy_violation content_filtered responsibleaipolicyviolation",
+    "passing": """rate_limit_exceeded rate_limit_error too_many_requests resource_exhausted overloaded overloaded_error
+        engine_overloaded server_error internal_server_error internal_error api_error timeout timeout_error
+        service_unavailable unavailable""",
+}
+_KIND = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 
 
-def is_passing(error: openai.APIError) -> bool:
-    """Say whether the same request may succeed later: no connection, timeout, 408, 409, 429, 5xx."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError)
+class EndpointError(Exception):
+    """What came in place of an answer, in the endpoint's words.
+
+    ``status`` is HTTP's, or the code inside a body of status 200; None where no answer came or the answer is of no
+    known form. ``name`` is the endpoint's own word for the error ("insufficient_quota"). ``lost``: no whole answer
+    came. ``unreachable``: no connection was made. ``filtered``: a content filter stopped this request.
+    """
+
+    def __init__(
+        self,
+        words: str,
+        *,
+        status: int | None = None,
+        name: str = "",
+        retry_after_s: float = 0.0,
+        lost: bool = False,
+        unreachable: bool = False,
+        filtered: bool = False,
+    ) -> None:
+        self.words = " ".join(words.split())
+        self.status = status
+        self.kind = _KIND.get(name.lower())
+        self.name = name
+        self.retry_after_s = retry_after_s
+        self.lost = lost or unreachable
+        self.unreachable = unreachable
+        self.filtered = filtered or self.kind == "filter"
+        told = self.words if len(self.words) <= MAX_TOLD else f"{self.words[:MAX_TOLD]}..."
+        super().__init__(told if status is None else f"HTTP {status}: {told}")
+
+    @property
+    def is_access(self) -> bool:
+        """Whether the key is refused."""
+        return self.status in (401, 403) or self.kind == "access"
+
+    @property
+    def is_quota(self) -> bool:
+        """Whether the account is used up."""
+        return self.status == 402 or self.kind == "quota"
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no such model or address."""
+        return self.status == 404 or self.kind == "missing"
 
 
-def pause_s(error: openai.APIError, attempt: int, *, first_s: float, longest_s: float) -> float:
+def is_passing(error: EndpointError) -> bool:
+    """Say whether the same request may succeed later: no connection, timeout, 408, 409, 429, 5xx, by code or name."""
+    if error.status is not None and (error.status in (408, 409, 429) or error.status >= 500):
+        return True
+    return error.lost or error.kind == "passing"
+
+
+def pause_s(error: EndpointError, attempt: int, *, first_s: float, longest_s: float) -> float:
     """Return the seconds to wait after attempt number ``attempt`` (from 1): doubling, jittered, Retry-After obeyed."""
-    backoff = min(longest_s, first_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-    if isinstance(error, openai.APIStatusError):
-        return max(backoff, min(retry_after_s(error.response.headers), LONGEST_WAIT_S))
-    return backoff
+    backoff = min(longest_s, first_s * 2 ** min(attempt - 1, 60)) * random.uniform(0.5, 1.0)
+    return max(backoff, min(error.retry_after_s, LONGEST_WAIT_S))
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
     """Return the seconds that ``retry-after-ms`` or ``Retry-After`` (seconds or a date) ask for, else 0."""
     try:
         if "retry-after-ms" in headers:
-            return max(float(headers["retry-after-ms"]) / 1000, 0.0)
-        value = headers.get("retry-after", "0")
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):  # a header nobody can read asks for nothing
+            seconds = float(headers["retry-after-ms"]) / 1000
+        elif (value := headers.get("retry-after", "0")).replace(".", "", 1).isdigit():
+            seconds = float(value)
+        else:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # a header nobody can read asks for nothing
         return 0.0
-
-
-def told(error: openai.APIError) -> str:
-    """Return what the endpoint said, with the HTTP status where there is one, for a person to read."""
-    status = f"HTTP {error.status_code}: " if isinstance(error, openai.APIStatusError) else ""
-    return (status + error.message)[:500]
+    return 0.0 if math.isnan(seconds) else max(seconds, 0.0)

@@ -16,6 +16,8 @@ from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
 
+MAX_STEP = 2**53  # of a line that is read: a larger number is damage, and no float holds it
+
 
 class MetricsWriter:
     """Append figures to ``<folder>/metrics.jsonl`` and ``<folder>/tb``, going on where a stopped run left off.
@@ -63,10 +65,15 @@ class MetricsWriter:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
-    """Read the lines of a run's metrics; a figure that was not finite comes back as NaN, no file as no lines."""
-    path = Path(folder) / "metrics.jsonl"
-    lines = [] if not path.exists() else _whole_lines(path)
-    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
+    """Read the lines of a run's metrics; a figure that was not finite comes back as NaN, no file as no lines.
+
+    Raises:
+        BadInputError: a line is damaged.
+    """
+    return [
+        {name: math.nan if value is None else value for name, value in line.items()}
+        for line in _read_lines(Path(folder) / "metrics.jsonl")
+    ]
 
 
 def _open_board(folder: Path, *, start: int) -> EventsWriter:
@@ -83,15 +90,15 @@ def _open_board(folder: Path, *, start: int) -> EventsWriter:
 
 def _cut_after(path: Path, step: int) -> None:
     if path.exists():
-        kept = [line for line in _whole_lines(path) if line["step"] <= step]
+        kept = [line for line in _read_lines(path) if line["step"] <= step]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Parse all lines that end; a kill leaves at most the last one without its end."""
-    found = []
-    for number, line in whole_lines(path):
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return all lines that end, each a step with its figures; a kill leaves at most the last one without its end."""
+    lines: list[dict[str, Any]] = []
+    for number, line in whole_lines(path) if path.exists() else ():
         fields = Fields(line, f"{path} line {number}")
-        fields.integer("step", at_most=2**62)
-        found.append({name: fields.number(name, None) for name in fields})
-    return found
+        figures = {name: fields.number(name, None) for name in line if name != "step"}
+        lines.append({"step": fields.integer("step", at_most=MAX_STEP), **figures})
+    return lines

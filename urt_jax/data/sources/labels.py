@@ -84,6 +84,8 @@ def read_label(
         raise _bad(fields, f"label {shown(fields['label'])} and solution {shown(fields['solution'])} differ; keep one")
     if given is not None or solved is not None:
         return given if given is not None else solved
+    if fields.get("has_label") is False:  # of Pick-a-Pic: nobody was asked
+        return None
     if "label_0" in fields or "label_1" in fields:
         return _shared_label(fields)
     return 1 if "chosen" in fields or "jpg_0" in fields else None

@@ -1,0 +1,97 @@
+"""Secrets - keys, tokens, credentials in addresses - are taken out of what is told, logged and recorded.
+
+1. What this process was given as a secret is known by its value, wherever an endpoint or a library repeats it.
+2. So is what the environment holds under a name that says so (``HF_TOKEN``, ``..._API_KEY``).
+3. What only looks like one goes too: ``Bearer ...``, ``sk-...``, ``hf_...``, ``?api_key=...``, ``user:password@``.
+"""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+
+from urt_jax.files.json_text import with_texts
+
+STAND_IN = "***"
+MIN_CHARS = 6  # of a known secret; a shorter one ("none", "EMPTY", "x") is a placeholder, and a part of many words
+MIN_CHARS_ENVIRONMENT = 8  # of one that only its variable's name tells: CI sets many short words as tokens
+
+_given: set[str] = set()  # of this process
+_SECRET_VARIABLE = re.compile(r"(?:.*_)?(?:API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)", re.IGNORECASE)
+_SECRET_NAME = r"[\w.-]{0,40}(?:key|token|secret|password|passwd|signature|sig|credential|auth)"
+
+# Linear in the text: no two neighbouring repetitions match the same character. The group of each is what stays.
+_HINT = r"://|[?&;]|bearer|authorization|api.?key|\bsk-|\bhf_|\b(?:gsk_|nvapi-|xai-|gh[a-z]_|AIza)"
+_LOOKS = rf"""(://)[^/?\#\s"'<>]+(?=@)
+    | ([?&;](?i:{_SECRET_NAME})=)[^&;\s"'<>\#\\]+
+    | ((?i:authorization)["']?\s*[:=]\s*["']?(?i:bearer\ |basic\ )?)[^\s"',}}]{{6,}}
+    | ((?i:\bx?-?api[-_\ ]?key)["']?\s*[:=]\s*["']?)[^\s"',;&}}*]{{6,}}
+    | ((?i:\bbearer)\ )(?=\S{{0,200}}\d)[\w.~+/=-]{{12,}}
+    | \b(sk-)[\w-]{{8,}}
+    | \b(hf_)(?:[A-Za-z0-9]{{16,}}|(?=[A-Za-z]{{0,20}}\d)[A-Za-z0-9]{{8,}})
+    | \b(gsk_|nvapi-|xai-|gh[a-z]_|AIza)[\w-]{{16,}}"""
+
+
+@cache
+def _compiled() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what tells cheaply that a text may hold a secret, and what finds it; not made when this is imported."""
+    return re.compile(_HINT, re.IGNORECASE), re.compile(_LOOKS, re.VERBOSE)
+
+
+def keep_secret(value: str) -> None:
+    """Remember a secret of this process, also in the spellings that addresses and JSON give it."""
+    value = value.strip()
+    if len(value) >= MIN_CHARS:
+        _given.update((value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]))
+        _given.add(json.dumps(value)[1:-1].replace("/", "\\/"))
+
+
+def keep_address(url: str) -> None:
+    """Remember the credentials of an address: user and password, and what a query calls a key or a token."""
+    try:
+        parts = urlsplit(url)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        pairs = parse_qsl(parts.query)
+    except ValueError:  # no address; what looks like a secret in it is found as such
+        return
+    keep_secret(password or user)
+    if password:
+        keep_secret(base64.b64encode(f"{user}:{password}".encode()).decode())  # as the header says them
+    for name, value in pairs:
+        if re.fullmatch(_SECRET_NAME, name, re.IGNORECASE):
+            keep_secret(value)
+
+
+def known_secrets() -> tuple[str, ...]:
+    """Return the values that are secret in this process now, longest first."""
+    named = {
+        value.strip()
+        for name, value in os.environ.items()
+        if len(value.strip()) >= MIN_CHARS_ENVIRONMENT and _SECRET_VARIABLE.fullmatch(name)
+    }
+    return tuple(sorted(_given | named, key=len, reverse=True))
+
+
+def redacted(text: str, known: Iterable[str] | None = None) -> str:
+    """Return a text with ``***`` for each secret in it; ``known`` saves gathering ``known_secrets()`` each time."""
+    if len(text) < MIN_CHARS:
+        return text
+    for value in known_secrets() if known is None else known:
+        if value in text:
+            text = text.replace(value, STAND_IN)
+    hint, looks = _compiled()
+    return looks.sub(_stand_in, text) if hint.search(text) else text
+
+
+def _stand_in(found: re.Match[str]) -> str:
+    return f"{found[found.lastindex or 0]}{STAND_IN}"
+
+
+def redacted_values(value: Any, known: Iterable[str] | None = None) -> Any:
+    """Return a JSON value whose texts are ``redacted``."""
+    known = known_secrets() if known is None else tuple(known)
+    return with_texts(value, lambda text: redacted(text, known))
