@@ -1,6 +1,6 @@
 """Records of comparisons and chats from what a caller has at hand: pictures, clips or answers in any form."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,16 +16,8 @@ MAX_MESSAGES = 10_000  # of one chat
 _NEEDED = "give caption= with two images= or videos=, or question= with two answers= and context= (picture or clip)"
 
 
-def make_pair(
-    *,
-    caption: str | None,
-    question: str | None,
-    images: Sequence[Any] | None,
-    videos: Sequence[Any] | None,
-    answers: Sequence[str] | None,
-    context: Any = None,
-) -> Example:
-    """Build the record of one comparison from the arguments of ``RewardModel.compare``.
+def make_pair(*, caption: Any, question: Any, images: Any, videos: Any, answers: Any, context: Any = None) -> Example:
+    """Build the record of one comparison from the arguments of ``RewardModel.compare``, of whatever type they are.
 
     Raises:
         BadInputError: arguments that name no task, another number of candidates than two, or candidates of another
@@ -159,7 +151,8 @@ def _media(name: str, given: Any, *, video: bool) -> tuple[Media, ...]:
 
 def _listed(name: str, given: Any, most: int | None = MAX_CANDIDATES) -> list[Any]:
     """Return what was given as a list, of which no more than one beyond ``most`` is looked at."""
-    if isinstance(given, str | bytes | Path | Media | Mapping | set | frozenset) or not isinstance(given, Iterable):
+    is_single = isinstance(given, str | bytes | Path | Media | Mapping | set | frozenset)
+    if is_single or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise BadInputError(f"{name} is {shown(given)}; give a list")
     return list(given if most is None else islice(given, most + 1))
 
