@@ -28,8 +28,6 @@ from urt_jax.models.layers import ADAPTER_LEAVES
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-
-
 _FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 

@@ -107,9 +107,7 @@ class DataConfig:
     path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
     media_root: str | None = None  # where relative media paths start; None = the file's own folder
     first_label: int = knob(1, at_least=0, at_most=1)  # what a file's labels call the first candidate: 1, or 0
-    max_skipped_share: float = knob(
-        MAX_SKIPPED, at_least=0, at_most=1
-    )  # share of a file's records that may be unusable
+    max_skipped_share: float = knob(MAX_SKIPPED, at_least=0, at_most=1)  # share of unusable records a file may hold
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
     tasks: TaskWeights = TaskWeights()
     drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all

@@ -109,14 +109,7 @@ def make_chat(messages: Any, images: Any, videos: Any) -> Chat:
         raise BadInputError("messages is empty; give one message at least")
     for n, turn in enumerate(turns):
         _check_turn(turn, f"messages[{n}]")
-    made = {
-        kind: tuple(
-            as_media(item, video=kind == "video", name=f"{kind}s[{n}]")
-            for n, item in enumerate(_listed(f"{kind}s", given))
-        )
-        for kind, given in (("image", images), ("video", videos))
-    }
-    return Chat(turns, made["image"], made["video"])
+    return Chat(turns, _media("images", images, video=False), _media("videos", videos, video=True))
 
 
 def as_examples(examples: Any) -> list[Example]:

@@ -20,6 +20,7 @@ SUMS_NAME = "checksums.json"
 MAX_FILES = 100_000  # that a folder may list
 LARGE_BYTES = 1 << 24  # files above are checked beside the reading
 _CHUNK_BYTES = 1 << 22
+_REMEDY = "copy the folder again, or delete checksums.json if its files were changed on purpose"
 
 
 def write_sums(folder: Path) -> None:
@@ -92,9 +93,6 @@ def _listed(folder: Path) -> dict[str, tuple[int, int]]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BadInputError(f"{path}: {name!r} lies outside the folder; {_REMEDY}")
     return listed
-
-
-_REMEDY = "copy the folder again, or delete checksums.json if its files were changed on purpose"
 
 
 def _check_all(folder: Path, files: dict[str, tuple[int, int]], found: list[Exception]) -> None:

@@ -8,7 +8,6 @@ import io
 import os
 import stat
 import urllib.parse
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
 from urt_jax.data.examples import MAX_FPS, Media
-from urt_jax.data.images import PICTURE_FORMATS
+from urt_jax.data.images import PICTURE_FORMATS, quiet
 from urt_jax.data.sources.files import RecordError
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
@@ -142,8 +141,7 @@ def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
     if isinstance(located, str) and located.startswith("data:"):
         return located
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a huge picture is judged when it is decoded
+        with quiet():  # a huge picture is judged when it is decoded
             Image.open(io.BytesIO(located) if isinstance(located, bytes) else located, formats=PICTURE_FORMATS).close()
     except IsADirectoryError:
         raise RecordError(f"{where}: media {shown(given)} is a folder; give a file", reason="missing file") from None
