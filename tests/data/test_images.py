@@ -16,8 +16,9 @@ from PIL import Image, ImageFile
 
 from urt_jax.data import images
 from urt_jax.data.examples import Media
-from urt_jax.data.images import PictureGeometry, encode_data_url, load_image, smart_resize
+from urt_jax.data.images import encode_data_url, load_image
 from urt_jax.data.media_bytes import decode_data_url
+from urt_jax.data.patches import PictureGeometry, image_patches, normalize, patchify, smart_resize
 from urt_jax.errors import BadInputError
 
 GEOMETRY = PictureGeometry(
@@ -353,7 +354,7 @@ def test_too_long_strips_are_refused() -> None:
     ):
         smart_resize(601, 3, **budget)
     with pytest.raises(BadInputError, match=r"^image 2: the picture is 1x300 .*; crop or pad it"):
-        images.image_patches(np.zeros((1, 300, 3), np.uint8), geometry=GEOMETRY, name="image 2")
+        image_patches(np.zeros((1, 300, 3), np.uint8), geometry=GEOMETRY, name="image 2")
 
 
 def test_impossible_budgets_are_refused() -> None:
@@ -370,7 +371,7 @@ def test_impossible_budgets_are_refused() -> None:
 def test_normalize_is_the_formula() -> None:
     pixels = noise()
     expected = (pixels / 255 - np.array(GEOMETRY.mean)) / np.array(GEOMETRY.std)
-    result = images.normalize(pixels, GEOMETRY.mean, GEOMETRY.std)
+    result = normalize(pixels, GEOMETRY.mean, GEOMETRY.std)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, atol=1e-6)
     # and bit for bit on the scale 0..255, the order of the published clip processors
@@ -382,7 +383,7 @@ def test_patches_come_merge_block_by_merge_block() -> None:
     # 4x8 pixels, patches of 2, merge 2: each pixel says which patch it lies in, as drawn in the docstring
     order = np.array([[0, 1, 4, 5], [2, 3, 6, 7]], np.float32)
     frame = np.repeat(np.repeat(order, 2, axis=0), 2, axis=1)[None, :, :, None]
-    patches, grid = images.patchify(frame, patch_size=2, temporal_patch_size=2, merge_size=2)
+    patches, grid = patchify(frame, patch_size=2, temporal_patch_size=2, merge_size=2)
     assert grid == (1, 2, 4)
     assert patches.shape == (8, 8)
     np.testing.assert_array_equal(patches, np.repeat(np.arange(8)[:, None], 8, axis=1))
@@ -390,7 +391,7 @@ def test_patches_come_merge_block_by_merge_block() -> None:
 
 def test_a_patch_lists_channels_then_frames_then_rows() -> None:
     frames = np.arange(3 * 2 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
-    patches, grid = images.patchify(frames, patch_size=2, temporal_patch_size=2, merge_size=1)
+    patches, grid = patchify(frames, patch_size=2, temporal_patch_size=2, merge_size=1)
     assert grid == (2, 1, 1)
     by_channel = frames.transpose(3, 0, 1, 2)
     np.testing.assert_array_equal(patches[0], by_channel[:, [0, 1]].ravel())
@@ -399,12 +400,12 @@ def test_a_patch_lists_channels_then_frames_then_rows() -> None:
 
 def test_sides_off_the_grid_are_refused() -> None:
     with pytest.raises(ValueError, match="frames of 4x6 are no multiples of 4; resize them by smart_resize"):
-        images.patchify(np.zeros((1, 4, 6, 3), np.float32), patch_size=2, temporal_patch_size=2, merge_size=2)
+        patchify(np.zeros((1, 4, 6, 3), np.float32), patch_size=2, temporal_patch_size=2, merge_size=2)
 
 
 def test_a_picture_at_grid_size_is_not_resampled() -> None:
     pixels = noise(56, 84)
-    patches, grid = images.image_patches(pixels, geometry=GEOMETRY)
+    patches, grid = image_patches(pixels, geometry=GEOMETRY)
     assert grid == (1, 4, 6)
-    first = images.normalize(pixels[:14, :14], GEOMETRY.mean, GEOMETRY.std).transpose(2, 0, 1)
+    first = normalize(pixels[:14, :14], GEOMETRY.mean, GEOMETRY.std).transpose(2, 0, 1)
     np.testing.assert_array_equal(patches[0], np.repeat(first[:, None], 2, axis=1).ravel())

@@ -15,7 +15,7 @@ from urt_jax.checkpoints.model_folder import read_geometry
 from urt_jax.data.anyres import TileGeometry, tile_patches
 from urt_jax.data.clip_budget import ClipGeometry, clip_patches, clip_size
 from urt_jax.data.frame_resizing import resize_frames
-from urt_jax.data.images import PictureGeometry, image_patches, smart_resize
+from urt_jax.data.patches import PictureGeometry, image_patches, smart_resize
 from urt_jax.data.video import video_patches
 from urt_jax.errors import BadInputError
 from urt_jax.families import qwen2_5_vl, qwen3_vl

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from urt_jax.data import animations, images, video
+from urt_jax.data import animations, video
 from urt_jax.data.examples import FramePicking, Media
-from urt_jax.data.images import PictureGeometry, encode_data_url
+from urt_jax.data.images import encode_data_url
+from urt_jax.data.patches import PictureGeometry, normalize
 from urt_jax.data.video import load_clip, load_frames, video_patches
 from urt_jax.errors import BadInputError
 
@@ -205,7 +206,7 @@ def test_a_clip_at_grid_size_is_not_resampled() -> None:
     frames = noise(3, 28, 56)
     patches, grid = video_patches(frames, geometry=GEOMETRY)
     assert grid == (2, 2, 4)
-    normal = images.normalize(frames, GEOMETRY.mean, GEOMETRY.std).transpose(3, 0, 1, 2)
+    normal = normalize(frames, GEOMETRY.mean, GEOMETRY.std).transpose(3, 0, 1, 2)
     np.testing.assert_array_equal(patches[0], normal[:, [0, 1], :14, :14].ravel())
     np.testing.assert_array_equal(patches[8], normal[:, [2, 2], :14, :14].ravel())
 

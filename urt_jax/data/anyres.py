@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from urt_jax.data.images import normalize, resize_image
+from urt_jax.data.patches import normalize, resize_image
 from urt_jax.errors import BadInputError
 
 # Every grid of 1 to 6 by 1 to 6 tiles of 384 pixels, (height, width), row by row.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from urt_jax.data.frame_resizing import resize_frames
-from urt_jax.data.images import MAX_ASPECT_RATIO, SHRINK, PictureGeometry, frame_patches
+from urt_jax.data.patches import MAX_ASPECT_RATIO, SHRINK, PictureGeometry, frame_patches
 from urt_jax.errors import BadInputError
 
 

@@ -1,17 +1,15 @@
-"""Pictures of any form in, RGB arrays and the patches of the Qwen vision towers out, with numpy and Pillow alone."""
+"""Pictures of any form in, RGB arrays out, with Pillow alone."""
 
 import base64
-import math
 import re
 import warnings
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from urt_jax.data.containers import HEAD_BYTES
@@ -23,9 +21,6 @@ from urt_jax.errors import BadInputError, shown
 # Width times height allowed to be decoded: above any camera in common use, 200 MB as RGB, and below the size at which
 # Pillow itself begins to warn.
 MAX_DECODED_PIXELS = 2**26
-SHRINK = 0.8  # each retry of a too long prompt keeps this share of the pixels
-MAX_ASPECT_RATIO = 200  # longer strips are refused, as the published processors do
-
 # Of a JPEG above that, decoded at a half, a quarter or an eighth of its sides: the largest cameras have 102 to 108
 # million pixels, and above 178 million Pillow refuses itself.
 MAX_REDUCED_PIXELS = 2**27
@@ -59,63 +54,6 @@ class PixelBudget:
                 f"{name}: the pictures and frames of the record have {MAX_RECORD_PIXELS - self._left} pixels up to "
                 f"here, at most {MAX_RECORD_PIXELS} are decoded for one; give fewer or smaller ones (clips: max_frames)"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureGeometry:
-    """How one checkpoint sees pictures: patch sizes in pixels and frames, pixel budgets of one picture or video frame.
-
-    ``mean`` and ``std`` are per channel (RGB) on the scale 0..1.
-    """
-
-    patch_size: int = 14
-    temporal_patch_size: int = 2
-    merge_size: int = 2
-    min_pixels: int
-    max_pixels: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    video_min_pixels: int
-    video_max_pixels: int
-
-    def __post_init__(self) -> None:
-        for prefix in ("", "video_"):
-            least, most = getattr(self, f"{prefix}min_pixels"), getattr(self, f"{prefix}max_pixels")
-            if not 1 <= least <= most:
-                raise BadInputError(
-                    f"{prefix}min_pixels={least} and {prefix}max_pixels={most}: need 1 <= min <= max; these are counts "
-                    "of pixels (height x width) of one picture, mend the preprocessor settings of the checkpoint"
-                )
-
-    @property
-    def factor(self) -> int:
-        """Pixels along one side of a merged patch; both sides of a resized picture are multiples of it."""
-        return self.patch_size * self.merge_size
-
-    def within(self, min_pixels: int | None, max_pixels: int | None) -> "PictureGeometry":
-        """Return settings with other pixel bounds of a picture where they are given.
-
-        Raises:
-            BadInputError: a lower bound above the upper one.
-        """
-        low, high = min_pixels or self.min_pixels, max_pixels or self.max_pixels
-        if low > high:
-            raise BadInputError(f"min_pixels {low} is above max_pixels {high}; set both pixels knobs")
-        return replace(self, min_pixels=low, max_pixels=high)
-
-    def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "PictureGeometry | None":
-        """Return settings that give these media fewer pixels, or None when all are at the minimum already."""
-        largest_image = max((image.shape[0] * image.shape[1] for image in images), default=0)
-        largest_frame = max((frames.shape[1] * frames.shape[2] for frames in clips), default=0)
-        image_pixels = min(self.max_pixels, largest_image) if largest_image else self.min_pixels
-        frame_pixels = min(self.video_max_pixels, largest_frame) if largest_frame else self.video_min_pixels
-        if image_pixels <= self.min_pixels and frame_pixels <= self.video_min_pixels:
-            return None
-        return replace(
-            self,
-            max_pixels=max(int(image_pixels * SHRINK), self.min_pixels),
-            video_max_pixels=max(int(frame_pixels * SHRINK), self.video_min_pixels),
-        )
 
 
 def load_image(media: Any, *, name: str, budget: PixelBudget | None = None) -> UInt8[np.ndarray, "H W 3"]:
@@ -235,117 +173,6 @@ def array_of(media: Any, *, name: str) -> np.ndarray:
         return np.asarray(media)
     except Exception as error:  # the user's own object
         raise BadInputError(f"{name}: {shown(media)} can not be read as an array ({type(error).__name__})") from None
-
-
-def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Return the (height, width) a picture is resized to: multiples of ``factor`` within a budget of pixels.
-
-    The rule of Qwen2-VL and Qwen2.5-VL: round each side to the nearest multiple (half to even); outside the budget,
-    scale both sides by one ratio and round towards the budget.
-
-    Raises:
-        BadInputError: one side is more than 200 times the other, or a side is 0.
-    """
-    short, long = sorted((height, width))
-    if short < 1 or long / short > MAX_ASPECT_RATIO:
-        raise BadInputError(
-            f"the picture is {height}x{width} (height x width), one side may be at most {MAX_ASPECT_RATIO} times the "
-            "other; crop or pad it"
-        )
-
-    rounded = round(height / factor) * factor, round(width / factor) * factor
-    # Multiplied and divided in the published order: next to a multiple, another order rounds to the other side.
-    if math.prod(rounded) > max_pixels:
-        ratio = math.sqrt(height * width / max_pixels)
-        rows, columns = math.floor(height / ratio / factor), math.floor(width / ratio / factor)
-        return max(rows, 1) * factor, max(columns, 1) * factor
-    if math.prod(rounded) < min_pixels:
-        ratio = math.sqrt(min_pixels / (height * width))
-        return math.ceil(height * ratio / factor) * factor, math.ceil(width * ratio / factor) * factor
-    return rounded
-
-
-def resize_image(array: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Resize to (height, width) by Pillow's bicubic filter; a picture of that size already is returned itself."""
-    if array.shape[:2] == size:
-        return array
-    return np.asarray(Image.fromarray(array).resize((size[1], size[0]), resample=Image.Resampling.BICUBIC))
-
-
-def normalize(
-    array: UInt8[np.ndarray, "... 3"], mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> Float32[np.ndarray, "... 3"]:
-    """Return ``(x - 255 mean) / (255 std)`` per channel, in float32 on the scale 0..255.
-
-    The order of the fused torchvision processors, bit for bit; the Pillow ones differ from it by 3e-7.
-    """
-    # A row of pixels at a time: numpy is slow over a last axis of three.
-    offset, spread = (np.tile(np.asarray(part, np.float32) * np.float32(255), array.shape[-2]) for part in (mean, std))
-    result = array.reshape(*array.shape[:-2], -1).astype(np.float32)
-    result -= offset
-    result /= spread
-    return result.reshape(array.shape)
-
-
-def patchify(
-    frames: Float32[np.ndarray, "F H W C"], *, patch_size: int, temporal_patch_size: int, merge_size: int
-) -> tuple[Float32[np.ndarray, "P K"], tuple[int, int, int]]:
-    """Cut frames into flat patches and return them with their grid (t, h, w) in patches, ``P = t*h*w``.
-
-    The last frame is repeated until the frames fill whole temporal patches, so a picture is one frame. The patches of
-    a merge block follow each other; a patch lists its channels, then frames, rows, columns. With ``merge_size=2``::
-
-        order of the patches of one frame    0 1 | 4 5
-                                             2 3 | 6 7
-
-    Raises:
-        ValueError: a side is no multiple of ``patch_size * merge_size``.
-    """
-    count, height, width, channels = frames.shape
-    factor = patch_size * merge_size
-    if height % factor or width % factor:
-        raise ValueError(f"frames of {height}x{width} are no multiples of {factor}; resize them by smart_resize first")
-    if missing := -count % temporal_patch_size:
-        frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-    grid = len(frames) // temporal_patch_size, height // patch_size, width // patch_size
-    blocks = frames.reshape(
-        grid[0],
-        temporal_patch_size,
-        *(grid[1] // merge_size, merge_size, patch_size),
-        *(grid[2] // merge_size, merge_size, patch_size),
-        channels,
-    )
-    # (t, frame, row block, row, y, column block, column, x, channel)
-    ordered = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
-    return ordered.reshape(math.prod(grid), channels * temporal_patch_size * patch_size**2), grid
-
-
-def image_patches(
-    array: UInt8[np.ndarray, "H W 3"], *, geometry: PictureGeometry, name: str = "image"
-) -> tuple[Float32[np.ndarray, "P K"], tuple[int, int, int]]:
-    """Resize, normalise and cut one picture; return its patches and grid (1, h, w).
-
-    Raises:
-        BadInputError: the picture, called ``name``, is too long a strip.
-    """
-    low, high = geometry.min_pixels, geometry.max_pixels
-    try:
-        size = smart_resize(*array.shape[:2], factor=geometry.factor, min_pixels=low, max_pixels=high)
-    except BadInputError as error:
-        raise BadInputError(f"{name}: {error}") from None
-    return frame_patches(resize_image(array, size)[None], geometry)
-
-
-def frame_patches(
-    frames: UInt8[np.ndarray, "F H W 3"], geometry: PictureGeometry
-) -> tuple[Float32[np.ndarray, "P K"], tuple[int, int, int]]:
-    """Normalise and cut frames that have their size already; the shared part of pictures and clips."""
-    return patchify(
-        normalize(frames, geometry.mean, geometry.std),
-        patch_size=geometry.patch_size,
-        temporal_patch_size=geometry.temporal_patch_size,
-        merge_size=geometry.merge_size,
-    )
 
 
 def _rgb_of_array(array: np.ndarray, *, name: str) -> np.ndarray:

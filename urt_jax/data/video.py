@@ -14,17 +14,9 @@ from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES
 from urt_jax.data.examples import MAX_FPS, FramePicking, Media
 from urt_jax.data.frame_picking import Timeline, even_timeline, kept_rate, pick_frames, spread
 from urt_jax.data.frame_resizing import resize_frames
-from urt_jax.data.images import (
-    MAX_RECORD_PIXELS,
-    PictureGeometry,
-    PixelBudget,
-    array_of,
-    frame_patches,
-    load_image,
-    open_picture,
-    smart_resize,
-)
+from urt_jax.data.images import MAX_RECORD_PIXELS, PixelBudget, array_of, load_image, open_picture
 from urt_jax.data.media_bytes import check_kind, kind_of, read_bytes
+from urt_jax.data.patches import PictureGeometry, frame_patches, smart_resize
 from urt_jax.errors import BadInputError, shown
 
 DEFAULT_FPS = 24.0  # what transformers assumes of frames without times

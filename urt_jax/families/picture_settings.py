@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import TypeVar
 
-from urt_jax.data.images import PictureGeometry
+from urt_jax.data.patches import PictureGeometry
 from urt_jax.families.config_fields import MAX_CHANNELS, MAX_SIDE
 from urt_jax.families.family import Json, PictureSettings
 from urt_jax.files.fields import Fields

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from urt_jax.data.images import PictureGeometry, image_patches
+from urt_jax.data.patches import PictureGeometry, image_patches
 from urt_jax.data.video import DEFAULT_FPS, Clip, video_patches
 from urt_jax.families.config_fields import MAX_CHANNELS, MAX_LAYERS, MAX_SIDE, config_fields, is_tied, layer_numbers
 from urt_jax.families.family import Family, Json, MediaLayout, Piece, WeightRule, linear_rules

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from urt_jax.data.clip_budget import ClipGeometry, clip_patches
-from urt_jax.data.images import image_patches
+from urt_jax.data.patches import image_patches
 from urt_jax.data.video import DEFAULT_FPS, Clip
 from urt_jax.families.config_fields import MAX_CHANNELS, MAX_SIDE, config_fields, layer_numbers, refuse_others
 from urt_jax.families.family import (
