@@ -14,6 +14,7 @@ from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.config import CurriculumConfig, DataConfig, GrpoConfig, LengthConfig, RewardWeights
 from urt_jax.config.parts import TaskWeights
 from urt_jax.data.collate import length_of, need_of
+from urt_jax.data.examples import Example
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.stages import questions as questions_module

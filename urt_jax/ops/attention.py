@@ -19,7 +19,7 @@ def attend(
     query_BTNH: Float[Array, "B T N H"],
     key_BSKH: Float[Array, "B S K H"],
     value_BSKH: Float[Array, "B S K H"],
-    mask_BTS: Bool[Array, "B #T S"],
+    mask_BTS: Bool[Array, "B #T S"],  # noqa: F821 -- read as the name B and a comment
 ) -> Float[Array, "B T N H"]:
     """Return softmax attention where ``mask_BTS`` is True; query head n reads key head ``n // (N / K)``.
 
