@@ -18,9 +18,9 @@ from urt_jax.data.comparisons import as_examples, listed_candidates, make_chat, 
 from urt_jax.data.examples import DEFAULT_FRAMES, NOUNS, Chat, Example, FramePicking
 from urt_jax.data.loader import batches
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
-from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers
+from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers, padding_of
 from urt_jax.generation.call_settings import check_call
-from urt_jax.generation.sampler import Sampler, Sampling, padding_of
+from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.generation.stored_settings import stored_new_tokens
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from urt_jax.data.collate import Need, collate, length_of
+from urt_jax.families.processor import padding_of
 from urt_jax.generation import sampler
 from urt_jax.generation.loop import row_keys, token_draws
-from urt_jax.generation.sampler import Sampler, Samples, decode_texts, padding_of, question_number
+from urt_jax.generation.sampler import Sampler, Samples, decode_texts, question_number
 from urt_jax.main import main
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding import processes

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tiny import MERGE, PROCESSOR, make_chat, need
 from urt_jax.data.collate import collate_prompts
-from urt_jax.generation.sampler import padding_of
+from urt_jax.families.processor import padding_of
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.shares import WHOLE, Share, share_among, share_of, shown_by_all
 

@@ -66,6 +66,17 @@ class Processor:
         return tuple(sorted((special | set(unused)) - set(self.end_ids)))
 
 
+def padding_of(processor: Processor) -> dict[str, int]:
+    """Return what ``collate`` must know about a checkpoint."""
+    vision = processor.config.vision
+    return {
+        "pad_id": processor.pad_id,
+        "patch_features": vision.patch_features,
+        "merge": vision.merge_size**2,
+        "blend_sources": vision.blend_sources,
+    }
+
+
 def encode_chat(
     processor: Processor, chat: Chat, *, name: str, max_tokens: int | None = None, generation_prompt: bool = True
 ) -> EncodedChat:

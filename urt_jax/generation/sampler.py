@@ -14,14 +14,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from urt_jax.data.collate import Need, collate_prompts
-from urt_jax.families.processor import Processor
+from urt_jax.families.processor import Processor, padding_of
 from urt_jax.generation.lanes import cores, make_plan
 from urt_jax.generation.loop import advance, completions_of, prefill, row_keys, start, token_draws
 from urt_jax.generation.schedule import Schedule
 from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSettings, Vocabulary
 from urt_jax.generation.stops import StopTable, no_stops, stop_table
 from urt_jax.models.vlm import VisionLanguageModel
-from urt_jax.sharding.activations import with_mesh
+from urt_jax.sharding.activations import compiled_ahead, with_mesh
 from urt_jax.sharding.placement import for_sampling, mesh_of, own_rows, place_rows, rows_everywhere
 from urt_jax.sharding.shares import share_of, shown_by_all
 from urt_jax.types import Batch, EncodedChat, VisionFeatures
@@ -308,33 +308,6 @@ class _Job:
     def rows_of(self, lane: int) -> slice:
         """Return which responses a lane decodes."""
         return slice(lane * self.plan.all_responses, (lane + 1) * self.plan.all_responses)
-
-
-def compiled_ahead(program: Any, mesh: Mesh | None) -> Callable[..., Any]:
-    """Return what compiles a jitted program for its inputs, runs nothing, and returns the shapes of its results.
-
-    A later call of the program with inputs of those shapes and places finds it compiled.
-    """
-
-    def ahead(*inputs: Any, **fixed: Any) -> Any:
-        lowered = with_mesh(program.lower, mesh)(*inputs, **fixed)
-        places = lowered.compile().output_shardings
-        return jax.tree.map(
-            lambda out, place: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=place), lowered.out_info, places
-        )
-
-    return ahead
-
-
-def padding_of(processor: Processor) -> dict[str, int]:
-    """Return what ``collate`` must know about a checkpoint."""
-    vision = processor.config.vision
-    return {
-        "pad_id": processor.pad_id,
-        "patch_features": vision.patch_features,
-        "merge": vision.merge_size**2,
-        "blend_sources": vision.blend_sources,
-    }
 
 
 def make_vocabulary(processor: Processor) -> Vocabulary:

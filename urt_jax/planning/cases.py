@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.data.collate import collate, length_of, need_of
-from urt_jax.generation.sampler import Sampler, Samples, Sampling, make_vocabulary, padding_of
+from urt_jax.families.processor import padding_of
+from urt_jax.generation.sampler import Sampler, Samples, Sampling, make_vocabulary
 from urt_jax.losses.advantages import group_advantages
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.vlm import abstract_params, init_params

@@ -30,6 +30,22 @@ def with_mesh(program: Callable[..., Any], mesh: Mesh | None) -> Callable[..., A
     return on_mesh
 
 
+def compiled_ahead(program: Any, mesh: Mesh | None) -> Callable[..., Any]:
+    """Return what compiles a jitted program for its inputs, runs nothing, and returns the shapes of its results.
+
+    A later call of the program with inputs of those shapes and places finds it compiled.
+    """
+
+    def ahead(*inputs: Any, **fixed: Any) -> Any:
+        lowered = with_mesh(program.lower, mesh)(*inputs, **fixed)
+        places = lowered.compile().output_shardings
+        return jax.tree.map(
+            lambda out, place: jax.ShapeDtypeStruct(out.shape, out.dtype, sharding=place), lowered.out_info, places
+        )
+
+    return ahead
+
+
 def current_mesh() -> AbstractMesh | None:
     """Return the mesh of the program that is traced; None outside ``with_mesh``, and on a single device."""
     mesh = jax.sharding.get_abstract_mesh()

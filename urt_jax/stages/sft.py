@@ -24,7 +24,7 @@ from urt_jax.data.collate import Buckets, Length, Need, collate, largest, length
 from urt_jax.data.loader import Prefetcher, Source, mix
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
-from urt_jax.generation.sampler import padding_of
+from urt_jax.families.processor import padding_of
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding import processes
