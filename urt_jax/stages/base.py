@@ -6,6 +6,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,15 +99,22 @@ def write_empty_model(
     )
     write_settings(folder, FAMILY.picture_files(geometry))
     tokenizer = load_tokenizer(folder)
-    ids = {
-        name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>"))
-        for name in ("image_pad", "video_pad", "vision_start", "vision_end", "endoftext", "im_end")
-    }
+    names = ("image_pad", "video_pad", "vision_start", "vision_end", "endoftext", "im_end")
+    ids = {name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>")) for name in names}
+    model = _small_config(shape, ids, vocab_size=len(tokenizer))
+    token_ids = {"pad_token_id": ids["endoftext"], "eos_token_id": ids["im_end"], "bos_token_id": ids["endoftext"]}
+    # Last and whole: where it is, the folder is taken for complete.
+    write_whole(folder / "config.json", json.dumps(FAMILY.write_config(model, token_ids), indent=2) + "\n")
+    load_processor(str(folder))
+
+
+def _small_config(shape: ShapeConfig, ids: Mapping[str, int], *, vocab_size: int) -> ModelConfig:
+    """Return the sizes of a small judge; ``ids`` are those of its media tokens, by their names in the tokenizer."""
     head_width = shape.width // shape.heads
     third = head_width // 2 // 3
-    model = ModelConfig(
+    return ModelConfig(
         decoder=DecoderConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=vocab_size,
             width=shape.width,
             layers=shape.layers,
             query_heads=shape.heads,
@@ -131,7 +139,3 @@ def write_empty_model(
         vision_start_token_id=ids["vision_start"],
         vision_end_token_id=ids["vision_end"],
     )
-    token_ids = {"pad_token_id": ids["endoftext"], "eos_token_id": ids["im_end"], "bos_token_id": ids["endoftext"]}
-    # Last and whole: where it is, the folder is taken for complete.
-    write_whole(folder / "config.json", json.dumps(FAMILY.write_config(model, token_ids), indent=2) + "\n")
-    load_processor(str(folder))

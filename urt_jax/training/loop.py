@@ -76,15 +76,7 @@ def train(
         PreemptionNotice() as notice,
         CheckpointStore(folder / "checkpoints", keep=settings.keep, every=settings.save_every) as store,
     ):
-        found = store.restore_latest(_saved(state))
-        start = 0
-        if found is not None:
-            # Not state.step: that counts updates, of which a step of this loop may take several.
-            start, kept, beside = found
-            if carried is not None:
-                carried.restore(beside["carried"])
-            skipped.restore(beside.get("skipped", {}))
-            state = state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"])
+        state, start = _resumed(store, state, skipped, carried)
         bar = progress(total=settings.steps, initial=start, title=title, unit="step")
         leaving = Agreement(mesh_of(state.trainable))
         with MetricsWriter(folder, resume_step=start, active=processes.is_first()) as writer, bar:
@@ -109,6 +101,21 @@ def train(
                 if told and not last:
                     raise Preempted(f"saved after step {step + 1} of {settings.steps} in {folder}")
     return state
+
+
+def _resumed(
+    store: CheckpointStore, state: TrainState, skipped: SkippedUpdates, carried: Carried | None
+) -> tuple[TrainState, int]:
+    """Return the newest saved state, or the one given, and the step of the loop to go on from."""
+    found = store.restore_latest(_saved(state))
+    if found is None:
+        return state, 0
+    start, kept, beside = found
+    if carried is not None:
+        carried.restore(beside["carried"])
+    skipped.restore(beside.get("skipped", {}))
+    # Not state.step: that counts updates, of which a step of this loop may take several.
+    return state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"]), start
 
 
 def _saved(state: TrainState) -> dict[str, Any]:
