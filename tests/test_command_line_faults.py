@@ -1,5 +1,6 @@
 """Arguments as they are mistyped, and the help that lists every knob."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,33 @@ def test_all_that_help_lists_can_be_set() -> None:
     assert len(names) > 90
     config = read_arguments([f"--config={ROOT}/configs/grpo.py", "--config.optimizer.warmup_steps=7", "--workdir=w"])
     assert config.optimizer.warmup_steps == 7
+
+
+def test_help_has_meanings_that_stand_above_a_knob() -> None:
+    told = help_on_config([f"--config={ROOT}/configs/grpo.py", "--help"])
+    assert told is not None
+    assert "  model.attention = 'auto'                           Of whole rows in the decoder. auto: " in told
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("c = ConfigDict({'stage': 'sft'}); c.c = c; return c", "RecursionError"),
+        ("return ConfigDict({'stage': 'sft', 'steps': config_dict.required_placeholder(int)})", "RequiredValueError"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})", "Odd: <exception str() failed>"),
+    ],
+)
+def test_a_config_file_that_gives_no_plain_config_is_told(body: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"from ml_collections import ConfigDict, config_dict\ndef get_config(preset=''):\n    {body}\n")
+    with pytest.raises(BadInputError, match=re.escape(told)):
+        read_arguments([f"--config={path}"])
+
+
+def test_a_given_workdir_counts_whatever_the_file_says(tmp_path: Path) -> None:
+    path, config = tmp_path / "mine.py", "ConfigDict({'stage': 'sft', 'workdir': 5})"
+    path.write_text(f"from ml_collections import ConfigDict\ndef get_config(preset=''):\n    return {config}\n")
+    assert read_arguments([f"--config={path}", "--workdir=w"]).workdir == "w"
+    with pytest.raises(BadInputError, match=r"config\.workdir"):
+        read_arguments([f"--config={path}"])

@@ -35,6 +35,7 @@ from urt_jax.checkpoints.ownership import release
 from urt_jax.checkpoints.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
 from urt_jax.checkpoints.run_folder import open_run, read_result
 from urt_jax.config import StageConfig, as_json, resolve, with_defaults
+from urt_jax.config.binding import plain
 from urt_jax.config.describe import describe
 from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
@@ -85,13 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         code = 1 if trouble is None else EXIT_BAD_INPUT
         told = traceback.format_exc() if trouble is None else f"error: {trouble}"
+    finally:
+        release()
     told = redacted(told)
     if code and processes.count() > 1:
         sys.stdout.flush()
         processes.leave(code, told)
     if told:
         print(told, file=sys.stderr)
-    release()
     return code
 
 
@@ -170,10 +172,8 @@ def read_arguments(argv: Sequence[str]) -> StageConfig:
     known, overrides = parser.parse_known_args(list(argv))
     path, _, preset = known.config.partition(":")
     config = with_defaults(load_config(Path(path), preset))
-    if not config.workdir:
-        config.workdir = f"runs/{Path(path).stem}" + (f"-{preset}" if preset else "")
-    if known.workdir:
-        config.workdir = known.workdir
+    with config.ignore_type():  # a workdir of another type is told by resolve, unless one is given beside it
+        config.workdir = known.workdir or config.workdir or f"runs/{Path(path).stem}" + (f"-{preset}" if preset else "")
     return resolve(_override(config, overrides))
 
 
@@ -211,9 +211,12 @@ def load_config(path: Path, preset: str = "") -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         config = module.get_config(preset)
-    except (Exception, SystemExit) as error:
-        asked = f"preset {preset!r} of config file {path}" if preset else f"config file {path}"
-        raise BadInputError(f"{asked} cannot be used: {type(error).__name__}: {error}") from error
+        if isinstance(config, ConfigDict):
+            plain(config)  # what refers to itself, or to a value that is never given, ends here
+    except (Exception, SystemExit, GeneratorExit) as error:
+        asked = f"preset {shown(preset, 200)} of config file {path}" if preset else f"config file {path}"
+        told = traceback.format_exception_only(error)[-1].strip()
+        raise BadInputError(f"{asked} cannot be used: {told}") from error
     if not isinstance(config, ConfigDict):
         raise BadInputError(f"config file {path}: get_config gave a {type(config).__name__}, needs a ConfigDict")
     return config

@@ -69,6 +69,29 @@ def test_a_process_may_open_its_own_run_again(tmp_path: Path) -> None:
     open_run(tmp_path / "run" / "1-sft", {"seed": 1})
 
 
+def test_a_stage_alone_is_refused_below_a_pipeline_that_goes_on(
+    tmp_path: Path, owner: tuple[subprocess.Popen[str], int]
+) -> None:
+    with pytest.raises(BadInputError, match=rf"run belongs to a run that goes on \(host .*, pid {owner[0].pid}"):
+        open_run(tmp_path / "run" / "1-sft", {"seed": 1})
+    owner[0].kill()
+    owner[0].wait()
+    open_run(tmp_path / "run" / "1-sft", {"seed": 1})
+
+
+def test_a_pipeline_is_refused_above_a_stage_that_goes_on(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", {"seed": 1})
+    release()
+    open_run(tmp_path / "run" / "1-sft", {"seed": 1})
+    pipeline = "import sys; from urt_jax.checkpoints.run_folder import open_run; open_run(sys.argv[1], {'seed': 1})"
+    command = [sys.executable, "-c", pipeline, str(tmp_path / "run")]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "belongs to a run that goes on" in refused.stderr
+    open_run(tmp_path / "run", {"seed": 1})  # this process may
+    release()
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
 def test_a_finished_run_is_read_by_anybody(tmp_path: Path, owner: tuple[subprocess.Popen[str], int]) -> None:
     write_result(tmp_path / "run", "the table")
     open_run(tmp_path / "run", {"seed": 1})

@@ -1,9 +1,11 @@
 """Every knob of a stage in words: its value, and what the settings say of it beside its declaration."""
 
+import ast
 import dataclasses
 import inspect
-import re
+import io
 import textwrap
+import tokenize
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,6 @@ from ml_collections import ConfigDict
 
 from urt_jax.config.stages import STAGES
 
-_DECLARED = re.compile(r"^    (\w+): [^#]*?(?:# (.*))?$")
 WIDTH = 118
 
 
@@ -40,18 +41,31 @@ def _knobs(cls: type, config: Any, prefix: str) -> Iterator[tuple[str, Any, str]
             yield from _knobs(typing.cast(type, inner[0]), value, f"{prefix}{item.name}.")
         elif isinstance(value, tuple) and value and isinstance(value[0], ConfigDict):
             for n, part in enumerate(value):
-                yield from _knobs(inner[0], part, f"{prefix}{item.name}[{n}].")
+                if isinstance(part, ConfigDict):
+                    yield from _knobs(inner[0], part, f"{prefix}{item.name}[{n}].")
         else:
             yield f"{prefix}{item.name}", value, told.get(item.name, "")
 
 
 def _meanings(cls: type) -> dict[str, str]:
-    """Return what stands beside the declaration of each field, in a record or in those it is made from."""
+    """Return the comment beside each field's declaration, or above it, in a record or in those it is made from."""
     found: dict[str, str] = {}
     for owner in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
-        for line in inspect.getsource(owner).splitlines():
-            if declared := _DECLARED.match(line):
-                found[declared[1]] = declared[2] or found.get(declared[1], "")
+        source = textwrap.dedent(inspect.getsource(owner))
+        comments = {
+            token.start[0]: (token.line.lstrip().startswith("#"), token.string.lstrip("# "))
+            for token in tokenize.generate_tokens(io.StringIO(source).readline)
+            if token.type == tokenize.COMMENT
+        }
+        record = typing.cast(ast.ClassDef, ast.parse(source).body[0])
+        for item in record.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                told = [comments[n][1] for n in range(item.lineno, (item.end_lineno or 0) + 1) if n in comments]
+                above = item.lineno - 1
+                while not told and comments.get(above, (False,))[0]:
+                    above -= 1
+                told = told or [comments[n][1] for n in range(above + 1, item.lineno)]
+                found[item.target.id] = " ".join(told) or found.get(item.target.id, "")
     return found
 
 
