@@ -51,12 +51,25 @@ def load_weights(
         BadInputError: no safetensors, a missing or truncated shard, and, naming them, tensors that are missing,
             unexpected, or of another shape than ``config`` says.
     """
-    stored = stored_tensors(Path(folder), family)
+    folder = Path(folder)
+    return weights_from(folder, stored_tensors(folder, family), family, config, dtype=dtype, shardings=shardings)
+
+
+def weights_from(
+    folder: Path,
+    stored: Mapping[str, StoredTensor],
+    family: Family,
+    config: ModelConfig,
+    *,
+    dtype: Any = None,
+    shardings: Any = None,
+) -> dict[str, Any]:
+    """Read what ``load_weights`` does from the tensors of a folder that are already found."""
     rules, expected = family.weight_rules(config), abstract_params(config)
     if config.decoder.tied_head:
         stored = _tied(stored, family, config)
-    _check_names(Path(folder), rules, stored)
-    _check_shapes(Path(folder), rules, stored, expected)
+    _check_names(folder, rules, stored)
+    _check_shapes(folder, rules, stored, expected)
     tree: dict[str, Any] = {}
     for rule in rules:
         tensors = [stored[name] for name in rule.stored_names()]
@@ -166,12 +179,11 @@ def _turn_into(out: np.ndarray, rows: np.ndarray) -> None:
         out[:, start : start + TURNED_ROWS] = rows[start : start + TURNED_ROWS].astype(out.dtype, copy=False).T
 
 
-def has_own_head(folder: Path, family: Family, config: ModelConfig) -> bool:
+def has_own_head(stored: Mapping[str, StoredTensor], family: Family, config: ModelConfig) -> bool:
     """Return whether a folder whose config ties the head to the embedding stores a head that differs from it.
 
     The config is then wrong of the file, and the stored head is the one that was trained (so transformers takes it).
     """
-    stored = stored_tensors(folder, family)
     head, embedding = _head_names(family, config)
     if head not in stored or embedding not in stored:
         return False

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from urt_jax.checkpoints.adapter_config import CONFIG_NAME, adapter_base, is_adapter
 from urt_jax.checkpoints.adapters import load_adapter
-from urt_jax.checkpoints.hf_weights import has_own_head, load_weights, save_weights
+from urt_jax.checkpoints.hf_weights import has_own_head, save_weights, weights_from
 from urt_jax.checkpoints.hub import fetch_model, is_hub_name
 from urt_jax.checkpoints.stored_tensors import INDEX_NAME, stored_tensors, written_names
 from urt_jax.data.tokenizer import TURN_END, load_tokenizer
@@ -134,11 +134,12 @@ def load_model(
     with checked(folder) if processes.is_first() else nullcontext():
         processor = _open_processor(folder, pixels)
         family, config = processor.family, processor.config
-        if config.decoder.tied_head and has_own_head(folder, family, config):
+        stored = stored_tensors(folder, family)
+        if config.decoder.tied_head and has_own_head(stored, family, config):
             config = replace(config, decoder=replace(config.decoder, tied_head=False))
             processor = replace(processor, config=config)
         shardings = None if mesh is None else shardings_for(abstract_params(config), mesh)
-        params = load_weights(folder, family, config, dtype=dtype, shardings=shardings)
+        params = weights_from(folder, stored, family, config, dtype=dtype, shardings=shardings)
     if adapter := adapter_of(name):
         params = merge_adapters(load_adapter(adapter, params, processor.family, processor.config), donate=True)
     return LoadedModel(processor, params, folder)
