@@ -71,8 +71,8 @@ def assert_every_item_once(several: Path, one: Path, *, same_texts: bool = True)
         if "replies" in file:
             assert Counter(line["id"] for line in lines[0]) == Counter(line["id"] for line in lines[1])
         else:
-            assert [[len(texts) for texts in batch] for batch in lines[0]] == [
-                [len(texts) for texts in batch] for batch in lines[1]
+            assert [[(row["id"], len(row["texts"])) for row in batch] for batch in lines[0]] == [
+                [(row["id"], len(row["texts"])) for row in batch] for batch in lines[1]
             ]
             assert lines[0] == lines[1] or not same_texts
     for file in (

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from urt_jax.config import DataConfig, ModelConfig, RejectConfig
 from urt_jax.data.examples import Example
 from urt_jax.data.loader import Source
 from urt_jax.data.sources import read_examples, write_examples
+from urt_jax.errors import BadInputError
 from urt_jax.generation.sampler import Sampler
 from urt_jax.main import main
 from urt_jax.stages import reject
@@ -145,7 +147,7 @@ def test_a_run_sorts_its_pool_and_learns(finished: Path, coin_judge: Path) -> No
     assert_trained(finished, coin_judge)
     batches = [json.loads(line) for line in (finished / "records" / "samples.jsonl").read_text().splitlines()]
     assert [len(batch) for batch in batches] == [4, 4, 2]
-    texts = [samples for batch in batches for samples in batch]
+    texts = [row["texts"] for batch in batches for row in batch]
     assert {len(samples) for samples in texts} == {2}
     assert sum(text in WRITTEN for samples in texts for text in samples) >= 18
     result = json.loads((finished / "result.json").read_text())
@@ -193,6 +195,25 @@ def test_a_pool_never_judged_right_teaches_nothing_and_says_so(
     assert len(read_examples(tmp_path / "run" / "records" / "hard.jsonl")) == 4
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([{"id": "a", "texts": ["x", "y"]}, {"id": "c", "texts": ["x", "y"]}], "pair 'c', the pool has b"),
+        ([{"id": "a", "texts": ["x"]}], "1 texts of a pair, 2 are sampled"),
+        ([{"id": name, "texts": ["x", "y"]} for name in "aba"], "more than the 2 pairs of the pool"),
+        ([["x", "y"]], "needed an object"),
+        ([{"id": "a", "texts": [1, 2]}], "needed a text"),
+    ],
+)
+def test_samples_of_other_pairs_are_refused(rows: list[Any], told: str) -> None:
+    pool = [replace(example, id=name) for name, example in zip("ab", pairs(2))]
+    path = Path("samples.jsonl")
+    with pytest.raises(BadInputError, match=rf"samples.jsonl.*{told}"):
+        reject._read_samples(path, [[row] for row in rows], pool, 2)
+    sound = [[{"id": "a", "texts": ["x", "y"]}], [{"id": "b", "texts": ["z", "w"]}]]
+    assert reject._read_samples(path, sound, pool, 2) == [["x", "y"], ["z", "w"]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["sampling", "training"])
 def test_killed_in_either_half_it_ends_with_the_same_bits(config: Path, finished: Path, moment: str) -> None:
@@ -205,7 +226,7 @@ def test_killed_in_either_half_it_ends_with_the_same_bits(config: Path, finished
     kill_once(config, killed, ready[moment])
     if moment == "sampling":
         with samples.open("a") as file:  # what a kill in the middle of a write leaves
-            file.write('[["<think>')
+            file.write('[{"id": "x", "texts": ["<think>')
     run_in_process(config, killed, "--config.workers=2")
     assert samples.read_bytes() == (finished / "records" / "samples.jsonl").read_bytes()
     assert_same_weights(killed, finished)

@@ -1,4 +1,4 @@
-"""What a disk refused, told so that it can be mended: full, over quota, read-only, not permitted."""
+"""What a disk refused, told so that it can be mended: full, over quota, read-only, not permitted, in the way."""
 
 import errno
 from collections.abc import Iterator
@@ -11,6 +11,9 @@ _TROUBLES = (
     (errno.EROFS, "Read-only file system", "the file system is read-only", "give a --workdir that can be written"),
     (errno.EACCES, "Permission denied", "access is not permitted", "give a --workdir that can be written"),
     (errno.EPERM, "Operation not permitted", "access is not permitted", "give a --workdir that can be written"),
+    (errno.EEXIST, "File exists", "something is in the way of a folder", "take it away"),
+    (errno.ENOTDIR, "Not a directory", "something is in the way of a folder", "take it away"),
+    (errno.EISDIR, "Is a directory", "a folder is in the way of a file", "take it away"),
 )
 
 SHOWN = 300  # characters of what a library said

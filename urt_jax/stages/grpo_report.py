@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from urt_jax.config import GrpoConfig, as_json
+from urt_jax.errors import BadInputError, shown
 from urt_jax.evals.completions import Completion, CompletionGroup
 from urt_jax.evals.report import Curve, write_report
 from urt_jax.evals.statistics import Summary
@@ -61,7 +62,7 @@ def write_run_report(
     """Write ``report.html`` of a finished run and return its path.
 
     Raises:
-        BadInputError: a picture of a question cannot be read any more.
+        BadInputError: a picture of a question cannot be read any more, or its record is another one.
     """
     path = folder / "report.html"
     write_report(
@@ -85,6 +86,11 @@ def last_completions(folder: Path, feed: QuestionFeed) -> list[CompletionGroup]:
     for number, line in itertools.islice(whole_lines(files[-1]), SHOWN_QUESTIONS):
         fields = Fields(line, f"{files[-1]} line {number}")
         example = feed.example(fields.integer("item", at_most=2**62), step, stream=fields.text("stream"))
+        if fields.text("id") != example.id:
+            raise BadInputError(
+                f"{fields.where}: question {shown(fields.text('id'))}, the pool has {example.id} in its place; the "
+                "records were changed after they were asked: put them back"
+            )
         groups.append(CompletionGroup(example, _completions(fields)))
     return groups
 

@@ -19,14 +19,15 @@ import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.checkpoints.run_folder import write_result
-from urt_jax.checkpoints.shared_lines import SharedLines
+from urt_jax.checkpoints.shared_lines import Line, SharedLines
 from urt_jax.config import RejectConfig
 from urt_jax.data.collate import largest, length_of, need_of, plan_buckets
 from urt_jax.data.examples import NOUNS, Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, shown
 from urt_jax.evals.tables import Cell, format_table
+from urt_jax.files.fields import Fields
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.progress import each, progress
 from urt_jax.rewards.parse import WRONG_NOUN, parse
@@ -82,12 +83,34 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
     """Return k texts for every pair, reading from ``path`` what an earlier call has already sampled.
 
     Of several processes each encodes and samples its share of every batch.
+
+    Raises:
+        BadInputError: what was sampled is not of this pool.
     """
     share = share_of(mesh_of(loaded.params))
     with SharedLines(path, share) as kept:
-        if sum(map(len, kept.lines)) < len(pool):
+        if len(_read_samples(path, kept.lines, pool, config.samples_per_item)) < len(pool):
             _sample_rest(config, loaded, pool, kept, share)
-        return [texts for rows in kept.joined() for texts in rows]
+        return _read_samples(path, kept.joined(), pool, config.samples_per_item)
+
+
+def _read_samples(path: Path, lines: Sequence[Line], pool: Sequence[Example], count: int) -> list[list[str]]:
+    """Return the texts of the first pairs of the pool, which a file holds in the pool's order."""
+    remedy = "the records were changed after they were sampled: put them back, or give another --workdir"
+    found: list[list[str]] = []
+    for number, line in enumerate(lines, start=1):
+        rows = Fields({"pairs": line}, f"{path} line {number}").items_of("pairs", at_most=len(pool))
+        if len(found) + len(rows) > len(pool):
+            raise BadInputError(f"{path}: more than the {len(pool)} pairs of the pool; {remedy}")
+        for place in rows:
+            row, wanted = rows.group(place), pool[len(found)].id
+            if row.text("id") != wanted:
+                raise BadInputError(f"{row.where}: pair {shown(row.text('id'))}, the pool has {wanted}; {remedy}")
+            texts = row.texts("texts")
+            if len(texts) != count:
+                raise BadInputError(f"{row.where}: {len(texts)} texts of a pair, {count} are sampled; {remedy}")
+            found.append(list(texts))
+    return found
 
 
 def _sample_rest(
@@ -135,7 +158,8 @@ def _sample_rest(
             )
             real = groups[number][1]
             there = sum(place < real for place in share.cut(range(size)))
-            kept.append([list(samples.texts[q * k : q * k + k]) for q in range(there)])
+            ids, texts = [pool[i].id for i in mine[number][:there]], samples.texts
+            kept.append([{"id": name, "texts": list(texts[q * k : q * k + k])} for q, name in enumerate(ids)])
             bar.update(real)
 
 
