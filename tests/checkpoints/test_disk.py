@@ -15,6 +15,9 @@ from urt_jax.checkpoints.disk import disk_trouble
         (errno.EDQUOT, "the disk quota is used up (/runs/a): ", "free some space or ask for more, then"),
         (errno.EFBIG, "a file would be larger than allowed (/runs/a): ", "raise the file-size limit (ulimit -f), then"),
         (errno.EROFS, "the file system is read-only (/runs/a): ", "give a --workdir that can be written, then"),
+        (errno.EEXIST, "something is in the way of a folder (/runs/a): ", "take it away, then"),
+        (errno.ENOTDIR, "something is in the way of a folder (/runs/a): ", "take it away, then"),
+        (errno.EISDIR, "a folder is in the way of a file (/runs/a): ", "take it away, then"),
         (errno.EACCES, "access is not permitted (/runs/a): ", "give a --workdir that can be written, then"),
     ],
 )
@@ -24,6 +27,11 @@ def test_each_refusal_has_its_words(number: int, what: str, remedy: str) -> None
     assert told.startswith(what)
     assert f"\n{remedy}" in told
     assert "goes on from its last whole checkpoint" in told
+
+
+def test_of_a_file_that_cannot_take_its_place_the_place_is_named() -> None:
+    told = disk_trouble(IsADirectoryError(errno.EISDIR, "Is a directory", "/runs/.a.tmp", None, "/runs/a"))
+    assert (told or "").startswith("a folder is in the way of a file (/runs/a): ")
 
 
 def test_a_library_that_raises_its_own_kind_is_understood() -> None:

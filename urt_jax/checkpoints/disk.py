@@ -28,7 +28,8 @@ def disk_trouble(error: BaseException) -> str | None:
         for number, words, what, remedy in _TROUBLES:
             refused = isinstance(cause, OSError) and cause.errno == number
             if refused or (not isinstance(cause, OSError) and words in str(cause)):
-                where = f" ({cause.filename})" if isinstance(cause, OSError) and cause.filename else ""
+                named = (cause.filename2 or cause.filename) if isinstance(cause, OSError) else None
+                where = f" ({named})" if named else ""
                 said = _around(words, " ".join(str(cause).split()))
                 return (
                     f"{what}{where}: {said}\n{remedy}, then call again with the same arguments: everything finished "

@@ -128,6 +128,7 @@ class CheckpointStore:
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False, **waits),
         )
+        self.folder.mkdir(parents=True, exist_ok=True)  # a file of that name ends here, not in a thread of orbax
         try:
             return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "extra"))
         except (ValueError, TypeError, RecursionError) as error:  # it reads what stands beside every checkpoint
