@@ -137,7 +137,7 @@ def test_a_judge_that_always_names_the_first_decides_nothing_in_both_orders(
     assert judge.compare(caption="x", images=(RED, BLUE)).winner == 1
     found = judge.compare(caption="x", images=(RED, BLUE), order="both")
     assert (found.winner, found.margin) == (None, 0.0)
-    assert found.failure == "split vote: 1 for each side"
+    assert found.failure == "the votes are drawn: 1 for 1, 1 for 2"
 
 
 def test_ranking_by_hand(judge: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:

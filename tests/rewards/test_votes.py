@@ -38,17 +38,37 @@ def test_the_majority_by_hand() -> None:
     assert winners("hm", verdict(3, 9)).winner == 2, "what does not parse has no vote"
     assert winners("hm", verdict(3, 9)).failure is None
     split = winners(verdict(9, 3), verdict(4, 6))
-    assert (split.winner, split.failure) == (None, "split vote: 1 for each side")
+    assert (split.winner, split.failure) == (None, "the votes are drawn: 1 for 1, 1 for 2")
     lost = winners("hm", "hm")
     assert (lost.winner, lost.failure) == (None, parse("hm").failure)
 
 
-def test_ties_alone_are_a_tie() -> None:
-    assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).winner == "tie"
-    assert winners(verdict(5, 5, "tie"), verdict(6, 6, "tie")).failure is None
-
-
 FIRST, SECOND, TIE = verdict(9, 3), verdict(3, 9), verdict(5, 5, "tie")
+
+
+@pytest.mark.parametrize(
+    ("texts", "winner"),
+    [
+        ([TIE, TIE], "tie"),
+        ([TIE, TIE, FIRST], "tie"),
+        ([FIRST, SECOND, TIE, TIE], "tie"),
+        ([FIRST, FIRST, TIE, TIE], None),
+        ([FIRST, TIE], None),
+        ([FIRST, FIRST, TIE], 1),
+        ([FIRST, FIRST, SECOND, TIE], 1),
+        ([SECOND, FIRST, SECOND, FIRST], None),
+        ([FIRST, SECOND, TIE], None),
+        (["hm", "hm", "hm", SECOND], 2),
+        (["hm", TIE], "tie"),
+        (["hm"], None),
+    ],
+)
+def test_a_side_wins_with_more_votes_than_the_other_and_than_ties(texts: list[str], winner: int | str | None) -> None:
+    found = winners(*texts)
+    assert found.winner == winner
+    assert (found.failure is None) == (winner is not None)
+    mirror = {FIRST: SECOND, SECOND: FIRST}
+    assert winners(*(mirror.get(text, text) for text in texts)).winner == {1: 2, 2: 1}.get(winner, winner)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.verifiable import score_agreement
+from urt_jax.rewards.votes import majority
 
 Order = Literal["given", "swapped"]
 MediaName = str | tuple[str, ...]  # a path as given (a clip: its frames), or a word on what was in memory
@@ -124,7 +125,8 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
 
     A draw of the votes is no verdict; the text kept is the first that voted with the majority.
     """
-    verdict, counts = _majority([parse(text, think=think, noun=NOUNS.get(str(shown.task))) for text in texts])
+    verdicts = [parse(text, think=think, noun=NOUNS.get(str(shown.task))) for text in texts]
+    verdict = majority(verdicts)
     label = _label(shown)
     gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}
     difficulty, group = shown.meta.get("difficulty"), shown.meta.get("prompt_group")
@@ -142,7 +144,7 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
         novelty=novelty,
         group=None if group is None else str(group),
         gold_scores=gold or None,
-        vote_counts=counts if len(texts) > 1 else None,
+        vote_counts=_votes(verdicts) if len(texts) > 1 else None,
         prompt=shown.prompt,
         answers=tuple(item for item in shown.candidates if isinstance(item, str)),
         media=tuple(_media_name(item) for item in (*shown.context, *shown.candidates) if isinstance(item, Media)),
@@ -199,20 +201,10 @@ def _label(example: Example) -> int | str:
     return example.label
 
 
-def _majority(verdicts: Sequence[Verdict]) -> tuple[Verdict, tuple[int, int, int]]:
-    """Return the first verdict of the winning side and the votes for 1, 2 and neither; a tie verdict is a side too."""
+def _votes(verdicts: Sequence[Verdict]) -> tuple[int, int, int]:
+    """Return the votes for 1, for 2 and for neither."""
     winners = [verdict.winner for verdict in verdicts]
-    counts = (winners.count(1), winners.count(2), len(winners) - winners.count(1) - winners.count(2))
-    sides = {side: winners.count(side) for side in dict.fromkeys(winners) if side is not None}
-    if not sides or len(verdicts) == 1:
-        return verdicts[0], counts
-    most = max(sides.values())
-    leading = [side for side, votes in sides.items() if votes == most]
-    first = verdicts[winners.index(leading[0])]
-    if len(leading) > 1:
-        drawn = ", ".join(f"{most} for {side}" for side in leading)
-        return dataclasses.replace(first, winner=None, failure=f"the votes are drawn: {drawn}"), counts
-    return first, counts
+    return winners.count(1), winners.count(2), len(winners) - winners.count(1) - winners.count(2)
 
 
 def _gold_match(verdict: Verdict, gold: dict[str, tuple[float, float]]) -> float | None:

@@ -1,6 +1,7 @@
 """Verdicts on the same pair put together: the other presentation order mirrored, votes counted, orders compared."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,27 +22,25 @@ def mirrored(verdict: Verdict) -> Verdict:
 
 
 def majority(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the first verdict of the winning side with the mean margin of all; an even split decides nothing.
+    """Return the first verdict of the winning side, with the mean margin of all.
 
-    Verdicts that did not parse have no vote; ties decide only where no verdict names a side.
+    A side wins with more votes than the other side and more than there are ties; ties win where they have the most.
+    Else there is no winner, and ``failure`` says why. Verdicts that did not parse have no vote.
     """
     if len(verdicts) == 1:
         return verdicts[0]
-    votes = {winner: sum(v.winner == winner for v in verdicts) for winner in (1, 2)}
-    margins = [v.margin for v in verdicts if v.margin is not None]
+    votes = Counter(verdict.winner for verdict in verdicts if verdict.winner is not None)
+    margins = [verdict.margin for verdict in verdicts if verdict.margin is not None]
     margin = sum(margins) / len(margins) if margins else None
-    tied = next((v for v in verdicts if v.winner == "tie"), None)
-    if not votes[1] and not votes[2] and tied is not None:
-        return replace(tied, margin=margin)
-    if votes[1] == votes[2]:
-        first = verdicts[0]
-        reason = first.failure if votes[1] == 0 else f"split vote: {votes[1]} for each side"
-        return Verdict(
-            None, first.scores, first.totals, margin, first.reasoning, first.text, reason or "no vote parsed"
-        )
-    winner = 1 if votes[1] > votes[2] else 2
-    leading = next(v for v in verdicts if v.winner == winner)
-    return Verdict(winner, leading.scores, leading.totals, margin, leading.reasoning, leading.text, None)
+    if not votes:
+        return replace(verdicts[0], margin=margin)
+    most = max(votes.values())
+    leading = [side for side, count in votes.items() if count == most]
+    first = next(verdict for verdict in verdicts if verdict.winner in leading)
+    if len(leading) > 1:
+        drawn = ", ".join(f"{most} for {side}" for side in leading)
+        return replace(first, winner=None, margin=margin, failure=f"the votes are drawn: {drawn}")
+    return replace(first, margin=margin)
 
 
 def swap_consistency(texts: Sequence[str], swapped: Sequence[str], *, noun: str | None = None) -> list[float]:
