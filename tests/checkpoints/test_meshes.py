@@ -16,6 +16,7 @@ from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows
 from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState
 
 ADAMW = optax.adamw(1e-2)
@@ -34,7 +35,7 @@ def go_on(folder: Path, mesh: Mesh, *, steps: int) -> TrainState:
     batch = place_rows(mesh, sft_batch())
 
     def advance(state: TrainState, number: int) -> Any:
-        return step(state, batch)
+        return *step(state, batch), TrainedBatch([], {})
 
     return train(folder, state, advance, LoopSettings(steps, save_every=1, keep=8, log_every=1), title="test")
 

@@ -170,7 +170,7 @@ def test_mixed_records_take_at_most_eight_shapes(coin_judge: Path, reasonings: P
         training_source(DataConfig(path=str(reasonings)), seed=1),
     ]
     feed = sft.SftFeed(config, load_model(str(coin_judge)), sources, batch_size=8, row_step=8)
-    batches = [feed.batch(step) for step in range(min(steps, 40))]
+    batches = [feed.prepare(step).batch for step in range(min(steps, 40))]
     shapes = {(batch.tokens_BT.shape, batch.vision.patches_IPC.shape) for batch in batches}
     assert len(shapes) <= feed.buckets.count <= 8
     assert {len(batch.tokens_BT) % 8 for batch in batches} == {0}
@@ -187,11 +187,11 @@ def test_records_of_two_sources_with_one_id_keep_their_own_pictures(coin_judge: 
         sft.SftFeed(config, loaded, [Source(1.0, lambda place, get=stream.get: get(0))], batch_size=1, row_step=1)
         for stream in named
     ]
-    alone = [feed.batch(0).vision.patches_IPC.sum() for feed in feeds]
+    alone = [feed.prepare(0).batch.vision.patches_IPC.sum() for feed in feeds]
     assert alone[0] != alone[1]
     firsts = [Source(1.0, lambda place, get=stream.get: get(0)) for stream in named]
     mixed = sft.SftFeed(config, loaded, firsts, batch_size=1, row_step=1)
-    assert {mixed.batch(step).vision.patches_IPC.sum() for step in range(12)} == set(alone)
+    assert {mixed.prepare(step).batch.vision.patches_IPC.sum() for step in range(12)} == set(alone)
 
 
 @pytest.mark.parametrize(("init", "opener"), [("load", "load_model"), ("random", "random_model")])
@@ -222,7 +222,7 @@ def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Pa
             for source in sources
         ]
         feed = sft.SftFeed(config, loaded, sources, batch_size=1, row_step=1)
-        return {int(np.argmax(feed.batch(step).loss_mask_BT[0])) for step in range(12)}
+        return {int(np.argmax(feed.prepare(step).batch.loss_mask_BT[0])) for step in range(12)}
 
     short, long = prompts("v1"), prompts(str(tmp_path / "long.txt"))
     assert len(short) == len(long) == 1

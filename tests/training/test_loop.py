@@ -18,7 +18,7 @@ from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.loop import Advance, LoopSettings, train
 from urt_jax.training.metrics import read_metrics
-from urt_jax.training.skipped import NonFiniteLossError
+from urt_jax.training.skipped import NonFiniteLossError, TrainedBatch
 from urt_jax.training.state import TrainState
 
 STEPS = 9
@@ -41,10 +41,17 @@ def small_step(state: TrainState, step: int) -> tuple[TrainState, dict[str, jax.
     return TrainState(state.step + 1, trained, state.frozen, {"m": moment}), {"loss": (trained["w"] ** 2).sum()}
 
 
-def broken_at(step: int, action: Callable[[], Any], inner: Advance = small_step) -> Advance:
+NOTHING = TrainedBatch([], {})
+
+
+def small_advance(state: TrainState, step: int) -> tuple[TrainState, Any, TrainedBatch]:
+    return *small_step(state, step), NOTHING
+
+
+def broken_at(step: int, action: Callable[[], Any], inner: Advance = small_advance) -> Advance:
     """Return an advance that does something before it takes ``step``."""
 
-    def advance(state: TrainState, number: int) -> tuple[TrainState, Any]:
+    def advance(state: TrainState, number: int) -> tuple[TrainState, Any, TrainedBatch]:
         if number == step:
             action()
         return inner(state, number)
@@ -56,7 +63,7 @@ def kill() -> None:
     raise Killed
 
 
-def run(folder: Path, advance: Advance = small_step, settings: LoopSettings = SETTINGS, **more: Any) -> TrainState:
+def run(folder: Path, advance: Advance = small_advance, settings: LoopSettings = SETTINGS, **more: Any) -> TrainState:
     return train(folder, small_state(), advance, settings, title="test", **more)
 
 
@@ -76,9 +83,9 @@ class Counter:
     def restore(self, saved: Mapping[str, Any]) -> None:
         self.number = saved["number"]
 
-    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Any]:
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, Any, TrainedBatch]:
         self.number = 3 * self.number + step
-        return small_step(state, self.number % 1000)
+        return small_advance(state, self.number % 1000)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +109,7 @@ def test_a_killed_run_called_again_ends_as_the_uninterrupted_one(tmp_path: Path,
     with pytest.raises(Killed):
         run(tmp_path, broken_at(killed_at, kill))
     started: list[int] = []
-    state = run(tmp_path, lambda state, step: (started.append(step), small_step(state, step))[1])
+    state = run(tmp_path, lambda state, step: (started.append(step), small_advance(state, step))[1])
     assert started[0] == killed_at // 4 * 4, "it goes on from the newest checkpoint"
     assert_same(state, whole[0])
     assert lines(tmp_path) == whole[1]
@@ -122,7 +129,7 @@ def test_sft_of_the_model_resumes_bit_for_bit(tmp_path: Path) -> None:
 
     def advance(state: TrainState, step: int) -> Any:
         tokens = np.where(batch.loss_mask_BT, 7 + (batch.tokens_BT + step) % 31, batch.tokens_BT).astype(np.int32)
-        return step_fn(state, batch._replace(tokens_BT=tokens))
+        return *step_fn(state, batch._replace(tokens_BT=tokens)), NOTHING
 
     def go(folder: Path, advance: Advance) -> TrainState:
         return train(folder, fresh_state(optimizer), advance, settings, title="sft")
@@ -152,7 +159,7 @@ def test_a_sigterm_in_the_last_step_lets_the_run_finish(tmp_path: Path, whole: A
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
     def advance(state: TrainState, step: int) -> Any:
         state, figures = small_step(state, step)
-        return state, {"loss": jnp.float32(np.nan)} if step == 7 else figures
+        return state, {"loss": jnp.float32(np.nan)} if step == 7 else figures, NOTHING
 
     with pytest.raises(NonFiniteLossError, match=r"loss of step 8 is nan and its update was taken\. Look at"):
         run(tmp_path, advance)
@@ -174,16 +181,10 @@ def test_log_every_thins_the_lines_and_keeps_the_last(tmp_path: Path) -> None:
     assert [step for step, _ in lines(tmp_path)] == [4, 8, 9]
 
 
-def test_after_step_is_told_every_finished_step(tmp_path: Path) -> None:
-    told: list[int] = []
-    run(tmp_path, after_step=told.append)
-    assert told == list(range(1, STEPS + 1))
-
-
 def test_frozen_parameters_are_not_saved(tmp_path: Path) -> None:
     run(tmp_path)
     moved = small_state()._replace(frozen={"fixed": jnp.zeros(2)})
-    state = train(tmp_path, moved, small_step, SETTINGS, title="test")
+    state = train(tmp_path, moved, small_advance, SETTINGS, title="test")
     np.testing.assert_array_equal(state.frozen["fixed"], 0.0)
 
 

@@ -19,6 +19,7 @@ from urt_jax.training.compile import compile_grpo_step, compile_sft_step
 from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer
+from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import PolicyLoss
 
@@ -147,7 +148,7 @@ def test_a_stopped_run_ends_with_the_same_adapters(tmp_path: Path) -> None:
             if step == stop:
                 raise KeyboardInterrupt
             tokens = np.where(batch.loss_mask_BT, 7 + (batch.tokens_BT + step) % 31, batch.tokens_BT).astype(np.int32)
-            return step_fn(state, batch._replace(tokens_BT=tokens))
+            return *step_fn(state, batch._replace(tokens_BT=tokens)), TrainedBatch([], {})
 
         return train(folder, state, advance, settings, title="lora")
 

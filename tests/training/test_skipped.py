@@ -34,16 +34,16 @@ def batch_of(step: int) -> TrainedBatch:
 def run(folder: Path, bad: Collection[int], *, max_skipped: int = 3, steps: int = STEPS) -> TrainState:
     """Run steps (1 = the first) of which the bad ones are skipped, as a compiled step tells it."""
 
-    def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+    def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any], TrainedBatch]:
         if step + 1 in bad:
             figures = {"loss": jnp.float32(np.nan), "grad_norm": jnp.float32(np.inf), "skipped_updates": jnp.float32(1)}
-            return state._replace(step=state.step + 1), figures
+            return state._replace(step=state.step + 1), figures, batch_of(step)
         trained = {"w": state.trainable["w"] + step}
         figures = {"loss": jnp.float32(1), "grad_norm": jnp.float32(1), "skipped_updates": jnp.float32(0)}
-        return TrainState(state.step + 1, trained, {}, state.opt_state), figures
+        return TrainState(state.step + 1, trained, {}, state.opt_state), figures, batch_of(step)
 
     settings = LoopSettings(steps, save_every=2, keep=2, log_every=1, max_skipped=max_skipped)
-    return train(folder, small_state(), advance, settings, title="test", batch_of=batch_of)
+    return train(folder, small_state(), advance, settings, title="test")
 
 
 def totals(folder: Path) -> list[float]:
@@ -89,8 +89,8 @@ def test_only_the_newest_batches_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_arrays_on_devices_are_written_as_numbers(tmp_path: Path) -> None:
     rows = place_rows(make_mesh(8), {"a": jnp.arange(8.0), "b": jnp.full((8, 2), 1.5, jnp.bfloat16)})
-    counter = skipped.SkippedUpdates(tmp_path, limit=2, batch_of=lambda step: TrainedBatch(["x"], rows))
-    counter.counted(1, {"loss": np.nan, "skipped_updates": 1.0})
+    counter = skipped.SkippedUpdates(tmp_path, limit=2)
+    counter.counted(1, {"loss": np.nan, "skipped_updates": 1.0}, TrainedBatch(["x"], rows))
     with np.load(tmp_path / "step-000001.npz") as batch:
         np.testing.assert_array_equal(batch["a"], np.arange(8.0))
         np.testing.assert_array_equal(batch["b"], jax.device_get(rows["b"]).astype(np.float32))

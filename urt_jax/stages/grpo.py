@@ -8,7 +8,6 @@
 
 import math
 import time
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -87,7 +86,6 @@ def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> Loade
             settings,
             title="grpo",
             carried=trainer.rollouts,
-            batch_of=trainer.trained,
         )
     return save_policy(config, folder, loaded, state)
 
@@ -130,7 +128,6 @@ class GrpoTrainer:
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler, self.mesh)
         self.group_sizes, self.widths = self._group_sizes(), _widths(config)
-        self._recent: deque[tuple[int, TrainedBatch]] = deque(maxlen=2)  # the loop asks one step late
 
     def compile_ahead(self) -> None:
         """Compile the sampler and the largest update side by side, before the first step needs them."""
@@ -158,16 +155,12 @@ class GrpoTrainer:
         batch = make_grpo_batch(blank, np.zeros(rows, np.float32), temperature=config.sampling.temperature)
         self.first.lower(self.start, place_rows(self.mesh, batch), self.suppressed).compile()
 
-    def trained(self, step: int) -> TrainedBatch:
-        """Return the batch of one of the last two steps with the ids of its questions."""
-        return next(batch for number, batch in self._recent if number == step)
-
     def reference_params(self, state: TrainState) -> Params:
         """Return the policy the run started with; under adapters it is what lies frozen below them."""
         return without_adapters(state.params) if self.reference is None else self.reference
 
-    def advance(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        """Sample, reward and update once; return the next state and the figures of the step."""
+    def advance(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, Any], TrainedBatch]:
+        """Sample, reward and update once; return the next state, the figures of the step, and its batch."""
         config = self.config
         made = self.rollouts.make(state.params, step)
         started = time.perf_counter()
@@ -179,7 +172,6 @@ class GrpoTrainer:
         if config.updates_per_rollout > 1:
             scores = self.score(state.params, batch.rows, batch.temperature, self.suppressed)
             batch = batch._replace(old_logp_BU=scores.logp_BU)
-        self._recent.append((step, TrainedBatch([question.stream for question in made.questions], batch)))
         state, figures = self.first(state, batch, self.suppressed)
         self._check_agreement(step, figures)
         skipped = figures["skipped_updates"]
@@ -188,13 +180,14 @@ class GrpoTrainer:
             skipped += figures["skipped_updates"]
         if (step + 1) % config.sample_every == 0 or step + 1 in (1, config.steps):
             processes.of_first(lambda: write_samples(self.folder, step, made, self.rollouts.weights))
-        return state, {
+        figures = {
             **made.figures,
             **figures,
             "skipped_updates": skipped,
             "learning_rate": self.rates[step],
             "timing_s/update": time.perf_counter() - started,
         }
+        return state, figures, TrainedBatch([question.stream for question in made.questions], batch)
 
     def _batch(self, made: StepRollout, advantage_B: np.ndarray, step: int) -> GrpoBatch:
         """Return the batch of the update on the host; of several processes, this one's share of the groups in it."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -136,22 +136,33 @@ def train_on(
     step_fn = compile_sft_step(model, optimizer, state, mesh, micro_batches=config.micro_batches)
     row_step = mesh.shape["data"] * mesh.shape["fsdp"] * (config.micro_batches or 1)
     feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step, share=share_of(mesh))
-    ahead = Prefetcher(feed.batch, start=0, stop=config.steps)
+    ahead = Prefetcher(feed.prepare, start=0, stop=config.steps)
 
-    def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+    def advance(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any], TrainedBatch]:
         asked = time.perf_counter()
-        batch = feed.settled(step, ahead[step])
+        prepared = ahead[step]
+        batch = feed.agreed(prepared)
         waited = time.perf_counter() - asked
         state, figures = step_fn(state, place_rows(mesh, batch))
-        return state, {**figures, "learning_rate": rates[step], "timing_s/input": waited}
+        figures = {**figures, "learning_rate": rates[step], "timing_s/input": waited}
+        return state, figures, TrainedBatch(prepared.ids, batch)
 
     settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every, config.max_skipped)
     try:
-        state = train(folder, state, advance, settings, title=title, batch_of=feed.trained)
+        state = train(folder, state, advance, settings, title=title)
     finally:
         feed.close()
         ahead.close()
     return save_policy(config, folder, loaded, state)
+
+
+class Prepared(NamedTuple):
+    """The records of one step of this process, and their batch in the smallest shape that holds them."""
+
+    ids: list[str]
+    batch: Batch
+    need: Need
+    records: list[TrainedRecord]  # of several processes, which have yet to agree on a shape; else none
 
 
 class SftFeed:
@@ -180,11 +191,9 @@ class SftFeed:
             workers=config.workers,
         )
         self._steps = config.steps
-        self._begun: dict[int, list[Pending[TrainedRecord]]] = {}  # of the step that is asked for next
+        self._begun: dict[int, tuple[list[str], list[Pending[TrainedRecord]]]] = {}  # of the step asked for next
         self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
         self._size, self._share, self._patch_budget = batch_size, share, lengths.row_patches
-        self._agreed: dict[int, Need] = {}  # of the last steps
-        self._waiting: dict[int, tuple[list[TrainedRecord], Need]] = {}  # made, not yet settled
         self._padding = padding_of(loaded.processor)
         grid = {
             "slot_step": loaded.processor.config.vision.slot_step,
@@ -197,7 +206,7 @@ class SftFeed:
     def _plan(self, steps: int, grid: dict[str, int]) -> Buckets:
         """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
         probed = min(steps, -(-PROBED_RECORDS // self._size))
-        lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)] for step in range(probed)]
+        lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)[1]] for step in range(probed)]
         self._begun.clear()
         step = grid["token_step"]
         longest = max(record.tokens for batch in lengths for record in batch)
@@ -211,45 +220,35 @@ class SftFeed:
             return plan_buckets(needs, **grid)
         return with_headroom(needs, **grid)
 
-    def _records(self, step: int) -> list[TrainedRecord]:
-        """Return the records of a step, after those of the next one are begun."""
-        begun = self._begun.pop(step, None) or self._begin(step)
+    def _records(self, step: int) -> tuple[list[str], list[TrainedRecord]]:
+        """Return the records of a step with their ids, after those of the next one are begun."""
+        ids, begun = self._begun.pop(step) if step in self._begun else self._begin(step)
         self._begun = {step + 1: self._begin(step + 1)} if step + 1 < self._steps else {}
-        return [record() for record in begun]
+        return ids, [record() for record in begun]
 
-    def _begin(self, step: int) -> list[Pending[TrainedRecord]]:
-        drawn = [self._drawn(place) for place in self._places(step)]
-        return [self._encoder.begin_trained(example, template=template) for example, template in drawn]
-
-    def _places(self, step: int) -> Sequence[int]:
-        return self._share.cut(range(step * self._size, (step + 1) * self._size))
+    def _begin(self, step: int) -> tuple[list[str], list[Pending[TrainedRecord]]]:
+        drawn = [self._drawn(place) for place in self._share.cut(range(step * self._size, (step + 1) * self._size))]
+        begun = [self._encoder.begin_trained(example, template=template) for example, template in drawn]
+        return [example.id for example, _ in drawn], begun
 
     def close(self) -> None:
         """End the workers."""
         self._encoder.close()
 
-    def trained(self, step: int) -> TrainedBatch:
-        """Return the batch of a step with the ids of its records, for one that could not be learnt."""
-        ids = [self._drawn(place).example.id for place in self._places(step)]
-        return TrainedBatch(ids, self.settled(step, self.batch(step)))
-
-    def batch(self, step: int) -> Batch:
-        """Return the padded batch of one step, in the smallest shape that holds this process's records."""
-        records = self._records(step)
+    def prepare(self, step: int) -> Prepared:
+        """Make the padded batch of one step, in the smallest shape that holds this process's records."""
+        ids, records = self._records(step)
         width = self.buckets.fit_axis("tokens", max(_length(record).tokens for record in records))
         need, packed = self._packed(records, width)
-        if self._share.of > 1:
-            self._waiting[step] = records, need
-        return self._collated(records, packed, self.buckets.fit(need))
+        batch = self._collated(records, packed, self.buckets.fit(need))
+        return Prepared(ids, batch, need, records if self._share.of > 1 else [])
 
-    def settled(self, step: int, batch: Batch) -> Batch:
-        """Return the batch of a step in the shape that all processes agree on; they must ask in the same order."""
+    def agreed(self, prepared: Prepared) -> Batch:
+        """Return the batch in the shape that all processes agree on here; each must ask for the same step."""
         if self._share.of == 1:
-            return batch
-        records, need = self._waiting.pop(step)
-        if step not in self._agreed:
-            self._agreed = {**dict(list(self._agreed.items())[-3:]), step: largest(processes.gather(need))}
-        bucket = self.buckets.fit(self._agreed[step])
+            return prepared.batch
+        batch, need, records = prepared.batch, prepared.need, prepared.records
+        bucket = self.buckets.fit(largest(processes.gather(need)))
         if bucket != self.buckets.fit(need):
             batch = self._collated(records, self._packed(records, bucket.tokens)[1], bucket)
         return shown_by_all(batch, self._share, merge=self._padding["merge"])

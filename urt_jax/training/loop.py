@@ -21,8 +21,8 @@ from urt_jax.training.metrics import MetricsWriter
 from urt_jax.training.skipped import SkippedUpdates, TrainedBatch
 from urt_jax.training.state import TrainState
 
-# state, step -> the next state and its figures (device scalars are fine)
-Advance = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any]]]
+# state, step -> the next state, the figures of the step (device scalars are fine), and what it learnt from
+Advance = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any], TrainedBatch]]
 
 
 @runtime_checkable
@@ -55,23 +55,21 @@ def train(
     settings: LoopSettings,
     *,
     title: str,
-    after_step: Callable[[int], None] | None = None,
     carried: Carried | None = None,
-    batch_of: Callable[[int], TrainedBatch] | None = None,
 ) -> TrainState:
     """Advance ``state`` to ``settings.steps``, resuming from ``folder/checkpoints``, and return it.
 
     A run killed at any time and called again ends with the same parameters, bit for bit: ``advance`` must depend on
     the state, the step number and what is ``carried`` alone. Frozen parameters are not saved; they come from the model
     the run started with. An update that was skipped, because its loss or gradient was not finite, is counted, and
-    what ``batch_of`` returns for it (asked at most one step later) is written to ``folder/skipped``.
+    its batch is written to ``folder/skipped``.
 
     Raises:
         Preempted: after a SIGTERM, once the state is saved.
         NonFiniteLossError: ``settings.max_skipped`` updates in a row were skipped, or a step took one with such a
             loss; the checkpoint before is kept.
     """
-    skipped = SkippedUpdates(folder / "skipped", limit=settings.max_skipped, batch_of=batch_of)
+    skipped = SkippedUpdates(folder / "skipped", limit=settings.max_skipped)
     with (
         PreemptionNotice() as notice,
         CheckpointStore(folder / "checkpoints", keep=settings.keep, every=settings.save_every) as store,
@@ -80,16 +78,14 @@ def train(
         bar = progress(total=settings.steps, initial=start, title=title, unit="step")
         leaving = Agreement(mesh_of(state.trainable))
         with MetricsWriter(folder, resume_step=start, active=processes.is_first()) as writer, bar:
-            waiting: tuple[int, Mapping[str, Any]] | None = None
+            waiting: tuple[int, Mapping[str, Any], TrainedBatch] | None = None
             then = time.perf_counter()
             for step in range(start, settings.steps):
-                state, figures = advance(state, step)
+                state, figures, batch = advance(state, step)
                 if waiting:
                     _log(writer, bar, skipped, *waiting, settings)
                 now = time.perf_counter()
-                waiting, then = (step + 1, {**figures, "step_time": now - then}), now
-                if after_step is not None:
-                    after_step(step + 1)
+                waiting, then = (step + 1, {**figures, "step_time": now - then}, batch), now
                 last, told = step + 1 == settings.steps, leaving.found(notice.arrived)
                 if last or told or (step + 1) % settings.save_every == 0:
                     _log(writer, bar, skipped, *waiting, settings)
@@ -128,9 +124,10 @@ def _log(
     skipped: SkippedUpdates,
     step: int,
     figures: Mapping[str, Any],
+    batch: TrainedBatch,
     settings: LoopSettings,
 ) -> None:
-    values = skipped.counted(step, {name: float(value) for name, value in figures.items()})
+    values = skipped.counted(step, {name: float(value) for name, value in figures.items()}, batch)
     if step % settings.log_every == 0 or step == settings.steps:
         writer.write(step, values)
     bar.update(step - bar.n)

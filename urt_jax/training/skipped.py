@@ -3,7 +3,7 @@
 import io
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +30,8 @@ class TrainedBatch(NamedTuple):
 class SkippedUpdates:
     """Follows ``skipped_updates`` of the steps; the count fits a checkpoint's JSON."""
 
-    def __init__(self, folder: Path, *, limit: int, batch_of: Callable[[int], TrainedBatch] | None = None) -> None:
-        self._folder, self._limit, self._batch_of = folder, limit, batch_of
+    def __init__(self, folder: Path, *, limit: int) -> None:
+        self._folder, self._limit = folder, limit
         self.total = self.in_row = 0
         self._told = ""
 
@@ -43,7 +43,7 @@ class SkippedUpdates:
         """Go on from what ``saved`` returned."""
         self.total, self.in_row = saved.get("total", 0), saved.get("in_row", 0)
 
-    def counted(self, step: int, figures: Mapping[str, float]) -> dict[str, float]:
+    def counted(self, step: int, figures: Mapping[str, float], batch: TrainedBatch) -> dict[str, float]:
         """Return the figures of a step (1 = the first) with ``skipped_updates`` of the run so far.
 
         Raises:
@@ -56,7 +56,7 @@ class SkippedUpdates:
         self.in_row = self.in_row + here if here else 0
         if here:
             norm = figures.get("grad_norm", math.nan)
-            written = self._write_batch(step)
+            written = self._write_batch(step, batch)
             self._told = f"step {step}: loss {loss}, gradient norm {norm}{written}"
             _log.warning("update skipped, %d in a row: %s", self.in_row, self._told)
         return {**figures, "skipped_updates": float(self.total)} if "skipped_updates" in figures else dict(figures)
@@ -73,11 +73,8 @@ class SkippedUpdates:
                 f"was not finite, parameters and optimizer are those before them; {self._told}. {_REMEDY}"
             )
 
-    def _write_batch(self, step: int) -> str:
+    def _write_batch(self, step: int, batch: TrainedBatch) -> str:
         """Write the batch of a step and drop the oldest; return what is told of it."""
-        if self._batch_of is None:
-            return ""
-        batch = self._batch_of(step - 1)
         leaves = jax.tree_util.tree_flatten_with_path(batch.arrays)[0]
         arrays = {jax.tree_util.keystr(path, simple=True, separator="."): _on_host(leaf) for path, leaf in leaves}
         content = io.BytesIO()
