@@ -127,9 +127,9 @@ class Batch(NamedTuple):
             blend=None if self.blend is None else FeatureBlend(*(change(part, 0, 1) for part in self.blend)),
         )
 
-    def take_rows(self, rows: Int[np.ndarray, " rows"]) -> "Batch":
+    def take_groups(self, groups: Int[np.ndarray, " groups"]) -> "Batch":
         """Return these rows with all frames, which the rows' ``vision_index_BT`` goes on pointing at."""
-        return self.map_groups(lambda x, axis, size: np.take(x, rows, axis))
+        return self.map_groups(lambda x, axis, size: np.take(x, groups, axis))
 
 
 class PromptedRows(NamedTuple):
@@ -170,26 +170,27 @@ class PromptedRows(NamedTuple):
             change(self.mask_BU, 0, self.group_size),
         )
 
-    def take_groups(self, groups: Int[np.ndarray, " groups"]) -> "PromptedRows":
-        """Return these questions with their responses, and the frames of all."""
-
-        def taken(x: Array, axis: int, size: int) -> np.ndarray:
-            return np.take(x, (groups[:, None] * size + np.arange(size)).reshape(-1), axis)
-
-        return self.map_groups(taken)
-
 
 class Rollout(NamedTuple):
-    """A group of sampled responses to Q questions, question-major rows ``B = Q * R``.
+    """R sampled responses to each of Q questions on the host, question-major rows ``B = Q * R``.
 
-    Carries everything a later (even off-policy) update needs, so a rollout one step late has the same format.
+    It carries everything a later (even off-policy) update needs, so a rollout one step late has the same format. Of
+    several processes each has the prompts of its own share, and after the exchange everything else of all.
     """
 
-    policy_step: int  # optimizer step of the parameters that sampled
-    prompt_ids: tuple[str, ...]  # Q record ids
-    completions_BU: Int[np.ndarray, "B U"]  # sampled token ids, padding after the end token
-    completion_mask_BU: Bool[np.ndarray, "B U"]  # True up to and with the end token
+    prompts: Batch  # left-padded, one row a question
+    next_position_Q: Int[np.ndarray, " Q"]  # position of the first token of a response
+    tokens_BU: Int[np.ndarray, "B U"]  # sampled token ids, padding after the end token
+    mask_BU: Bool[np.ndarray, "B U"]  # True up to and with the end token
+    logp_BU: Float[np.ndarray, "B U"]  # the sampler's log-probability under the full tempered distribution
     ended_B: Bool[np.ndarray, " B"]  # by an end token or a stop string; the others ran to the limit (are truncated)
-    sampler_logp_BU: Float[np.ndarray, "B U"]  # log-probability under the full tempered distribution
-    rewards: dict[str, np.ndarray]  # reward parts by name, each float [Q, R], NaN = not given
-    texts: tuple[str, ...]  # B decoded responses
+    texts: tuple[str, ...]  # decoded responses, with what their prompts opened of them
+    policy_step: int = 0  # optimizer step of the parameters that sampled
+    prompt_ids: tuple[str, ...] = ()  # names of the questions in the random streams
+    rewards: dict[str, np.ndarray] = {}  # noqa: RUF012  (never changed) parts by name, float [Q, R], NaN = not given
+    decode_steps: int = 0  # times the decoding rows were run through the model
+    features: VisionFeatures | None = None  # of the prompts' frames, on the devices; None without any
+
+    def encoded(self) -> "Rollout":
+        """Return it with prompts whose frames are encoded already, for an update that leaves the tower as it is."""
+        return self if self.features is None else self._replace(prompts=self.prompts._replace(vision=self.features))

@@ -257,7 +257,7 @@ def test_blends_are_padded_to_the_left_and_joined_with_completions() -> None:
     for ours, theirs in zip(rows.blend, prompts.blend):
         np.testing.assert_array_equal(ours[:, :5], np.asarray(theirs)[[0, 0, 1, 1]])
         np.testing.assert_array_equal(ours[:, 5:], np.zeros((4, 2, 2)))
-    third = rows.take_rows(np.array([2]))
+    third = rows.take_groups(np.array([2]))
     assert third.blend is not None
     np.testing.assert_array_equal(third.blend.index_BTK, rows.blend.index_BTK[[2]])
     np.testing.assert_array_equal(third.blend.weight_BTK, rows.blend.weight_BTK[[2]])
@@ -269,4 +269,4 @@ def test_where_nothing_is_mixed_there_is_no_blend() -> None:
     assert prompts.blend is None
     rows = join_completions(prompts, np.array([9]), np.full((1, 2), 20, np.int32), np.ones((1, 2), bool))
     assert rows.blend is None
-    assert rows.take_rows(np.array([0])).blend is None
+    assert rows.take_groups(np.array([0])).blend is None

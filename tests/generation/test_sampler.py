@@ -12,12 +12,12 @@ import pytest
 
 from tests.tiny import CONFIG, EOS, MODEL, PAD, PROCESSOR, VIDEO, WORDS, batch_of, jitted, make_chat, need, tiny_params
 from urt_jax.data.collate import join_completions
-from urt_jax.generation.sampler import Sampler, Samples, Sampling
+from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.models.kv_cache import init_cache
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_state
 from urt_jax.training.compile import compile_score_step
-from urt_jax.types import PromptedRows
+from urt_jax.types import PromptedRows, Rollout
 
 SLOTS, RESPONSES = 12, 3
 HOT = Sampling(SLOTS, temperature=5.0)  # nearly uniform: every allowed token comes up
@@ -32,24 +32,24 @@ def sampler() -> Sampler:
 
 
 @pytest.fixture(scope="module")
-def hot(sampler: Sampler) -> Samples:
+def hot(sampler: Sampler) -> Rollout:
     return sample(sampler, HOT)
 
 
-def sample(sampler: Sampler, sampling: Sampling, **changes: Any) -> Samples:
+def sample(sampler: Sampler, sampling: Sampling, **changes: Any) -> Rollout:
     settings = {"bucket": BUCKET, "responses": RESPONSES, "slots": SLOTS, "seed": 0} | changes
     chats, ids = settings.pop("chats", CHATS), settings.pop("ids", IDS)
     return sampler.sample(tiny_params(), chats, ids, sampling=sampling, **settings)
 
 
-def test_the_first_token_is_drawn_from_the_last_prompt_position(hot: Samples, sampler: Sampler) -> None:
+def test_the_first_token_is_drawn_from_the_last_prompt_position(hot: Rollout, sampler: Sampler) -> None:
     logits = np.asarray(jitted()(tiny_params(), batch_of([CHATS[0]])))[0, -1].astype(np.float64) / HOT.temperature
     logits[list(PROCESSOR.suppressed_ids)] = -np.inf
     logp = logits - np.log(np.exp(logits).sum())
     np.testing.assert_allclose(hot.logp_BU[:RESPONSES, 0], logp[hot.tokens_BU[:RESPONSES, 0]], atol=1e-4)
 
 
-def test_what_the_pictures_were_encoded_to_comes_back(sampler: Sampler, hot: Samples) -> None:
+def test_what_the_pictures_were_encoded_to_comes_back(sampler: Sampler, hot: Rollout) -> None:
     wanted = jitted("features")(tiny_params(), hot.prompts.vision)
     assert hot.encoded().prompts.vision is hot.features
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), hot.features, wanted)
@@ -75,7 +75,7 @@ def test_sampler_logp_is_the_teacher_forced_logp(sampler: Sampler, temperature: 
     np.testing.assert_allclose(found.logp_BU, np.where(found.mask_BU, scores.logp_BU, 0.0), atol=1e-4, rtol=0)
 
 
-def test_cached_decoding_computes_what_the_full_forward_does(hot: Samples) -> None:
+def test_cached_decoding_computes_what_the_full_forward_does(hot: Rollout) -> None:
     completions = np.where(hot.mask_BU, hot.tokens_BU, WORDS.start).astype(np.int32)
     rows = join_completions(hot.prompts, hot.next_position_Q, completions, np.ones_like(hot.mask_BU))
     full = np.asarray(jitted("hidden")(tiny_params(), rows))[:, -SLOTS:]
@@ -95,7 +95,7 @@ def test_cached_decoding_computes_what_the_full_forward_does(hot: Samples) -> No
         np.testing.assert_allclose(hidden, full[:, step], atol=1e-5, rtol=0)
 
 
-def test_a_row_depends_on_seed_step_id_and_response_only(sampler: Sampler, hot: Samples) -> None:
+def test_a_row_depends_on_seed_step_id_and_response_only(sampler: Sampler, hot: Rollout) -> None:
     """The same question elsewhere in the batch, with other neighbours, another bucket and fewer responses."""
     other = sample(
         sampler,
@@ -110,25 +110,25 @@ def test_a_row_depends_on_seed_step_id_and_response_only(sampler: Sampler, hot: 
     np.testing.assert_allclose(other.logp_BU[2:], hot.logp_BU[:2], atol=1e-5)
 
 
-def test_response_numbers_can_be_given(sampler: Sampler, hot: Samples) -> None:
+def test_response_numbers_can_be_given(sampler: Sampler, hot: Rollout) -> None:
     numbers = sample(sampler, HOT, response_index=[2, 1, 0] * 3)
     np.testing.assert_array_equal(numbers.tokens_BU[:3], hot.tokens_BU[[2, 1, 0]])
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"step": 1}, {"ids": ("uno", "dos", "tres")}], ids=str)
-def test_another_seed_step_or_id_draws_anew(sampler: Sampler, hot: Samples, changes: dict[str, Any]) -> None:
+def test_another_seed_step_or_id_draws_anew(sampler: Sampler, hot: Rollout, changes: dict[str, Any]) -> None:
     other = sample(sampler, HOT, **changes)
     assert (other.tokens_BU != hot.tokens_BU).any(axis=1).sum() >= len(hot.tokens_BU) - 1
 
 
-def test_the_same_call_gives_the_same_samples_and_responses_differ(sampler: Sampler, hot: Samples) -> None:
+def test_the_same_call_gives_the_same_samples_and_responses_differ(sampler: Sampler, hot: Rollout) -> None:
     again = sample(sampler, HOT)
     np.testing.assert_array_equal(again.tokens_BU, hot.tokens_BU)
     # Some rows end at once, and those may be equal.
     assert len({tuple(row) for row in hot.tokens_BU.tolist()}) >= len(hot.tokens_BU) - 2
 
 
-def test_settings_compile_nothing(sampler: Sampler, hot: Samples) -> None:
+def test_settings_compile_nothing(sampler: Sampler, hot: Rollout) -> None:
     before = sampler.programs()
     for sampling in (Sampling(SLOTS, 0.0), Sampling(3, 0.3, top_k=4), Sampling(SLOTS, 1.0, top_p=0.5, min_p=0.1)):
         sample(sampler, sampling, seed=9, step=7)
@@ -159,13 +159,13 @@ def test_the_end_token_is_kept_and_padding_follows(sampler: Sampler) -> None:
         assert (found.logp_BU[row, lengths[row] :] == 0).all()
 
 
-def test_texts_leave_special_tokens_out(hot: Samples) -> None:
+def test_texts_leave_special_tokens_out(hot: Rollout) -> None:
     words = [f"w{i}" for i in hot.tokens_BU[0][hot.mask_BU[0]] if i in WORDS]
     assert hot.texts[0] == " ".join(words)
     assert len(hot.texts) == len(CHATS) * RESPONSES
 
 
-def test_fewer_new_tokens_than_slots_are_respected(sampler: Sampler, hot: Samples) -> None:
+def test_fewer_new_tokens_than_slots_are_respected(sampler: Sampler, hot: Rollout) -> None:
     short = sample(sampler, dataclasses.replace(HOT, max_new_tokens=5))
     np.testing.assert_array_equal(short.tokens_BU[:, :5], hot.tokens_BU[:, :5])
     assert short.mask_BU.sum(axis=1).max() == 5

@@ -97,10 +97,10 @@ def test_throughput_does_not_fall_to_the_slowest_row(sampler: Sampler) -> None:
     """Few rows run the model about as often as there are tokens for each of them."""
     whole = sample(sampler, replace(HOT, at_once=3 * RESPONSES))
     lengths = whole.mask_BU.sum(axis=1)
-    assert whole.steps == lengths.max()
+    assert whole.decode_steps == lengths.max()
     some = sample(sampler, replace(HOT, at_once=RESPONSES))
-    assert some.steps < 0.9 * SLOTS * len(lengths) / RESPONSES, "waves of full length would take this long"
-    assert some.steps >= lengths.sum() / RESPONSES
+    assert some.decode_steps < 0.9 * SLOTS * len(lengths) / RESPONSES, "waves of full length would take this long"
+    assert some.decode_steps >= lengths.sum() / RESPONSES
     assert (whole.tokens_BU == EOS).any()
 
 
@@ -145,7 +145,7 @@ def test_rows_are_refilled_on_a_mesh(data: int, fsdp: int) -> None:
     np.testing.assert_array_equal(found.tokens_BU, alone.tokens_BU)
     np.testing.assert_allclose(found.logp_BU, alone.logp_BU, atol=1e-5, rtol=0)
     assert next(iter(split.shapes))[-1] == 8
-    assert found.steps > alone.steps
+    assert found.decode_steps > alone.decode_steps
 
 
 def test_questions_that_do_not_divide_are_refused() -> None:

@@ -24,11 +24,11 @@ from urt_jax.data.collate import Need, collate, length_of
 from urt_jax.families.processor import padding_of
 from urt_jax.generation import sampler
 from urt_jax.generation.loop import row_keys, token_draws
-from urt_jax.generation.sampler import Sampler, Samples, decode_texts, question_number
+from urt_jax.generation.sampler import Sampler, decode_texts, question_number
 from urt_jax.main import main
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding import processes
-from urt_jax.types import EncodedChat
+from urt_jax.types import EncodedChat, Rollout
 
 BOUNDARY = 1e-5  # from which another process may draw another token, by rounding
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, bool]
@@ -47,7 +47,7 @@ class Watch:
         if mode == "replay":
             self.rows = pickle.loads((folder / "rows.pickle").read_bytes())
 
-    def sample(self, of: Sampler, params: Any, chats: list[EncodedChat], ids: list[str], **asked: Any) -> Samples:
+    def sample(self, of: Sampler, params: Any, chats: list[EncodedChat], ids: list[str], **asked: Any) -> Rollout:
         samples = _sample(of, params, chats, ids, **asked)
         responses = asked.get("responses", 1)
         index = asked.get("response_index") or list(range(responses)) * len(ids)

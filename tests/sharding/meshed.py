@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 
 from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, make_chat, need, tiny_params
 from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
-from urt_jax.generation.sampler import Sampler, Samples, Sampling
+from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
-from urt_jax.types import Batch
+from urt_jax.types import Batch, Rollout
 
 MESHES = {
     "data=8": {"data": 8},
@@ -73,7 +73,7 @@ def grpo_rows() -> GrpoBatch:
     positions = np.array([chat.next_position for chat in CHATS], np.int32)
     tokens = np.where(mask, tokens, PAD).astype(np.int32)
     logp = np.zeros(mask.shape, np.float32)
-    drawn = Samples(prompts, positions, tokens, mask, logp, np.ones(rows, bool), ("",) * rows)
+    drawn = Rollout(prompts, positions, tokens, mask, logp, np.ones(rows, bool), ("",) * rows)
     advantage = rng.standard_normal(rows).astype(np.float32)
     batch = make_grpo_batch(drawn, advantage, temperature=TEMPERATURE)
     score = compile_score_step(MODEL)
@@ -116,7 +116,7 @@ def grpo(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
     return _stepped(*compiled_grpo(name, attention, count)(*grpo_arguments(name, count)))
 
 
-def sample(sampler: Sampler, name: str, questions: int = QUESTIONS, **settings: Any) -> Samples:
+def sample(sampler: Sampler, name: str, questions: int = QUESTIONS, **settings: Any) -> Rollout:
     """Sample nearly uniform tokens from the tiny model on a mesh."""
     params = place_state(mesh_of(name), tiny_params())
     hot = Sampling(SLOTS, temperature=5.0, **settings)
@@ -126,5 +126,5 @@ def sample(sampler: Sampler, name: str, questions: int = QUESTIONS, **settings: 
 
 
 @cache
-def samples(name: str, attention: str = "xla", questions: int = QUESTIONS) -> Samples:
+def samples(name: str, attention: str = "xla", questions: int = QUESTIONS) -> Rollout:
     return sample(Sampler(MODEL.clone(attention=attention), PROCESSOR), name, questions)

@@ -10,11 +10,11 @@ import pytest
 from tests.sharding.meshed import MESHES, Stepped, grpo, mesh_of, samples, sft, sft_rows, some_slow
 from tests.tiny import MODEL
 from tests.training.tiny_training import fresh_state
-from urt_jax.generation.sampler import Samples
 from urt_jax.ops import fused_attention
 from urt_jax.sharding.placement import place_rows
 from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.optimizer import make_optimizer
+from urt_jax.types import Rollout
 
 
 def assert_close(found: Any, wanted: Any) -> None:
@@ -79,7 +79,7 @@ def test_the_sampler_where_questions_do_not_divide_so_that_prompts_are_split(nam
     assert_equal_samples(samples(name, questions=2), samples("one device", questions=2))
 
 
-def assert_equal_samples(found: Samples, alone: Samples) -> None:
+def assert_equal_samples(found: Rollout, alone: Rollout) -> None:
     assert len(set(alone.texts)) > len(alone.texts) // 2
     np.testing.assert_array_equal(found.tokens_BU, alone.tokens_BU)
     np.testing.assert_array_equal(found.ended_B, alone.ended_B)

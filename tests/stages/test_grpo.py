@@ -251,7 +251,7 @@ def test_a_tower_at_rest_encodes_for_the_sampler_alone(
     config = dataclasses.replace(config, model=model, **changes)
     trainer = grpo.GrpoTrainer(config, tmp_path, load_model(str(coin_judge)))
     made = trainer.rollouts.make(trainer.start.params, 0)
-    batch = trainer._batch(made, np.ones(len(made.samples.texts), np.float32), 0)
+    batch = trainer._batch(made, np.ones(len(made.rollout.texts), np.float32), 0)
     assert isinstance(batch.rows.prompts.vision, VisionFeatures if encoded else VisionInput)
 
 

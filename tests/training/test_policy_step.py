@@ -16,8 +16,8 @@ from tests.training.tiny_training import (
     assert_same,
     fresh_state,
     grpo_batch,
+    rollout,
     run_grpo,
-    samples,
     score,
 )
 from urt_jax.losses.grpo import OBJECTIVES, policy_loss
@@ -92,7 +92,7 @@ def test_with_a_bonus_no_row_may_be_left_out() -> None:
 
 
 def truncated_batch(advantage: np.ndarray, in_loss: np.ndarray | None) -> GrpoBatch:
-    batch = make_grpo_batch(samples(), advantage, temperature=TEMPERATURE, in_loss_B=in_loss)
+    batch = make_grpo_batch(rollout(), advantage, temperature=TEMPERATURE, in_loss_B=in_loss)
     return batch._replace(sampler_logp_BU=np.asarray(grpo_batch(advantage).sampler_logp_BU))
 
 
@@ -127,7 +127,7 @@ def test_a_rollout_of_truncated_rows_alone_changes_nothing() -> None:
 def test_masked_rows_that_are_left_out_count_as_masked() -> None:
     in_loss = np.array([True] * 4 + [False, True, False, True])
     batch = make_grpo_batch(
-        samples(), ADVANTAGE, temperature=TEMPERATURE, trained=np.arange(RESPONSES), in_loss_B=in_loss
+        rollout(), ADVANTAGE, temperature=TEMPERATURE, trained=np.arange(RESPONSES), in_loss_B=in_loss
     )
     assert batch.idle_mask_XU.sum(axis=1).tolist() == [0, 5, 0, 2]
 

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from tests.tiny import EOS, PAD
-from tests.training.tiny_training import samples
+from tests.training.tiny_training import rollout
 from urt_jax.data.examples import Example
 from urt_jax.rewards import RewardError, UserReward
+from urt_jax.sharding.shares import Share
 from urt_jax.training.rollout import (
     Scoring,
     advantages_of,
     groups_to_keep,
     join_groups,
     make_grpo_batch,
-    make_rollout,
     rows_to_train,
     score_texts,
+    scored,
     spread_groups,
 )
 from urt_jax.types import Rollout
@@ -31,14 +31,10 @@ GOOD = REASONING + "<answer>Image 1 is better</answer>"
 AGAINST = REASONING + "<answer>Image 2 is better</answer>"
 
 
-def rollout(accuracy: list[list[float]], format_: list[list[float]]) -> Rollout:
-    """Four responses of lengths 2, 3, 3, 1; the third ran to the limit."""
-    tokens = np.array([[9, EOS, PAD], [9, 9, EOS], [9, 9, 9], [PAD, PAD, PAD]], np.int32)
-    mask = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 0]], bool)
-    ended = np.array([True, True, False, True])
+def rewarded(accuracy: list[list[float]], format_: list[list[float]]) -> Rollout:
+    """Two responses to each of two questions, with these rewards."""
     rewards = {"accuracy": np.array(accuracy, np.float32), "format": np.array(format_, np.float32)}
-    rewards["consistency"] = np.zeros((2, 2), np.float32)
-    return Rollout(3, ("a", "b"), tokens, mask, ended, np.zeros((4, 3), np.float32), rewards, ("",) * 4)
+    return rollout()._replace(rewards=rewards | {"consistency": np.zeros((2, 2), np.float32)})
 
 
 def question(name: str, label: int) -> Example:
@@ -85,17 +81,17 @@ def test_an_error_in_a_users_reward_is_not_passed_over() -> None:
         score_texts(["x"] * 4, [1] * 4, QUESTIONS, scoring)
 
 
-def test_a_rollout_keeps_what_a_later_update_needs() -> None:
-    drawn = samples()._replace(texts=(GOOD, *[""] * 7))
-    made = make_rollout(drawn, ["q1", "q2"], [question("q1", 1), question("q2", 1)], policy_step=7)
-    assert (made.policy_step, made.prompt_ids) == (7, ("q1", "q2"))
-    assert made.sampler_logp_BU is drawn.logp_BU
+def test_a_scored_rollout_keeps_what_a_later_update_needs() -> None:
+    drawn = rollout()._replace(texts=(GOOD, *[""] * 7), policy_step=7)
+    made = scored(drawn, [question("q1", 1), question("q2", 1)])
+    assert made.policy_step == 7
+    assert made.logp_BU is drawn.logp_BU
     np.testing.assert_array_equal(made.rewards["accuracy"], [[1, 0, 0, 0], [0, 0, 0, 0]])
 
 
 def test_advantages_by_hand() -> None:
     """Rewards 3 and 1 in the first group: (3 - 2) / (sqrt(2) + 1e-4); equal rewards in the second: exactly 0."""
-    made = rollout(accuracy=[[1, 0], [1, 1]], format_=[[1, 1], [0, 0]])
+    made = rewarded(accuracy=[[1, 0], [1, 1]], format_=[[1, 1], [0, 0]])
     found = advantages_of(made, WEIGHTS, scale="group")
     assert (found.dtype, found.shape) == (np.float32, (4,))
     np.testing.assert_allclose(found[:2], [1 / (2**0.5 + 1e-4), -1 / (2**0.5 + 1e-4)], rtol=1e-6)
@@ -104,7 +100,7 @@ def test_advantages_by_hand() -> None:
 
 
 def test_groups_of_equal_or_missing_rewards_have_no_spread() -> None:
-    made = rollout(accuracy=[[1, 0], [1, 1]], format_=[[1, 1], [0, 0]])
+    made = rewarded(accuracy=[[1, 0], [1, 1]], format_=[[1, 1], [0, 0]])
     assert spread_groups(made, WEIGHTS).tolist() == [True, False]
     assert spread_groups(made, WEIGHTS | {"accuracy": 0.0}).tolist() == [False, False]
     missing = made._replace(rewards={"own": np.array([[np.nan, 1.0], [np.nan, np.nan]], np.float32)})
@@ -126,27 +122,27 @@ def test_groups_without_spread_are_replaced_in_the_order_of_sampling(
 
 
 def test_groups_of_several_rollouts_are_joined_whole() -> None:
-    first, second = samples(), samples()
+    first, second = rollout(), rollout()
     second = second._replace(
         tokens_BU=second.tokens_BU[::-1], mask_BU=second.mask_BU[::-1], texts=(*[GOOD] * 4, *[AGAINST] * 4),
     )  # fmt: skip
     made = [
-        (drawn, make_rollout(drawn, names, [question(name, 1) for name in names], policy_step=2))
-        for drawn, names in ((first, ["a", "b"]), (second, ["c", "d"]))
+        scored(drawn._replace(prompt_ids=names), [question(name, 1) for name in names])
+        for drawn, names in ((first, ("a", "b")), (second, ("c", "d")))
     ]
     positions = np.array([107, 5])
-    joined, rollout_of = join_groups(made, [(1, 1), (0, 1)], first.prompts, positions)
-    assert rollout_of.prompt_ids == ("d", "b")
+    joined = join_groups(made, [(1, 1), (0, 1)], first.prompts, positions)
+    assert joined.prompt_ids == ("d", "b")
     assert joined.prompts is first.prompts
     assert joined.next_position_Q is positions
     np.testing.assert_array_equal(joined.tokens_BU, np.concatenate([second.tokens_BU[4:], first.tokens_BU[4:]]))
-    np.testing.assert_array_equal(rollout_of.completion_mask_BU, joined.mask_BU)
-    assert joined.texts == rollout_of.texts == (*[AGAINST] * 4, *first.texts[4:])
-    np.testing.assert_array_equal(rollout_of.rewards["format"], [[1] * 4, [0] * 4])
+    np.testing.assert_array_equal(joined.mask_BU, np.concatenate([second.mask_BU[4:], first.mask_BU[4:]]))
+    assert joined.texts == (*[AGAINST] * 4, *first.texts[4:])
+    np.testing.assert_array_equal(joined.rewards["format"], [[1] * 4, [0] * 4])
 
 
 def test_the_batch_of_an_update_joins_prompts_and_responses() -> None:
-    drawn = samples()
+    drawn = rollout()
     batch = make_grpo_batch(drawn, np.arange(8, dtype=np.float32), temperature=0.5)
     np.testing.assert_array_equal(batch.rows.tokens_BU, drawn.tokens_BU)
     np.testing.assert_array_equal(batch.rows.prompts.tokens_BT, drawn.prompts.tokens_BT)
@@ -169,7 +165,7 @@ def test_groups_without_advantage_are_left_out(advantage: list[float], groups: l
 
 
 def test_the_batch_of_some_rows_keeps_the_masks_of_the_others() -> None:
-    drawn = samples()
+    drawn = rollout()
     batch = make_grpo_batch(drawn, np.arange(8, dtype=np.float32), temperature=0.5, trained=np.arange(4, 8))
     np.testing.assert_array_equal(batch.rows.tokens_BU, drawn.tokens_BU[4:])
     np.testing.assert_array_equal(batch.rows.prompts.tokens_BT, drawn.prompts.tokens_BT[1:])
@@ -181,7 +177,7 @@ def test_the_batch_of_some_rows_keeps_the_masks_of_the_others() -> None:
 @pytest.mark.parametrize(("widths", "width"), [((), 6), ((2, 4, 6), 4), ((2, 3), 6)])
 def test_columns_behind_the_longest_response_are_cut(widths: tuple[int, ...], width: int) -> None:
     """To the smallest width that holds it, of all responses: those left out count in the loss's denominator."""
-    drawn = samples()
+    drawn = rollout()
     mask = drawn.mask_BU & (np.arange(6) < 4)
     batch = make_grpo_batch(
         drawn._replace(mask_BU=mask),
@@ -194,3 +190,27 @@ def test_columns_behind_the_longest_response_are_cut(widths: tuple[int, ...], wi
     np.testing.assert_array_equal(batch.rows.mask_BU, mask[:4, :width])
     np.testing.assert_array_equal(batch.idle_mask_XU, mask[4:, :width])
     assert batch.sampler_logp_BU.shape == batch.old_logp_BU.shape == (4, width)
+
+
+@pytest.mark.parametrize("trained", [None, np.arange(4, 12)])
+def test_the_shares_of_several_processes_are_the_batch_of_one(trained: np.ndarray | None) -> None:
+    """Of four questions two shares have two each; where some are left out their prompts are dealt out anew."""
+    whole, advantage = rollout(pairs=2), np.arange(16, dtype=np.float32)
+    at_once = make_grpo_batch(whole, advantage, temperature=0.5, trained=trained, widths=(4, 6))
+    groups = np.arange(4) if trained is None else trained[::4] // 4
+    for number in range(2):
+        share = Share(number, of=2)
+        own = share.cut(np.arange(4))
+        mine = whole._replace(prompts=whole.prompts.take_groups(own), next_position_Q=whole.next_position_Q[own])
+        dealt = share.cut(groups)
+        prompts = whole.prompts.take_groups(dealt), whole.next_position_Q[dealt]
+        batch = make_grpo_batch(
+            mine, advantage, temperature=0.5, share=share, trained=trained, widths=(4, 6),
+            prompts=None if trained is None else prompts,
+        )  # fmt: skip
+        for name in ("advantage_B", "sampler_logp_BU", "old_logp_BU", "idle_mask_XU"):
+            np.testing.assert_array_equal(getattr(batch, name), share.cut(getattr(at_once, name)), err_msg=name)
+        for name in ("next_position_Q", "tokens_BU", "mask_BU"):
+            np.testing.assert_array_equal(getattr(batch.rows, name), share.cut(getattr(at_once.rows, name)), name)
+        found, wanted = batch.rows.prompts.tokens_BT, share.cut(at_once.rows.prompts.tokens_BT)
+        np.testing.assert_array_equal(found, wanted)

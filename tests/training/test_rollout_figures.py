@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.tiny import EOS, PAD
+from tests.tiny import EOS, PAD, batch_of, make_chat
 from urt_jax.training.rollout_figures import rollout_figures
 from urt_jax.types import Rollout
 
@@ -17,7 +17,8 @@ def rollout(accuracy: list[list[float]], format_: list[list[float]], **more: lis
     ended = np.array([True, True, False, True])
     parts = {"accuracy": accuracy, "format": format_, "consistency": [[0, 0], [0, 0]], **more}
     rewards = {name: np.array(part, np.float32) for name, part in parts.items()}
-    return Rollout(3, ("a", "b"), tokens, mask, ended, np.zeros((4, 3), np.float32), rewards, ("",) * 4)
+    prompts, logp = batch_of([make_chat(1), make_chat(2)], left=True), np.zeros((4, 3), np.float32)
+    return Rollout(prompts, np.zeros(2, np.int32), tokens, mask, logp, ended, ("",) * 4, rewards=rewards)
 
 
 def test_figures_by_hand() -> None:

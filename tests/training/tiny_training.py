@@ -10,14 +10,13 @@ import optax
 from jax.sharding import Mesh
 
 from tests.tiny import EOS, MODEL, PAD, WORDS, as_jnp, batch_of, make_chat, tiny_params
-from urt_jax.generation.sampler import Samples
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
-from urt_jax.types import Batch, PromptedRows
+from urt_jax.types import Batch, PromptedRows, Rollout
 
 TRAINED = (r"^decoder/", r"^embedding$", r"^head$")
 PLAIN = optax.sgd(0.1)  # parameters move by a tenth of the gradient, which is compared so
@@ -48,7 +47,7 @@ def sft_batch(packed: list[list[int]] | None = None, **larger: int) -> Batch:
     return batch_of(chats, answers, packed=packed, **{"tokens": 16, "frames": 8, **larger})
 
 
-def samples(pairs: int = 1) -> Samples:
+def rollout(pairs: int = 1) -> Rollout:
     """Return a group of random responses to each of two questions (or more pairs of them), the first row ended early.
 
     The first question of a pair shows a picture.
@@ -62,7 +61,7 @@ def samples(pairs: int = 1) -> Samples:
     tokens[np.arange(rows), lengths - 1] = EOS
     prompts = batch_of(chats, left=True, tokens=12)
     positions = np.array([chat.next_position for chat in chats], np.int32)
-    return Samples(
+    return Rollout(
         prompts,
         positions,
         np.where(mask, tokens, PAD).astype(np.int32),
@@ -75,7 +74,7 @@ def samples(pairs: int = 1) -> Samples:
 
 def grpo_batch(advantage_B: Any, pairs: int = 1) -> GrpoBatch:
     """Return the update's batch on the host, all log-probabilities those of the fresh parameters."""
-    batch = make_grpo_batch(samples(pairs), np.asarray(advantage_B, np.float32), temperature=TEMPERATURE)
+    batch = make_grpo_batch(rollout(pairs), np.asarray(advantage_B, np.float32), temperature=TEMPERATURE)
     logp = np.asarray(score(tiny_params(), batch.rows))
     return batch._replace(sampler_logp_BU=logp, ref_logp_BU=logp, old_logp_BU=logp)
 

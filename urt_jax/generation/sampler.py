@@ -24,7 +24,7 @@ from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import compiled_ahead, with_mesh
 from urt_jax.sharding.placement import for_sampling, mesh_of, own_rows, place_rows, rows_everywhere
 from urt_jax.sharding.shares import share_of, shown_by_all
-from urt_jax.types import Batch, EncodedChat, VisionFeatures
+from urt_jax.types import Batch, EncodedChat, Rollout, VisionFeatures
 
 STREAMED_EVERY = 16  # tokens after which finished responses are told of
 
@@ -42,24 +42,6 @@ class Sampling:
     stop: tuple[str, ...] = ()  # texts that end a response, kept in it; none by default
     at_once: int | None = None  # responses decoded at a time, the others wait for free rows; None: see ``make_plan``
     gather_weights: bool = True  # once before decoding, see ``placement.for_sampling``
-
-
-class Samples(NamedTuple):
-    """Responses to Q questions on the host, ``B = Q * R`` question-major, and the prompts they answer."""
-
-    prompts: Batch  # left-padded, Q rows
-    next_position_Q: np.ndarray
-    tokens_BU: np.ndarray
-    mask_BU: np.ndarray
-    logp_BU: np.ndarray
-    ended_B: np.ndarray  # by an end token or a stop string; the others ran to the limit
-    texts: tuple[str, ...]  # with what their prompts opened of them
-    steps: int = 0  # times the decoding rows were run through the model
-    features: VisionFeatures | None = None  # of the prompts' frames, on the devices; None without any
-
-    def encoded(self) -> "Samples":
-        """Return them with prompts whose frames are encoded already, for an update that leaves the tower as it is."""
-        return self if self.features is None else self._replace(prompts=self.prompts._replace(vision=self.features))
 
 
 class Finished(NamedTuple):
@@ -127,7 +109,7 @@ class Sampler:
         seed: int,
         step: int = 0,
         finished: Callable[[Finished], None] | None = None,
-    ) -> Samples:
+    ) -> Rollout:
         """Sample ``responses`` answers to each chat; the ids name the questions in the random streams.
 
         ``response_index`` numbers the rows' responses (by default 0 .. responses - 1 within each question).
@@ -165,7 +147,10 @@ class Sampler:
         tokens, mask, logp, ended = (np.concatenate(part) for part in zip(*(part[:-1] for part in parts)))
         texts = decode_texts(self.processor, tokens, mask, openings)
         steps = max(int(part[-1]) for part in parts)
-        return Samples(prompts, positions, tokens, mask, logp, ended, texts, steps, job.features)
+        return Rollout(
+            prompts, positions, tokens, mask, logp, ended, texts,
+            policy_step=step, prompt_ids=tuple(ids), decode_steps=steps, features=job.features,
+        )  # fmt: skip
 
     def compile_ahead(
         self, params: Any, buckets: Sequence[Need], *, responses: int, sampling: Sampling, slots: int

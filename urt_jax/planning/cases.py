@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.data.collate import collate, length_of, need_of
 from urt_jax.families.processor import padding_of
-from urt_jax.generation.sampler import Sampler, Samples, Sampling, make_vocabulary
+from urt_jax.generation.sampler import Sampler, Sampling, make_vocabulary
 from urt_jax.losses.advantages import group_advantages
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.vlm import abstract_params, init_params
@@ -29,6 +29,7 @@ from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.training.steps import PolicyLoss
+from urt_jax.types import Rollout
 
 TRAINED = (r"^(decoder/|embedding$|head$)",)  # the language model, as in every stage by default
 Seconds = dict[str, float]
@@ -72,7 +73,7 @@ class SamplerCase:
         step = (whole["wall"] - one["wall"]) / (length - 1)
         return {**whole, "prefill": whole["wall"] - length * step, "decode": length * step}
 
-    def _sample(self, tokens: int) -> Samples:
+    def _sample(self, tokens: int) -> Rollout:
         self._count += 1
         return self._rollout.sample(self._params, self._chats, step=self._count, tokens=tokens)
 
@@ -199,7 +200,7 @@ class _Rollout:
         """Cut the pictures and lay out the prompts."""
         return [encode(self.work, words, p, name="random") for words, p in zip(self._words, self._pictures)]
 
-    def sample(self, params: Any, chats: list[Any], *, step: int, tokens: int) -> Samples:
+    def sample(self, params: Any, chats: list[Any], *, step: int, tokens: int) -> Rollout:
         """Sample R responses of this many tokens to every question."""
         rows = self.work.rows
         lengths = [length_of(chat) for chat in chats]

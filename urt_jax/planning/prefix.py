@@ -15,7 +15,6 @@ import numpy as np
 
 from urt_jax.data.collate import collate_prompts, join_completions, length_of, need_of
 from urt_jax.families.processor import padding_of
-from urt_jax.generation.sampler import Samples
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps
 from urt_jax.planning.cases import Seconds, Setting, open_training
@@ -31,7 +30,7 @@ from urt_jax.training.steps import (
     score_completions,
     scored_policy_loss,
 )
-from urt_jax.types import Batch
+from urt_jax.types import Batch, Rollout
 
 RESPONSES = (1, 2, 4, 8, 16)
 LOSS = PolicyLoss("grpo", 0.2, 0.2, 0.0)
@@ -115,6 +114,6 @@ def _inputs(setting: Setting, responses: int) -> tuple[GrpoBatch, Batch]:
     prompts = collate_prompts(chats, bucket=bucket, **padding_of(blank_processor(work.config)))
     position, mask = np.array([chat.next_position for chat in chats], np.int32), np.ones(tokens.shape, bool)
     old = np.full(tokens.shape, -np.log(work.config.decoder.vocab_size), np.float32)
-    samples = Samples(prompts, position, tokens, mask, old, np.ones(responses, bool), ("",) * responses)
-    batch = make_grpo_batch(samples, rng.normal(size=responses).astype(np.float32), temperature=1.0)
+    rollout = Rollout(prompts, position, tokens, mask, old, np.ones(responses, bool), ("",) * responses)
+    batch = make_grpo_batch(rollout, rng.normal(size=responses).astype(np.float32), temperature=1.0)
     return batch._replace(old_logp_BU=old), join_completions(prompts, position, tokens, mask)

@@ -8,7 +8,7 @@ Rows are split into parts over ``data`` and ``fsdp``. A process holds some of th
 Where ``sequence`` x ``tensor`` is wider than a process, several hold the same share and all of them make it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +34,10 @@ class Share:
         """Return this share of a list or array; shares differ by one item where it does not divide."""
         size = len(items)
         return items[self.number * size // self.of : (self.number + 1) * size // self.of]
+
+    def cuts(self, items: Any) -> list[Any]:
+        """Return all shares of a list or array, in their order."""
+        return [replace(self, number=number).cut(items) for number in range(self.of)]
 
     def size_of(self, total: int, name: str) -> int:
         """Return this share of a number of rows, so many that each of its parts has equally many.

@@ -24,7 +24,7 @@ from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
-from urt_jax.generation.sampler import Sampler, Samples, make_vocabulary
+from urt_jax.generation.sampler import Sampler, make_vocabulary
 from urt_jax.models.lora import without_adapters
 from urt_jax.models.vlm import run as run_model
 from urt_jax.sharding import processes
@@ -38,10 +38,11 @@ from urt_jax.stages.rollouts import RolloutMaker, StepRollout, open_feed, open_s
 from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train
-from urt_jax.training.rollout import advantages_of, make_grpo_batch, make_share_of_batch, rows_to_train
+from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.types import Rollout
 
 WIDTHS = 4  # lengths that responses are cut to: quarters of the longest allowed, each a program of its own
 
@@ -141,7 +142,7 @@ class GrpoTrainer:
         rows, slots = bucket.rows * config.responses_per_question, config.lengths.max_new_tokens
         prompts = collate_prompts([], bucket=bucket, **self.sampler.padding)
         features = jax.eval_shape(partial(run_model, model, method="features"), self.start.params, prompts.vision)
-        blank = Samples(
+        blank = Rollout(
             prompts,
             next_position_Q=np.zeros(bucket.rows, np.int32),
             tokens_BU=np.zeros((rows, slots), np.int32),
@@ -195,19 +196,16 @@ class GrpoTrainer:
         trained = rows_to_train(advantage_B, responses=responses, sizes=self.group_sizes)
         settings: dict[str, Any] = {
             "temperature": config.sampling.temperature,
-            "in_loss_B": made.samples.ended_B if config.mask_truncated else None,
+            "in_loss_B": made.rollout.ended_B if config.mask_truncated else None,
             "widths": self.widths,
         }
-        if not self.share.spans:
-            samples = made.samples.encoded() if self.encoded else made.samples
-            return make_grpo_batch(samples, advantage_B, trained=trained, **settings)
-        prompts = made.samples.prompts, made.samples.next_position_Q
-        if len(trained) < len(advantage_B):
+        prompts = None
+        if self.share.spans and len(trained) < len(advantage_B):  # groups move to other processes
             groups = trained[::responses] // responses
-            prompts = self.rollouts.prompts_of([made.questions[group] for group in groups], step)
-        idle = np.setdiff1d(np.arange(len(advantage_B)), trained)
-        rows, idle_rows = self.share.cut(trained), self.share.cut(idle)
-        return make_share_of_batch(made.samples, *prompts, advantage_B, rows=rows, idle=idle_rows, **settings)
+            questions, lengths = [made.questions[q] for q in groups], [made.lengths[q] for q in groups]
+            prompts = self.rollouts.prompts_of(questions, lengths, step)
+        rollout = made.rollout.encoded() if self.encoded else made.rollout
+        return make_grpo_batch(rollout, advantage_B, share=self.share, trained=trained, prompts=prompts, **settings)
 
     def _group_sizes(self) -> tuple[int, ...]:
         """Return how many groups an update may hold: all, or half where groups without advantage have no gradient."""

@@ -4,8 +4,9 @@
 2. with dynamic sampling, further rollouts of Q questions replace groups of equal reward, as many as the settings allow;
 3. a pool of questions takes note of what was answered right.
 
-Of several processes each encodes, samples and scores its share of the questions; what was written and how it was
-rewarded is then known to all, and all choose alike.
+Of several processes each encodes, samples and scores its share of the questions. They meet twice in a rollout: in
+``RolloutMaker._ask``, where all learn how long the prompts are and so find the same shape, and in
+``RolloutMaker._of_all``, where all learn what was written and how it was rewarded, and so choose alike.
 """
 
 import time
@@ -17,32 +18,35 @@ import numpy as np
 from jax.sharding import Mesh
 
 from urt_jax.config import GrpoConfig
-from urt_jax.data.collate import Need, collate_prompts, largest, length_of, need_of
+from urt_jax.data.collate import Length, Need, collate_prompts, largest, length_of, need_of
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor
-from urt_jax.generation.sampler import Sampler, Samples, Sampling, decode_texts
+from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
 from urt_jax.rewards.user import RewardError, load_reward
 from urt_jax.sharding import processes
 from urt_jax.sharding.placement import all_rows
 from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all
 from urt_jax.stages.questions import Question, QuestionFeed
 from urt_jax.stages.records import Encoder
-from urt_jax.training.rollout import Scoring, groups_to_keep, join_groups, make_rollout, spread_groups
+from urt_jax.training.rollout import Scoring, groups_to_keep, join_groups, scored, spread_groups
 from urt_jax.training.rollout_figures import rollout_figures
 from urt_jax.training.state import Params
 from urt_jax.types import Batch, EncodedChat, Rollout
 
-Drawn = tuple[Samples, Rollout]
+
+class Asked(NamedTuple):
+    """The questions of one rollout and the lengths of their prompts, and the prompts of this process's share."""
+
+    questions: list[Question]
+    lengths: list[Length]
+    chats: list[EncodedChat]
 
 
 class StepRollout(NamedTuple):
-    """What a step learns from: Q questions with their groups, question-major, and figures of how they came about.
+    """What a step learns from: Q questions with their groups, and figures of how they came about."""
 
-    Of several processes each has the prompts of its own share alone, and everything else of all.
-    """
-
-    questions: tuple[Question, ...]
-    samples: Samples
+    questions: list[Question]
+    lengths: list[Length]  # of their prompts
     rollout: Rollout
     figures: dict[str, float]
 
@@ -111,37 +115,31 @@ class RolloutMaker:
             RewardError: a user's reward failed on a response.
         """
         clock = _Clock()
-        asked: list[list[Question]] = []
-        drawn: list[Drawn] = []
+        asked: list[Asked] = []
+        rollouts: list[Rollout] = []
         spread: list[np.ndarray] = []
         taken: list[int] = []
-        tokens = 0  # of this process's prompts
-        while not drawn or self._refills(spread, taken):
-            asked.append(self.feed.draw(step, taken))
-            taken += [question.item for question in asked[-1]]
-            own = self._share.cut(asked[-1])
-            chats = self.feed.chats(own, step)
-            tokens += sum(len(chat.tokens_T) for chat in chats)
-            if not drawn:
+        while not rollouts or self._refills(spread, taken):
+            asked.append(self._ask(step, taken))
+            taken += [question.item for question in asked[-1].questions]
+            if not rollouts:
                 self.feed.begin(step + 1)
             clock.lap("prompts")
-            samples = self._sample(params, own, chats, step)
+            own = self._sample(params, asked[-1], step)
             clock.lap("rollout")
-            streams, shown = [question.stream for question in own], [question.example for question in own]
-            rollout = make_rollout(samples, streams, shown, self._scoring, policy_step=step)
-            drawn.append(self._of_all(samples, rollout, asked[-1], chats[0].opening))
-            spread.append(spread_groups(drawn[-1][1], self.weights))
+            shown = [question.example for question in self._share.cut(asked[-1].questions)]
+            rollouts.append(self._of_all(scored(own, shown, self._scoring), asked[-1]))
+            spread.append(spread_groups(rollouts[-1], self.weights))
             clock.lap("rewards")
-        self.feed.note(step, _accuracy(asked, [rollout for _, rollout in drawn]))
+        self.feed.note(step, _accuracy(asked, rollouts))
         figures = {
-            **rollout_figures(drawn[0][1], self.weights),
-            **self._count(tokens, [samples for samples, _ in drawn]),
+            **rollout_figures(rollouts[0], self.weights),
+            **self._count(asked, rollouts),
             **self.feed.figures(),
         }
         if self._config.dynamic_sampling:
-            figures["extra_rollouts"] = len(drawn) - 1
-        questions, samples, rollout = self._chosen(asked, drawn, spread, step)
-        return StepRollout(tuple(questions), samples, rollout, figures | clock.seconds)
+            figures["extra_rollouts"] = len(rollouts) - 1
+        return self._chosen(asked, rollouts, spread, step)._replace(figures=figures | clock.seconds)
 
     def _refills(self, spread: Sequence[np.ndarray], taken: Sequence[int]) -> bool:
         """Return whether there are still groups to replace, and a rollout and questions to do it with."""
@@ -152,63 +150,75 @@ class RolloutMaker:
         """Compile the sampler for the shapes that steps are expected to have."""
         self._sampler.compile_ahead(params, self.feed.expected, **self._asked)
 
-    def prompts_of(self, questions: Sequence[Question], step: int) -> tuple[Batch, np.ndarray]:
-        """Return this process's share of these questions as a batch, with the position after each prompt."""
+    def prompts_of(
+        self, questions: Sequence[Question], lengths: Sequence[Length], step: int
+    ) -> tuple[Batch, np.ndarray]:
+        """Return this process's share of these questions as a batch, with the position after each prompt.
+
+        ``lengths`` are those of all their prompts.
+        """
         chats = self.feed.chats(self._share.cut(questions), step)
-        prompts = collate_prompts(chats, bucket=self._bucket(chats), **self._sampler.padding)
+        prompts = collate_prompts(chats, bucket=self._bucket(lengths), **self._sampler.padding)
         positions = np.array([chat.next_position for chat in chats], np.int32)
         return shown_by_all(prompts, self._share, merge=self._sampler.padding["merge"]), positions
 
-    def _bucket(self, chats: Sequence[EncodedChat]) -> Need:
-        """Return the shape of these prompts, the same on all processes."""
-        need = need_of([length_of(chat) for chat in chats], rows=len(chats))
-        return self.buckets.fit(largest(processes.gather(need)))._replace(rows=len(chats))  # an update may take half
+    def _bucket(self, lengths: Sequence[Length]) -> Need:
+        """Return the shape of a share of prompts of these lengths, the same on all processes."""
+        shares = self._share.cuts(lengths)
+        need = largest([need_of(share, rows=len(share)) for share in shares])
+        return self.buckets.fit(need)._replace(rows=len(shares[0]))  # an update may take half
 
-    def _sample(
-        self, params: Params, questions: Sequence[Question], chats: Sequence[EncodedChat], step: int
-    ) -> Samples:
+    def _ask(self, step: int, taken: Sequence[int]) -> Asked:
+        """Draw questions and encode this process's share; here processes meet and tell each other the lengths."""
+        questions = self.feed.draw(step, taken)
+        chats = self.feed.chats(self._share.cut(questions), step)
+        told = dict(processes.gather((self._share.number, [length_of(chat) for chat in chats])))
+        return Asked(questions, [length for number in sorted(told) for length in told[number]], chats)
+
+    def _sample(self, params: Params, asked: Asked, step: int) -> Rollout:
+        """Sample the responses to this process's share of the questions."""
         return self._sampler.sample(
             params,
-            chats,
-            [question.stream for question in questions],
-            bucket=self._bucket(chats),
+            asked.chats,
+            [question.stream for question in self._share.cut(asked.questions)],
+            bucket=self._bucket(asked.lengths),
             seed=self._config.seed,
             step=step,
             **self._asked,
         )
 
-    def _of_all(self, samples: Samples, rollout: Rollout, asked: Sequence[Question], opening: str) -> Drawn:
-        """Return what all processes sampled; the prompts stay those of this one. All end with the same ``opening``."""
+    def _of_all(self, rollout: Rollout, asked: Asked) -> Rollout:
+        """Return what all processes sampled; here they meet and exchange it. The prompts stay those of this one."""
         if not self._share.spans:
-            return samples, rollout
-        written = (samples.tokens_BU, samples.mask_BU, samples.logp_BU, samples.ended_B)
+            return rollout
+        written = (rollout.tokens_BU, rollout.mask_BU, rollout.logp_BU, rollout.ended_B)
         (tokens_BU, mask_BU, logp_BU, ended_B), rewards = all_rows(self._mesh, (written, rollout.rewards))
-        texts = decode_texts(self._sampler.processor, tokens_BU, mask_BU, [opening] * len(tokens_BU))
-        samples = samples._replace(tokens_BU=tokens_BU, mask_BU=mask_BU, logp_BU=logp_BU, ended_B=ended_B, texts=texts)
-        return samples, rollout._replace(
-            prompt_ids=tuple(question.stream for question in asked),
-            completions_BU=tokens_BU,
-            completion_mask_BU=mask_BU,
+        openings = [asked.chats[0].opening] * len(tokens_BU)  # all prompts end with the same one
+        return rollout._replace(
+            tokens_BU=tokens_BU,
+            mask_BU=mask_BU,
+            logp_BU=logp_BU,
             ended_B=ended_B,
-            sampler_logp_BU=logp_BU,
+            texts=decode_texts(self._sampler.processor, tokens_BU, mask_BU, openings),
+            prompt_ids=tuple(question.stream for question in asked.questions),
             rewards={name: rewards[name] for name in rollout.rewards},  # in their own order
-            texts=texts,
         )
 
     def _chosen(
-        self, asked: Sequence[Sequence[Question]], drawn: Sequence[Drawn], spread: Sequence[np.ndarray], step: int
-    ) -> tuple[Sequence[Question], Samples, Rollout]:
+        self, asked: Sequence[Asked], rollouts: Sequence[Rollout], spread: Sequence[np.ndarray], step: int
+    ) -> StepRollout:
         """Return the groups to learn from; where they come from several rollouts their prompts are collated anew."""
         kept = groups_to_keep(spread)
         if all(n == 0 for n, _ in kept):
-            return asked[0], *drawn[0]
-        questions = [asked[n][q] for n, q in kept]
-        return questions, *join_groups(drawn, kept, *self.prompts_of(questions, step))
+            return StepRollout(asked[0].questions, asked[0].lengths, rollouts[0], {})
+        questions, lengths = [asked[n].questions[q] for n, q in kept], [asked[n].lengths[q] for n, q in kept]
+        joined = join_groups(rollouts, kept, *self.prompts_of(questions, lengths, step))
+        return StepRollout(questions, lengths, joined, {})
 
-    def _count(self, prompts: int, samples: Sequence[Samples]) -> dict[str, float]:
+    def _count(self, asked: Sequence[Asked], rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Return the tokens of a step and of the run so far; a prompt is run once and counted once."""
-        prompts = sum(processes.gather(prompts if self._share.leads else 0))
-        responses = sum(int(part.mask_BU.sum()) for part in samples)
+        prompts = sum(length.tokens for of_one in asked for length in of_one.lengths)
+        responses = sum(int(rollout.mask_BU.sum()) for rollout in rollouts)
         self._tokens += prompts + responses
         return {"num_tokens": self._tokens, "tokens/prompts": prompts, "tokens/responses": responses}
 
@@ -244,10 +254,10 @@ class _Clock:
         self.seconds[name], self._then = self.seconds.get(name, 0.0) + now - self._then, now
 
 
-def _accuracy(asked: Sequence[Sequence[Question]], rollouts: Sequence[Rollout]) -> dict[int, float]:
+def _accuracy(asked: Sequence[Asked], rollouts: Sequence[Rollout]) -> dict[int, float]:
     """Return the share of right answers to each item, over all its groups of a step."""
     shares: dict[int, list[float]] = {}
-    for questions, rollout in zip(asked, rollouts):
-        for question, group in zip(questions, rollout.rewards["accuracy"]):
+    for of_one, rollout in zip(asked, rollouts):
+        for question, group in zip(of_one.questions, rollout.rewards["accuracy"]):
             shares.setdefault(question.item, []).append(float(group.mean(dtype=np.float64)))
     return {item: sum(groups) / len(groups) for item, groups in shares.items()}

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from urt_jax.data.examples import NOUNS, Example
-from urt_jax.generation.sampler import Samples
 from urt_jax.losses.advantages import group_advantages
 from urt_jax.rewards.user import UserReward
 from urt_jax.rewards.verifiable import (
@@ -19,6 +18,7 @@ from urt_jax.rewards.verifiable import (
     overlong_reward,
 )
 from urt_jax.rewards.votes import swap_consistency
+from urt_jax.sharding.shares import WHOLE, Share
 from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, PromptedRows, Rollout
 
@@ -70,30 +70,14 @@ def score_texts(
     return {name: np.array(part, np.float32).reshape(-1, responses) for name, part in parts.items()}
 
 
-def make_rollout(
-    samples: Samples,
-    ids: Sequence[str],
-    questions: Sequence[Example],
-    scoring: Scoring | None = None,
-    *,
-    policy_step: int,
-) -> Rollout:
-    """Score sampled responses and keep everything a later update needs.
+def scored(rollout: Rollout, questions: Sequence[Example], scoring: Scoring | None = None) -> Rollout:
+    """Return a rollout with the rewards of its responses.
 
     Raises:
         RewardError: as ``score_texts``.
     """
-    lengths = samples.mask_BU.sum(axis=1).tolist()
-    return Rollout(
-        policy_step=policy_step,
-        prompt_ids=tuple(ids),
-        completions_BU=samples.tokens_BU,
-        completion_mask_BU=samples.mask_BU,
-        ended_B=samples.ended_B,
-        sampler_logp_BU=samples.logp_BU,
-        rewards=score_texts(samples.texts, lengths, questions, scoring or Scoring()),
-        texts=samples.texts,
-    )
+    lengths = rollout.mask_BU.sum(axis=1).tolist()
+    return rollout._replace(rewards=score_texts(rollout.texts, lengths, questions, scoring or Scoring()))
 
 
 def spread_groups(rollout: Rollout, weights: Mapping[str, float]) -> np.ndarray:
@@ -117,42 +101,33 @@ def groups_to_keep(spread_of: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def join_groups(
-    drawn: Sequence[tuple[Samples, Rollout]],
+    rollouts: Sequence[Rollout],
     kept: Sequence[tuple[int, int]],
     prompts: Batch,
     next_position_Q: np.ndarray,
-) -> tuple[Samples, Rollout]:
+) -> Rollout:
     """Return the ``kept`` (rollout, group) places of several rollouts as one.
 
     ``prompts`` with their next positions are theirs, in this order; of several processes, this one's share of them.
     """
-    rollouts = [rollout for _, rollout in drawn]
     first = rollouts[0]
     responses = len(first.texts) // len(first.prompt_ids)
 
     def rows(parts: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate([parts[n][q * responses : (q + 1) * responses] for n, q in kept])
 
-    texts = tuple(text for n, q in kept for text in rollouts[n].texts[q * responses : (q + 1) * responses])
-    joined = first._replace(
-        prompt_ids=tuple(rollouts[n].prompt_ids[q] for n, q in kept),
-        completions_BU=rows([rollout.completions_BU for rollout in rollouts]),
-        completion_mask_BU=rows([rollout.completion_mask_BU for rollout in rollouts]),
-        ended_B=rows([rollout.ended_B for rollout in rollouts]),
-        sampler_logp_BU=rows([rollout.sampler_logp_BU for rollout in rollouts]),
-        rewards={name: np.stack([rollouts[n].rewards[name][q] for n, q in kept]) for name in first.rewards},
-        texts=texts,
-    )
-    samples = Samples(
+    return first._replace(
         prompts=prompts,
         next_position_Q=next_position_Q,
-        tokens_BU=joined.completions_BU,
-        mask_BU=joined.completion_mask_BU,
-        logp_BU=joined.sampler_logp_BU,
-        ended_B=joined.ended_B,
-        texts=texts,
+        tokens_BU=rows([rollout.tokens_BU for rollout in rollouts]),
+        mask_BU=rows([rollout.mask_BU for rollout in rollouts]),
+        logp_BU=rows([rollout.logp_BU for rollout in rollouts]),
+        ended_B=rows([rollout.ended_B for rollout in rollouts]),
+        texts=tuple(text for n, q in kept for text in rollouts[n].texts[q * responses : (q + 1) * responses]),
+        prompt_ids=tuple(rollouts[n].prompt_ids[q] for n, q in kept),
+        rewards={name: np.stack([rollouts[n].rewards[name][q] for n, q in kept]) for name in first.rewards},
+        features=None,  # of the first rollout's frames
     )
-    return samples, joined
 
 
 def advantages_of(rollout: Rollout, weights: Mapping[str, float], *, scale: str) -> np.ndarray:
@@ -173,72 +148,47 @@ def rows_to_train(advantage_B: np.ndarray, *, responses: int, sizes: Sequence[in
 
 
 def make_grpo_batch(
-    samples: Samples,
+    rollout: Rollout,
     advantage_B: np.ndarray,
     *,
     temperature: float,
+    share: Share = WHOLE,
     trained: np.ndarray | None = None,
+    prompts: tuple[Batch, np.ndarray] | None = None,
     in_loss_B: np.ndarray | None = None,
     widths: Sequence[int] = (),
 ) -> GrpoBatch:
-    """Build the update's batch of the ``trained`` rows (by default all).
+    """Build a process's ``share`` of the update's batch of the ``trained`` rows (by default all).
 
-    Old and reference log-probabilities are zeros until they are scored. The frames of all questions stay, so that
-    every batch of a size has one shape. Columns behind the longest response are cut off, down to the smallest of the
-    ascending ``widths`` that holds it (by default none are). Rows that are not ``in_loss_B`` (by default all are) are
-    masked as a whole, as TRL masks truncated completions: no gradient, no metric, no share in a count of tokens.
+    ``prompts`` are those of the share's trained groups with their next positions, by default the rollout's own: the
+    frames of all its questions then stay, so that every batch of a size has one shape. Old and reference
+    log-probabilities are zeros until they are scored. Columns behind the longest response are cut off, down to the
+    smallest of the ascending ``widths`` that holds it (by default none are), the same on all processes. Rows that are
+    not ``in_loss_B`` (by default all are) are masked as a whole, as TRL masks truncated completions: no gradient, no
+    metric, no share in a count of tokens.
     """
-    kept = np.arange(len(advantage_B)) if trained is None else trained
-    idle = np.setdiff1d(np.arange(len(advantage_B)), kept)
-    responses = len(advantage_B) // len(samples.next_position_Q)
-    width = _width(samples, widths)
-    tokens_BU, mask_BU, logp_BU = (x[:, :width] for x in (samples.tokens_BU, samples.mask_BU, samples.logp_BU))
-    mask_BU = mask_BU if in_loss_B is None else mask_BU & in_loss_B[:, None]
-    rows = PromptedRows(samples.prompts, samples.next_position_Q, tokens_BU, mask_BU)
-    zeros = np.zeros_like(logp_BU[kept])
+    everything = np.arange(len(advantage_B))
+    kept = everything if trained is None else trained
+    rows, idle = share.cut(kept), share.cut(np.setdiff1d(everything, kept))
+    width = _width(rollout.mask_BU, widths)
+    mask_BU = rollout.mask_BU if in_loss_B is None else rollout.mask_BU & in_loss_B[:, None]
+    tokens_BU, mask_BU, logp_BU = (x[:, :width] for x in (rollout.tokens_BU, mask_BU, rollout.logp_BU))
+    if prompts is None:
+        responses = len(share.cut(everything)) // len(rollout.next_position_Q)
+        groups = rows[::responses] // responses - share.cut(everything)[0] // responses
+        prompts = rollout.prompts.take_groups(groups), rollout.next_position_Q[groups]
     return GrpoBatch(
-        rows=rows.take_groups(kept[::responses] // responses),
-        advantage_B=advantage_B[kept],
-        old_logp_BU=zeros,
-        ref_logp_BU=zeros,
-        sampler_logp_BU=logp_BU[kept],
+        rows=PromptedRows(*prompts, tokens_BU[rows], mask_BU[rows]),
+        advantage_B=advantage_B[rows],
+        old_logp_BU=np.zeros_like(logp_BU[rows]),
+        ref_logp_BU=np.zeros_like(logp_BU[rows]),
+        sampler_logp_BU=logp_BU[rows],
         idle_mask_XU=mask_BU[idle],
         temperature=np.array(temperature, np.float32),
     )
 
 
-def make_share_of_batch(
-    samples: Samples,
-    prompts: Batch,
-    next_position_Q: np.ndarray,
-    advantage_B: np.ndarray,
-    *,
-    temperature: float,
-    rows: np.ndarray,
-    idle: np.ndarray,
-    in_loss_B: np.ndarray | None = None,
-    widths: Sequence[int] = (),
-) -> GrpoBatch:
-    """Build one process's share of an update's batch: ``rows`` of all responses, whose questions are ``prompts``.
-
-    ``idle`` are its share of the rows that are left out. See ``make_grpo_batch``.
-    """
-    in_loss = np.ones(len(advantage_B), bool) if in_loss_B is None else in_loss_B
-    width = _width(samples, widths)  # the same on all processes
-    own = Samples(
-        prompts=prompts,
-        next_position_Q=next_position_Q,
-        tokens_BU=samples.tokens_BU[rows, :width],
-        mask_BU=samples.mask_BU[rows, :width],
-        logp_BU=samples.logp_BU[rows, :width],
-        ended_B=samples.ended_B[rows],
-        texts=(),
-    )
-    batch = make_grpo_batch(own, advantage_B[rows], temperature=temperature, in_loss_B=in_loss[rows])
-    return batch._replace(idle_mask_XU=samples.mask_BU[idle, :width] & in_loss[idle, None])
-
-
-def _width(samples: Samples, widths: Sequence[int]) -> int:
+def _width(mask_BU: np.ndarray, widths: Sequence[int]) -> int:
     """Return the smallest of the ascending ``widths`` that holds the longest response, by default all columns."""
-    longest = samples.mask_BU.sum(axis=1).max()
-    return next((width for width in widths if width >= longest), samples.mask_BU.shape[1])
+    longest = mask_BU.sum(axis=1).max()
+    return next((width for width in widths if width >= longest), mask_BU.shape[1])

@@ -39,7 +39,7 @@ def length_figures(rollout: Rollout) -> dict[str, float]:
 
     A response that ran to the limit is clipped; those that an end token or a stop string ended are terminated.
     """
-    lengths, ended = rollout.completion_mask_BU.sum(axis=1), rollout.ended_B
+    lengths, ended = rollout.mask_BU.sum(axis=1), rollout.ended_B
     figures = {f"completions/{kind}_length": value for kind, value in _extent(lengths).items()}
     figures["completions/clipped_ratio"] = float(1.0 - ended.mean())
     if ended.any():
