@@ -195,7 +195,7 @@ def hot_trainer(coin_judge: Path, folder: Path) -> grpo.GrpoTrainer:
 
 def test_the_gate_lets_a_sound_step_through(coin_judge: Path, tmp_path: Path) -> None:
     trainer = hot_trainer(coin_judge, tmp_path)
-    _, figures = trainer.advance(trainer.start, 0)
+    _, figures, _ = trainer.advance(trainer.start, 0)
     assert float(figures["sampling/sampling_logp_difference/mean"]) < 1e-4
 
 
@@ -219,7 +219,7 @@ def test_the_gate_stops_a_sampler_that_lets_a_vision_token_through(coin_judge: P
     def steps() -> None:
         state = trainer.start
         for step in range(8):  # it comes up about once in the size of the vocabulary
-            state, _ = trainer.advance(state, step)
+            state, *_ = trainer.advance(state, step)
 
     with pytest.raises(grpo.DisagreementError, match=r"step \d: .*agreement_band is 0\.05"):
         steps()
