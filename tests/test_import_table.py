@@ -8,10 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "urt_jax"
 LEVELS = (
     {"errors", "progress", "types"},
-    {"files"},
+    {"files", "tasks"},
     {"ops", "rewards", "sharding"},
     {"losses", "models", "data"},
-    {"families", "teacher"},
+    {"families", "scenes", "teacher"},
     {"checkpoints"},  # a model folder is read by the rules of its family
     {"generation"},
     {"training"},
@@ -60,7 +60,7 @@ def violations(room: str, modules: set[str]) -> list[str]:
             found.append(f"{module}: torch is for tests only")
         if top == "ml_collections" and room not in ("config", "main"):
             found.append(f"{module}: ConfigDict stops at config")
-        if top in ("jax", "jaxlib", "flax", "optax", "orbax") and room in ("rewards", "data"):
+        if top in ("jax", "jaxlib", "flax", "optax", "orbax") and room in ("tasks", "rewards", "data", "scenes"):
             found.append(f"{module}: {room} is strings, files and numpy")
     return found
 

@@ -13,9 +13,9 @@ from tests.rewards.test_votes import verdict
 from urt_jax import RewardModel, reward_model
 from urt_jax.data.comparisons import make_pair
 from urt_jax.data.examples import Chat, Example, Media
-from urt_jax.data.scenes import make_example
 from urt_jax.errors import BadInputError
 from urt_jax.reward_model import Query
+from urt_jax.scenes import make_example
 
 TOKENS = 8
 RED, GREEN, BLUE = (np.full((56, 56, 3), colour, np.uint8) for colour in ([200, 0, 0], [0, 200, 0], [0, 0, 200]))

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
 from urt_jax.data.comparisons import as_examples, listed_candidates, make_chat, make_pair, pair_of, picked
-from urt_jax.data.examples import DEFAULT_FRAMES, NOUNS, Chat, Example, FramePicking
+from urt_jax.data.examples import DEFAULT_FRAMES, Chat, Example, FramePicking
 from urt_jax.data.loader import batches
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
 from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers, padding_of
@@ -306,7 +306,7 @@ class RewardModel:
             batch_size=batch_size,
             progress=progress,
         )
-        nouns = [NOUNS.get(str(example.task)) for example, _ in shown for _ in range(votes)]
+        nouns = [example.noun for example, _ in shown for _ in range(votes)]
         verdicts = [parse(text, think=think, noun=noun) for text, noun in zip(texts, nouns)]
         given = len(examples) * votes
         merged = []

@@ -8,10 +8,11 @@ import pytest
 
 from urt_jax.checkpoints.model_folder import ASSETS
 from urt_jax.data import prompts
-from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, Example, Media, Task
+from urt_jax.data.examples import Example, Media
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import score_agreement
+from urt_jax.tasks import TASKS
 
 PICTURES = (Media("image", "1.png"), Media("image", "2.png"))
 CLIPS = (Media("video", ["a.png", "b.png"]), Media("video", ["c.png", "d.png"]))
@@ -25,7 +26,7 @@ def parts(example: Example, **options: object) -> list[str]:
     return [part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in content]
 
 
-def record_of(task: Task) -> Example:
+def record_of(task: str) -> Example:
     """Return a record that every template of the task can be filled for."""
     return Example("x", task=task, prompt="w", candidates=("w", "w") if task.endswith("und") else PICTURES)
 
@@ -48,13 +49,13 @@ def test_understanding_shows_its_context_and_both_answers() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_template_is_short_and_names_the_form_of_the_answer(task: Task) -> None:
+def test_every_template_is_short_and_names_the_form_of_the_answer(task: str) -> None:
     example = record_of(task)
     reasoned, direct = parts(example)[-1], parts(example, think=False)[-1]
     for text in (reasoned, direct):
         assert len(text.split()) <= 40
         assert " N is better</answer>" in text
-    for dimension in DIMENSIONS[task]:
+    for dimension in TASKS[task].dimensions:
         assert dimension.lower() in reasoned
     assert "<think>" in reasoned
     assert "(x/10)" in reasoned
@@ -147,29 +148,31 @@ def test_the_two_families_ask_for_their_form_and_share_the_direct_question() -> 
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_answer_in_the_form_that_v2_shows_parses_with_its_scores(task: Task) -> None:
+def test_an_answer_in_the_form_that_v2_shows_parses_with_its_scores(task: str) -> None:
     asked = parts(record_of(task), template="v2")[-1]
     form = asked[asked.index("<think>") :]
     answer = re.sub(r"([xy])\+\1\+\1=sum", lambda m: {"x": "7+7+7=21", "y": "4+4+4=12"}[m[1]], form)
     answer = answer.replace("(x/10)", "(7/10)").replace("(y/10)", "(4/10)").replace(" N ", " 1 ")
     verdict = parse(answer)
     assert (verdict.winner, verdict.failure) == (1, None)
-    assert verdict.scores == dict.fromkeys(DIMENSIONS[task], (7.0, 4.0))
+    assert verdict.scores == dict.fromkeys(TASKS[task].dimensions, (7.0, 4.0))
     assert (verdict.totals, verdict.margin) == ((21.0, 12.0), 9.0)
     assert score_agreement(verdict)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_answer_in_the_form_that_v1_asks_for_parses_with_its_scores(task: Task) -> None:
-    noun = NOUNS[task]
+def test_an_answer_in_the_form_that_v1_asks_for_parses_with_its_scores(task: str) -> None:
+    noun = TASKS[task].noun
     asked = parts(record_of(task))[-1]
     assert f"{noun} 1 (x/10)" in asked
     assert f"{noun} 2 (x/10)" in asked
-    rows = [f"{n}. {name}: {noun} 1 (7/10) - a; {noun} 2 (4/10) - b" for n, name in enumerate(DIMENSIONS[task], 1)]
+    rows = [
+        f"{n}. {name}: {noun} 1 (7/10) - a; {noun} 2 (4/10) - b" for n, name in enumerate(TASKS[task].dimensions, 1)
+    ]
     totals = f"Total score:\n{noun} 1: 7+7+7=21\n{noun} 2: 4+4+4=12"
     verdict = parse("<think>\n" + "\n".join(rows) + f"\n{totals}\n</think>\n<answer>{noun} 1 is better</answer>")
     assert verdict.failure is None
-    assert verdict.scores == dict.fromkeys(DIMENSIONS[task], (7.0, 4.0))
+    assert verdict.scores == dict.fromkeys(TASKS[task].dimensions, (7.0, 4.0))
     assert score_agreement(verdict)
 
 

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import TASKS, Example, Media
-from urt_jax.data.scenes import make_example
+from urt_jax.data.examples import Example, Media
 from urt_jax.errors import BadInputError
 from urt_jax.evals.baselines import blind_baselines
+from urt_jax.scenes import make_example
+from urt_jax.tasks import TASKS
 
 
 def pair(index, label, prompt="a red circle", light=(100, 100), scores=None, answers=None):

@@ -14,7 +14,6 @@ from urt_jax import RewardModel
 from urt_jax.checkpoints.model_folder import load_processor
 from urt_jax.data.examples import Example, Media
 from urt_jax.data.prompts import render
-from urt_jax.data.scenes import make_example
 from urt_jax.data.tokenizer import chat_text, opening_of
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor, encode_chat, encode_response
@@ -22,6 +21,7 @@ from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
 from urt_jax.reward_model import Query
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import format_reward
+from urt_jax.scenes import make_example
 from urt_jax.stages.records import Encoder
 
 OPEN, BARE, EMPTY = "<think>\n", "<think>", "<think>\n\n</think>\n\n"

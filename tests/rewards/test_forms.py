@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from urt_jax.data.examples import NOUNS
 from urt_jax.rewards.gold import gold_scores
 from urt_jax.rewards.parse import WRONG_NOUN, parse, read_scores
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.rewards.votes import swap_consistency
+from urt_jax.tasks import TASKS
 
 
 def written(*lines: str, totals: tuple[str, str], answer: int = 1) -> str:
@@ -98,10 +98,10 @@ def test_remarks_are_no_dimensions() -> None:
     assert read_scores(text) == {"A": (9, 6)}
 
 
-@pytest.mark.parametrize("task", NOUNS)
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("noun", ["Image", "Video", "Answer"])
 def test_a_label_of_another_task_is_none_everywhere(task: str, noun: str) -> None:
-    wanted, text = NOUNS[task], f"<think>\nx\n</think>\n<answer>{noun} 2 is better</answer>"
+    wanted, text = TASKS[task].noun, f"<think>\nx\n</think>\n<answer>{noun} 2 is better</answer>"
     verdict, fits = parse(text, noun=wanted), noun == wanted
     assert verdict.winner == (2 if fits else None)
     assert bool(verdict.failure and verdict.failure.startswith(WRONG_NOUN)) is not fits

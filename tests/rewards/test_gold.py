@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from urt_jax.data.scenes import make_example, write_reasoning
 from urt_jax.rewards.gold import gold_scores
 from urt_jax.rewards.user import load_reward
+from urt_jax.scenes import make_example, write_reasoning
 
 PAIR = make_example("image_gen", split="train", seed=3, index=0)
 GOLD = {"Semantic consistency": (9, 6), "Aesthetics": (7, 9), "Authenticity": (8, 8)}

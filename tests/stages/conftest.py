@@ -8,8 +8,8 @@ import pytest
 
 from tests.stages.coin_judge import SHAPE, save_coin_judge
 from tests.stages.story import pairs
-from urt_jax.data.scenes import write_reasoning
 from urt_jax.data.sources import write_examples
+from urt_jax.scenes import write_reasoning
 from urt_jax.stages import base
 
 

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.data.examples import Example
-from urt_jax.data.scenes import make_example
 from urt_jax.main import main
+from urt_jax.scenes import make_example
 
 REPOSITORY = Path(__file__).parents[2]
 LENGTHS = {"max_prompt_tokens": 160, "max_new_tokens": 112}  # of whole reasonings

@@ -19,16 +19,16 @@ from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.config import DataConfig, DistillConfig, TaskWeights, TeacherConfig
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
-from urt_jax.data.scenes import make_example
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
+from urt_jax.scenes import make_example
+from urt_jax.scenes.oracle import MODEL_NAME
+from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
+from urt_jax.scenes.pool import OracleSettings
 from urt_jax.stages import distill
 from urt_jax.teacher.client import TokenBudgetError
-from urt_jax.teacher.oracle import MODEL_NAME
-from urt_jax.teacher.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.teacher.replies import Reply, read_replies
-from urt_jax.teacher.scene_pool import OracleSettings
 
 ONLY_PICTURES = TaskWeights()
 ALL_TASKS = TaskWeights(image_gen=3.0, video_gen=1.0, image_und=1.0, video_und=1.0)

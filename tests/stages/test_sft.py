@@ -33,9 +33,9 @@ from tests.stages.story import (
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import DataConfig, LengthConfig, ModelConfig, PixelsConfig, SftConfig, TaskWeights
 from urt_jax.data.loader import Source
-from urt_jax.data.scenes import make_drill
 from urt_jax.errors import BadInputError
 from urt_jax.main import main
+from urt_jax.scenes import make_drill
 from urt_jax.stages import sft
 from urt_jax.stages.records import Encoder, training_source
 from urt_jax.training.state import TrainState

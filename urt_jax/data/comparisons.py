@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from urt_jax.data.containers import VIDEO_SUFFIXES
-from urt_jax.data.examples import Chat, Example, FramePicking, Media, Task
+from urt_jax.data.examples import Chat, Example, FramePicking, Media
 from urt_jax.errors import BadInputError, shown
+from urt_jax.tasks import find_task
 
 MAX_CANDIDATES = 512  # of one ranking: all their pairs, in both orders, are a quarter of a million judgements
 MAX_MESSAGES = 10_000  # of one chat
@@ -72,12 +73,12 @@ def pair_of(
     """
     if isinstance(first, str) and isinstance(second, str) and context is not None:
         about = as_media(context, video=None, name="context")
-        task: Task = "video_und" if about.kind == "video" else "image_und"
+        task = find_task(about.kind, answers=True).name
         return Example(id=name, task=task, prompt=question or "", context=(about,), candidates=(first, second))
     if context is not None:
         raise BadInputError(f"context={shown(context)} came with candidates that are no texts; {_NEEDED}")
     media = tuple(as_media(item, video=video or None, name=f"{name}: a candidate") for item in (first, second))
-    task = "video_gen" if media[0].kind == "video" else "image_gen"
+    task = find_task(media[0].kind, answers=False).name
     return Example(id=name, task=task, prompt=caption or "", candidates=media)
 
 

@@ -6,23 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from urt_jax.errors import BadInputError
-
-Task = Literal["image_gen", "video_gen", "image_und", "video_und"]
-TASKS: tuple[Task, ...] = ("image_gen", "video_gen", "image_und", "video_und")
-
-# What a task calls its candidates in prompts and answers: "<Noun> 1 is better".
-NOUNS: dict[str, str] = {"image_gen": "Image", "video_gen": "Video", "image_und": "Answer", "video_und": "Answer"}
+from urt_jax.tasks import TASKS
 
 DEFAULT_FRAMES = 8  # kept of a clip, first and last among them, as the authors evaluate theirs
 MAX_FPS = 1000  # frames a second, of a clip and of what is picked from one
-
-# The three scored dimensions of each task, in the order of the written reasoning (UnifiedReward-Think, prompts v1).
-DIMENSIONS: dict[str, tuple[str, str, str]] = {
-    "image_gen": ("Semantic consistency", "Aesthetics", "Authenticity"),
-    "video_gen": ("Semantic consistency", "Temporal coherence", "Authenticity"),
-    "image_und": ("Semantic accuracy", "Correctness", "Clarity"),
-    "video_und": ("Semantic accuracy", "Correctness", "Clarity"),
-}
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ class Example:
     """
 
     id: str
-    task: Task | None = None
+    task: str | None = None
     prompt: str = ""
     context: tuple[Media, ...] = ()
     candidates: tuple[Media | str, ...] = ()
@@ -127,7 +114,12 @@ class Example:
         """The exact answer text of the label, ``None`` where there is no decided label."""
         if self.task is None or not isinstance(self.label, int):
             return None
-        return f"{NOUNS[self.task]} {self.label} is better"
+        return TASKS[self.task].label(self.label)
+
+    @property
+    def noun(self) -> str | None:
+        """What its task calls the candidates; ``None`` where it has no task."""
+        return None if self.task is None else TASKS[self.task].noun
 
 
 @dataclass(frozen=True)

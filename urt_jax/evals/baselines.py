@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from urt_jax.data.examples import DIMENSIONS, Example, Media
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.images import load_image
 from urt_jax.data.video import load_frames
 from urt_jax.errors import BadInputError
+from urt_jax.tasks import TASKS
 
 HISTOGRAM_BINS = 8
 
@@ -79,7 +80,7 @@ def _gold_scores(example: Example) -> list[tuple[str, ...]] | None:
     scores = example.meta.get("scores")
     if not scores or example.task is None:
         return None
-    names = [name for name in DIMENSIONS[example.task] if name in scores]
+    names = [name for name in TASKS[example.task].dimensions if name in scores]
     return [(example.task, *(str(scores[name][side]) for name in names)) for side in range(2)]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urt_jax.data.examples import NOUNS, Chat, Example, Media
+from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
 from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
@@ -125,7 +125,7 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
 
     A draw of the votes is no verdict; the text kept is the first that voted with the majority.
     """
-    verdicts = [parse(text, think=think, noun=NOUNS.get(str(shown.task))) for text in texts]
+    verdicts = [parse(text, think=think, noun=shown.noun) for text in texts]
     verdict = majority(verdicts)
     label = _label(shown)
     gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from urt_jax.data.examples import NOUNS, Example, Media
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.images import encode_data_url, load_image
 from urt_jax.data.video import load_frames
 
@@ -33,7 +33,7 @@ def question_shown(example: Example, *, swapped: bool) -> dict[str, Any]:
     Raises:
         BadInputError: a picture or clip cannot be read.
     """
-    noun, label = NOUNS.get(example.task or "", "Candidate"), example.label
+    noun, label = example.noun or "Candidate", example.label
     return {
         "id": example.id,
         "prompt": example.prompt or example.text or "",

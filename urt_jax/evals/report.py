@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from urt_jax.data.examples import DIMENSIONS, Example
+from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
 from urt_jax.evals.charts import make_chart
 from urt_jax.evals.completions import CompletionGroup, group_shown
@@ -24,6 +24,7 @@ from urt_jax.evals.pictures import question_shown
 from urt_jax.evals.statistics import Estimate, Summary
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.whole import write_whole
+from urt_jax.tasks import TASKS
 
 Curve = Sequence[tuple[float, float]]
 
@@ -181,7 +182,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
     return {
         **question_shown(shown, swapped=swapped),
         "judgements": [
-            _judged(name, judgement, gold, DIMENSIONS.get(shown.task or "", ()))
+            _judged(name, judgement, gold, TASKS[shown.task].dimensions if shown.task else ())
             for name, judgement in sample.judgements.items()
         ],
     }

@@ -21,21 +21,21 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from urt_jax.tasks import LABELS, NOUNS, TIES
+
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 WRONG_NOUN = "wrong noun"  # how the failure begins of a label that is another task's
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
-_NOUNS = ("Image", "Video", "Answer")
-_LABELS = {f"{noun} {place} is better": place for noun in _NOUNS for place in (1, 2)}
-_TIES = frozenset(f"Both {nouns} are equally good" for nouns in ("images", "videos", "answers"))
+_ANY_NOUN = "|".join(NOUNS)
 
 # No two neighbouring repetitions match the same character, so that nothing backtracks twice over a line.
 _NUMBERED = re.compile(r"[ \t#*]*(?:[0-9]{1,3}[.)]|\([0-9]{1,3}\))")
 _SCORE = re.compile(
-    r"\b(?:Image|Video|Answer) ([12])[ *]{0,3}[(:][ *(:]{0,4}([0-9]{1,2}(?:\.[0-9]{1,4})?) {0,2}/ {0,2}10\b"
+    r"\b(?:" + _ANY_NOUN + r") ([12])[ *]{0,3}[(:][ *(:]{0,4}([0-9]{1,2}(?:\.[0-9]{1,4})?) {0,2}/ {0,2}10\b"
 )
 _TOTAL = re.compile(
-    r"[ \t*-]*(?:Image|Video|Answer) ([12])\*{0,3}:\*{0,3}([0-9.+ \t]*)=[ \t]*([0-9]{1,6}(?:\.[0-9]{1,4})?)[ \t*]*"
+    r"[ \t*-]*(?:" + _ANY_NOUN + r") ([12])\*{0,3}:\*{0,3}([0-9.+ \t]*)=[ \t]*([0-9]{1,6}(?:\.[0-9]{1,4})?)[ \t*]*"
 )
 _AROUND = " \t*_#-"  # what Markdown puts around a name
 _TOTALS_HEAD = "total score:"
@@ -75,9 +75,9 @@ def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
     winner: int | str | None = None
     if failure is None:
         label = body[body.index("<answer>") + len("<answer>") : -len("</answer>")].strip()
-        winner = "tie" if label in _TIES else _LABELS.get(label)
+        winner = "tie" if label in TIES else LABELS.get(label)
         if winner is None:
-            failure = f"answer is not one of '{noun or 'Image|Video|Answer'} 1|2 is better': {label[:60]!r}"
+            failure = f"answer is not one of '{noun or _ANY_NOUN} 1|2 is better': {label[:60]!r}"
         elif noun is not None and not _is_about(label, noun):
             winner, failure = None, f"{WRONG_NOUN}: {label!r} where candidates are called {noun}"
     reasoning = read_reasoning(body)
@@ -89,7 +89,7 @@ def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
 
 def noun_of(solution: str) -> str | None:
     """Return what a label calls the candidates; None where it is no label."""
-    return next((noun for noun in _NOUNS if _is_about(solution, noun)), None)
+    return next((noun for noun in NOUNS if _is_about(solution, noun)), None)
 
 
 def _is_about(label: str, noun: str) -> bool:

@@ -19,21 +19,21 @@ from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.checkpoints.shared_lines import part_path, part_paths
 from urt_jax.config import DistillConfig, as_json
-from urt_jax.data.examples import NOUNS, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.progress import progress
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
+from urt_jax.scenes.oracle_process import running_oracle
+from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding import processes
 from urt_jax.sharding.shares import Share
 from urt_jax.stages.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
 from urt_jax.teacher.answers import FILTERED
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
-from urt_jax.teacher.oracle_process import running_oracle
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
-from urt_jax.teacher.scene_pool import OracleSettings
 
 OUTCOMES = ("kept", "wrong", "unparsable", "failed")
 RARE_OUTCOMES = ("refused", "filtered")  # shown where there are some
@@ -183,7 +183,7 @@ def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
     if reply.refusal is not None:
         outcome = "filtered" if reply.finish_reason == FILTERED else "refused"
         return outcome, f"{outcome}: {' '.join(reply.refusal.split())[:MAX_REASON]}"
-    verdict = parse(reply.text, noun=NOUNS.get(str(example.task)))
+    verdict = parse(reply.text, noun=example.noun)
     if verdict.winner is None:
         cut = "cut off at max_tokens" if reply.finish_reason == "length" else None
         empty = None if reply.text.strip() else "an empty reply"

@@ -10,16 +10,17 @@ import numpy as np
 
 from urt_jax.config import DataConfig
 from urt_jax.data.comparisons import picked
-from urt_jax.data.examples import TASKS, Example, FramePicking, Media, Task
+from urt_jax.data.examples import Example, FramePicking, Media
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.prompts import render
-from urt_jax.data.scenes import DRILLS, direct_answer, make_drill, make_example
 from urt_jax.data.skipped import Skipped
 from urt_jax.data.sources import Pool, read_pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, Processor, encode_response, encoding_workers
+from urt_jax.scenes import DRILLS, direct_answer, make_drill, make_example
 from urt_jax.sharding import processes
+from urt_jax.tasks import TASKS
 from urt_jax.types import EncodedChat
 
 NO_RESPONSE = "no response to learn; SFT records need a gpt / assistant turn"
@@ -82,7 +83,7 @@ def skipped_figures(sources: Iterable[Skipped | None]) -> list[dict[str, Any]]:
     return [skipped.as_json() for skipped in sources if skipped is not None and skipped.counts]
 
 
-def scene(data: DataConfig, task: Task, index: int) -> Example:
+def scene(data: DataConfig, task: str, index: int) -> Example:
     """Return one pair of the built-in task."""
     example = make_example(task, split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
     return with_picking(example, data)
@@ -100,7 +101,7 @@ def shuffled_order(example: Example, seed: int) -> Example:
     return example.swapped() if hashlib.sha256(f"{seed}:{example.id}".encode()).digest()[0] % 2 else example
 
 
-def scene_counts(data: DataConfig) -> dict[Task, int]:
+def scene_counts(data: DataConfig) -> dict[str, int]:
     """Share ``count`` among the tasks by weight; what rounding leaves goes to the largest remainders."""
     given, total = data.tasks.positive(), data.count or 0
     shares = {task: total * given[task] / sum(given.values()) for task in TASKS if task in given}

@@ -22,7 +22,7 @@ from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.checkpoints.shared_lines import Line, SharedLines
 from urt_jax.config import RejectConfig
 from urt_jax.data.collate import largest, length_of, need_of, plan_buckets
-from urt_jax.data.examples import NOUNS, Example
+from urt_jax.data.examples import Example
 from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError, shown
@@ -174,7 +174,7 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
         right = [text for text in samples if is_correct(text, str(example.solution))]
         kind = "always right" if len(right) == len(samples) else "sometimes right" if right else "never right"
         counts.setdefault(str(example.task), Counter())[kind] += 1
-        noun = NOUNS.get(str(example.task))
+        noun = example.noun
         wrong_nouns += sum((parse(text, noun=noun).failure or "").startswith(WRONG_NOUN) for text in samples)
         meta = {**example.meta, "correct_of": [len(right), len(samples)]}
         if kind != "always right":

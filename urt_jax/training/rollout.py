@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from urt_jax.data.examples import NOUNS, Example
+from urt_jax.data.examples import Example
 from urt_jax.losses.advantages import group_advantages
 from urt_jax.rewards.user import UserReward
 from urt_jax.rewards.verifiable import (
@@ -47,16 +47,16 @@ def score_texts(
     responses = len(texts) // len(questions)
     shown = [(text, questions[row // responses]) for row, text in enumerate(texts)]
     parts: dict[str, list[float]] = {
-        "format": [format_reward(text, noun=NOUNS.get(str(question.task))) for text, question in shown],
+        "format": [format_reward(text, noun=question.noun) for text, question in shown],
         "accuracy": [accuracy_reward(text, str(question.solution)) for text, question in shown],
-        "consistency": [consistency_reward(text, noun=NOUNS.get(str(question.task))) for text, question in shown],
+        "consistency": [consistency_reward(text, noun=question.noun) for text, question in shown],
     }
     if scoring.twins:
         groups = [texts[start : start + responses] for start in range(0, len(texts), responses)]
         parts["swap_consistency"] = [
             share
             for q, group in enumerate(groups)
-            for share in swap_consistency(group, groups[q ^ 1], noun=NOUNS.get(str(questions[q].task)))
+            for share in swap_consistency(group, groups[q ^ 1], noun=questions[q].noun)
         ]
     if scoring.overlong is not None:
         longest, cache = scoring.overlong

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from urt_jax.data.examples import NOUNS, TASKS, Chat, Example, Media
+from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.prompts.templates import (
     DEFAULT_TEMPLATE,
     FAMILIES,
@@ -20,6 +20,7 @@ from urt_jax.data.prompts.templates import (
 )
 from urt_jax.data.tokenizer import without_end
 from urt_jax.errors import BadInputError
+from urt_jax.tasks import TASKS
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -82,7 +83,12 @@ def prompt_text(example: Example, *, think: bool = True, template: str | Path = 
             f"give text, or task as one of {', '.join(TASKS)}"
         )
     wording, name = read_wording(template, example.task, think=think)
-    return fill(wording, _slots(example), name=name)
+    answers = [item for item in example.candidates if isinstance(item, str)]
+    try:
+        slots = TASKS[example.task].slots(example.prompt, answers)
+    except BadInputError as error:
+        raise BadInputError(f"record {example.id}: {error}") from None
+    return fill(wording, slots, name=name)
 
 
 def all_media(example: Example) -> tuple[Media, ...]:
@@ -175,18 +181,3 @@ def _frames(item: Media) -> list[Media]:
     if item.kind == "video" and isinstance(item.source, list | tuple):
         return [Media("image", frame) for frame in item.source]
     return [item]
-
-
-def _slots(example: Example) -> dict[str, str]:
-    """Return what the slots of a template may be filled with for this record."""
-    if not example.prompt.strip():
-        word = "question" if example.task in ("image_und", "video_und") else "caption"
-        raise BadInputError(f"record {example.id}: a prompt for {example.task} needs a {word} and the record has none")
-    if NOUNS[str(example.task)] != "Answer":
-        return {"caption": example.prompt}
-    answers = [item for item in example.candidates if isinstance(item, str)]
-    if len(answers) < 2:
-        raise BadInputError(
-            f"record {example.id}: comparing answers needs two or more written answers, the record has {len(answers)}"
-        )
-    return {"question": example.prompt, **{f"answer_{n}": answer for n, answer in enumerate(answers, start=1)}}

@@ -11,9 +11,9 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from urt_jax.data.examples import TASKS
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.reading import read_whole
+from urt_jax.tasks import TASKS
 
 MAX_WORDING = 1 << 20  # bytes of a file with the wording of a question; the shipped ones have a thousand
 FAMILIES = ("v1", "v2")  # one line per dimension; a block of lines per dimension

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from urt_jax.data.examples import NOUNS, Task
 from urt_jax.data.sources.files import RecordError
 from urt_jax.data.sources.words import Words
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
+from urt_jax.tasks import TASKS
 
 MAX_VOTES = 1e9  # for one candidate: more than there are people to ask
 LABEL_FIELDS = ("solution", "jpg_0", "jpg_1", "label_0", "label_1", "label", "votes")
@@ -68,7 +68,7 @@ def verdict_of(fields: Fields, words: Words) -> re.Match[str] | None:
 
 
 def read_label(
-    fields: Fields, verdict: re.Match[str] | None, task: Task | None, first: int
+    fields: Fields, verdict: re.Match[str] | None, task: str | None, first: int
 ) -> int | Literal["tie"] | None:
     """Return the winner (from 1), "tie", or None where the record does not say.
 
@@ -113,12 +113,12 @@ def _given_label(fields: Fields, first: int) -> int | Literal["tie"] | None:
     return number + 1 - first
 
 
-def _solved_label(fields: Fields, match: re.Match[str] | None, task: Task | None, first: int) -> int | None:
+def _solved_label(fields: Fields, match: re.Match[str] | None, task: str | None, first: int) -> int | None:
     solution = fields.get("solution")
-    if match is not None and task is not None and match[1] == NOUNS[task]:
+    if match is not None and task is not None and match[1] == TASKS[task].noun:
         return int(match[2]) + (0 if solution is None else 1 - first)
     if solution is not None:
-        noun = NOUNS[task] if task else "Image"
+        noun = TASKS[task].noun if task else "Image"
         raise _bad(fields, f"solution {shown(solution)}; needed '{noun} N is better'")
     return None
 

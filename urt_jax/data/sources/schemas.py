@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from urt_jax.data import prompts
-from urt_jax.data.examples import NOUNS, TASKS, Example, Media, Task
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.sources.files import Record, RecordError
 from urt_jax.data.sources.labels import (
     LABEL_FIELDS,
@@ -25,10 +25,10 @@ from urt_jax.data.sources.turns import merged_media
 from urt_jax.data.sources.words import TAGS, WORD_FIELDS, Words, read_words
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
+from urt_jax.tasks import TASKS, Task, find_task
 
 MAX_ID = 1024  # characters of an id, which stands in every message on its record
 MAX_DIMENSIONS = 64  # scored dimensions of one record; published ones have 3 to 10
-_VIDEO_TASKS = ("video_gen", "video_und")
 
 # Fields that are read here; whatever else a record says is kept in ``Example.meta``.
 _KNOWN = frozenset(
@@ -79,9 +79,10 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
     explicit_chat = "task" in record.fields and "task" not in fields
     verdict = verdict_of(fields, words)
     task = None if explicit_chat else _task(fields, words, media, verdict)
-    if task in _VIDEO_TASKS and media and all(item.kind == "image" for item in media):
-        media = _clips_of_pictures(media, 2 if task == "video_gen" else 1, where)
-    context, compared = _split_media(fields, task, media)
+    judged_as = None if task is None else TASKS[task]
+    if judged_as and judged_as.medium == "video" and media and all(item.kind == "image" for item in media):
+        media = _clips_of_pictures(media, 1 if judged_as.answers else 2, where)
+    context, compared = _split_media(fields, judged_as, media)
     candidates: tuple[Media | str, ...] = (*compared, *words.answers)
     text = _own_text(fields, words, task)
     check_words_count_from_one(text or "", words.response or "", where)
@@ -110,7 +111,7 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
     return example
 
 
-def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Match[str] | None) -> Task | None:
+def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Match[str] | None) -> str | None:
     """Return the task a record names, or else the one its answer and media show; None is a plain chat."""
     if "task" in fields:
         given: Any = fields["task"]
@@ -121,14 +122,14 @@ def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Ma
                 f"{fields.where}: unknown task {shown(given)}; known: {', '.join(TASKS)}{hint}", reason="unknown task"
             )
         return given
+    of_media = {task.noun: task.name for task in TASKS.values() if not task.answers}
+    if verdict is not None and verdict[1] in of_media:
+        return of_media[verdict[1]]
+    answers = verdict is not None or bool(words.answers)
+    if not answers and "caption" not in fields:
+        return None
     has_video = any(item.kind == "video" for item in media)
-    if verdict is not None and verdict[1] != "Answer":
-        return "image_gen" if verdict[1] == "Image" else "video_gen"
-    if verdict is not None or words.answers:
-        return "video_und" if has_video else "image_und"
-    if "caption" in fields:
-        return "video_gen" if has_video else "image_gen"
-    return None
+    return find_task("video" if has_video else "image", answers=answers).name
 
 
 def _clips_of_pictures(media: tuple[Media, ...], clips: int, where: str) -> tuple[Media, ...]:
@@ -154,7 +155,7 @@ def _split_media(
     candidates: list[Media] = []
     for kind in ("image", "video"):
         items = [item for item in media if item.kind == kind]
-        implied = 0 if task in ("image_gen", "video_gen") else len(items)
+        implied = 0 if task and not task.answers else len(items)
         shared = fields.integer(f"context_{kind}s", implied, at_most=MAX_MEDIA)
         if shared > len(items):
             raise RecordError(
@@ -165,11 +166,11 @@ def _split_media(
     return tuple(context), tuple(candidates)
 
 
-def _own_text(fields: Fields, words: Words, task: Task | None) -> str | None:
+def _own_text(fields: Fields, words: Words, task: str | None) -> str | None:
     """Return the prompt text to use unchanged: none where the record has what a template of its task asks for."""
     if "text" in fields:
         return fields.text("text")
-    templated = words.prompt and task is not None and (NOUNS[task] != "Answer" or len(words.answers) >= 2)
+    templated = words.prompt and task is not None and (not TASKS[task].answers or len(words.answers) >= 2)
     return None if templated else words.asked
 
 
@@ -226,7 +227,7 @@ def _check_template(example: Example, where: str) -> None:
             reason="unknown schema",
         )
     answers = sum(isinstance(item, str) for item in example.candidates)
-    count = answers if NOUNS[example.task] == "Answer" else len(example.candidates)
+    count = answers if TASKS[example.task].answers else len(example.candidates)
     if count < 2:
         raise RecordError(
             f"{where}: a comparison for {example.task} needs two candidates, it has {count}", reason="media count"

@@ -17,6 +17,7 @@ from urt_jax.data.sources.schemas import to_example
 from urt_jax.errors import BadInputError
 from urt_jax.files.json_text import parse_object
 from urt_jax.files.whole import write_whole
+from urt_jax.tasks import TASKS
 
 _ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 _TOP_LEVEL_META = ("scores", "difficulty", "split", "provenance")
@@ -48,6 +49,7 @@ def _line(example: Example, folder: Path) -> str:
 
 def _record(example: Example, folder: Path) -> dict[str, Any]:
     media = prompts.all_media(example)
+    task = None if example.task is None else TASKS[example.task]
     record: dict[str, Any] = {"id": example.id, "task": example.task}
     asked = prompts.prompt_text(example)
     history = example.meta.get("history", [])
@@ -67,7 +69,7 @@ def _record(example: Example, folder: Path) -> dict[str, Any]:
     if example.text is not None and (example.prompt or asked != example.text):
         record["text"] = example.text
     if example.prompt:
-        record["caption" if example.task in ("image_gen", "video_gen") else "question"] = example.prompt
+        record["question" if task is None else task.prompt_field] = example.prompt
     answers = [item for item in example.candidates if isinstance(item, str)]
     if answers:
         record["answers"] = answers
@@ -88,7 +90,7 @@ def _media_fields(example: Example, media: tuple[Media, ...], folder: Path) -> d
             continue
         fields[f"{kind}s"] = [store_media(item, folder) for item in items]
         shared = sum(item.kind == kind for item in example.context)
-        if shared != (0 if example.task in ("image_gen", "video_gen") else len(items)):
+        if shared != (0 if example.task and not TASKS[example.task].answers else len(items)):
             fields[f"context_{kind}s"] = shared
     rates = [item.fps for item in media if item.kind == "video"]
     if any(rate is not None for rate in rates):

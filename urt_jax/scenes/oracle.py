@@ -4,7 +4,7 @@
 2. A request shows it what any teacher would see: a prompt and data-URL pictures. Their hashes lead back to the scene.
 3. It writes the reasoning of a judge that misreads at a set rate. The label is taken off the scene before it writes.
 
-    python -m urt_jax.teacher.oracle --seed 0 --task image_gen=64 --error-rate 0.05 --port 0
+    python -m urt_jax.scenes.oracle --seed 0 --task image_gen=64 --error-rate 0.05 --port 0
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from urt_jax.data.examples import TASKS, Example, Media
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.images import PixelBudget, load_image
-from urt_jax.data.scenes import make_example, write_reasoning
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import JsonError, parse_object
-from urt_jax.teacher.scene_pool import OracleSettings, RefusalError, ScenePool, pixel_hash
+from urt_jax.scenes import make_example, write_reasoning
+from urt_jax.scenes.pool import OracleSettings, RefusalError, ScenePool, pixel_hash
+from urt_jax.tasks import TASKS
 
 MODEL_NAME = "scenes-oracle"
 TOKENS_PER_PICTURE = 16  # what a picture counts in the reported usage; words count one each
@@ -207,7 +208,7 @@ def _exit_with_parent() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped; the first line on standard output is the port."""
-    parser = argparse.ArgumentParser(prog="python -m urt_jax.teacher.oracle", description="the built-in teacher")
+    parser = argparse.ArgumentParser(prog="python -m urt_jax.scenes.oracle", description="the built-in teacher")
     parser.add_argument("--task", type=_task_count, action="append", required=True, metavar="TASK=COUNT")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes")

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from urt_jax.data.examples import Example, Media, Task
-from urt_jax.data.scenes import make_example
+from urt_jax.data.examples import Example, Media
+from urt_jax.scenes import make_example
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class OracleSettings:
     ``busy_rate`` and ``broken_rate`` are the shares of attempts answered 429 and 500; ``latency_s`` delays each answer.
     """
 
-    counts: Mapping[Task, int]
+    counts: Mapping[str, int]
     seed: int = 0
     error_seed: int = 0
     split: Literal["train", "heldout"] = "train"

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from urt_jax.data.examples import DIMENSIONS, NOUNS, TASKS, Example
-from urt_jax.data.scenes.scales import SCALES, Scale, scale_of
-from urt_jax.data.scenes.world import CATEGORIES, CATEGORY_OF, pick, words_like
+from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
+from urt_jax.scenes.scales import SCALES, Scale, scale_of
+from urt_jax.scenes.world import CATEGORIES, CATEGORY_OF, pick, words_like
+from urt_jax.tasks import TASKS
 
 OPEN, CLOSE_TO_ANSWER, ANSWER_END = "<think>\n", "\n</think>\n<answer>", " is better</answer>"
 RIGHT, WRONG, PART, COUNTED = " (ok)", " (no)", ";", " wrong"
@@ -49,7 +50,7 @@ def faults_text(scale: Scale, faults: list[str]) -> str:
 def candidate_text(task: str, reading: Reading) -> str:
     """Write one candidate's observation: its three parts in the order of the dimensions."""
     parts = []
-    for dimension in DIMENSIONS[task]:
+    for dimension in TASKS[task].dimensions:
         scale = scale_of(task, dimension)
         parts.append(faults_text(scale, reading[dimension]) if scale.faults else marks_text(reading[dimension]))
     return PART.join(parts)
@@ -62,7 +63,9 @@ def count_faults(scale: Scale, part: list[Any]) -> int:
 
 def scores_of(task: str, reading: Reading) -> list[int]:
     """Score one candidate, a score a dimension."""
-    return [scale.score(count_faults(scale, reading[name])) for name, scale in zip(DIMENSIONS[task], SCALES[task])]
+    return [
+        scale.score(count_faults(scale, reading[name])) for name, scale in zip(TASKS[task].dimensions, SCALES[task])
+    ]
 
 
 def sum_text(scores: list[int]) -> str:
@@ -72,7 +75,7 @@ def sum_text(scores: list[int]) -> str:
 
 def _read_candidate(rng: np.random.Generator, error_rate: float, task: str, candidate: Reading) -> Reading:
     reading: Reading = {}
-    for dimension in DIMENSIONS[task]:
+    for dimension in TASKS[task].dimensions:
         scale, part = scale_of(task, dimension), candidate[dimension]
         if scale.faults:
             flipped = [fault for fault in scale.faults if (fault in part) != (rng.random() < error_rate)]
@@ -104,7 +107,7 @@ def read_example(example: Example, rng: np.random.Generator, error_rate: float =
     seen = [misread_word(rng, error_rate, word) for word in example.meta.get("seen", [])]
     first, second = (_read_candidate(rng, error_rate, task, candidate) for candidate in example.meta["candidates"])
     if seen:  # a picture misread changes what the right values are
-        values = DIMENSIONS[task][1]
+        values = TASKS[task].dimensions[1]
         for reading in (first, second):
             reading[values] = [
                 [said, seen[slot]] for (said, _), slot in zip(reading[values], example.meta["value_slots"])
@@ -114,7 +117,7 @@ def read_example(example: Example, rng: np.random.Generator, error_rate: float =
 
 def observation_text(judgement: Judgement) -> str:
     """Write what was seen, one line a candidate, before it a line on the shared picture if there is one."""
-    noun = NOUNS[judgement.task]
+    noun = TASKS[judgement.task].noun
     first, second = (candidate_text(judgement.task, reading) for reading in judgement.candidates)
     context = f"{context_noun(judgement.task)}:{spaced(judgement.seen)}\n" if judgement.seen else ""
     return f"{context}{noun} 1:{first}\n{noun} 2:{second}"
@@ -127,9 +130,9 @@ def context_noun(task: str) -> str:
 
 def conclusion_text(judgement: Judgement, rng: np.random.Generator) -> str:
     """Write the scored lines, totals and answer that follow from what was seen; equal totals are decided by chance."""
-    task, noun = judgement.task, NOUNS[judgement.task]
+    task, noun = judgement.task, TASKS[judgement.task].noun
     lines = []
-    for number, (dimension, scale) in enumerate(zip(DIMENSIONS[task], SCALES[task]), start=1):
+    for number, (dimension, scale) in enumerate(zip(TASKS[task].dimensions, SCALES[task]), start=1):
         verdicts = []
         for reading in judgement.candidates:
             count = count_faults(scale, reading[dimension])
@@ -173,10 +176,10 @@ def answer_text(noun: str, better: int) -> str:
 
 
 def _task_phrases(task: str) -> list[str]:
-    noun = NOUNS[task]
+    noun = TASKS[task].noun
     heads = [f"{OPEN}{noun} 1:", f"\n{noun} 1:", f"{noun} 1:", f"\n{noun} 2:", f"\n{noun}:", f"{context_noun(task)}:"]
     heads += [f"{OPEN}{context_noun(task)}:"] if noun == "Answer" else []
-    scored = [f"\n{number}. {name}: {noun} 1 (" for number, name in enumerate(DIMENSIONS[task], start=1)]
+    scored = [f"\n{number}. {name}: {noun} 1 (" for number, name in enumerate(TASKS[task].dimensions, start=1)]
     totals = [f"{TOTALS}{noun} 1: ", f"\n{noun} 2: "]
     return [*heads, *scored, f"; {noun} 2 (", *totals, f"{CLOSE_TO_ANSWER}{noun} ", f"<answer>{noun} "]
 

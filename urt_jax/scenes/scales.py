@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from urt_jax.data.examples import DIMENSIONS
+from urt_jax.tasks import TASKS
 
 DIFFICULTY = 0.45  # the default share of hard comparisons
 HARD_MARGIN = 2  # a comparison is hard at a difference of totals of 1 or 2
@@ -33,17 +33,19 @@ class Scale(NamedTuple):
 WORDS_RIGHT = Scale((9, 6, 4, 2))
 AUTHENTICITY = Scale((8, 5, 2), "whole", ("cracked", "cut"))
 CLARITY = Scale((8, 5, 2), "clear", ("scrambled", "stammering"))
+QUALITY = {
+    "image": Scale((9, 7, 5), "clean", ("cluttered", "noisy", "dull")),
+    "video": Scale((9, 7, 5), "smooth", ("flicker", "jump")),
+}
 SCALES: dict[str, tuple[Scale, Scale, Scale]] = {
-    "image_gen": (WORDS_RIGHT, Scale((9, 7, 5), "clean", ("cluttered", "noisy", "dull")), AUTHENTICITY),
-    "video_gen": (WORDS_RIGHT, Scale((9, 7, 5), "smooth", ("flicker", "jump")), AUTHENTICITY),
-    "image_und": (WORDS_RIGHT, WORDS_RIGHT, CLARITY),
-    "video_und": (WORDS_RIGHT, WORDS_RIGHT, CLARITY),
+    name: (WORDS_RIGHT, WORDS_RIGHT, CLARITY) if task.answers else (WORDS_RIGHT, QUALITY[task.medium], AUTHENTICITY)
+    for name, task in TASKS.items()
 }
 
 
 def scale_of(task: str, dimension: str) -> Scale:
     """Return the scale of one of the task's three dimensions."""
-    return SCALES[task][DIMENSIONS[task].index(dimension)]
+    return SCALES[task][TASKS[task].dimensions.index(dimension)]
 
 
 @cache

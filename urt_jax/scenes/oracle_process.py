@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from urt_jax.teacher.scene_pool import OracleSettings
+from urt_jax.scenes.pool import OracleSettings
 
 PACKAGE_FOLDER = Path(__file__).parents[2]  # the folder that holds urt_jax
 
@@ -30,7 +30,7 @@ def running_oracle(settings: OracleSettings, *, start_s: float = 120.0, stop_s: 
     path = os.pathsep.join(filter(None, (str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", ""))))
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "urt_jax.teacher.oracle", "--until-stdin-closes", *_arguments(settings)],
+            [sys.executable, "-m", "urt_jax.scenes.oracle", "--until-stdin-closes", *_arguments(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

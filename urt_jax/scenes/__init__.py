@@ -1,13 +1,14 @@
 """The built-in task: small drawn pictures and clips whose faults, and so whose scores, are known."""
 
 from urt_jax.data.examples import Example
-from urt_jax.data.scenes.answers import make_answer_pair
-from urt_jax.data.scenes.drills import DRILLS, make_drill
-from urt_jax.data.scenes.pairs import make_generation_pair
-from urt_jax.data.scenes.reasoning import PHRASES, direct_answer, write_reasoning
-from urt_jax.data.scenes.scales import DIFFICULTY
-from urt_jax.data.scenes.world import check_task
 from urt_jax.errors import BadInputError
+from urt_jax.scenes.answers import make_answer_pair
+from urt_jax.scenes.drills import DRILLS, make_drill
+from urt_jax.scenes.pairs import make_generation_pair
+from urt_jax.scenes.reasoning import PHRASES, direct_answer, write_reasoning
+from urt_jax.scenes.scales import DIFFICULTY
+from urt_jax.scenes.world import check_task
+from urt_jax.tasks import TASKS
 
 __all__ = ["DIFFICULTY", "DRILLS", "PHRASES", "direct_answer", "make_drill", "make_example", "write_reasoning"]
 
@@ -24,5 +25,5 @@ def make_example(task: str, *, split: str, seed: int, index: int, difficulty: fl
     known = check_task(task)
     if not 0 <= difficulty <= 1:
         raise BadInputError(f"difficulty is the share of hard pairs, from 0 to 1; got {difficulty}")
-    make = make_generation_pair if known in ("image_gen", "video_gen") else make_answer_pair
+    make = make_answer_pair if TASKS[known].answers else make_generation_pair
     return make(known, split=split, seed=seed, index=index, difficulty=difficulty)

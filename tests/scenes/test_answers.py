@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from urt_jax.data.scenes.answers import FILLERS, QUESTIONS, levels_of, write_answer
-from urt_jax.data.scenes.world import CATEGORY_OF, KINDS
+from urt_jax.scenes.answers import FILLERS, QUESTIONS, levels_of, write_answer
+from urt_jax.scenes.world import CATEGORY_OF, KINDS
 
 WORDS = ["red", "circle", "left of", "blue", "square"]
-WHERE = QUESTIONS["image_und"][0]
+WHERE = QUESTIONS["image"][0]
 
 
 def test_question_and_answer_speak_of_the_scene():

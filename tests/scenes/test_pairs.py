@@ -3,10 +3,10 @@ import time
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import DIMENSIONS, TASKS
-from urt_jax.data.scenes import make_example
-from urt_jax.data.scenes.world import UNSEEN, has_unseen
 from urt_jax.errors import BadInputError
+from urt_jax.scenes import make_example
+from urt_jax.scenes.world import UNSEEN, has_unseen
+from urt_jax.tasks import TASKS
 
 COUNT = 160
 
@@ -24,17 +24,17 @@ def shown_words(example):
     """Every group of words that names, shows or asks about things."""
     groups = [example.meta["seen"]] if "seen" in example.meta else []
     if "seen" in example.meta:
-        values = DIMENSIONS[example.task][1]
+        values = TASKS[example.task].dimensions[1]
         for candidate in example.meta["candidates"]:
             words = list(example.meta["seen"])
             for (said, _), slot in zip(candidate[values], example.meta["value_slots"]):
                 words[slot] = said
-            for (said, _), slot in zip(candidate[DIMENSIONS[example.task][0]], example.meta["name_slots"]):
+            for (said, _), slot in zip(candidate[TASKS[example.task].dimensions[0]], example.meta["name_slots"]):
                 words[slot] = said
             groups.append(words)
         return groups
     for candidate in example.meta["candidates"]:
-        pairs = candidate[DIMENSIONS[example.task][0]]
+        pairs = candidate[TASKS[example.task].dimensions[0]]
         groups += [[seen for seen, _ in pairs], [wanted for _, wanted in pairs]]
     return groups
 
@@ -58,7 +58,7 @@ def test_the_label_is_the_larger_total(pools, task):
         assert first != second
         assert example.label == (1 if first > second else 2)
         assert example.meta["margin"] == abs(first - second)
-        assert tuple(example.meta["scores"]) == DIMENSIONS[task]
+        assert tuple(example.meta["scores"]) == TASKS[task].dimensions
 
 
 @pytest.mark.parametrize("task", TASKS)

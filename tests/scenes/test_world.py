@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from urt_jax.data.scenes.world import (
+from urt_jax.errors import BadInputError
+from urt_jax.scenes.world import (
     CATEGORIES,
     CATEGORY_OF,
     DRILL_WORDS,
@@ -16,7 +17,6 @@ from urt_jax.data.scenes.world import (
     reads_one_way,
     spoil,
 )
-from urt_jax.errors import BadInputError
 
 
 def test_every_word_has_one_category():

@@ -1,13 +1,14 @@
 """Comparisons of two generated pictures, or of two clips, for one caption."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from urt_jax.data.examples import DIMENSIONS, Example, Media, Task
-from urt_jax.data.scenes.render import FPS, draw_clip, draw_picture
-from urt_jax.data.scenes.scales import HARD_MARGIN, SCALES, draw_meeting, scale_of
-from urt_jax.data.scenes.world import (
+from urt_jax.data.examples import Example, Media
+from urt_jax.scenes.render import FPS, draw_clip, draw_picture
+from urt_jax.scenes.scales import HARD_MARGIN, SCALES, draw_meeting, scale_of
+from urt_jax.scenes.world import (
     Lexicon,
     caption_of,
     draw_words,
@@ -16,10 +17,11 @@ from urt_jax.data.scenes.world import (
     reads_one_way,
     spoil,
 )
+from urt_jax.tasks import TASKS
 
-CAPTION_KINDS: dict[str, tuple[str, ...]] = {
-    "image_gen": ("sized", "relation", "count"),
-    "video_gen": ("moving", "sized_moving"),
+CAPTION_KINDS: dict[str, tuple[str, ...]] = {  # by what is drawn
+    "image": ("sized", "relation", "count"),
+    "video": ("moving", "sized_moving"),
 }
 
 
@@ -38,9 +40,9 @@ def draw_shown(rng: np.random.Generator, kind: str, words: list[str], wrong: int
             return shown
 
 
-def draw_medium(rng: np.random.Generator, task: str, kind: str, shown: list[str], faults: list[str]) -> Media:
-    """Draw the picture or clip of a generation task."""
-    if task == "image_gen":
+def draw_medium(rng: np.random.Generator, task: str, kind: str, shown: list[str], faults: Sequence[str] = ()) -> Media:
+    """Draw the picture or clip of a task."""
+    if TASKS[task].medium == "image":
         return Media("image", draw_picture(rng, kind, shown, faults=faults))
     return Media("video", draw_clip(rng, kind, shown, faults=faults), fps=FPS)
 
@@ -57,7 +59,7 @@ def comparison_meta(
     """Build what a comparison's ``meta`` says of its candidates, in the order shown; plain JSON types only."""
     margin = abs(sum(scores[0]) - sum(scores[1]))
     return {
-        "scores": {name: [int(scores[0][at]), int(scores[1][at])] for at, name in enumerate(DIMENSIONS[task])},
+        "scores": {name: [int(scores[0][at]), int(scores[1][at])] for at, name in enumerate(TASKS[task].dimensions)},
         "margin": margin,
         "difficulty": "hard" if margin <= HARD_MARGIN else "easy",
         "candidates": candidates,
@@ -65,18 +67,18 @@ def comparison_meta(
     }
 
 
-def make_generation_pair(task: Task, *, split: str, seed: int, index: int, difficulty: float) -> Example:
-    """Make one comparison of ``image_gen`` or ``video_gen``; arguments as in ``make_example``."""
+def make_generation_pair(task: str, *, split: str, seed: int, index: int, difficulty: float) -> Example:
+    """Make one comparison of two media of a caption; arguments as in ``make_example``."""
     rng = make_generator(split, seed=seed, index=index, stream=task)
     unseen = split == "heldout" and rng.random() < 0.5
-    kind = pick(rng, CAPTION_KINDS[task])
+    kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
     lexicon = Lexicon(unseen)
     words = draw_words(rng, kind, lexicon)
     scales = SCALES[task]
     levels = tuple(scale.scores for scale in scales)
     meeting = draw_meeting(rng, levels, hard=bool(rng.random() < difficulty), drawn=True)
     scores = meeting if draw_order(split, seed=seed, index=index, task=task) else meeting[::-1]
-    semantic, quality, authenticity = DIMENSIONS[task]
+    semantic, quality, authenticity = TASKS[task].dimensions
     media, candidates = [], []
     for triple in scores:
         wrong, blemishes, breaks = (scale.scores.index(score) for scale, score in zip(scales, triple))

@@ -4,21 +4,21 @@ from dataclasses import replace
 
 import pytest
 
-from urt_jax.data.examples import Example, Task
-from urt_jax.data.scenes import make_example
-from urt_jax.teacher.scene_pool import OracleSettings, RefusalError, ScenePool, picture_hashes
+from urt_jax.data.examples import Example
+from urt_jax.scenes import make_example
+from urt_jax.scenes.pool import OracleSettings, RefusalError, ScenePool, picture_hashes
 
 
-def pool(task: Task, count: int) -> ScenePool:
+def pool(task: str, count: int) -> ScenePool:
     return ScenePool(OracleSettings(counts={task: count}, seed=3))
 
 
-def scene(task: Task, index: int = 1) -> Example:
+def scene(task: str, index: int = 1) -> Example:
     return make_example(task, split="train", seed=3, index=index)
 
 
 @pytest.mark.parametrize("task", ["image_gen", "video_gen"])
-def test_a_pair_is_found_in_the_order_shown(task: Task) -> None:
+def test_a_pair_is_found_in_the_order_shown(task: str) -> None:
     known, given = pool(task, 3), scene(task)
     for shown in (given, given.swapped()):
         found = known.find(picture_hashes(shown), f"caption: {given.prompt}\n")
@@ -26,7 +26,7 @@ def test_a_pair_is_found_in_the_order_shown(task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", ["image_und", "video_und"])
-def test_written_answers_are_found_in_the_order_of_the_prompt(task: Task) -> None:
+def test_written_answers_are_found_in_the_order_of_the_prompt(task: str) -> None:
     known, given = pool(task, 3), scene(task)
     for shown in (given, given.swapped()):
         prompt = f"question: {given.prompt}\nanswer 1: {shown.candidates[0]}\nanswer 2: {shown.candidates[1]}"
@@ -35,7 +35,7 @@ def test_written_answers_are_found_in_the_order_of_the_prompt(task: Task) -> Non
 
 
 def test_an_answer_inside_the_other_does_not_confuse_the_order() -> None:
-    def make(task: Task, **where: object) -> Example:
+    def make(task: str, **where: object) -> Example:
         return replace(scene("image_und", 0), candidates=("the circle is red", "i think the circle is red"))
 
     known = ScenePool(OracleSettings(counts={"image_und": 1}), make)
@@ -58,7 +58,7 @@ def test_pictures_of_no_scene_and_a_prompt_of_another_are_refused() -> None:
 def test_scenes_are_made_only_as_far_as_asked_for() -> None:
     made: list[int] = []
 
-    def make(task: Task, *, index: int, **rest: object) -> Example:
+    def make(task: str, *, index: int, **rest: object) -> Example:
         made.append(index)
         return scene(task, index)
 

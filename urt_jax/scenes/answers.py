@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from urt_jax.data.examples import DIMENSIONS, Example, Media, Task
-from urt_jax.data.scenes.pairs import comparison_meta, draw_faults, draw_order
-from urt_jax.data.scenes.render import FPS, draw_clip, draw_picture
-from urt_jax.data.scenes.scales import SCALES, draw_meeting
-from urt_jax.data.scenes.world import Lexicon, draw_words, make_generator, spoil
+from urt_jax.data.examples import Example
+from urt_jax.scenes.pairs import comparison_meta, draw_faults, draw_medium, draw_order
+from urt_jax.scenes.scales import SCALES, draw_meeting
+from urt_jax.scenes.world import Lexicon, draw_words, make_generator, spoil
+from urt_jax.tasks import TASKS
 
 
 class Question(NamedTuple):
@@ -21,8 +21,8 @@ class Question(NamedTuple):
     asked: tuple[int, ...]
 
 
-QUESTIONS: dict[str, tuple[Question, ...]] = {
-    "image_und": (
+QUESTIONS: dict[str, tuple[Question, ...]] = {  # by what they are about
+    "image": (
         Question("relation", "where is the {0} {1}?", "the {0} {1} is {2} the {3} {4}", (0, 1), (2, 3, 4)),
         Question("relation", "what is {2} the {3} {4}?", "a {0} {1} is {2} the {3} {4}", (2, 3, 4), (0, 1)),
         Question(
@@ -35,7 +35,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
         Question("relation", "what shape is {2} the {3} {4}?", "a {1} is {2} the {3} {4}", (2, 3, 4), (1,)),
         Question("count", "how many {1} {2} are there?", "there are {0} {1} {2}", (1, 2), (0,)),
     ),
-    "video_und": (
+    "video": (
         Question("sized_moving", "which way does the {0} {1} {2} move?", "the {0} {1} {2} {3}", (0, 1, 2), (3,)),
         Question("sized_moving", "what {3}?", "a {0} {1} {2} {3}", (3,), (0, 1, 2)),
         Question(
@@ -115,13 +115,13 @@ def draw_draft(
     """Draw an answer with so many wrong names, wrong values and faults of clarity, at most all there are."""
     slots = (*rng.permutation(question.named)[:misnamed].tolist(), *rng.permutation(question.asked)[:mistaken].tolist())
     said = spoil(rng, question.kind, words, len(slots), slots=slots, lexicon=lexicon)
-    clarity = draw_faults(rng, task, DIMENSIONS[task][2], blemishes)
+    clarity = draw_faults(rng, task, TASKS[task].dimensions[2], blemishes)
     return Draft(write_answer(rng, question, said, clarity), said, clarity)
 
 
 def describe_draft(task: str, question: Question, words: list[str], draft: Draft) -> dict[str, Any]:
     """Write down a draft's parts by dimension, as ``meta["candidates"]`` holds them."""
-    names, values, clarity = DIMENSIONS[task]
+    names, values, clarity = TASKS[task].dimensions
     return {
         names: [[draft.words[slot], words[slot]] for slot in question.named],
         values: [[draft.words[slot], words[slot]] for slot in question.asked],
@@ -137,24 +137,18 @@ def levels_of(task: str, question: Question) -> tuple[tuple[int, ...], ...]:
 
 def draw_question(rng: np.random.Generator, task: str, lexicon: Lexicon) -> tuple[Question, list[str]]:
     """Draw a form of question and the words of the scene it asks about."""
-    question = QUESTIONS[task][int(rng.integers(len(QUESTIONS[task])))]
+    forms = QUESTIONS[TASKS[task].medium]
+    question = forms[int(rng.integers(len(forms)))]
     return question, draw_words(rng, question.kind, lexicon)
 
 
-def draw_context(rng: np.random.Generator, task: str, kind: str, words: list[str]) -> Media:
-    """Draw the picture or clip that the question is about."""
-    if task == "image_und":
-        return Media("image", draw_picture(rng, kind, words))
-    return Media("video", draw_clip(rng, kind, words), fps=FPS)
-
-
-def make_answer_pair(task: Task, *, split: str, seed: int, index: int, difficulty: float) -> Example:
-    """Make one comparison of ``image_und`` or ``video_und``; arguments as in ``make_example``."""
+def make_answer_pair(task: str, *, split: str, seed: int, index: int, difficulty: float) -> Example:
+    """Make one comparison of two answers about a medium; arguments as in ``make_example``."""
     rng = make_generator(split, seed=seed, index=index, stream=task)
     unseen = split == "heldout" and rng.random() < 0.5
     lexicon = Lexicon(unseen)
     question, words = draw_question(rng, task, lexicon)
-    context = draw_context(rng, task, question.kind, words)
+    context = draw_medium(rng, task, question.kind, words)
     meeting = draw_meeting(rng, levels_of(task, question), hard=bool(rng.random() < difficulty), drawn=False)
     scores = meeting if draw_order(split, seed=seed, index=index, task=task) else meeting[::-1]
     drafts = []

@@ -19,18 +19,19 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import DIMENSIONS, Example, Media, Task
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.prompts import render
-from urt_jax.data.scenes import make_example, write_reasoning
 from urt_jax.rewards.parse import parse
+from urt_jax.scenes import make_example, write_reasoning
+from urt_jax.scenes.oracle import MODEL_NAME, Oracle, main
+from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
+from urt_jax.scenes.pool import OracleSettings, RefusalError
+from urt_jax.tasks import TASKS
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
 from urt_jax.teacher.messages import openai_messages
-from urt_jax.teacher.oracle import MODEL_NAME, Oracle, main
-from urt_jax.teacher.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.teacher.replies import read_replies
-from urt_jax.teacher.scene_pool import OracleSettings, RefusalError
 
-COUNTS: dict[Task, int] = {"image_gen": 8, "video_gen": 2, "image_und": 2, "video_und": 2}
+COUNTS: dict[str, int] = {"image_gen": 8, "video_gen": 2, "image_und": 2, "video_und": 2}
 SETTINGS = OracleSettings(counts=COUNTS, seed=5, error_seed=1)
 
 
@@ -66,7 +67,7 @@ def test_all_four_tasks_are_judged_rightly_in_both_orders(url: str, tmp_path: Pa
     assert {example.id: example.label for example in examples} == {name: v.winner for name, v in verdicts.items()}
     for example in examples:
         assert verdicts[example.id].scores == {name: tuple(pair) for name, pair in example.meta["scores"].items()}
-        assert set(verdicts[example.id].scores) == set(DIMENSIONS[str(example.task)])
+        assert set(verdicts[example.id].scores) == set(TASKS[str(example.task)].dimensions)
     assert usage.answered == len(examples)
     assert usage.prompt_tokens > usage.completion_tokens > 0
 
@@ -90,7 +91,7 @@ def test_it_lists_its_model_and_refuses_in_the_form_of_the_protocol(url: str) ->
 
 
 def test_it_writes_from_the_pictures_never_from_the_label() -> None:
-    def liar(task: Task, **where: Any) -> Example:
+    def liar(task: str, **where: Any) -> Example:
         example = make_example(task, **where)
         return replace(example, label=3 - int(example.label or 0))
 
@@ -194,8 +195,8 @@ def test_pictures_that_cannot_be_read_are_a_bad_request(url_of_picture: str) -> 
 def test_the_server_ends_with_the_process_that_started_it() -> None:
     parent = (
         "import time\n"
-        "from urt_jax.teacher.oracle_process import running_oracle\n"
-        "from urt_jax.teacher.scene_pool import OracleSettings\n"
+        "from urt_jax.scenes.oracle_process import running_oracle\n"
+        "from urt_jax.scenes.pool import OracleSettings\n"
         "with running_oracle(OracleSettings(counts={'image_gen': 1})) as url:\n"
         "    print(url, flush=True)\n"
         "    time.sleep(60)\n"

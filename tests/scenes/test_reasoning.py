@@ -3,10 +3,11 @@ import re
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import DIMENSIONS, TASKS, Example
-from urt_jax.data.scenes import PHRASES, direct_answer, make_example, write_reasoning
+from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
+from urt_jax.scenes import PHRASES, direct_answer, make_example, write_reasoning
+from urt_jax.tasks import TASKS
 
 LONGEST_FIRST = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
 PIECE = re.compile(rf"{LONGEST_FIRST}| ?[a-z]+|\d+|[;+=\n]")
@@ -65,7 +66,7 @@ def test_an_erring_judge_is_honest_about_what_it_misread(task):
     for example in records(task):
         verdict = parse(write_reasoning(example, np.random.default_rng(example.meta["index"]), error_rate=0.15))
         assert verdict.failure is None
-        sums = tuple(sum(verdict.scores[name][side] for name in DIMENSIONS[task]) for side in (0, 1))
+        sums = tuple(sum(verdict.scores[name][side] for name in TASKS[task].dimensions) for side in (0, 1))
         assert verdict.totals == sums
         if sums[0] != sums[1]:
             assert verdict.winner == (1 if sums[0] > sums[1] else 2)

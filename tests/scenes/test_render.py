@@ -3,9 +3,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from urt_jax.data.scenes.render import COLOURS, FRAMES, SIDE, TINT, draw_clip, draw_colour, draw_picture
-from urt_jax.data.scenes.scales import SCALES
-from urt_jax.data.scenes.world import words_like
+from urt_jax.scenes.render import COLOURS, FRAMES, SIDE, TINT, draw_clip, draw_colour, draw_picture
+from urt_jax.scenes.scales import SCALES
+from urt_jax.scenes.world import words_like
 
 PICTURE_FAULTS = [fault for scale in SCALES["image_gen"] for fault in scale.faults]
 CLIP_FAULTS = [fault for scale in SCALES["video_gen"] for fault in scale.faults]

@@ -9,23 +9,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from urt_jax.data.examples import DIMENSIONS, TASKS, Example, Media, Task
+from urt_jax.data.examples import Example, Media
 from urt_jax.data.prompts import all_media, prompt_text
-from urt_jax.data.scenes.answers import (
+from urt_jax.scenes.answers import (
     Draft,
     Question,
     describe_draft,
-    draw_context,
     draw_draft,
     draw_question,
 )
-from urt_jax.data.scenes.pairs import (
+from urt_jax.scenes.pairs import (
     CAPTION_KINDS,
     draw_faults,
     draw_medium,
     draw_shown,
 )
-from urt_jax.data.scenes.reasoning import (
+from urt_jax.scenes.reasoning import (
     PART,
     SCORES_FOLLOW,
     Judgement,
@@ -42,8 +41,9 @@ from urt_jax.data.scenes.reasoning import (
     spaced,
     sum_text,
 )
-from urt_jax.data.scenes.scales import scale_of
-from urt_jax.data.scenes.world import CATEGORY_OF, Lexicon, caption_of, choose, draw_words, make_generator, pick
+from urt_jax.scenes.scales import scale_of
+from urt_jax.scenes.world import CATEGORY_OF, Lexicon, caption_of, choose, draw_words, make_generator, pick
+from urt_jax.tasks import TASKS, find_task
 
 # What a drill's response says, as a function of the scene words it names, in their order in the text.
 Write = Callable[[Sequence[str]], str]
@@ -62,6 +62,7 @@ PLACEHOLDER = {"image": "<image>", "video": "<video>"}
 WRONG_SHARES = (0.35, 0.3, 0.2, 0.15)  # how often 0, 1, 2, 3 words are wrong
 FAULT_SHARES = (0.4, 0.4, 0.2)
 SCENE_WORD = re.compile(rf" (?:{'|'.join(sorted(CATEGORY_OF, key=len, reverse=True))})\b")
+PICTURES, CLIPS = (find_task(medium, answers=False).name for medium in ("image", "video"))
 OBSERVED_TASKS = (0.55, 0.15, 0.15, 0.15)  # chance of each of TASKS in "observe"
 
 
@@ -71,7 +72,7 @@ def _count(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
 
 def _faults(rng: np.random.Generator, task: str) -> tuple[list[str], list[str]]:
     """Draw the faults of a picture or clip in its two dimensions without words."""
-    _, quality, authenticity = DIMENSIONS[task]
+    _, quality, authenticity = TASKS[task].dimensions
     first = draw_faults(rng, task, quality, _count(rng, FAULT_SHARES))
     return first, draw_faults(rng, task, authenticity, _count(rng, FAULT_SHARES))
 
@@ -84,33 +85,34 @@ def _told_words(rng: np.random.Generator, kind: str, lexicon: Lexicon) -> list[s
     return words
 
 
-def _described(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> tuple[Media, list[str], Write]:
+def _described(rng: np.random.Generator, task: str, lexicon: Lexicon) -> tuple[Media, list[str], Write]:
     """Draw a medium and its description, "red circle left of blue square; clean; whole"."""
-    kind = pick(rng, CAPTION_KINDS[task]) if task == "image_gen" else "sized_moving"
+    medium = TASKS[task].medium
+    kind = pick(rng, CAPTION_KINDS[medium]) if medium == "image" else "sized_moving"
     words = _told_words(rng, kind, lexicon)
     quality, breaks = _faults(rng, task)
-    names = DIMENSIONS[task]
+    names = TASKS[task].dimensions
     faults = [faults_text(scale_of(task, names[1]), quality), faults_text(scale_of(task, names[2]), breaks)]
     return draw_medium(rng, task, kind, words, quality + breaks), words, lambda said: PART.join([spaced(said), *faults])
 
 
-def _describe_one(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
+def _describe_one(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Drilled:
     medium, words, write = _described(rng, task, lexicon)
     prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
     return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,))
 
 
 def _describe(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _describe_one(rng, "image_gen", lexicon)
+    return _describe_one(rng, PICTURES, lexicon)
 
 
 def _describe_clip(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _describe_one(rng, "video_gen", lexicon)
+    return _describe_one(rng, CLIPS, lexicon)
 
 
 def _describe_pair(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    first, words, write = _described(rng, "image_gen", lexicon)
-    second, more, write_more = _described(rng, "image_gen", lexicon)
+    first, words, write = _described(rng, PICTURES, lexicon)
+    second, more, write_more = _described(rng, PICTURES, lexicon)
     half = len(words)
     return Drilled(
         "<image>\n<image>\nDescribe.",
@@ -121,17 +123,17 @@ def _describe_pair(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
 
 
 def _shown(
-    rng: np.random.Generator, task: Task, kind: str, words: list[str], lexicon: Lexicon
+    rng: np.random.Generator, task: str, kind: str, words: list[str], lexicon: Lexicon
 ) -> tuple[list[str], Reading]:
     """Draw what a candidate picture or clip shows instead of the caption's words, and how it reads."""
     shown = draw_shown(rng, kind, words, _count(rng, WRONG_SHARES), lexicon)
     quality, breaks = _faults(rng, task)
-    names = DIMENSIONS[task]
+    names = TASKS[task].dimensions
     return shown, {names[0]: [list(pair) for pair in zip(shown, words)], names[1]: quality, names[2]: breaks}
 
 
 def _drafted(
-    rng: np.random.Generator, task: Task, question: Question, words: list[str], lexicon: Lexicon
+    rng: np.random.Generator, task: str, question: Question, words: list[str], lexicon: Lexicon
 ) -> tuple[Draft, Reading]:
     """Draw a candidate answer, and how it reads."""
     draft = draw_draft(
@@ -147,16 +149,16 @@ def _drafted(
     return draft, describe_draft(task, question, words, draft)
 
 
-def _scored(task: Task, reading: Reading) -> str:
+def _scored(task: str, reading: Reading) -> str:
     """Write a candidate's parts and its scores, "red (ok) circle (no); clean; cracked | 6+9+5=20"."""
     return f"{candidate_text(task, reading)}{SCORES_FOLLOW}{sum_text(scores_of(task, reading))}"
 
 
-def _checked(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
-    kind = pick(rng, CAPTION_KINDS[task])
+def _checked(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Drilled:
+    kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
     words = draw_words(rng, kind, lexicon)
     shown, reading = _shown(rng, task, kind, words, lexicon)
-    names, quality, authenticity = DIMENSIONS[task]
+    names, quality, authenticity = TASKS[task].dimensions
     medium = draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
     prompt = f"{PLACEHOLDER[medium.kind]}\nCaption: {caption_of(kind, words)}\nCheck."
 
@@ -172,22 +174,22 @@ def _against(said: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
 
 
 def _check(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _checked(rng, "image_gen", lexicon)
+    return _checked(rng, PICTURES, lexicon)
 
 
 def _check_clip(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _checked(rng, "video_gen", lexicon)
+    return _checked(rng, CLIPS, lexicon)
 
 
 def _check_text(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Compare a caption with a description in words: marks, and the score of their number."""
-    task: Task = "image_gen" if rng.random() < 0.7 else "video_gen"
-    kind = pick(rng, CAPTION_KINDS[task])
+    task = PICTURES if rng.random() < 0.7 else CLIPS
+    kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
     words = draw_words(rng, kind, lexicon)
     shown, reading = _shown(rng, task, kind, words, lexicon)
     noun = context_noun(task)
     prompt = f"{noun}:{spaced(shown)}\nCaption: {caption_of(kind, words)}\nCheck."
-    marks = marks_text(reading[DIMENSIONS[task][0]])
+    marks = marks_text(reading[TASKS[task].dimensions[0]])
     return _fixed(prompt, f"{noun}:{marks}{SCORES_FOLLOW}{scores_of(task, reading)[0]}")
 
 
@@ -196,9 +198,9 @@ def _fixed(prompt: str, response: str) -> Drilled:
     return Drilled(prompt, [], lambda said: response)
 
 
-def _reread(task: Task, question: Question, reading: Reading, said: Sequence[str], seen: Sequence[str]) -> Reading:
+def _reread(task: str, question: Question, reading: Reading, said: Sequence[str], seen: Sequence[str]) -> Reading:
     """Return the reading of an answer whose words were read as ``said`` beside a picture read as ``seen``."""
-    names, values, _ = DIMENSIONS[task]
+    names, values, _ = TASKS[task].dimensions
     named = len(question.named)
     return {
         **reading,
@@ -207,15 +209,15 @@ def _reread(task: Task, question: Question, reading: Reading, said: Sequence[str
     }
 
 
-def _said_words(task: Task, reading: Reading) -> list[str]:
-    return [said for name in DIMENSIONS[task][:2] for said, _ in reading[name]]
+def _said_words(task: str, reading: Reading) -> list[str]:
+    return [said for name in TASKS[task].dimensions[:2] for said, _ in reading[name]]
 
 
 def _check_answer(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    task: Task = "image_und" if rng.random() < 0.7 else "video_und"
+    task = find_task("image" if rng.random() < 0.7 else "video", answers=True).name
     question, words = draw_question(rng, task, lexicon)
     draft, reading = _drafted(rng, task, question, words, lexicon)
-    medium = draw_context(rng, task, question.kind, words)
+    medium = draw_medium(rng, task, question.kind, words)
     asked = question.text.format(*words)
     prompt = f"{PLACEHOLDER[medium.kind]}\nQuestion: {asked}\nAnswer: {draft.text}\nCheck."
 
@@ -227,7 +229,7 @@ def _check_answer(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     return Drilled(prompt, words + _said_words(task, reading), write, (medium,))
 
 
-def _judged(task: Task, prompt: str, candidates: tuple[Media | str, ...], *, context: tuple[Media, ...] = ()) -> str:
+def _judged(task: str, prompt: str, candidates: tuple[Media | str, ...], *, context: tuple[Media, ...] = ()) -> str:
     """Write the question that a judge is asked about two candidates, with its placeholders."""
     pair = Example(id="", task=task, prompt=prompt, candidates=candidates, context=context)
     return "".join(PLACEHOLDER[medium.kind] for medium in all_media(pair)) + prompt_text(pair)
@@ -235,15 +237,15 @@ def _judged(task: Task, prompt: str, candidates: tuple[Media | str, ...], *, con
 
 def _observe(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Asked as a judge is asked: check both candidates of a comparison, as a reasoning does before it scores."""
-    task = TASKS[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
-    make = _observe_media if task in ("image_gen", "video_gen") else _observe_answers
+    task = tuple(TASKS)[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
+    make = _observe_answers if TASKS[task].answers else _observe_media
     return make(rng, task, lexicon)
 
 
-def _observe_media(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
-    kind = pick(rng, CAPTION_KINDS[task])
+def _observe_media(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Drilled:
+    kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
     words = draw_words(rng, kind, lexicon)
-    names, quality, authenticity = DIMENSIONS[task]
+    names, quality, authenticity = TASKS[task].dimensions
     (first, one), (second, two) = (_shown(rng, task, kind, words, lexicon) for _ in range(2))
     media = tuple(
         draw_medium(rng, task, kind, shown, reading[quality] + reading[authenticity])
@@ -258,10 +260,10 @@ def _observe_media(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Dr
     return Drilled(_judged(task, caption_of(kind, words), media), first + second, write, media)
 
 
-def _observe_answers(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Drilled:
+def _observe_answers(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Drilled:
     question, words = draw_question(rng, task, lexicon)
     (first, one), (second, two) = (_drafted(rng, task, question, words, lexicon) for _ in range(2))
-    medium = draw_context(rng, task, question.kind, words)
+    medium = draw_medium(rng, task, question.kind, words)
     said_words = _said_words(task, one), _said_words(task, two)
 
     def write(said: Sequence[str]) -> str:
@@ -286,10 +288,10 @@ def _sums(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     return _fixed(text[:total], text[total:])
 
 
-def _readings(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Judgement:
+def _readings(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Judgement:
     """Draw what a judge of two candidates would have seen, without drawing any picture."""
-    if task in ("image_gen", "video_gen"):
-        kind = pick(rng, CAPTION_KINDS[task])
+    if not TASKS[task].answers:
+        kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
         words = draw_words(rng, kind, lexicon)
         first, second = (_shown(rng, task, kind, words, lexicon)[1] for _ in range(2))
         return Judgement(task, [], (first, second))
@@ -300,7 +302,7 @@ def _readings(rng: np.random.Generator, task: Task, lexicon: Lexicon) -> Judgeme
 
 def _conclude(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Go on from the observation of two candidates to scores, totals and answer, without a look at the media."""
-    task = TASKS[int(rng.integers(len(TASKS)))]
+    task = tuple(TASKS)[int(rng.integers(len(TASKS)))]
     while True:
         judgement = _readings(rng, task, lexicon)
         first, second = (sum(scores_of(task, reading)) for reading in judgement.candidates)
