@@ -10,7 +10,7 @@ LEVELS = (
     {"errors", "progress", "types"},
     {"files", "tasks"},
     {"ops", "rewards", "sharding"},
-    {"losses", "models", "data"},
+    {"losses", "models", "data", "runs"},
     {"families", "scenes", "teacher"},
     {"checkpoints"},  # a model folder is read by the rules of its family
     {"generation"},

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from urt_jax.checkpoints.preemption import Preempted
-from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import DataConfig, EvaluateConfig, SftConfig
 from urt_jax.errors import BadInputError
 from urt_jax.main import _print_redacted, main, read_arguments
+from urt_jax.runs.preemption import Preempted
+from urt_jax.runs.run_folder import write_result
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = """

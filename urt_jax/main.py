@@ -30,17 +30,17 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from urt_jax.checkpoints.disk import disk_trouble
-from urt_jax.checkpoints.ownership import release
-from urt_jax.checkpoints.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
-from urt_jax.checkpoints.run_folder import open_run, read_result
 from urt_jax.config import StageConfig, as_json, resolve, with_defaults
 from urt_jax.config.binding import plain
 from urt_jax.config.describe import describe
 from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import redacted
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
+from urt_jax.runs.disk import disk_trouble
+from urt_jax.runs.ownership import release
+from urt_jax.runs.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
+from urt_jax.runs.run_folder import open_run, read_result
 
 EXIT_BAD_INPUT = 2
 ALONE = ("ablation", "bench", "export", "plan", "study")  # stages of one process

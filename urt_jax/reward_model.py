@@ -24,7 +24,7 @@ from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.generation.stored_settings import stored_new_tokens
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.sharding.shares import share_of

@@ -228,9 +228,9 @@ def take_command_line(folder: Path, case: list[str]) -> object:
 
 def take_run_file(folder: Path, case: tuple[str, bytes]) -> object:
     """Go on with a run one of whose files is spoiled."""
-    from urt_jax.checkpoints.run_folder import open_run, read_result
-    from urt_jax.checkpoints.shared_lines import SharedLines
     from urt_jax.evals.pairwise import read_judgements
+    from urt_jax.runs.run_folder import open_run, read_result
+    from urt_jax.runs.shared_lines import SharedLines
     from urt_jax.sharding.shares import Share
     from urt_jax.training.metrics import MetricsWriter, read_metrics
 

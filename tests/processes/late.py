@@ -4,8 +4,8 @@ import sys
 import time
 
 from urt_jax.config import MeshConfig
-from urt_jax.sharding import processes
-from urt_jax.sharding.agreement import Agreement
+from urt_jax.runs import processes
+from urt_jax.runs.agreement import Agreement
 from urt_jax.stages.sft import open_mesh
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from urt_jax.generation.loop import row_keys, token_draws
 from urt_jax.generation.sampler import Sampler, decode_texts, question_number
 from urt_jax.main import main
 from urt_jax.models.vlm import VisionLanguageModel
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.types import EncodedChat, Rollout
 
 BOUNDARY = 1e-5  # from which another process may draw another token, by rounding

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from tests.processes.together import FAST_COMPILE, WORKER, free_port, run_to_end, run_together, wait_until
 from tests.stages.story import OPTIMIZER, SHORT, write_config
 from urt_jax.main import EXIT_BAD_INPUT
-from urt_jax.sharding.processes import LEAVING, LOST_S
+from urt_jax.runs.processes import LEAVING, LOST_S
 
 ROUNDING = 5e-6  # of a parameter after a few steps: Adam divides by the root of squared gradients, rounding and all
 # Where products are split and so round otherwise: an entropy term, since what all responses of a group write has

@@ -6,10 +6,10 @@ Run folders lie beside the files, under the files' names. GRPO judges nothing be
 import sys
 from pathlib import Path
 
-from urt_jax.checkpoints.run_folder import open_run
 from urt_jax.config import GrpoConfig, as_json
 from urt_jax.main import read_arguments
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
+from urt_jax.runs.run_folder import open_run
 from urt_jax.stages import grpo, sft
 
 if __name__ == "__main__":

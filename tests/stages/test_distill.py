@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
-from urt_jax.checkpoints.preemption import Preempted
 from urt_jax.config import DataConfig, DistillConfig, TaskWeights, TeacherConfig
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
+from urt_jax.runs.preemption import Preempted
 from urt_jax.scenes import make_example
 from urt_jax.scenes.oracle import MODEL_NAME
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle

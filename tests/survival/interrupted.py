@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.processes.together import REPOSITORY, Ended, run_together
 from urt_jax.main import EXIT_BAD_INPUT
-from urt_jax.sharding.processes import CONNECT_S, LEAVING, LOST_S
+from urt_jax.runs.processes import CONNECT_S, LEAVING, LOST_S
 
 # Files of a run in the order in which they appear; before the first, its start.
 MOMENTS = (

@@ -17,7 +17,7 @@ from tests.processes.together import FAST_COMPILE
 from tests.stages.story import pairs, small_recipe, write_config
 from tests.survival.interrupted import MOMENTS, Blow, Runs, differences, draw_blows
 from urt_jax.data.sources import read_examples, write_examples
-from urt_jax.sharding.processes import LEAVING
+from urt_jax.runs.processes import LEAVING
 
 SEED = int(os.environ.get("URT_KILL_SEED", "0"))
 RUNS = int(os.environ.get("URT_KILL_RUNS", "20"))

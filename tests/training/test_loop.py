@@ -14,7 +14,7 @@ import pytest
 
 from tests.tiny import MODEL
 from tests.training.tiny_training import assert_same, fresh_state, one_device, sft_batch
-from urt_jax.checkpoints.preemption import Preempted
+from urt_jax.runs.preemption import Preempted
 from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.loop import Advance, LoopSettings, train
 from urt_jax.training.metrics import read_metrics

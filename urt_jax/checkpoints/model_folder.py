@@ -30,7 +30,7 @@ from urt_jax.files.whole import whole_folder
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.lora import merge_adapters
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params, init_params
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.rules import shardings_for
 
 ASSETS = Path(__file__).parent.parent / "assets"

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from urt_jax.checkpoints.checksums import checksums
 from urt_jax.errors import BadInputError, shown
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 
 PyTree = Any
 LONG_S = 10 * 365 * 86400  # what a clock will hardly be set forward by

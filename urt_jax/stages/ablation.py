@@ -9,12 +9,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import AblationConfig, GrpoConfig, as_json
 from urt_jax.config.settings import START
 from urt_jax.evals.pairwise import Judgement, read_judgements, write_judgements
 from urt_jax.evals.statistics import paired_difference, summarize
 from urt_jax.evals.tables import Cell, format_table
+from urt_jax.runs.run_folder import open_run, read_result, write_result
 from urt_jax.stages import grpo
 from urt_jax.stages.judging import HELD_OUT_MODES, held_out_path
 from urt_jax.stages.study import put_together

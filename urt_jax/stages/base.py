@@ -22,8 +22,8 @@ from urt_jax.files.whole import write_whole
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.progress import each
 from urt_jax.reward_model import Query, RewardModel
+from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
-from urt_jax.sharding import processes
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.records import skipped_figures, tell_skipped, training_source
 from urt_jax.stages.sft import finish, open_model, train_on

@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from urt_jax.checkpoints.run_folder import write_json, write_result
 from urt_jax.config import BenchConfig
 from urt_jax.errors import BadInputError
 from urt_jax.families.qwen2_5_vl import write_config
 from urt_jax.planning.paired import Program, ProgramError, in_turn
 from urt_jax.planning.workloads import PAD, TURN_END, suppressed_ids, workload
 from urt_jax.progress import each
+from urt_jax.runs.run_folder import write_json, write_result
 from urt_jax.stages.bench_table import Machine, bench_text, working_sets
 
 PACKAGE = Path(__file__).parents[1]

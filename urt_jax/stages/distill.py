@@ -15,9 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
-from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
-from urt_jax.checkpoints.shared_lines import part_path, part_paths
 from urt_jax.config import DistillConfig, as_json
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import render, template_provenance
@@ -26,9 +23,12 @@ from urt_jax.errors import BadInputError
 from urt_jax.progress import progress
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
+from urt_jax.runs import processes
+from urt_jax.runs.preemption import Preempted, PreemptionNotice
+from urt_jax.runs.run_folder import open_run, read_result, write_result
+from urt_jax.runs.shared_lines import part_path, part_paths
 from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
-from urt_jax.sharding import processes
 from urt_jax.sharding.shares import Share
 from urt_jax.stages.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
 from urt_jax.teacher.answers import FILTERED

@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 
 from urt_jax.checkpoints.model_folder import find_model, load_model
-from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import DataConfig, EvaluateConfig, as_json
 from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
@@ -23,7 +22,8 @@ from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.reward_model import RewardModel
 from urt_jax.rewards.parse import WRONG_NOUN
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
+from urt_jax.runs.run_folder import write_result
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
 from urt_jax.stages.records import labelled_pool, skipped_figures, tell_skipped

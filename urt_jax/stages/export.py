@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from urt_jax.checkpoints.model_folder import load_model, save_model
-from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.checkpoints.stored_tensors import stored_tensors
 from urt_jax.config import ExportConfig
+from urt_jax.runs.run_folder import write_result
 
 
 def run(config: ExportConfig) -> None:

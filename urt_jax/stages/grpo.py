@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel
-from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
 from urt_jax.generation.sampler import Sampler, make_vocabulary
 from urt_jax.models.lora import without_adapters
 from urt_jax.models.vlm import run as run_model
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
+from urt_jax.runs.run_folder import write_result
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples

@@ -17,7 +17,7 @@ from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.progress import progress
 from urt_jax.reward_model import Query, RewardModel
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
 from urt_jax.stages.records import labelled_pool

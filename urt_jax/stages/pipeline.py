@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import DataConfig, ModelConfig, PipelineConfig, StageConfig, as_json
 from urt_jax.evals.pairwise import read_judgements, write_judgements
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
+from urt_jax.runs.run_folder import open_run, read_result, write_result
 from urt_jax.stages.evaluate import evaluate, judgement_path
 
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table

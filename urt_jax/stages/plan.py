@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 
-from urt_jax.checkpoints.run_folder import write_json, write_result
 from urt_jax.config import PlanConfig
 from urt_jax.errors import BadInputError
 from urt_jax.families.presets import preset
@@ -39,6 +38,7 @@ from urt_jax.planning.search import Case, Estimate, nearest, program_layouts, re
 from urt_jax.planning.timing import Attained
 from urt_jax.planning.workloads import Rows, Workload
 from urt_jax.progress import each
+from urt_jax.runs.run_folder import write_json, write_result
 from urt_jax.stages.plan_check import check_here
 from urt_jax.stages.plan_table import Planned, plan_text, write_plan_page
 

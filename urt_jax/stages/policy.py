@@ -12,7 +12,7 @@ from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, save_model
 from urt_jax.config import ModelConfig, TrainingConfig
 from urt_jax.errors import BadInputError
 from urt_jax.models.lora import merge_adapters
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.placement import on_host, place_state
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.state import TrainState, init_state

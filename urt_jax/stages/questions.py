@@ -32,7 +32,7 @@ from urt_jax.data.sources import Pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
 from urt_jax.progress import each
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.shares import WHOLE, Share
 from urt_jax.stages.records import Encoder, question_pool, question_source
 from urt_jax.stages.sft import PROBED_RECORDS, with_headroom

@@ -18,8 +18,8 @@ from urt_jax.data.sources import Pool, read_pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, Processor, encode_response, encoding_workers
+from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, direct_answer, make_drill, make_example
-from urt_jax.sharding import processes
 from urt_jax.tasks import TASKS
 from urt_jax.types import EncodedChat
 

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel
-from urt_jax.checkpoints.run_folder import write_result
-from urt_jax.checkpoints.shared_lines import Line, SharedLines
 from urt_jax.config import RejectConfig
 from urt_jax.data.collate import largest, length_of, need_of, plan_buckets
 from urt_jax.data.examples import Example
@@ -32,7 +30,9 @@ from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.progress import each, progress
 from urt_jax.rewards.parse import WRONG_NOUN, parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
+from urt_jax.runs.run_folder import write_result
+from urt_jax.runs.shared_lines import Line, SharedLines
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
 from urt_jax.stages.records import Encoder, labelled_pool, skipped_figures, tell_skipped

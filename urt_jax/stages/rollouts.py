@@ -23,7 +23,7 @@ from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor
 from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
 from urt_jax.rewards.user import RewardError, load_reward
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.placement import all_rows
 from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all
 from urt_jax.stages.questions import Question, QuestionFeed

@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model
-from urt_jax.checkpoints.run_folder import write_result
 from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, SftConfig, TrainingConfig
 from urt_jax.data.collate import Buckets, Length, Need, collate, largest, length_of, need_of, pack, plan_buckets
 from urt_jax.data.loader import Prefetcher, Source, mix
@@ -27,8 +26,9 @@ from urt_jax.errors import BadInputError
 from urt_jax.families.processor import padding_of
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.vlm import VisionLanguageModel
-from urt_jax.sharding import processes
-from urt_jax.sharding.meeting import meet_on
+from urt_jax.runs import processes
+from urt_jax.runs.meeting import meet_on
+from urt_jax.runs.run_folder import write_result
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from urt_jax.checkpoints.run_folder import open_run, read_result, write_result
 from urt_jax.config import PipelineConfig, StudyConfig, as_json
 from urt_jax.evals.pairwise import Judgement, read_judgements
 from urt_jax.evals.statistics import paired_difference, summarize
 from urt_jax.evals.tables import Cell, format_table, part_rows, result_rows
+from urt_jax.runs.run_folder import open_run, read_result, write_result
 from urt_jax.stages import pipeline
 from urt_jax.stages.evaluate import judgement_path
 

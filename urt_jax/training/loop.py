@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from urt_jax.checkpoints.preemption import Preempted, PreemptionNotice
 from urt_jax.checkpoints.store import CheckpointStore
 from urt_jax.progress import progress
-from urt_jax.sharding import processes
-from urt_jax.sharding.agreement import Agreement
+from urt_jax.runs import processes
+from urt_jax.runs.agreement import Agreement
+from urt_jax.runs.preemption import Preempted, PreemptionNotice
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.training.metrics import MetricsWriter
 from urt_jax.training.skipped import SkippedUpdates, TrainedBatch

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from urt_jax.checkpoints.disk import disk_trouble
+from urt_jax.runs.disk import disk_trouble
 
 
 @pytest.mark.parametrize(

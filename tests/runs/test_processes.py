@@ -8,8 +8,8 @@ import pytest
 
 from tests.processes.together import REPOSITORY, free_port
 from urt_jax.main import main
-from urt_jax.sharding import processes
-from urt_jax.sharding.agreement import Agreement
+from urt_jax.runs import processes
+from urt_jax.runs.agreement import Agreement
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_command_line_says_so(capsys: pytest.CaptureFixture[str], in_folder:
 
 def test_who_waits_for_others_that_never_come_says_so_and_ends() -> None:
     """Process 0 without process 1, and process 1 without process 0."""
-    code = "import sys; from urt_jax.sharding import processes; processes.CONNECT_S = 3; processes.connect(sys.argv[1])"
+    code = "import sys; from urt_jax.runs import processes; processes.CONNECT_S = 3; processes.connect(sys.argv[1])"
     addresses = [f"127.0.0.1:{free_port()},2,{number}" for number in (0, 1)]
     waiting = [
         subprocess.Popen([sys.executable, "-c", code, where], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)

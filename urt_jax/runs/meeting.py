@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.shares import share_of
 
 

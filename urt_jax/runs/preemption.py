@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType, TracebackType
 
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 
 EXIT_PREEMPTED = processes.LEAVING
 

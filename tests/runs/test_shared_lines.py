@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from urt_jax.checkpoints import shared_lines
-from urt_jax.checkpoints.shared_lines import SharedLines, part_path, part_paths
+from urt_jax.runs import shared_lines
+from urt_jax.runs.shared_lines import SharedLines, part_path, part_paths
 from urt_jax.sharding.shares import WHOLE
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from urt_jax.checkpoints import ownership
-from urt_jax.checkpoints.ownership import own, release
-from urt_jax.checkpoints.run_folder import open_run, write_result
+from urt_jax.runs import ownership
+from urt_jax.runs.ownership import own, release
+from urt_jax.runs.run_folder import open_run, write_result
 from urt_jax.errors import BadInputError
 
 ROOT = Path(__file__).parents[2]
 # Opens a run, has a child that outlives it, says so, and waits.
 OWNER = """
 import subprocess, sys, time
-from urt_jax.checkpoints.run_folder import open_run
+from urt_jax.runs.run_folder import open_run
 open_run(sys.argv[1], {"seed": 1})
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)
@@ -83,7 +83,7 @@ def test_a_pipeline_is_refused_above_a_stage_that_goes_on(tmp_path: Path) -> Non
     open_run(tmp_path / "run", {"seed": 1})
     release()
     open_run(tmp_path / "run" / "1-sft", {"seed": 1})
-    pipeline = "import sys; from urt_jax.checkpoints.run_folder import open_run; open_run(sys.argv[1], {'seed': 1})"
+    pipeline = "import sys; from urt_jax.runs.run_folder import open_run; open_run(sys.argv[1], {'seed': 1})"
     command = [sys.executable, "-c", pipeline, str(tmp_path / "run")]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "belongs to a run that goes on" in refused.stderr

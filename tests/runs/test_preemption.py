@@ -7,11 +7,11 @@ import sys
 import threading
 from pathlib import Path
 
-from urt_jax.checkpoints.preemption import PreemptionNotice, leaving_on_notice
+from urt_jax.runs.preemption import PreemptionNotice, leaving_on_notice
 
 LEAVING = """
 import os, signal, sys
-from urt_jax.checkpoints.preemption import PreemptionNotice, leaving_on_notice
+from urt_jax.runs.preemption import PreemptionNotice, leaving_on_notice
 
 with leaving_on_notice():
     if sys.argv[1] == "late":

@@ -16,7 +16,7 @@ from typing import Any
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import JsonError, parse_json
 from urt_jax.files.whole import write_whole
-from urt_jax.sharding import processes
+from urt_jax.runs import processes
 from urt_jax.sharding.shares import Share
 
 Line = list[Any]
