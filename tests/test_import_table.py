@@ -18,6 +18,7 @@ LEVELS = (
     {"reward_model"},
     {"evals", "serving", "planning", "__init__"},  # the package itself offers the Python API
     {"config"},
+    {"feeds"},
     {"stages"},
     {"main"},
 )

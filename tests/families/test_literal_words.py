@@ -19,7 +19,7 @@ from urt_jax.data.prompts import render
 from urt_jax.data.sources import read_pool
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, Processor, encode_chat, encode_response, encoding_workers
-from urt_jax.stages.records import Encoder
+from urt_jax.feeds.encoder import Encoder
 
 RED, BLUE = (np.full((56, 56, 3), colour, np.uint8) for colour in ([200, 0, 0], [0, 0, 200]))
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_qwen")

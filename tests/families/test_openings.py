@@ -17,12 +17,12 @@ from urt_jax.data.prompts import render
 from urt_jax.data.tokenizer import chat_text, opening_of
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor, encode_chat, encode_response
+from urt_jax.feeds.encoder import Encoder
 from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
 from urt_jax.reward_model import Query
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import format_reward
 from urt_jax.scenes import make_example
-from urt_jax.stages.records import Encoder
 
 OPEN, BARE, EMPTY = "<think>\n", "<think>", "<think>\n\n</think>\n\n"
 HYBRID = "{% if enable_thinking is defined and not enable_thinking %}" + EMPTY + "{% else %}" + OPEN + "{% endif %}"

@@ -16,7 +16,7 @@ from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Request, judge_pairs
 from urt_jax.evals.protocols import PROTOCOLS
 from urt_jax.evals.statistics import summarize
-from urt_jax.stages.records import labelled_pool
+from urt_jax.feeds.records import labelled_pool
 
 PAIRS = 50
 WRONG = frozenset({7, 23, 41})  # 3 of 50: right in 94 %

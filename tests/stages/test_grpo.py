@@ -35,10 +35,11 @@ from urt_jax.config import (
     OptimizerConfig,
     SamplingConfig,
 )
+from urt_jax.feeds import rollouts
+from urt_jax.feeds.rollouts import RolloutMaker
 from urt_jax.generation.sampler import Sampling
 from urt_jax.main import main
-from urt_jax.stages import grpo, judging, rollouts
-from urt_jax.stages.rollouts import RolloutMaker
+from urt_jax.stages import grpo, judging
 from urt_jax.types import VisionFeatures, VisionInput
 
 STEPS = 4

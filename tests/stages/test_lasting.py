@@ -21,8 +21,9 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.store import CheckpointStore
+from urt_jax.feeds import batches
 from urt_jax.main import main
-from urt_jax.stages import grpo, sft
+from urt_jax.stages import grpo
 from urt_jax.training.skipped import NonFiniteLossError
 
 STEPS = 6
@@ -60,13 +61,13 @@ def blackened(batch: Any) -> Any:
 
 def spoil_sft(patch: pytest.MonkeyPatch, bad: set[int]) -> None:
     """Spoil the batches of these steps (0 = the first)."""
-    plain = sft.SftFeed.prepare
+    plain = batches.SftFeed.prepare
 
-    def prepare(feed: sft.SftFeed, n: int) -> sft.Prepared:
+    def prepare(feed: batches.SftFeed, n: int) -> batches.Prepared:
         prepared = plain(feed, n)
         return prepared._replace(batch=blackened(prepared.batch)) if n in bad else prepared
 
-    patch.setattr(sft.SftFeed, "prepare", prepare)
+    patch.setattr(batches.SftFeed, "prepare", prepare)
 
 
 def spoil_grpo(patch: pytest.MonkeyPatch, bad: set[int], spoil: Callable[[Any], Any]) -> None:
@@ -123,14 +124,14 @@ def test_grpo_goes_on_after_a_rollout_without_numbers(
 def test_a_clock_that_jumps_changes_nothing(learning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is set a day forward, then two back, at every step: while checkpoints are being written, too."""
     whole = run_in_process(learning, learning.parent / "whole")
-    real, plain, jumps = time.time, sft.SftFeed.prepare, []
+    real, plain, jumps = time.time, batches.SftFeed.prepare, []
 
-    def prepare(feed: sft.SftFeed, step: int) -> sft.Prepared:
+    def prepare(feed: batches.SftFeed, step: int) -> batches.Prepared:
         jumps.append(86400 * (1, -1)[step % 2])
         return plain(feed, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft.SftFeed, "prepare", prepare)
+        patch.setattr(batches.SftFeed, "prepare", prepare)
         patch.setattr(time, "time", lambda: real() + sum(jumps[-1:]))
         jumped = run_in_process(learning, learning.parent / "jumped")
     assert len(jumps) == STEPS

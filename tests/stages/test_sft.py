@@ -34,10 +34,12 @@ from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import DataConfig, LengthConfig, ModelConfig, PixelsConfig, SftConfig, TaskWeights
 from urt_jax.data.loader import Source
 from urt_jax.errors import BadInputError
+from urt_jax.feeds.batches import SftFeed
+from urt_jax.feeds.encoder import Encoder
+from urt_jax.feeds.records import training_source
 from urt_jax.main import main
 from urt_jax.scenes import make_drill
 from urt_jax.stages import sft
-from urt_jax.stages.records import Encoder, training_source
 from urt_jax.training.state import TrainState
 
 STEPS = 12
@@ -169,7 +171,7 @@ def test_mixed_records_take_at_most_eight_shapes(coin_judge: Path, reasonings: P
         training_source(DataConfig(path="drills", count=48), seed=1),
         training_source(DataConfig(path=str(reasonings)), seed=1),
     ]
-    feed = sft.SftFeed(config, load_model(str(coin_judge)), sources, batch_size=8, row_step=8)
+    feed = SftFeed(config, load_model(str(coin_judge)), sources, batch_size=8, row_step=8)
     batches = [feed.prepare(step).batch for step in range(min(steps, 40))]
     shapes = {(batch.tokens_BT.shape, batch.vision.patches_IPC.shape) for batch in batches}
     assert len(shapes) <= feed.buckets.count <= 8
@@ -184,13 +186,13 @@ def test_records_of_two_sources_with_one_id_keep_their_own_pictures(coin_judge: 
     config = SftConfig(steps=12, lengths=LengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
     loaded = load_model(str(coin_judge))
     feeds = [
-        sft.SftFeed(config, loaded, [Source(1.0, lambda place, get=stream.get: get(0))], batch_size=1, row_step=1)
+        SftFeed(config, loaded, [Source(1.0, lambda place, get=stream.get: get(0))], batch_size=1, row_step=1)
         for stream in named
     ]
     alone = [feed.prepare(0).batch.vision.patches_IPC.sum() for feed in feeds]
     assert alone[0] != alone[1]
     firsts = [Source(1.0, lambda place, get=stream.get: get(0)) for stream in named]
-    mixed = sft.SftFeed(config, loaded, firsts, batch_size=1, row_step=1)
+    mixed = SftFeed(config, loaded, firsts, batch_size=1, row_step=1)
     assert {mixed.prepare(step).batch.vision.patches_IPC.sum() for step in range(12)} == set(alone)
 
 
@@ -221,7 +223,7 @@ def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Pa
             source._replace(get=lambda place, get=source.get: replace(get(0), response=WRITTEN[0]))
             for source in sources
         ]
-        feed = sft.SftFeed(config, loaded, sources, batch_size=1, row_step=1)
+        feed = SftFeed(config, loaded, sources, batch_size=1, row_step=1)
         return {int(np.argmax(feed.prepare(step).batch.loss_mask_BT[0])) for step in range(12)}
 
     short, long = prompts("v1"), prompts(str(tmp_path / "long.txt"))

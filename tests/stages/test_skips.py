@@ -13,8 +13,8 @@ from urt_jax.config import DataConfig
 from urt_jax.data.skipped import MAX_SKIPPED, Skipped
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
+from urt_jax.feeds.records import labelled_pool, question_pool, question_source, training_source
 from urt_jax.main import main
-from urt_jax.stages.records import labelled_pool, question_pool, question_source, training_source
 
 SHORT = {"max_prompt_tokens": 100, "max_new_tokens": 32}
 

@@ -18,6 +18,7 @@ from urt_jax.data.prompts import prompt_text, render, template_phrases
 from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
+from urt_jax.feeds.records import skipped_figures, tell_skipped, training_source
 from urt_jax.files.whole import write_whole
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.progress import each
@@ -25,7 +26,6 @@ from urt_jax.reward_model import Query, RewardModel
 from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
 from urt_jax.sharding.mesh import compute_dtype
-from urt_jax.stages.records import skipped_figures, tell_skipped, training_source
 from urt_jax.stages.sft import finish, open_model, train_on
 from urt_jax.tasks import TASKS
 

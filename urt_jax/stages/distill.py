@@ -20,6 +20,7 @@ from urt_jax.data.examples import Example
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
+from urt_jax.feeds.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
 from urt_jax.progress import progress
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
@@ -30,7 +31,6 @@ from urt_jax.runs.shared_lines import part_path, part_paths
 from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding.shares import Share
-from urt_jax.stages.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
 from urt_jax.teacher.answers import FILTERED
 from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies

@@ -20,13 +20,13 @@ from urt_jax.evals.protocols import PROTOCOLS, Protocol
 from urt_jax.evals.report import Sample, write_report
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
+from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.reward_model import RewardModel
 from urt_jax.rewards.parse import WRONG_NOUN
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import write_result
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
-from urt_jax.stages.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.stages.sft import open_mesh
 from urt_jax.training.metrics import read_metrics
 

@@ -23,6 +23,8 @@ import numpy as np
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
+from urt_jax.feeds.records import skipped_figures, tell_skipped
+from urt_jax.feeds.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
 from urt_jax.generation.sampler import Sampler, make_vocabulary
 from urt_jax.models.lora import without_adapters
 from urt_jax.models.vlm import run as run_model
@@ -33,8 +35,6 @@ from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
-from urt_jax.stages.records import skipped_figures, tell_skipped
-from urt_jax.stages.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
 from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import LoopSettings, train

@@ -18,12 +18,12 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.evals.completions import Completion, CompletionGroup
 from urt_jax.evals.report import Curve, write_report
 from urt_jax.evals.statistics import Summary
+from urt_jax.feeds.questions import QuestionFeed
+from urt_jax.feeds.rollouts import StepRollout
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
 from urt_jax.rewards.verifiable import combine
-from urt_jax.stages.questions import QuestionFeed
-from urt_jax.stages.rollouts import StepRollout
 from urt_jax.training.metrics import read_metrics
 
 CURVES = ("reward", "loss", "entropy", "kl", "grad_norm", "parse_failure", "frac_reward_zero_std", "all_right",

@@ -15,12 +15,12 @@ from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, writ
 from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
+from urt_jax.feeds.records import labelled_pool
 from urt_jax.progress import progress
 from urt_jax.reward_model import Query, RewardModel
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.stages.records import labelled_pool
 from urt_jax.stages.sft import compute_dtype
 
 HELD_OUT_MODES: tuple[Mode, ...] = ("greedy", "sampled")  # of a judging before or after training

@@ -25,6 +25,8 @@ from urt_jax.data.loader import Source, batches, shuffled_epochs
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError, shown
 from urt_jax.evals.tables import Cell, format_table
+from urt_jax.feeds.encoder import Encoder
+from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.files.fields import Fields
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.progress import each, progress
@@ -35,7 +37,6 @@ from urt_jax.runs.run_folder import write_result
 from urt_jax.runs.shared_lines import Line, SharedLines
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.stages.records import Encoder, labelled_pool, skipped_figures, tell_skipped
 from urt_jax.stages.sft import open_mesh, open_model, open_module, train_on
 
 

@@ -17,9 +17,9 @@ from urt_jax.data.collate import length_of, need_of
 from urt_jax.data.examples import Example
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
-from urt_jax.stages import questions as questions_module
-from urt_jax.stages.questions import Question, QuestionFeed
-from urt_jax.stages.records import Encoder
+from urt_jax.feeds import questions as questions_module
+from urt_jax.feeds.encoder import Encoder
+from urt_jax.feeds.questions import Question, QuestionFeed
 
 POOLED = CurriculumConfig(retire_after=1, rescore_every=4)
 TWINS = RewardWeights(swap_consistency=0.5)

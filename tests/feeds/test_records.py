@@ -14,8 +14,9 @@ from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE
 from urt_jax.data.sources import write_examples
 from urt_jax.data.video import load_clip
-from urt_jax.stages import records
-from urt_jax.stages.records import Encoder, labelled_pool, question_pool, question_source, training_source
+from urt_jax.feeds import records
+from urt_jax.feeds.encoder import Encoder
+from urt_jax.feeds.records import labelled_pool, question_pool, question_source, training_source
 
 
 def write_pairs(folder: Path) -> str:

@@ -21,13 +21,13 @@ from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import Length, Need, collate_prompts, largest, length_of, need_of
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor
+from urt_jax.feeds.encoder import Encoder
+from urt_jax.feeds.questions import Question, QuestionFeed
 from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
 from urt_jax.rewards.user import RewardError, load_reward
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import all_rows
 from urt_jax.sharding.shares import WHOLE, Share, share_of, shown_by_all
-from urt_jax.stages.questions import Question, QuestionFeed
-from urt_jax.stages.records import Encoder
 from urt_jax.training.rollout import Scoring, groups_to_keep, join_groups, scored, spread_groups
 from urt_jax.training.rollout_figures import rollout_figures
 from urt_jax.training.state import Params

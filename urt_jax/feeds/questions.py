@@ -31,11 +31,12 @@ from urt_jax.data.skipped import Skipped
 from urt_jax.data.sources import Pool
 from urt_jax.data.workers import Pending
 from urt_jax.errors import BadInputError
+from urt_jax.feeds.batches import PROBED_RECORDS, with_headroom
+from urt_jax.feeds.encoder import Encoder
+from urt_jax.feeds.records import question_pool, question_source
 from urt_jax.progress import each
 from urt_jax.runs import processes
 from urt_jax.sharding.shares import WHOLE, Share
-from urt_jax.stages.records import Encoder, question_pool, question_source
-from urt_jax.stages.sft import PROBED_RECORDS, with_headroom
 from urt_jax.types import EncodedChat
 
 

@@ -1,0 +1,1 @@
+"""What training is fed with: records to batches, questions to rollouts."""

@@ -1,0 +1,146 @@
+"""The batches of a supervised stage: records encoded, put together in rows, in shapes that are planned once."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from urt_jax.checkpoints.model_folder import LoadedModel
+from urt_jax.config import TrainingConfig
+from urt_jax.data.collate import Buckets, Length, Need, collate, largest, length_of, need_of, pack, plan_buckets
+from urt_jax.data.loader import Source, mix
+from urt_jax.data.workers import Pending
+from urt_jax.errors import BadInputError
+from urt_jax.families.processor import padding_of
+from urt_jax.feeds.encoder import Encoder, TrainedRecord
+from urt_jax.runs import processes
+from urt_jax.sharding.shares import WHOLE, Share, shown_by_all
+from urt_jax.types import Batch
+
+PROBED_RECORDS = 2048  # records looked at to plan the shapes of an endless stream
+HEADROOM = 1.35  # how much larger than any probed batch the largest shape is, where not all records were probed
+
+
+class Prepared(NamedTuple):
+    """The records of one step of this process, and their batch in the smallest shape that holds them."""
+
+    ids: list[str]
+    batch: Batch
+    need: Need
+    records: list[TrainedRecord]  # of several processes, which have yet to agree on a shape; else none
+
+
+class SftFeed:
+    """Makes the batch of any step from the seed alone; short records share rows, in shapes planned once.
+
+    Of several processes each makes the rows of its ``share`` from its own records of the step.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        loaded: LoadedModel,
+        sources: Sequence[Source],
+        *,
+        batch_size: int,
+        row_step: int,
+        share: Share = WHOLE,
+    ) -> None:
+        if batch_size < share.of:
+            raise BadInputError(f"batch_size {batch_size} is fewer records than the {share.of} shares of processes")
+        lengths = config.lengths
+        self._encoder = Encoder(
+            loaded.processor,
+            max_prompt_tokens=lengths.max_prompt_tokens,
+            max_new_tokens=lengths.max_new_tokens,
+            workers=config.workers,
+        )
+        self._steps = config.steps
+        self._begun: dict[int, tuple[list[str], list[Pending[TrainedRecord]]]] = {}  # of the step asked for next
+        self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
+        self._size, self._share, self._patch_budget = batch_size, share, lengths.row_patches
+        self._padding = padding_of(loaded.processor)
+        grid = {
+            "slot_step": loaded.processor.config.vision.slot_step,
+            "token_step": config.token_step,
+            "row_step": row_step // share.of,
+            "frame_step": math.lcm(4, share.step),
+        }
+        self.buckets = self._plan(config.steps, grid)
+
+    def _plan(self, steps: int, grid: dict[str, int]) -> Buckets:
+        """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
+        probed = min(steps, -(-PROBED_RECORDS // self._size))
+        lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)[1]] for step in range(probed)]
+        self._begun.clear()
+        step = grid["token_step"]
+        longest = max(record.tokens for batch in lengths for record in batch)
+        width = -(-max(processes.gather(longest)) // step) * step
+        own = [
+            need_of(batch, rows=len(pack(batch, width=width, patch_budget=self._patch_budget)), tokens=width)
+            for batch in lengths
+        ]
+        needs = [largest(of_step) for of_step in zip(*processes.gather(own))]
+        if probed == steps:
+            return plan_buckets(needs, **grid)
+        return with_headroom(needs, **grid)
+
+    def _records(self, step: int) -> tuple[list[str], list[TrainedRecord]]:
+        """Return the records of a step with their ids, after those of the next one are begun."""
+        ids, begun = self._begun.pop(step) if step in self._begun else self._begin(step)
+        self._begun = {step + 1: self._begin(step + 1)} if step + 1 < self._steps else {}
+        return ids, [record() for record in begun]
+
+    def _begin(self, step: int) -> tuple[list[str], list[Pending[TrainedRecord]]]:
+        drawn = [self._drawn(place) for place in self._share.cut(range(step * self._size, (step + 1) * self._size))]
+        begun = [self._encoder.begin_trained(example, template=template) for example, template in drawn]
+        return [example.id for example, _ in drawn], begun
+
+    def close(self) -> None:
+        """End the workers."""
+        self._encoder.close()
+
+    def prepare(self, step: int) -> Prepared:
+        """Make the padded batch of one step, in the smallest shape that holds this process's records."""
+        ids, records = self._records(step)
+        width = self.buckets.fit_axis("tokens", max(_length(record).tokens for record in records))
+        need, packed = self._packed(records, width)
+        batch = self._collated(records, packed, self.buckets.fit(need))
+        return Prepared(ids, batch, need, records if self._share.of > 1 else [])
+
+    def agreed(self, prepared: Prepared) -> Batch:
+        """Return the batch in the shape that all processes agree on here; each must ask for the same step."""
+        if self._share.of == 1:
+            return prepared.batch
+        batch, need, records = prepared.batch, prepared.need, prepared.records
+        bucket = self.buckets.fit(largest(processes.gather(need)))
+        if bucket != self.buckets.fit(need):
+            batch = self._collated(records, self._packed(records, bucket.tokens)[1], bucket)
+        return shown_by_all(batch, self._share, merge=self._padding["merge"])
+
+    def _packed(self, records: Sequence[TrainedRecord], width: int) -> tuple[Need, list[list[int]]]:
+        """Return which records share rows of ``width`` tokens, and what those need."""
+        lengths = [_length(record) for record in records]
+        packed = pack(lengths, width=width, patch_budget=self._patch_budget)
+        return need_of(lengths, rows=len(packed), tokens=width), packed
+
+    def _collated(self, records: Sequence[TrainedRecord], packed: list[list[int]], bucket: Need) -> Batch:
+        chats, responses, histories = zip(*records)
+        return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)
+
+
+def _length(record: TrainedRecord) -> Length:
+    return length_of(record.chat, len(record.response))
+
+
+def with_headroom(
+    needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1, frame_step: int = 4
+) -> Buckets:
+    """Plan shapes for what a sample of batches needs, larger ones for what others may, and no end to them."""
+    most = largest(needs)
+    roomy = Need(*(int(HEADROOM * size) for size in most))
+    grid = {"slot_step": slot_step, "token_step": token_step, "row_step": row_step, "frame_step": frame_step}
+    small, large = (plan_buckets([need], **grid) for need in (most, roomy))
+    rows, tokens, frames = (
+        tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
+    )
+    return Buckets(rows, tokens, frames, small.patches, endless=True)

@@ -1,0 +1,136 @@
+"""Encodes records for one checkpoint, and keeps what an epoch needs again."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from urt_jax.data.examples import Example, Media
+from urt_jax.data.prompts import render
+from urt_jax.data.workers import Pending
+from urt_jax.errors import BadInputError
+from urt_jax.families.processor import NamedChat, Processor, encode_response, encoding_workers
+from urt_jax.feeds.records import NO_RESPONSE
+from urt_jax.types import EncodedChat
+
+CACHED_BYTES = 3 << 30  # encoded pictures kept between epochs
+
+
+class TrainedRecord(NamedTuple):
+    """A record ready to be learnt: prompt, response ids with the end token, and what is read in their place."""
+
+    chat: EncodedChat
+    response: np.ndarray
+    history: np.ndarray
+
+
+class Encoder:
+    """Encodes records for one checkpoint and keeps small ones, so that an epoch decodes each picture once.
+
+    ``workers`` is the number of processes that decode and lay out the pictures. What ``begin_...`` returns gives the
+    result, or raises the error, when it is called; until then they work on it, without any nobody does.
+    """
+
+    def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, workers: int = 0):
+        self.processor = processor
+        self._max_new = max_new_tokens
+        self._workers = encoding_workers(processor, max_tokens=max_prompt_tokens, count=workers)
+        self._cache: dict[Any, EncodedChat] = {}
+        self._cached_bytes = 0
+
+    @property
+    def workers(self) -> int:
+        """Number of processes that encode."""
+        return self._workers.count
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.close()
+
+    def prompt(self, example: Example, *, template: str, think: bool = True) -> EncodedChat:
+        """Encode the question of a record, asked in the wording of ``template`` (see ``prompts.render``).
+
+        Raises:
+            BadInputError: as ``encode_chat``.
+        """
+        return self.begin_prompt(example, template=template, think=think)()
+
+    def prompts(self, examples: Iterable[Example], *, template: str, ahead: int = 0) -> Iterator[EncodedChat]:
+        """Encode the questions of many records in their order, while workers do the next ``ahead``."""
+        begun = (self.begin_prompt(example, template=template) for example in examples)
+        return self._workers.in_order(begun, ahead=ahead)
+
+    def begin_prompt(self, example: Example, *, template: str, think: bool = True) -> Pending[EncodedChat]:
+        """Begin what ``prompt`` does."""
+        # Two files may give one id to different records, so the pictures and words are part of the key.
+        shown = tuple(_mark_of(item) for item in (*example.context, *example.candidates))
+        key = (example.id, bool(example.meta.get("swapped")), think, template, example.prompt, example.text, shown)
+        if key in self._cache:
+            return partial(self._cache.__getitem__, key)
+        chat = render(example, think=think, template=template)
+        pending = self._workers.begin(NamedChat(chat, f"record {example.id}"))
+        return lambda: self._kept(key, pending)
+
+    def _kept(self, key: Any, pending: Pending[EncodedChat]) -> EncodedChat:
+        if key in self._cache:
+            return self._cache[key]
+        encoded = pending()
+        size = sum(frame.patches_PC.nbytes for frame in encoded.frames)
+        if self._cached_bytes + size <= CACHED_BYTES:
+            self._cache[key] = encoded
+            self._cached_bytes += size
+        return encoded
+
+    def response(self, example: Example, *, opening: str = "") -> np.ndarray:
+        """Tokenise the response to learn, with its end token and without what its prompt opened of it.
+
+        Raises:
+            BadInputError: there is none, it is longer than ``max_new_tokens``, or as ``encode_response``.
+        """
+        if example.response is None:
+            raise BadInputError(f"record {example.id} has {NO_RESPONSE}")
+        ids = encode_response(self.processor, example.response, name=f"record {example.id}", opening=opening)
+        if len(ids) > self._max_new:
+            raise BadInputError(
+                f"record {example.id}: its response has {len(ids)} tokens, lengths.max_new_tokens is {self._max_new}; "
+                "raise it or shorten the record"
+            )
+        return ids
+
+    def trained(self, example: Example, *, template: str) -> TrainedRecord:
+        """Encode a record with its response; a response without reasoning goes with the direct prompt.
+
+        Raises:
+            BadInputError: as ``prompt`` and ``response``, or a history of another length than the response.
+        """
+        return self.begin_trained(example, template=template)()
+
+    def begin_trained(self, example: Example, *, template: str) -> Pending[TrainedRecord]:
+        """Begin what ``trained`` does."""
+        think = any(tag in (example.response or "") for tag in ("<think>", "</think>"))
+        return partial(self._trained, example, self.begin_prompt(example, template=template, think=think))
+
+    def _trained(self, example: Example, prompt: Pending[EncodedChat]) -> TrainedRecord:
+        chat, name = prompt(), f"record {example.id}"
+        response = history = self.response(example, opening=chat.opening)
+        if example.history is not None:
+            history = encode_response(self.processor, example.history, name=name, opening=chat.opening)
+        if len(history) != len(response):
+            raise BadInputError(
+                f"{name}: its history has {len(history)} tokens, its response {len(response)}; the "
+                "history is read in place of the response token by token, so give one of the same length"
+            )
+        return TrainedRecord(chat, response, history)
+
+
+def _mark_of(item: Media | str) -> Any:
+    """Return what tells a picture, clip or answer from another of the same record id: its path, or its content."""
+    if not isinstance(item, Media):
+        return item
+    source = item.source
+    if isinstance(source, np.ndarray):
+        source = source.shape, hash(source.tobytes())
+    elif isinstance(source, (list, tuple)):
+        source = tuple(map(str, source))
+    return source, item.fps, item.picking
