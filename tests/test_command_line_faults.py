@@ -4,8 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-from urt_jax.config import STAGES
+from urt_jax.config import STAGES, with_defaults
+from urt_jax.config.binding import record_type
+from urt_jax.config.describe import _meanings
+from urt_jax.config.knobs import knobs
 from urt_jax.errors import BadInputError
 from urt_jax.main import help_on_config, main, read_arguments
 
@@ -82,7 +86,7 @@ def test_help_beside_a_config_lists_its_knobs(path: Path) -> None:
 def test_help_has_values_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([f"--config={ROOT}/configs/grpo.py", "--help"]) == 0
     told = capsys.readouterr().out
-    assert "  optimizer.warmup_steps = 5\n" in told
+    assert "  optimizer.warmup_steps = 5                         steps over which the rate rises from 0\n" in told
     assert "  optimizer.clip_norm = 1.0                          global norm of the gradient\n" in told
     assert max(map(len, told.splitlines())) <= 120
 
@@ -124,3 +128,35 @@ def test_a_given_workdir_counts_whatever_the_file_says(tmp_path: Path) -> None:
     assert read_arguments([f"--config={path}", "--workdir=w"]).workdir == "w"
     with pytest.raises(BadInputError, match=r"config\.workdir"):
         read_arguments([f"--config={path}"])
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_every_knob_has_a_meaning_in_the_help(stage: str) -> None:
+    bare = [
+        knob.name
+        for knob in knobs(with_defaults(ConfigDict({"stage": stage})))
+        if knob.declared
+        and record_type(knob.hint) is not knob.hint
+        and not _meanings(knob.declared[0])[knob.declared[1]]
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("evaluate", "row label -> model, as ModelConfig.path; as \"{'<name>': '<value>', ...}\""),
+        ("evaluate", "some of greedy, sampled, direct; as \"('a', 'b')\""),
+        ("study", 'seeds = (0, 1, 2) one pipeline each; as "(1, 2)"'),
+        ("sft", "data = the 2 below one source, or several mixed by weight; as \"({'<knob>': <value>, ...}, ...)\""),
+        (
+            "grpo",
+            "optimizer.schedule = 'linear' of the rate after the warm-up: down to 0, or level; one of cosine, linear",
+        ),
+        ("grpo", "data.count = 2048 first records used"),
+    ],
+)
+def test_help_tells_how_a_knob_is_written(name: str, line: str) -> None:
+    told = help_on_config([f"--config={ROOT}/configs/{name}.py", "--help"])
+    assert told is not None
+    assert line in " ".join(told.split())

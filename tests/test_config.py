@@ -216,10 +216,10 @@ def test_several_sources_are_bound_one_by_one() -> None:
 
 def test_a_stage_inside_a_pipeline_keeps_its_own_defaults() -> None:
     filled = with_defaults(ConfigDict({"stage": "pipeline", "evaluate": {"batch_size": 8}}))
-    assert filled.evaluate.data.split == "heldout"
-    assert filled.evaluate.batch_size == 8
-    assert "seed" not in filled.evaluate
-    assert "workdir" not in filled.grpo
+    assert filled["evaluate"]["data"]["split"] == "heldout"
+    assert filled["evaluate"]["batch_size"] == 8
+    assert "seed" not in filled["evaluate"]
+    assert "workdir" not in filled["grpo"]
 
 
 def test_pipeline_stages_get_numbered_folders_and_the_seed() -> None:

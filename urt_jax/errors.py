@@ -1,20 +1,31 @@
 """The errors a user can mend, and how a misspelt name is told; every room may import this one."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+MAX_NAME = 200  # characters of a misspelt name that are compared with the known ones
 
 
 class BadInputError(ValueError):
     """Input that the user must mend: says what was given, what was needed and what to do."""
 
 
-def unknown_choice(given: object, known: Iterable[str]) -> str:
-    """Say that a name is unknown, with the nearest known spelling and the list of all."""
+def unknown_choice(given: object, known: Iterable[str], near: Sequence[str] | None = None) -> str:
+    """Say that a name is unknown, with the nearest known spelling and the list of all.
+
+    ``near`` names what else may have been meant; None looks for the nearest of ``known``.
+    """
     known = list(known)
-    near = difflib.get_close_matches(str(given), known, cutoff=0.5)
-    near.sort(key=lambda name: sorted(name) != sorted(str(given)))  # swapped letters are the commonest slip
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"{shown(given)} is unknown{hint} known: {', '.join(known)}"
+    near = nearest(given, known)[:1] if near is None else near
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    return f"{shown(given)} is unknown{hint} known: {', '.join(known) or 'none'}"
+
+
+def nearest(given: object, known: Iterable[str]) -> list[str]:
+    """Return the known names that are spelt much like the given one, the nearest first."""
+    text = str(given)[:MAX_NAME]
+    near = difflib.get_close_matches(text, list(known), cutoff=0.5)
+    return sorted(near, key=lambda name: sorted(name) != sorted(text))  # swapped letters are the commonest slip
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -27,12 +27,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from urt_jax.config import StageConfig, as_json, resolve, with_defaults
 from urt_jax.config.binding import plain
 from urt_jax.config.describe import describe
+from urt_jax.config.overrides import override
 from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import redacted
@@ -172,9 +172,9 @@ def read_arguments(argv: Sequence[str]) -> StageConfig:
     known, overrides = parser.parse_known_args(list(argv))
     path, _, preset = known.config.partition(":")
     config = with_defaults(load_config(Path(path), preset))
-    with config.ignore_type():  # a workdir of another type is told by resolve, unless one is given beside it
-        config.workdir = known.workdir or config.workdir or f"runs/{Path(path).stem}" + (f"-{preset}" if preset else "")
-    return resolve(_override(config, overrides))
+    usual = f"runs/{Path(path).stem}" + (f"-{preset}" if preset else "")
+    config["workdir"] = known.workdir or config["workdir"] or usual
+    return resolve(override(config, overrides))
 
 
 def _distributed() -> argparse.ArgumentParser:
@@ -220,46 +220,6 @@ def load_config(path: Path, preset: str = "") -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise BadInputError(f"config file {path}: get_config gave a {type(config).__name__}, needs a ConfigDict")
     return config
-
-
-def _override(config: ConfigDict, arguments: Sequence[str]) -> ConfigDict:
-    """Return the config with ``--config.key=value`` arguments applied, typed by the values they replace."""
-    known = _knob_names(config, "config")
-    for argument in arguments:
-        name = argument.split("=", 1)[0].lstrip("-")
-        if not argument.startswith("--"):
-            raise BadInputError(
-                f"argument {shown(argument)} is not understood; knobs are given as --config.<knob>=<value>"
-            )
-        if name not in known:
-            group = name.rpartition(".")[0]
-            beside = [knob for knob in known if knob.rpartition(".")[0] == group]
-            raise BadInputError(f"argument {shown(argument)}: " + unknown_choice(name[:200], beside or known))
-        if "=" not in argument:
-            raise BadInputError(f"argument {shown(argument)} has no value; write {argument}=<value>")
-    flag_values, command = flags.FlagValues(), ["urt_jax", *arguments]
-    try:
-        holder = config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=command)
-        flag_values(command)
-    except Exception as error:  # flags, literals and types each raise their own
-        given = " ".join(shown(argument, 120) for argument in arguments)
-        raise BadInputError(f"{given}: {str(error)[:300]}") from error
-    return holder.value
-
-
-def _knob_names(config: ConfigDict, where: str) -> list[str]:
-    """Return all dotted names below ``where``; the entries of a tuple of groups are counted ``name[0].knob``."""
-    names: list[str] = []
-    for key in config:
-        name = f"{where}.{key}"
-        value = config[key]
-        names.append(name)
-        for part, item in enumerate(value) if isinstance(value, tuple) else ():
-            names += _knob_names(item, f"{name}[{part}]") if isinstance(item, ConfigDict) else []
-        if isinstance(value, ConfigDict):
-            names.remove(name)
-            names += _knob_names(value, name)
-    return names
 
 
 if __name__ == "__main__":

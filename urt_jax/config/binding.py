@@ -7,9 +7,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, Union
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
-from urt_jax.errors import shown, unknown_choice
+from urt_jax.errors import MAX_NAME, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
 
 _BAD = object()  # a value that could not be converted; its problem has been noted
@@ -42,13 +42,32 @@ def plain(value: Any) -> Any:
     return value
 
 
-def overlaid(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` with ``changes`` in their place, group by group; what is no group is replaced whole."""
-    merged = dict(values)
+def overlaid(cls: type, values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a record with ``changes`` in their place, group by group; all else is replaced whole."""
+    hints, merged = typing.get_type_hints(cls), dict(values)
     for key, value in changes.items():
-        groups = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = overlaid(merged[key], value) if groups else value
+        hint = hints.get(key)
+        groups = _is_record(hint) and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = overlaid(typing.cast(type, hint), merged[key], value) if groups else value
     return merged
+
+
+def record_type(hint: Any) -> type | None:
+    """Return the record that a knob is declared to hold, alone or several in a tuple; None of any other type."""
+    inner = typing.get_args(hint)
+    several = typing.get_origin(hint) is tuple and _is_record(inner[0])
+    return typing.cast(type, inner[0] if several else hint) if several or _is_record(hint) else None
+
+
+def optional_type(hint: Any) -> Any:
+    """Return the type beside None of a knob that may be None; None where it may not."""
+    if typing.get_origin(hint) not in (types.UnionType, Union):
+        return None
+    return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+
+
+def _is_record(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> Any:
@@ -60,7 +79,7 @@ def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> 
     hints = typing.get_type_hints(cls)
     fields = {item.name: item for item in dataclasses.fields(cls)}
     for key in values.keys() - fields.keys():
-        problems.append(f"{where}.{key}: " + unknown_choice(key, list(fields)))
+        problems.append(f"{where}.{key[:MAX_NAME]}: " + unknown_choice(key, list(fields)))
     given: dict[str, Any] = {}
     for name, item in fields.items():
         if name not in values:
@@ -74,14 +93,14 @@ def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> 
     return record
 
 
-def defaults_merged(cls: type, values: dict[str, Any], default: Any = None) -> ConfigDict:
+def defaults_merged(cls: type, values: Mapping[str, Any], default: Any = None) -> dict[str, Any]:
     """Return ``values`` with every knob of ``cls`` they leave out; unknown keys stay for ``bind`` to report.
 
     ``default`` is the record whose values fill the gaps (fresh defaults of ``cls`` when None).
     """
     default = cls() if default is None else default
     hints = typing.get_type_hints(cls)
-    merged = ConfigDict()
+    merged: dict[str, Any] = {}
     for item in dataclasses.fields(cls):
         value = values.get(item.name, getattr(default, item.name))
         merged[item.name] = _merge_value(value, hints[item.name], getattr(default, item.name))
@@ -90,42 +109,31 @@ def defaults_merged(cls: type, values: dict[str, Any], default: Any = None) -> C
             for key in _SET_BY_PARENT:
                 if key not in within:
                     del merged[item.name][key]
-    for key in values.keys() - merged.keys():
-        merged[key] = values[key]
-    return merged
+    return {**merged, **{key: value for key, value in values.items() if key not in merged}}
 
 
 def _merge_value(value: Any, hint: Any, default: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):  # a default
-            return defaults_merged(hint, {}, value)
-        return defaults_merged(hint, value, default) if isinstance(value, dict) else value
-    inner = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(inner[0]):
-        if isinstance(value, dict):
-            return _merge_value(value, inner[0], default[0] if default else None)
-        if not isinstance(value, (tuple, list)):
-            return value
-        parts = tuple(_merge_value(part, inner[0], None) for part in value)
-        return parts[0] if len(parts) == 1 and isinstance(parts[0], ConfigDict) else parts
-    if value is None and _optional(hint):
-        return config_dict.placeholder(next(kind for kind in inner if kind is not type(None)))
-    if hint is float and type(value) is int and abs(value) <= MAX_WHOLE:
-        return float(value)
-    return tuple(value) if isinstance(value, list) and typing.get_origin(hint) is tuple else value
-
-
-def _optional(hint: Any) -> bool:
-    return typing.get_origin(hint) in (types.UnionType, Union) and type(None) in typing.get_args(hint)
+    record = record_type(hint)
+    if record is None:
+        return value
+    if isinstance(value, record):  # a default
+        return defaults_merged(record, {}, value)
+    if hint is record:
+        return defaults_merged(record, value, default) if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return defaults_merged(record, value, default[0] if default else None)
+    if not isinstance(value, tuple | list):
+        return value
+    parts = tuple(_merge_value(part, record, None) for part in value)
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], dict) else parts
 
 
 def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
     """Return the value in the annotated type, or ``_BAD`` after noting why not."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if _is_record(hint):
         return _convert_record(value, hint, where, problems)
-    if _optional(hint):
-        kind = next(kind for kind in inner if kind is not type(None))
+    if (kind := optional_type(hint)) is not None:
         return None if value is None else _convert(value, kind, where, problems)
     if origin is Literal:
         if value in inner:
@@ -133,7 +141,7 @@ def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
         problems.append(f"{where}: " + unknown_choice(value, [str(choice) for choice in inner]))
         return _BAD
     if origin is tuple:
-        parts = (value,) if isinstance(value, dict) and dataclasses.is_dataclass(inner[0]) else value
+        parts = (value,) if isinstance(value, dict) and _is_record(inner[0]) else value
         if not isinstance(parts, (tuple, list)):
             return _wrong_type(value, "a tuple, e.g. ('...',)", where, problems)
         items = [_convert(part, inner[0], f"{where}[{n}]", problems) for n, part in enumerate(parts)]
@@ -143,7 +151,9 @@ def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             return _wrong_type(value, "a dict", where, problems)
-        entries = {key: _convert(part, inner[1], f"{where}.{key}", problems) for key, part in value.items()}
+        entries = {
+            key: _convert(part, inner[1], f"{where}.{str(key)[:MAX_NAME]}", problems) for key, part in value.items()
+        }
         unfit = {key: told for key in value if (told := _unfit(key))}
         problems.extend(f"{where}: has a key {shown(key)}, which holds {told}" for key, told in unfit.items())
         return _BAD if unfit or any(part is _BAD for part in entries.values()) else entries

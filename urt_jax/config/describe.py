@@ -7,46 +7,48 @@ import io
 import textwrap
 import tokenize
 import typing
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal
 
-from ml_collections import ConfigDict
-
+from urt_jax.config.binding import record_type
+from urt_jax.config.knobs import ROOT, Knob, knobs
+from urt_jax.config.overrides import how_to_write
 from urt_jax.config.stages import STAGES
 
 WIDTH = 118
+HOW = """\
+knobs, as --config.<knob>=<value>; a value in brackets is a Python literal, None is written None.
+A mapping or tuple takes the place of the one that is there. A group, --config.<group>="{'<knob>': <value>}", changes
+the knobs it names."""
 
 
-def describe(config: ConfigDict) -> str:
-    """Return a table of all knobs of a config with their defaults there, one a line, in groups."""
-    cls = STAGES[config.stage]
-    lines = [f"stage {config.stage}: {_first_line(cls)}", "", "knobs, as --config.<knob>=<value>:"]
-    for name, value, meaning in _knobs(cls, config, ""):
-        told = f"  {name} = {_short(value)}"
+def describe(values: Mapping[str, Any]) -> str:
+    """Return a table of all knobs of a plain config with their defaults there, one a line, in groups."""
+    stage = values["stage"]
+    lines = [f"stage {stage}: {_first_line(STAGES[stage])}", "", HOW, ""]
+    for knob in knobs(values):
+        if knob.declared is None or record_type(knob.hint) is knob.hint:
+            continue  # an entry, or a group: its knobs follow
+        cls, field = knob.declared
+        told = f"  {knob.name.removeprefix(f'{ROOT}.')} = {_short(knob)}"
+        meaning = "; ".join(filter(None, (_meanings(cls).get(field, "").rstrip("."), _form(knob.hint))))
         lines += textwrap.wrap(f"{told:<52} {meaning}".rstrip(), WIDTH, subsequent_indent=" " * 53) or [told]
     return "\n".join(lines)
 
 
-def _knobs(cls: type, config: Any, prefix: str) -> Iterator[tuple[str, Any, str]]:
-    """Yield name, value and meaning of each knob below a record."""
-    hints, told = typing.get_type_hints(cls), _meanings(cls)
-    for item in dataclasses.fields(cls):
-        if item.name not in config:
-            continue
-        value, hint = config[item.name], hints[item.name]
-        inner = typing.get_args(hint)
-        if isinstance(value, ConfigDict) and dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _knobs(hint, value, f"{prefix}{item.name}.")
-        elif isinstance(value, ConfigDict) and inner and dataclasses.is_dataclass(inner[0]):
-            yield from _knobs(typing.cast(type, inner[0]), value, f"{prefix}{item.name}.")
-        elif isinstance(value, tuple) and value and isinstance(value[0], ConfigDict):
-            for n, part in enumerate(value):
-                if isinstance(part, ConfigDict):
-                    yield from _knobs(inner[0], part, f"{prefix}{item.name}[{n}].")
-        else:
-            yield f"{prefix}{item.name}", value, told.get(item.name, "")
+def _form(hint: Any) -> str:
+    """Return what may stand there where a choice, a mapping or a tuple is declared."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(inner)}"
+    form = how_to_write(hint)
+    if form and typing.get_origin(inner[0]) is Literal:
+        return f"some of {', '.join(typing.get_args(inner[0]))}; as {form}"
+    return form and f"as {form}"
 
 
+@cache
 def _meanings(cls: type) -> dict[str, str]:
     """Return the comment beside each field's declaration, or above it, in a record or in those it is made from."""
     found: dict[str, str] = {}
@@ -73,8 +75,8 @@ def _first_line(cls: type) -> str:
     return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, ConfigDict):
-        value = value.to_dict()
-    told = repr(value)
+def _short(knob: Knob) -> str:
+    if record_type(knob.hint) is not None and knob.value:
+        return "the one below" if isinstance(knob.value, dict) else f"the {len(knob.value)} below"
+    told = repr(knob.value)
     return told if len(told) <= 60 else f"{told[:57]}..."

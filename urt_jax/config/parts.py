@@ -63,8 +63,8 @@ class ModelConfig:
 class PixelsConfig:
     """Bounds of one picture (or video frame) in pixels; None = the checkpoint's own."""
 
-    min_pixels: int | None = knob(None, at_least=1)
-    max_pixels: int | None = knob(None, at_least=1)
+    min_pixels: int | None = knob(None, at_least=1)  # a smaller picture is enlarged; None = the checkpoint's
+    max_pixels: int | None = knob(None, at_least=1)  # a larger picture is shrunk; None = the checkpoint's
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -85,10 +85,10 @@ class LengthConfig:
 class TaskWeights:
     """How often each task of ``scenes`` is drawn, relative to the others; 0 = never."""
 
-    image_gen: float = knob(1.0, at_least=0)
-    video_gen: float = knob(0.0, at_least=0)
-    image_und: float = knob(0.0, at_least=0)
-    video_und: float = knob(0.0, at_least=0)
+    image_gen: float = knob(1.0, at_least=0)  # weight of: which picture fits a caption
+    video_gen: float = knob(0.0, at_least=0)  # weight of: which clip fits a caption
+    image_und: float = knob(0.0, at_least=0)  # weight of: which answer about a picture is right
+    video_und: float = knob(0.0, at_least=0)  # weight of: which answer about a clip is right
 
     def positive(self) -> dict[str, float]:
         """Return the drawn tasks with their weights."""
@@ -113,8 +113,10 @@ class DataConfig:
     drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
     misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
     wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
-    split: Literal["train", "heldout"] = "train"
-    seed: int = knob(0, at_least=0)
+    split: Literal["train", "heldout"] = (
+        "train"  # of "scenes" and "drills"; heldout also pairs colours and shapes as training never does
+    )
+    seed: int = knob(0, at_least=0)  # of the records of "scenes" and "drills"
     difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2
     max_frames: int | None = knob(DEFAULT_FRAMES, at_least=1)  # kept of a clip: first, last, evenly between; None = all
     fps: float | None = knob(None, above=0, at_most=MAX_FPS)  # kept frames a second, then max_frames; None = no rate
@@ -144,11 +146,11 @@ class OptimizerConfig:
 
     kind: Literal["adamw", "muon"] = "adamw"  # muon: kernels follow their orthogonal momentum, the rest AdamW
     learning_rate: float = knob(3e-4, above=0)  # at its peak
-    warmup_steps: int = knob(10, at_least=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = knob(10, at_least=0)  # steps over which the rate rises from 0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the rate after the warm-up: down to 0, or level
     weight_decay: float = knob(0.0, at_least=0)  # on matrices only
-    b1: float = knob(0.9, at_least=0, at_most=1)
-    b2: float = knob(0.98, at_least=0, at_most=1)
+    b1: float = knob(0.9, at_least=0, at_most=1)  # decay of the mean gradient, a step
+    b2: float = knob(0.98, at_least=0, at_most=1)  # decay of the mean squared gradient, a step
     clip_norm: float = knob(1.0, above=0)  # global norm of the gradient
 
 
@@ -178,9 +180,9 @@ class SamplingConfig:
     """How tokens are drawn; filters off by default."""
 
     temperature: float = knob(1.0, at_least=0)  # 0 = greedy
-    top_k: int = knob(0, at_least=0)  # 0 = off
-    top_p: float = knob(1.0, above=0, at_most=1)  # 1 = off
-    min_p: float = knob(0.0, at_least=0, at_most=1)  # 0 = off
+    top_k: int = knob(0, at_least=0)  # likeliest tokens kept; 0 = off
+    top_p: float = knob(1.0, above=0, at_most=1)  # probability that the likeliest tokens kept have together; 1 = off
+    min_p: float = knob(0.0, at_least=0, at_most=1)  # least probability kept, as a share of the largest; 0 = off
     repetition_penalty: float = knob(1.0, above=0)  # arXiv 1909.05858; 1 = off
     stop: tuple[str, ...] = ()  # texts that end a response and stay in it, e.g. "</answer>"
     at_once: int | None = knob(None, at_least=1)  # responses decoded at a time; None = 32 a core of a CPU, else all
@@ -197,11 +199,11 @@ class TeacherConfig:
     """Where reasonings come from: the built-in teacher of ``scenes`` or any OpenAI-compatible endpoint."""
 
     base_url: str = "builtin"  # or https://.../v1
-    model: str = "scenes-oracle"
+    model: str = "scenes-oracle"  # its name at the endpoint; the built-in teacher reads none
     api_key_env: str | None = "OPENAI_API_KEY"  # variable that holds the key, None = needs none ("builtin" never does)
     concurrency: int = knob(8, at_least=1)  # requests in flight
     retries: int = knob(5, at_least=0)  # after 429, 5xx and time-outs, with back-off
-    timeout_s: float = knob(120.0, above=0)
+    timeout_s: float = knob(120.0, above=0)  # seconds until a request is given up, and tried again
     temperature: float | None = knob(1.0, at_least=0)  # None = the endpoint's own (some models take no other)
     max_tokens: int = knob(2048, at_least=1)  # of one reply
     token_budget: int | None = knob(None, at_least=1)  # prompt and reply tokens of the whole stage, then stop
@@ -219,15 +221,15 @@ class ShapeConfig:
     """Sizes of a base model made from nothing, in the Qwen2.5-VL layout."""
 
     vocab_size: int = knob(768, at_least=300)  # of the tokenizer built with it
-    width: int = knob(128, at_least=8)
-    layers: int = knob(4, at_least=1)
-    heads: int = knob(4, at_least=1)
-    kv_heads: int = knob(2, at_least=1)
-    feed_forward: int = knob(352, at_least=8)
-    vision_width: int = knob(96, at_least=8)
-    vision_layers: int = knob(2, at_least=1)
-    vision_heads: int = knob(4, at_least=1)
-    vision_feed_forward: int = knob(256, at_least=8)
+    width: int = knob(128, at_least=8)  # of the decoder, in channels
+    layers: int = knob(4, at_least=1)  # of the decoder
+    heads: int = knob(4, at_least=1)  # of its attention, for queries
+    kv_heads: int = knob(2, at_least=1)  # of its attention, for keys and values
+    feed_forward: int = knob(352, at_least=8)  # inner channels of its MLPs
+    vision_width: int = knob(96, at_least=8)  # of the vision tower, in channels
+    vision_layers: int = knob(2, at_least=1)  # of the vision tower
+    vision_heads: int = knob(4, at_least=1)  # of its attention
+    vision_feed_forward: int = knob(256, at_least=8)  # inner channels of its MLPs
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""

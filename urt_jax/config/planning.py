@@ -22,6 +22,6 @@ class PlanRowsConfig:
 class AttainedConfig:
     """Which fraction of a chip's published rates is counted on; an assumption."""
 
-    flops: float = knob(0.7, above=0, at_most=1)
-    bandwidth: float = knob(0.8, above=0, at_most=1)
-    links: float = knob(0.8, above=0, at_most=1)
+    flops: float = knob(0.7, above=0, at_most=1)  # of matrix products, as a share of the published rate
+    bandwidth: float = knob(0.8, above=0, at_most=1)  # of memory, as a share of the published rate
+    links: float = knob(0.8, above=0, at_most=1)  # between chips, as a share of the published rate

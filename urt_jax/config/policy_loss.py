@@ -21,6 +21,7 @@ READ_BY = {  # knob -> the losses that read it
 class PolicyLossConfig:
     """The policy loss of a stage. Ratios are probabilities after over before the first update of a rollout."""
 
+    # The objective: what bounds a step of the policy, and how the loss averages over tokens.
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo"] = "grpo"
     clip_low: float = knob(0.2, above=0, at_most=1)  # ratio below 1; gspo's, of whole responses, needs e.g. 3e-4
     clip_high: float = knob(0.2, above=0)  # ratio above 1; 0.28 in DAPO; gspo's needs e.g. 4e-4

@@ -1,19 +1,21 @@
-"""Turn a user's ``ConfigDict`` into the record of its stage, all problems reported at once."""
+"""Turn a user's config into the record of its stage, all problems reported at once."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from urt_jax.config.binding import bind, defaults_merged, plain, unknown_choice
+from urt_jax.config.binding import bind, defaults_merged, plain
 from urt_jax.config.parts import DataConfig
 from urt_jax.config.stages import STAGES, StageConfig
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, unknown_choice
+
+Values = ConfigDict | Mapping[str, Any]  # of a config file, or already plain
 
 
-def resolve(config: ConfigDict, stage: str | None = None) -> Any:
+def resolve(config: Values, stage: str | None = None) -> Any:
     """Check a config whole and return the record of its stage (``SftConfig``, ``GrpoConfig``, ...).
 
     ``stage`` is only for callers whose config names none.
@@ -35,13 +37,12 @@ def resolve(config: ConfigDict, stage: str | None = None) -> Any:
     return resolved
 
 
-def with_defaults(config: ConfigDict) -> ConfigDict:
-    """Return the config with every knob of its stage present, so that each can be overridden by name."""
+def with_defaults(config: Values) -> dict[str, Any]:
+    """Return a config as plain values, with every knob of its stage there, so that each can be overridden by name."""
     values = plain(config)
     stage = values.get("stage")
-    filled = defaults_merged(_stage_class(stage), {key: value for key, value in values.items() if key != "stage"})
-    filled.stage = stage
-    return filled
+    given = {key: value for key, value in values.items() if key != "stage"}
+    return {**defaults_merged(_stage_class(stage), given), "stage": stage}
 
 
 def as_json(config: StageConfig) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class RewardWeights:
     overlong_longest: int | None = knob(None, at_least=1)  # tokens at which it is -1; None = lengths.max_new_tokens
     overlong_cache: int = knob(32, at_least=1)  # tokens before that over which it falls from 0
     brevity: float = knob(0.0, at_least=0)  # 0.5 to -0.5, shortest to longest of a group that is all right; 0 = off
-    user: tuple[UserReward, ...] = ()
+    user: tuple[UserReward, ...] = ()  # rewards of your own, added to the sum
 
     def parts(self) -> dict[str, float]:
         """Return the weight of every part that a run has, by name."""
@@ -64,7 +64,7 @@ class CurriculumConfig:
     """Which records of a bounded source are asked, by how often the model is right; the defaults ask all."""
 
     lowest: float = knob(0.0, at_least=0, at_most=1)  # share right, first the reject stage's, then of the rollouts
-    highest: float = knob(1.0, at_least=0, at_most=1)
+    highest: float = knob(1.0, at_least=0, at_most=1)  # share right; a question above it is not asked
     retire_after: int = knob(0, at_least=0)  # times in a row all right, after which a question leaves; 0 = never
     rescore_every: int = knob(0, at_least=0)  # steps after which those that left are asked once more; 0 = never
 

@@ -23,13 +23,13 @@ _SHARED = {  # knob of a run -> where it is given for all of them
 class SettingConfig:
     """One row of an ablation."""
 
-    name: str = "plain"
+    name: str = "plain"  # of its row in the table, and of its folder
     changes: dict[str, Any] = knob({})  # knobs of the shared run that it sets to something else
 
 
 def bind_setting(shared: Any, changes: Mapping[str, Any], problems: list[str]) -> Any:
     """Return the shared run with these knobs changed; note every problem as ``.<knob>: ...``."""
-    return bind(type(shared), overlaid(asdict(shared), changes), "", problems)
+    return bind(type(shared), overlaid(type(shared), asdict(shared), changes), "", problems)
 
 
 def folder_name(name: str) -> str:

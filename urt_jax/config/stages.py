@@ -32,7 +32,9 @@ class StageConfig:
     stage: ClassVar[str]
 
     workdir: str = ""  # run folder; the command line's default is runs/<config file>
-    seed: int = knob(0, at_least=0)
+    seed: int = knob(
+        0, at_least=0
+    )  # of what the run draws: new weights, orders, samples; records have one of their own
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class RejectConfig(TrainingConfig):
     stage: ClassVar[str] = "reject"
 
     data: DataConfig = DataConfig(count=512)
-    samples_per_item: int = knob(4, at_least=1)
+    samples_per_item: int = knob(4, at_least=1)  # responses to each question
     batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
     sampling: SamplingConfig = SamplingConfig()
     batch_size: int = knob(32, at_least=1)  # kept records in one optimizer step
@@ -140,7 +142,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
 
     data: DataConfig = DataConfig()
     eval_data: DataConfig = DataConfig(split="heldout", count=128)  # judged before and after
-    questions_per_step: int = knob(16, at_least=1)
+    questions_per_step: int = knob(16, at_least=1)  # questions of one rollout
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
     sampling: SamplingConfig = SamplingConfig()  # no filters: filtered samples have no matching log-probability
@@ -182,10 +184,11 @@ class EvaluateConfig(StageConfig):
 
     models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelConfig.path
     data: DataConfig = DataConfig(split="heldout", count=512)
+    # Greedy reasoning; sampled reasoning at temperature 1; the answer alone, without reasoning.
     modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
     orders: Literal["both", "given"] = "both"  # both: every pair is judged twice, candidates swapped
     batch_size: int = knob(64, at_least=1)  # questions sampled in one program call
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
     mesh: MeshConfig = MeshConfig()
@@ -224,7 +227,9 @@ class BenchConfig(StageConfig):
 
     stage: ClassVar[str] = "bench"
 
+    # Sizes of the timed model: "tiny" is urt-tiny, "3b" and "7b" are Qwen2.5-VL.
     sizes: tuple[Literal["toy", "tiny", "small", "3b", "7b"], ...] = knob(("tiny", "small"), nonempty=True)
+    # What is timed; "prefix": gradients of GRPO with and without a shared prompt, "input": reading of records.
     cases: tuple[Literal["sampler", "sft", "grpo", "prefix", "input"], ...] = knob(
         ("sampler", "sft", "grpo", "input"), nonempty=True
     )
@@ -242,6 +247,7 @@ class PlanConfig(StageConfig):
     stage: ClassVar[str] = "plan"
 
     cases: tuple[str, ...] = knob(("qwen2_5_vl_7b@v5p:4x4x4",), nonempty=True)  # published size @ chip:shape of a slice
+    # Programs that are planned; "sft" is a step of that stage, the others make up a GRPO step.
     programs: tuple[Literal["prefill", "decode", "score", "grpo", "sft"], ...] = knob(
         ("prefill", "decode", "score", "grpo"), nonempty=True
     )
@@ -294,7 +300,7 @@ class StudyConfig(PipelineConfig):
 
     stage: ClassVar[str] = "study"
 
-    seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)
+    seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)  # one pipeline each
 
     def runs(self) -> tuple[PipelineConfig, ...]:
         """Return one pipeline a seed, each in its own folder ``<workdir>/seed-<n>``."""
@@ -312,8 +318,10 @@ class AblationConfig(StageConfig):
     stage: ClassVar[str] = "ablation"
 
     grpo: GrpoConfig = GrpoConfig()  # what the settings share; its eval_data judges all of them
-    settings: tuple[SettingConfig, ...] = knob((SettingConfig(),), nonempty=True)
-    seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)
+    settings: tuple[SettingConfig, ...] = knob(
+        (SettingConfig(),), nonempty=True
+    )  # rows; all are compared with the first
+    seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)  # one run of each setting each
 
     def problems(self) -> Problems:
         """Yield what is wrong with a setting: with its knobs, or beside the others."""

@@ -1,0 +1,64 @@
+"""Every knob of a config by name: what the command line can set, and what its help lists.
+
+A name is what stands in the config: ``config.optimizer.b1``, ``config.data[0].path``, ``config.models.base``.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from urt_jax.config.binding import record_type
+from urt_jax.config.stages import STAGES
+
+ROOT = "config"
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """One knob, or a whole group, mapping or tuple of them."""
+
+    name: str
+    path: tuple[str | int, ...]  # of keys and places, from the config to it
+    hint: Any  # type it is declared with
+    value: Any
+    declared: tuple[type, str] | None = None  # record and field; None of an entry of a mapping or a tuple
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a record, whose knobs have names of their own."""
+        return isinstance(self.value, dict) and record_type(self.hint) is not None
+
+
+def knobs(values: Mapping[str, Any]) -> list[Knob]:
+    """Return all knobs of a plain config with its defaults, groups before what is in them."""
+    return list(_fields(STAGES[values["stage"]], values, ROOT, ()))
+
+
+@cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """Return the types that the fields of a record are declared with."""
+    return typing.get_type_hints(cls)
+
+
+def _fields(cls: type, values: Mapping[str, Any], where: str, path: tuple[str | int, ...]) -> Iterator[Knob]:
+    for item in dataclasses.fields(cls):
+        if item.name in values:
+            knob = Knob(f"{where}.{item.name}", (*path, item.name), type_hints(cls)[item.name], values[item.name])
+            yield from _knobs(dataclasses.replace(knob, declared=(cls, item.name)))
+
+
+def _knobs(knob: Knob) -> Iterator[Knob]:
+    """Yield a knob and all below it; the records of a tuple are counted, ``data[0]``, a record alone is not."""
+    yield knob
+    record, value = record_type(knob.hint), knob.value
+    if record and isinstance(value, dict):
+        yield from _fields(record, value, knob.name, knob.path)
+    elif record and isinstance(value, tuple | list):
+        for n, part in enumerate(value):
+            yield from _knobs(Knob(f"{knob.name}[{n}]", (*knob.path, n), record, part))
+    elif isinstance(value, dict):
+        inner = (*typing.get_args(knob.hint), Any, Any)[1]
+        for key, part in value.items():
+            yield from _knobs(Knob(f"{knob.name}.{key}", (*knob.path, key), inner, part))
