@@ -112,7 +112,18 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
             "config.model.attention: 'cudnn' cannot split rows over sequence = 2 devices; give 'xla'",
         ),
         ({"stage": "sft", "pixels": {"min_pixels": 9, "max_pixels": 4}}, "config.pixels.min_pixels: 9 is above"),
-        ({"stage": "sft", "data": {"tasks": {"image_gen": 0.0}}}, "config.data[0].tasks.image_gen: every task has"),
+        (
+            {"stage": "sft", "data": {"tasks": {"image_gen": 0.0}}},
+            "data[0].tasks: no task has a positive weight",
+        ),
+        (
+            {"stage": "sft", "data": {"tasks": {"image_gne": 1.0}}},
+            "data[0].tasks: 'image_gne' is unknown; did you",
+        ),
+        (
+            {"stage": "sft", "data": {"tasks": {"image_gen": -1.0}}},
+            "data[0].tasks.image_gen: got -1.0, must be",
+        ),
         (
             {"stage": "sft", "model": {"lora": {"rank": 4}, "trainable": (".*",)}},
             "config.model.trainable: is ('.*',), but with lora.rank 4 adapters alone are trained; leave it at its",

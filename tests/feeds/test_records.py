@@ -9,7 +9,6 @@ import numpy as np
 from tests.data.video_samples import grey_frames, levels_of, write_video
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import DataConfig
-from urt_jax.config.parts import TaskWeights
 from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking, Media
 from urt_jax.data.prompts import DEFAULT_TEMPLATE
 from urt_jax.data.sources import write_examples
@@ -36,7 +35,7 @@ def clips_of(example: Example) -> list[Media]:
 
 
 def test_clips_of_every_source_carry_the_picking_of_its_settings(tmp_path: Path) -> None:
-    path, videos = write_pairs(tmp_path), TaskWeights(image_gen=0.0, video_gen=1.0)
+    path, videos = write_pairs(tmp_path), {"video_gen": 1.0}
     for settings in ({"path": path}, {"count": 2, "tasks": videos}):
         data = DataConfig(**settings, max_frames=3, fps=6.0)
         shown = labelled_pool(data, seed=0).examples
@@ -75,7 +74,7 @@ def test_by_default_the_frames_are_kept_that_the_python_api_keeps(tmp_path: Path
 def test_a_question_is_encoded_anew_for_another_picking(tiny_judge: Path) -> None:
     encoder = Encoder(load_model(str(tiny_judge)).processor, max_prompt_tokens=2048, max_new_tokens=16)
     films = [
-        labelled_pool(DataConfig(count=1, tasks=TaskWeights(0, 1), max_frames=most), seed=0).examples[0]
+        labelled_pool(DataConfig(count=1, tasks={"video_gen": 1.0}, max_frames=most), seed=0).examples[0]
         for most in (None, 2, 2)
     ]
     whole, picked, again = (encoder.prompt(film, template=DEFAULT_TEMPLATE) for film in films)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
-from urt_jax.config import DataConfig, DistillConfig, TaskWeights, TeacherConfig
+from urt_jax.config import DataConfig, DistillConfig, TeacherConfig
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.sources import read_examples, write_examples
@@ -30,11 +30,11 @@ from urt_jax.stages import distill
 from urt_jax.teacher.client import TokenBudgetError
 from urt_jax.teacher.replies import Reply, read_replies
 
-ONLY_PICTURES = TaskWeights()
-ALL_TASKS = TaskWeights(image_gen=3.0, video_gen=1.0, image_und=1.0, video_und=1.0)
+ONLY_PICTURES = {"image_gen": 1.0}
+ALL_TASKS = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
 
 
-def config(workdir: Path, *, count: int = 12, tasks: TaskWeights = ONLY_PICTURES, **teacher: Any) -> DistillConfig:
+def config(workdir: Path, *, count: int = 12, tasks: dict[str, float] = ONLY_PICTURES, **teacher: Any) -> DistillConfig:
     data = DataConfig(count=count, seed=4, tasks=tasks)
     return DistillConfig(
         workdir=str(workdir), seed=7, data=data, teacher=TeacherConfig(**{"error_rate": 0.0} | teacher)
@@ -130,7 +130,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path: 
 
 PROGRAM = """
 import sys
-from urt_jax.config import DataConfig, DistillConfig, TaskWeights, TeacherConfig
+from urt_jax.config import DataConfig, DistillConfig, TeacherConfig
 from urt_jax.stages import distill
 distill.run(eval(sys.argv[1]))
 """

@@ -31,7 +31,7 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, LengthConfig, ModelConfig, PixelsConfig, SftConfig, TaskWeights
+from urt_jax.config import DataConfig, LengthConfig, ModelConfig, PixelsConfig, SftConfig
 from urt_jax.data.loader import Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
@@ -40,6 +40,7 @@ from urt_jax.feeds.records import training_source
 from urt_jax.main import main
 from urt_jax.scenes import make_drill
 from urt_jax.stages import sft
+from urt_jax.tasks import TASKS
 from urt_jax.training.state import TrainState
 
 STEPS = 12
@@ -157,7 +158,7 @@ def test_a_notice_to_the_whole_process_group_still_saves_and_takes_the_workers_a
     assert_same_weights(stopped, finished)
 
 
-ALL_TASKS = TaskWeights(image_gen=1.0, video_gen=1.0, image_und=1.0, video_und=1.0)
+ALL_TASKS = dict.fromkeys(TASKS, 1.0)
 
 
 @pytest.mark.parametrize("steps", [6, 300])

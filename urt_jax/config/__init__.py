@@ -15,7 +15,6 @@ from urt_jax.config.parts import (
     PixelsConfig,
     SamplingConfig,
     ShapeConfig,
-    TaskWeights,
     TeacherConfig,
 )
 from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
@@ -71,7 +70,6 @@ __all__ = [
     "ShapeConfig",
     "StageConfig",
     "StudyConfig",
-    "TaskWeights",
     "TeacherConfig",
     "TrainingConfig",
     "UserReward",

@@ -2,7 +2,8 @@
 
 1. The name is looked up among all knobs; an unknown one is told with the nearest.
 2. A text is taken as it stands; a number, a mapping, a tuple or a group is read as a Python literal.
-3. A mapping or a tuple replaces the one that is there; a group changes the knobs it names.
+3. A mapping or a tuple replaces the one that is there; a group changes the knobs it names; an entry of a mapping may
+   be new.
 
 What the values may be is checked by ``resolve`` afterwards, as those of a file are.
 """
@@ -11,7 +12,7 @@ import ast
 import difflib
 import typing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from urt_jax.config.binding import optional_type, overlaid, plain, record_type
@@ -48,15 +49,24 @@ def override(config: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]
         if name == f"{ROOT}.stage":
             raise BadInputError(f"{ROOT}.stage is what the config file is for; give --config the file of another stage")
         known = {knob.name: knob for knob in knobs(config)}
-        if name not in known:
+        knob = known.get(name) or _new_entry(name, known)
+        if knob is None:
             raise BadInputError(f"argument {shown(argument)}: " + _unknown(name, list(known.values())))
         if not equals:
             raise BadInputError(f"argument {shown(argument)} has no value; write {argument}=<value>")
-        knob = known[name]
         _check_order(knob, seen)
         seen.append(name)
         config = with_defaults(_put(config, knob.path, _merged(knob, _read(text, knob.hint, argument))))
     return config
+
+
+def _new_entry(name: str, known: Mapping[str, Knob]) -> Knob | None:
+    """Return the entry that a name adds to a mapping; None where it names no mapping."""
+    above, _, key = name.rpartition(".")
+    mapping = known.get(above)
+    if mapping is None or typing.get_origin(mapping.hint) is not dict or not key:
+        return None
+    return Knob(name, (*mapping.path, key), typing.get_args(mapping.hint)[1], None)
 
 
 def _check_order(knob: Knob, seen: Sequence[str]) -> None:
@@ -84,7 +94,7 @@ def _put(values: Any, path: Sequence[str | int], new: Any) -> Any:
         return new
     key, *below = path
     if isinstance(values, dict):
-        return {**values, key: _put(values[key], below, new)}
+        return {**values, key: _put(values.get(key), below, new)}
     return tuple(_put(part, below, new) if n == key else part for n, part in enumerate(values))
 
 

@@ -11,9 +11,11 @@ from urt_jax.config.binding import knob
 from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 from urt_jax.data.skipped import MAX_SKIPPED
-from urt_jax.errors import BadInputError, shown
+from urt_jax.errors import MAX_NAME, BadInputError, shown, unknown_choice
 from urt_jax.files.redaction import redacted
+from urt_jax.tasks import TASKS
 
+FIRST_TASK = next(iter(TASKS))
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
 Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
 
@@ -82,25 +84,6 @@ class LengthConfig:
 
 
 @dataclass(frozen=True)
-class TaskWeights:
-    """How often each task of ``scenes`` is drawn, relative to the others; 0 = never."""
-
-    image_gen: float = knob(1.0, at_least=0)  # weight of: which picture fits a caption
-    video_gen: float = knob(0.0, at_least=0)  # weight of: which clip fits a caption
-    image_und: float = knob(0.0, at_least=0)  # weight of: which answer about a picture is right
-    video_und: float = knob(0.0, at_least=0)  # weight of: which answer about a clip is right
-
-    def positive(self) -> dict[str, float]:
-        """Return the drawn tasks with their weights."""
-        return {name: weight for name, weight in dataclasses.asdict(self).items() if weight > 0}
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        if not self.positive():
-            yield "image_gen", "every task has weight 0; give one of them a positive weight"
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """One source of records; ``tasks``, ``split``, ``seed`` and ``difficulty`` shape the built-in ``scenes`` only."""
 
@@ -109,13 +92,12 @@ class DataConfig:
     first_label: int = knob(1, at_least=0, at_most=1)  # what a file's labels call the first candidate: 1, or 0
     max_skipped_share: float = knob(MAX_SKIPPED, at_least=0, at_most=1)  # share of unusable records a file may hold
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
-    tasks: TaskWeights = TaskWeights()
+    tasks: dict[str, float] = knob({FIRST_TASK: 1.0}, nonempty=True)  # "scenes": task -> how often, beside the others
     drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
     misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
     wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
-    split: Literal["train", "heldout"] = (
-        "train"  # of "scenes" and "drills"; heldout also pairs colours and shapes as training never does
-    )
+    # Of "scenes" and "drills"; heldout also pairs colours and shapes as training never does.
+    split: Literal["train", "heldout"] = "train"
     seed: int = knob(0, at_least=0)  # of the records of "scenes" and "drills"
     difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2
     max_frames: int | None = knob(DEFAULT_FRAMES, at_least=1)  # kept of a clip: first, last, evenly between; None = all
@@ -123,6 +105,20 @@ class DataConfig:
     template: str = DEFAULT_TEMPLATE  # wording of questions: "v1", "v2", a file, or a folder with one <task>.txt a task
     swap: bool = True  # training shows every pair in both orders, so position carries no information
     weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources
+
+    def drawn_tasks(self) -> dict[str, float]:
+        """Return the tasks of ``scenes`` that are drawn with their weights, in the order of ``TASKS``."""
+        return {name: self.tasks[name] for name in TASKS if self.tasks.get(name, 0.0) > 0}
+
+    def problems(self) -> Problems:
+        """Yield what is wrong with the weights of tasks."""
+        for name, weight in self.tasks.items():
+            if name not in TASKS:
+                yield "tasks", unknown_choice(name[:MAX_NAME], list(TASKS))
+            elif weight < 0:
+                yield f"tasks.{name}", f"got {weight}, must be at least 0"
+        if not self.drawn_tasks():
+            yield "tasks", "no task has a positive weight; give one to a task"
 
     def file_problems(self) -> Problems:
         """Yield the files that are named but not there, and what is wrong with the prompt template."""

@@ -17,7 +17,6 @@ from urt_jax.data.sources import Pool, read_pool
 from urt_jax.errors import BadInputError
 from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, direct_answer, make_drill, make_example
-from urt_jax.tasks import TASKS
 
 NO_RESPONSE = "no response to learn; SFT records need a gpt / assistant turn"
 KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoch
@@ -98,8 +97,8 @@ def shuffled_order(example: Example, seed: int) -> Example:
 
 def scene_counts(data: DataConfig) -> dict[str, int]:
     """Share ``count`` among the tasks by weight; what rounding leaves goes to the largest remainders."""
-    given, total = data.tasks.positive(), data.count or 0
-    shares = {task: total * given[task] / sum(given.values()) for task in TASKS if task in given}
+    given, total = data.drawn_tasks(), data.count or 0
+    shares = {task: total * weight / sum(given.values()) for task, weight in given.items()}
     counts = {task: int(share) for task, share in shares.items()}
     by_remainder = sorted(shares, key=lambda task: counts[task] - shares[task])
     for task in by_remainder[: total - sum(counts.values())]:
@@ -168,7 +167,6 @@ def question_source(data: DataConfig, *, seed: int) -> Source:
 
 def drawn_scene(data: DataConfig, index: int) -> Example:
     """Return the index-th pair of an endless mix of tasks; its task is drawn by weight from (seed, index)."""
-    weights = data.tasks.positive()
-    names, shares = [task for task in TASKS if task in weights], np.array([weights[t] for t in TASKS if t in weights])
-    draw = int(np.random.default_rng([data.seed, 4, index]).choice(len(names), p=shares / shares.sum()))
-    return scene(data, names[draw], index)
+    names, weights = zip(*data.drawn_tasks().items())
+    draw = np.random.default_rng([data.seed, 4, index]).choice(len(names), p=np.array(weights) / sum(weights))
+    return scene(data, names[int(draw)], index)

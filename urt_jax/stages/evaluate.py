@@ -97,10 +97,8 @@ def measure_baselines(data: DataConfig, examples: Sequence[Example]) -> dict[str
     for task in sorted({str(example.task) for example in examples}):
         mine = [example for example in examples if example.task == task]
         if data.path == "scenes":
-            weights = dataclasses.replace(type(data.tasks)(image_gen=0), **{task: 1.0})
-            fit = labelled_pool(
-                dataclasses.replace(data, split="train", count=BASELINE_PAIRS, tasks=weights), seed=0
-            ).examples
+            others = dataclasses.replace(data, split="train", count=BASELINE_PAIRS, tasks={task: 1.0})
+            fit = labelled_pool(others, seed=0).examples
         else:
             fit, mine = mine[: len(mine) // 2], mine[len(mine) // 2 :]
         if len(fit) < 2 or len(mine) < 2:

@@ -16,6 +16,7 @@ from urt_jax.evals.tables import Cell, format_table, part_rows, result_rows
 from urt_jax.runs.run_folder import open_run, read_result, write_result
 from urt_jax.stages import pipeline
 from urt_jax.stages.evaluate import judgement_path
+from urt_jax.tasks import image_gen
 
 BEFORE, AFTER = "rejection sampling", "GRPO"
 GAINS = ("accuracy", "parse_failure", "score_agreement", "position_consistency")
@@ -57,7 +58,7 @@ def run(config: StudyConfig) -> None:
 
 def of_main_task(items: Sequence[Judgement]) -> Sequence[Judgement]:
     """Return the judgements of image generation, which the recipe is made for; all, where there is none of it."""
-    return [item for item in items if item.task == "image_gen"] or items
+    return [item for item in items if item.task == image_gen.TASK.name] or items
 
 
 def joined(runs: Sequence[PipelineConfig], model: str, mode: str) -> list[Judgement]:
