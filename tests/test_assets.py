@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from urt_jax.checkpoints.model_folder import ASSETS, load_model
-from urt_jax.reward_model import RewardModel
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.scenes import make_example
 
 MAX_BYTES = 16_000_000

@@ -15,7 +15,7 @@ LEVELS = (
     {"checkpoints"},  # a model folder is read by the rules of its family
     {"generation"},
     {"training"},
-    {"reward_model"},
+    {"judge"},
     {"evals", "serving", "planning", "__init__"},  # the package itself offers the Python API
     {"config"},
     {"feeds"},

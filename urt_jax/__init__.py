@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from urt_jax.reward_model import RewardModel
+    from urt_jax.judge.reward_model import RewardModel
 
 __all__ = ["RewardModel"]
 
@@ -11,7 +11,7 @@ __all__ = ["RewardModel"]
 def __getattr__(name: str) -> Any:
     """Import the judge when it is asked for, so that ``import urt_jax`` alone starts no device."""
     if name == "RewardModel":
-        from urt_jax.reward_model import RewardModel
+        from urt_jax.judge.reward_model import RewardModel
 
         return RewardModel
     raise AttributeError(f"module 'urt_jax' has no attribute {name!r}; it offers RewardModel")

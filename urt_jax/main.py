@@ -37,6 +37,7 @@ from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import redacted
 from urt_jax.runs import processes
+from urt_jax.runs.compile_cache import keep_programs_by_environment
 from urt_jax.runs.disk import disk_trouble
 from urt_jax.runs.ownership import release
 from urt_jax.runs.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
@@ -54,14 +55,6 @@ _QUIET = {
 }
 
 
-# Compiled programs are kept between runs and shared by the stages of one: the second use of a shape costs nothing.
-_COMPILED = {
-    "JAX_COMPILATION_CACHE_DIR": str(Path.home() / ".cache" / "urt_jax" / "compiled"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BadInputError(f"{message}\n{self.format_usage().rstrip()}")
@@ -72,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     One of several processes that fails ends by itself, since the others have to be told before it is gone.
     """
-    for name, value in (_QUIET | _COMPILED).items():
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    keep_programs_by_environment()
     try:
         code, told = _run(list(sys.argv[1:] if argv is None else argv)), ""
     except BadInputError as error:

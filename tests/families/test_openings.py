@@ -19,7 +19,7 @@ from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor, encode_chat, encode_response
 from urt_jax.feeds.encoder import Encoder
 from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
-from urt_jax.reward_model import Query
+from urt_jax.judge.reward_model import Query
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import format_reward
 from urt_jax.scenes import make_example
@@ -145,11 +145,11 @@ def test_sampled_texts_start_with_what_their_prompt_opened(opened: Callable[[str
     assert [opening_of(text[: len(EMPTY)]) or opening_of(text[: len(OPEN)]) for text in texts] == [EMPTY, OPEN][::-1]
     chats = [encode_chat(judge.processor, render(PAIR), name="r")] * 2
     told: list[str] = []
-    found = Sampler(judge.model, judge.processor).sample(
+    found = Sampler(judge.responder.model, judge.processor).sample(
         judge.params,
         chats,
         ["a", "b"],
-        bucket=judge._bucket(chats),
+        bucket=judge.responder._bucket(chats),
         responses=3,
         sampling=Sampling(4),
         slots=4,

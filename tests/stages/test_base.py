@@ -8,7 +8,7 @@ import pytest
 
 from tests.stages.coin_judge import SHAPE
 from tests.stages.story import OPTIMIZER, assert_called_again, assert_complete, run_in_process, weights, write_config
-from urt_jax.reward_model import RewardModel
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.scenes import DRILLS, PHRASES
 from urt_jax.stages import base
 

@@ -10,8 +10,8 @@ from tests.stages.coin_judge import WRITTEN
 from tests.stages.story import SHORT, arguments, assert_called_again, run_in_process, write_config
 from urt_jax.evals.pairwise import read_judgements
 from urt_jax.generation.sampler import Sampler
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.main import main
-from urt_jax.reward_model import RewardModel
 from urt_jax.stages import evaluate
 
 PAIRS, MODES = 8, ("greedy", "sampled", "direct")

@@ -18,7 +18,8 @@ from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.data.collate import length_of, need_of, roomy
 from urt_jax.data.examples import Chat, Media
 from urt_jax.families.processor import encode_chat
-from urt_jax.reward_model import Query, RewardModel
+from urt_jax.judge.responder import Query
+from urt_jax.judge.reward_model import RewardModel
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_qwen")
 KINDS = {"Image": "pictures", "Video": "videos"}
@@ -131,9 +132,9 @@ def test_pictures_of_many_shapes_take_few_programs(family: str, folder: Path) ->
     assert len(grids) > 4, "the pictures must differ in what the model sees"
     queries = [Query(f"q{i}", chat) for i, chat in enumerate(chats)]
     judge.respond(queries, temperature=0.0, seed=0, max_new_tokens=2, batch_size=1)
-    assert max(judge._sampler.programs().values()) == len(judge._sampler.shapes) <= 8
+    assert max(judge.responder._sampler.programs().values()) == len(judge.responder._sampler.shapes) <= 8
     for chat in chats:
         judge.logits(messages=chat.messages, images=[media.source for media in chat.images])
     needs = [need_of([length_of(chat)], rows=1) for chat in encoded]
     buckets = {roomy(need, slot_step=judge.processor.config.vision.slot_step) for need in needs}
-    assert judge._logits._cache_size() == len(buckets) <= 8 < len(set(shapes))
+    assert judge.responder._logits._cache_size() == len(buckets) <= 8 < len(set(shapes))

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.stages.coin_judge import save_coin_judge
 from tests.stages.story import OPTIMIZER, assert_complete, assert_trained, run_in_process, write_config
 from urt_jax.data.sources import read_examples
-from urt_jax.reward_model import RewardModel
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.stages import reject
 
@@ -156,5 +156,5 @@ def test_compare_answers_on_two_pictures_at_full_size(judge: Path, pictures: Pat
     verdict = model.compare(caption=pair["prompt"], images=shown, think=False, max_new_tokens=16, temperature=1.0)
     assert verdict.text.startswith("<answer>")
     assert verdict.winner in (1, 2) or verdict.failure
-    (shape,) = {bucket for bucket, *_ in model._sampler.shapes}
+    (shape,) = {bucket for bucket, *_ in model.responder._sampler.shapes}
     assert shape.patches >= 28 * 28, "a picture of 384 x 384 pixels has 28 x 28 patches at full size"

@@ -97,11 +97,10 @@ def load_tokenizer(folder: str | Path) -> Any:
         if name in present and (found_id := _LARGE_ID.search(read_whole(folder / name))):
             raise BadInputError(f"{folder / name}: a token has the id {found_id[1].decode()[:20]}; copy the file again")
     found = find_chat_template(folder)
-    with _no_torch_advice():
-        from transformers import AutoTokenizer
+    read = _tokenizer_class(read_object(folder / "tokenizer_config.json").get("tokenizer_class"))
     try:
         with _no_word_on_config_json():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            tokenizer = read.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             _try_out(tokenizer)
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -111,6 +110,26 @@ def load_tokenizer(folder: str | Path) -> Any:
         ) from None
     tokenizer.chat_template = None if found is None else found.source
     return tokenizer
+
+
+def _tokenizer_class(name: Any) -> Any:
+    """Return the class of transformers that reads a tokenizer of this class.
+
+    Those of the Qwen line are taken from their own modules: ``AutoTokenizer`` would choose the same, and its import
+    takes torch along where torch is installed.
+    """
+    with _no_torch_advice():
+        if name in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
+            from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
+
+            return Qwen2Tokenizer
+        if name in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+            from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+            return TokenizersBackend
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer
 
 
 def _try_out(tokenizer: Any) -> None:

@@ -39,10 +39,10 @@ def make_mesh(
         return Mesh(create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES, axis_types=kinds)
 
 
-def compute_dtype(name: str) -> Any:
-    """Return the dtype of the computation: bfloat16 where the device has it, float32 on a CPU and on older GPUs."""
-    if name != "auto":
-        return np.dtype(name)
+def compute_dtype(given: Any) -> Any:
+    """Return the dtype of the computation; "auto" is bfloat16 where the device is fast at it, else float32."""
+    if not (isinstance(given, str) and given == "auto"):
+        return np.dtype(given)
     device = jax.devices()[0]
     fast_bfloat16 = device.platform == "tpu" or float(getattr(device, "compute_capability", 0) or 0) >= 8
     return np.dtype("bfloat16" if fast_bfloat16 else "float32")

@@ -20,12 +20,12 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.feeds.records import skipped_figures, tell_skipped, training_source
 from urt_jax.files.whole import write_whole
+from urt_jax.judge.responder import Query
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.progress import each
-from urt_jax.reward_model import Query, RewardModel
 from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
-from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.sft import finish, open_model, train_on
 from urt_jax.tasks import TASKS
 
@@ -58,7 +58,7 @@ def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]
 
     ``seen`` and ``unseen`` part them by whether they hold a colour-shape pair that training never shows.
     """
-    model = RewardModel(trained, dtype=compute_dtype(config.model.dtype))
+    model = RewardModel(trained, dtype=config.model.dtype, attention=config.model.attention)
     rows: list[dict[str, Cell]] = []
     for kind in each(DRILLS, title="held-out drills", unit="kind"):
         drills = [make_drill(kind, split="heldout", seed=config.seed, index=i) for i in range(HELD_OUT_DRILLS)]

@@ -21,11 +21,10 @@ from urt_jax.evals.report import Sample, write_report
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
-from urt_jax.reward_model import RewardModel
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.rewards.parse import WRONG_NOUN
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import write_result
-from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.stages.judging import judge
 from urt_jax.stages.sft import open_mesh
 from urt_jax.training.metrics import read_metrics
@@ -131,7 +130,7 @@ def _judge_model(
     bounds = (config.pixels.min_pixels, config.pixels.max_pixels)
     model = RewardModel(
         load_model(path, pixels=bounds, mesh=open_mesh(config.mesh)),
-        dtype=compute_dtype(config.dtype),
+        dtype=config.dtype,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
         prompt_template=config.data.template,
         workers=config.workers,

@@ -16,12 +16,12 @@ from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.feeds.records import labelled_pool
+from urt_jax.judge.responder import Query
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.progress import progress
-from urt_jax.reward_model import Query, RewardModel
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.stages.sft import compute_dtype
 
 HELD_OUT_MODES: tuple[Mode, ...] = ("greedy", "sampled")  # of a judging before or after training
 DIRECT_TOKENS = 24  # "<answer>Image 1 is better</answer>" in any tokenizer
@@ -124,7 +124,8 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
     """Judge the stage's held-out pairs greedily and at temperature 1, in both orders."""
     judge_model = RewardModel(
         loaded,
-        dtype=compute_dtype(config.model.dtype),
+        dtype=config.model.dtype,
+        attention=config.model.attention,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
         prompt_template=config.eval_data.template,
         workers=config.workers,

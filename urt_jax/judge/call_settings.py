@@ -18,7 +18,8 @@ MAX_SEED = 2**32 - 1  # random keys are made of 32 bits: larger seeds would be o
 MAX_BATCH = 2**16  # responses decoded at a time
 MAX_PROMPT_TOKENS = 2**20  # above every published context
 MAX_WORKERS = 256  # processes of one judge
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS = ("auto", "xla", "splash", "cudnn")
 
 _CHECKS: dict[str, Callable[[Fields], Any]] = {
     "order": lambda given: given.choice("order", ("given", "both")),
@@ -38,6 +39,7 @@ _CHECKS: dict[str, Callable[[Fields], Any]] = {
     "progress": lambda given: _check_callable(given, "progress"),
     "name": lambda given: _check_name(given),
     "dtype": lambda given: _check_dtype(given),
+    "attention": lambda given: given.choice("attention", ATTENTIONS),
 }
 
 

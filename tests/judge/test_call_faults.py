@@ -1,7 +1,7 @@
 """The Python API: settings that mean nothing, candidates and messages of another kind, and clips of any length.
 
 Calls with arguments of a wrong type are made in a process without the checks of annotations that tests run under:
-``python -m tests.test_call_faults JUDGE RESULTS``.
+``python -m tests.judge.test_call_faults JUDGE RESULTS``.
 """
 
 import json
@@ -21,7 +21,7 @@ from urt_jax.data.examples import DEFAULT_FRAMES, Chat, Example, FramePicking, M
 from urt_jax.data.frame_picking import spread
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import encode_chat
-from urt_jax.reward_model import Query
+from urt_jax.judge.reward_model import Query
 
 RED, BLUE = (np.full((56, 56, 3), colour, np.uint8) for colour in ([200, 0, 0], [0, 0, 200]))
 PAIR = Example("p", "image_gen", "x", (), (Media("image", RED), Media("image", BLUE)))
@@ -209,8 +209,8 @@ def call_all(folder: str) -> dict[str, tuple[str, str]]:
 @pytest.fixture(scope="module")
 def raised(tiny_judge: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
     results = tmp_path_factory.mktemp("raised") / "results.json"
-    command = [sys.executable, "-m", "tests.test_call_faults", str(tiny_judge), str(results)]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+    command = [sys.executable, "-m", "tests.judge.test_call_faults", str(tiny_judge), str(results)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     found: dict[str, tuple[str, str]] = json.loads(results.read_text())
     return found
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from tests.rewards.test_votes import verdict
-from urt_jax import RewardModel, reward_model
+from urt_jax import RewardModel
 from urt_jax.data.comparisons import make_pair
 from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.errors import BadInputError
-from urt_jax.reward_model import Query
+from urt_jax.judge import responder
+from urt_jax.judge.reward_model import Query
 from urt_jax.scenes import make_example
 
 TOKENS = 8
@@ -101,10 +102,11 @@ def test_pictures_that_would_fill_the_memory_are_answered_some_batches_at_a_time
     settings: dict[str, Any] = {"order": "both", "max_new_tokens": TOKENS, "batch_size": 2}
     told: list[tuple[int, int]] = []
     whole = judge.compare_many(pairs, progress=lambda *done: told.append(done), **settings)
-    monkeypatch.setattr(reward_model, "HELD_BYTES", 1)
+    monkeypatch.setattr(responder, "HELD_BYTES", 1)
     shapes: list[int] = []
-    planned = judge._shapes
-    monkeypatch.setattr(judge, "_shapes", lambda needs, **how: shapes.append(len(needs)) or planned(needs, **how))
+    asked = judge.responder
+    planned = asked._shapes
+    monkeypatch.setattr(asked, "_shapes", lambda needs, **how: shapes.append(len(needs)) or planned(needs, **how))
     assert judge.compare_many(pairs, **settings) == whole
     assert shapes == [1, 1, 1]
     assert told == [(2, 6), (4, 6), (6, 6)]
@@ -255,5 +257,5 @@ def test_importing_the_package_starts_no_device() -> None:
     import sys
 
     code = "import sys, urt_jax; assert 'jax' not in sys.modules, 'jax was imported'"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
     assert jax.devices()

@@ -1,0 +1,1 @@
+"""Asking a judge: its texts, the verdicts in them, and the Python API."""
