@@ -16,9 +16,13 @@ def unknown_choice(given: object, known: Iterable[str], near: Sequence[str] | No
     ``near`` names what else may have been meant; None looks for the nearest of ``known``.
     """
     known = list(known)
+    return f"{shown(given)} is unknown{did_you_mean(given, known, near) or ';'} known: {', '.join(known) or 'none'}"
+
+
+def did_you_mean(given: object, known: Iterable[str], near: Sequence[str] | None = None) -> str:
+    """Return ``; did you mean 'name'?`` with the nearest of the known names, or with ``near``; "" where none is."""
     near = nearest(given, known)[:1] if near is None else near
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
-    return f"{shown(given)} is unknown{hint} known: {', '.join(known) or 'none'}"
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def nearest(given: object, known: Iterable[str]) -> list[str]:

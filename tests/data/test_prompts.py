@@ -100,7 +100,7 @@ def test_a_users_template_and_its_braces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wording", "message"),
     [
-        ("by {captoin}", r"unknown slot \{captoin\}; known here: \{caption\}; did you mean \{caption\}"),
+        ("by {captoin}", r"unknown slot \{captoin\}; known here: \{caption\}; did you mean 'caption'"),
         ("by {caption:>5}", r"unknown slot \{caption:>5\}"),
         ("by {caption", r"mine.txt: expected '}' before end of string; double a brace"),
     ],

@@ -149,7 +149,7 @@ SIDES = {"caption": "a dot", "jpg_0": "1.png", "jpg_1": "2.png"}
         (FINE | {"id": [1]}, "wrong type", "id is [1]"),
         (FINE | {"id": True}, "wrong type", "id is True"),
         (FINE | {"id": "x" * 2000}, "wrong type", "needed a text of at most 1,024 characters"),
-        (FINE | {"task": ["image_gen"]}, "unknown task", "unknown task ['image_gen']"),
+        (FINE | {"task": ["image_gen"]}, "unknown task", "task ['image_gen'] is unknown"),
         (FINE | {"fps": 1e-7}, "wrong type", "fps is 1e-07"),
         (FINE | {"fps": [[2]], "videos": [["1.png"]]}, "wrong type", "fps: 0 is [2]"),
         (FINE | {"fps": float("nan"), "videos": [["1.png"]]}, "wrong type", "fps is nan"),

@@ -196,7 +196,7 @@ def test_own_fields_win_over_the_written_prompt(folder: Path) -> None:
         (
             {"problem": "?", "task": "image_und "},
             "unknown task",
-            r"unknown task 'image_und '.*did you mean image_und\?",
+            r"task 'image_und ' is unknown; did you mean 'image_und'\?",
         ),
         ({"problem": "?", "solution": "the first"}, "bad label", "solution 'the first'; needed 'Image N is better'"),
         (
@@ -255,9 +255,13 @@ def test_a_broken_line_has_its_number(folder: Path) -> None:
         ("d.json", "{}", "an object of 0 keys where a JSON list is needed"),
         ("d.yaml", "a: [", "not readable as YAML"),
         ("d.yaml", "data: []", "needed 'datasets:', a list of entries"),
-        ("d.yaml", "datasets: [{json: x}]", r"entry 1: unknown key 'json' \(known: json_path"),
+        (
+            "d.yaml",
+            "datasets: [{json: x}]",
+            r"entry 1: key 'json' is unknown; did you mean 'json_path'\? known: json_path",
+        ),
         ("d.yaml", "datasets: [{image_folder: x}]", "entry 1: json_path is missing"),
-        ("d.yaml", "datasets: [{json_path: p.json, sampling_strategy: frist:2}]", r"'frist:2'.*did you mean first\?"),
+        ("d.yaml", "datasets: [{json_path: p.json, sampling_strategy: frist:2}]", r"'frist:2'.*did you mean 'first'\?"),
     ],
 )
 def test_files_that_cannot_be_read(folder: Path, name: str, content: str | None, message: str) -> None:

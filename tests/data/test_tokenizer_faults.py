@@ -130,7 +130,7 @@ PAIR = Example("p", "image_gen", "a cat")
 WORDINGS: dict[str, tuple[bytes, str]] = {
     "braces": (b"a {caption} {", r"[Ss]ingle '\{' encountered|expected '\}'"),
     "a lone brace": (b"a } b", r"[Ss]ingle '\}'"),
-    "an unknown slot": (b"{captain}", r"unknown slot \{captain\}; known here: \{caption\}; did you mean \{caption\}"),
+    "an unknown slot": (b"{captain}", r"unknown slot \{captain\}; known here: \{caption\}; did you mean 'caption'"),
     "a width": (b"{caption!r:>1000000000}", r"unknown slot \{caption!r:>1000000000\}"),
     "a width in a width": (b"{caption:{caption}}", r"unknown slot"),
     "an attribute": (b"{caption.__class__.__mro__}", r"unknown slot"),

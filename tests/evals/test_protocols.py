@@ -26,5 +26,5 @@ def test_one_line_names_everything_that_matters() -> None:
 
 
 def test_unknown_name_lists_the_known_and_the_nearest() -> None:
-    with pytest.raises(BadInputError, match=r"no evaluation protocol 'utr'; known: urt; did you mean 'urt'\?"):
+    with pytest.raises(BadInputError, match=r"evaluation protocol 'utr' is unknown; did you mean 'urt'\? known: urt"):
         find_protocol("utr")

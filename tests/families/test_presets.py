@@ -62,5 +62,5 @@ def test_the_published_files_of_qwen_are_the_presets(test_data: Path) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
-    with pytest.raises(BadInputError, match=r"'qwen3_vl_7b' is not known; known are .*; did you mean 'qwen3_vl_"):
+    with pytest.raises(BadInputError, match=r"'qwen3_vl_7b' is unknown; did you mean 'qwen3_vl_"):
         preset("qwen3_vl_7b")

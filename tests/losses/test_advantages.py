@@ -53,7 +53,7 @@ def test_missing_rewards_leave_means_and_get_zero(scale):
 
 
 def test_bad_scale_and_groups_of_one_are_refused():
-    with pytest.raises(ValueError, match=r"scale is 'groups'; known are .* did you mean 'group'"):
+    with pytest.raises(ValueError, match=r"scale 'groups' is unknown; did you mean 'group'\? known: group, "):
         advantages([[0.0, 1.0]], scale="groups")
     with pytest.raises(ValueError, match=r"shape \(2, 1\): a group of 1 .* at least 2 responses"):
         advantages([[0.0], [1.0]])

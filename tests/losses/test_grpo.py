@@ -280,8 +280,8 @@ def test_entropy_bonus_by_hand():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "gpro"}, r"policy loss is 'gpro'; known are .* did you mean 'grpo'"),
-        ({"kl_kind": "k4"}, r"kl_kind is 'k4'; known are \['k1', 'k2', 'k3', 'none'\], did you mean 'k"),
+        ({"kind": "gpro"}, r"policy loss 'gpro' is unknown; did you mean 'grpo'\? known: .*gspo"),
+        ({"kl_kind": "k4"}, r"kl_kind 'k4' is unknown; did you mean 'k[123]'\? known: k1, k2, k3, none"),
         ({"ref_logp_BT": None, "kl_coef": 0.04}, r"kl_coef is 0.04 but ref_logp_BT is None: give the reference"),
         ({"kl_kind": "none", "kl_coef": 0.04}, r"kl_coef is 0.04 but kl_kind is 'none': give kl_coef 0, or a kind"),
         ({"kl_coef": 0.04, "idle_mask_XT": TOKENS}, r"kl_coef is 0.04 but 2 rows were left out .* keep them all"),

@@ -111,7 +111,9 @@ def test_what_a_backend_lacks_is_refused_by_name() -> None:
         backend("splash", CAUSAL, CACHED)
     with pytest.raises(ValueError, match="'cudnn' has no mask for: frames without order"):
         backend("cudnn", FRAMES)
-    with pytest.raises(ValueError, match="attention is 'splush'; known are xla, splash, cudnn; did you mean 'splash'"):
+    with pytest.raises(
+        ValueError, match=r"attention 'splush' is unknown; did you mean 'splash'\? known: xla, splash, cudnn"
+    ):
         backend("splush")
 
 

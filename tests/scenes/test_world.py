@@ -79,7 +79,9 @@ def test_streams_differ_by_split_seed_index_and_name():
 
 
 def test_unknown_split_and_negative_index_are_refused_by_name():
-    with pytest.raises(BadInputError, match=r"no split 'held-out'; known: train, heldout\. Did you mean 'heldout'"):
+    with pytest.raises(
+        BadInputError, match=r"split 'held-out' is unknown; did you mean 'heldout'\? known: train, heldout"
+    ):
         make_generator("held-out", seed=0, index=0, stream="a")
     with pytest.raises(BadInputError, match="0 or more, got seed=0, index=-1"):
         make_generator("train", seed=0, index=-1, stream="a")

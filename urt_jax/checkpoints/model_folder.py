@@ -1,6 +1,5 @@
 """A model on disk in the published layout: config, weights, tokenizer and picture settings, read and written whole."""
 
-import difflib
 import json
 import shutil
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from urt_jax.checkpoints.hf_weights import has_own_head, save_weights, weights_f
 from urt_jax.checkpoints.hub import fetch_model, is_hub_name
 from urt_jax.checkpoints.stored_tensors import INDEX_NAME, stored_tensors, written_names
 from urt_jax.data.tokenizer import TURN_END, load_tokenizer
-from urt_jax.errors import BadInputError, shown
+from urt_jax.errors import BadInputError, did_you_mean, shown
 from urt_jax.families import family_of
 from urt_jax.families.family import Family, Geometry, PictureSettings
 from urt_jax.families.processor import Processor
@@ -80,8 +79,7 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
     for candidate in (folder / "model", folder):
         if (candidate / "config.json").is_file() and (candidate / "tokenizer_config.json").is_file():
             return candidate
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, shipped)
     raise BadInputError(
         f"model {name!r}: neither a shipped model ({', '.join(shipped) or 'none'}) nor a folder with config.json and "
         f"tokenizer_config.json, nor a finished run folder with model/, nor a hub name (org/name){hint}"

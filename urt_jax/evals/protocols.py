@@ -1,10 +1,9 @@
 """Named evaluation protocols: figures compare only where orders, temperature, votes and unparsed agree."""
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, unknown_choice
 
 Mode = Literal["greedy", "sampled", "direct"]
 Unparsed = Literal["wrong", "dropped", "random"]
@@ -60,6 +59,4 @@ def find_protocol(name: str) -> Protocol:
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise BadInputError(f"there is no evaluation protocol {name!r}; known: {', '.join(PROTOCOLS)}{hint}")
+    raise BadInputError(f"evaluation protocol {unknown_choice(name, PROTOCOLS)}")

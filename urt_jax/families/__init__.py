@@ -1,8 +1,6 @@
 """One published model family a module: configuration, weight names, picture geometry, chat layout."""
 
-import difflib
-
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, unknown_choice
 from urt_jax.families import llava_onevision, qwen2_5_vl, qwen3_vl
 from urt_jax.families.family import Family, Json
 
@@ -22,8 +20,4 @@ def family_of(config: Json, *, where: str) -> Family:
     known = FAMILIES | {str(name): family for name, family in ORIGINALS.items()}
     if model_type in known:
         return known[model_type]
-    near = difflib.get_close_matches(model_type, known, n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise BadInputError(
-        f"{where}: model_type {config.get('model_type')!r} is not known; known are {', '.join(known)}{hint}"
-    )
+    raise BadInputError(f"{where}: model_type {unknown_choice(config.get('model_type'), known)}")

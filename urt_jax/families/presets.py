@@ -1,9 +1,8 @@
 """The true sizes of the published checkpoints, by name: for planning and benchmarks without any weights at hand."""
 
-import difflib
 from typing import Any
 
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, unknown_choice
 from urt_jax.families.qwen_decoder import VISION_IDS
 from urt_jax.models.config import (
     DecoderConfig,
@@ -64,6 +63,4 @@ def preset(name: str) -> ModelConfig:
     """
     if name in PRESETS:
         return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise BadInputError(f"model preset {name!r} is not known; known are {', '.join(PRESETS)}{hint}")
+    raise BadInputError(f"model preset {unknown_choice(name, PRESETS)}")

@@ -1,8 +1,9 @@
 """Entries of the tables of losses by name, with an error that names the nearest spelling."""
 
-import difflib
 from collections.abc import Mapping
 from typing import TypeVar
+
+from urt_jax.errors import unknown_choice
 
 Entry = TypeVar("Entry")
 
@@ -14,7 +15,5 @@ def chosen(what: str, name: str, table: Mapping[str, Entry]) -> Entry:
         ValueError: no such name; the message lists the known ones and the nearest.
     """
     if name not in table:
-        near = difflib.get_close_matches(name, table, cutoff=0.0)
-        near.sort(key=lambda known: sorted(known) != sorted(name))  # swapped letters are the commonest slip
-        raise ValueError(f"{what} is {name!r}; known are {list(table)}, did you mean {near[0]!r}?")
+        raise ValueError(f"{what} {unknown_choice(name, table)}")
     return table[name]

@@ -4,7 +4,6 @@ A backend runs whole rows (``attend``) and responses that share prompts (``exten
 towers' frames, are "xla" in every program.
 """
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from urt_jax.errors import unknown_choice
 from urt_jax.models.once import once
 from urt_jax.ops import attention, fused_attention
 from urt_jax.ops.masking import segment_mask
@@ -46,9 +46,7 @@ def backend(name: str, *features: str) -> Backend:
         ValueError: no such backend, or it lacks a feature.
     """
     if name not in BACKENDS:
-        near = difflib.get_close_matches(name, BACKENDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"attention is {name!r}; known are {', '.join(BACKENDS)}{hint}")
+        raise ValueError(f"attention {unknown_choice(name, BACKENDS)}")
     found = BACKENDS[name]
     lacking = [feature for feature in features if feature not in found.features]
     if lacking:

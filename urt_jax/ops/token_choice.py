@@ -1,6 +1,5 @@
 """Choosing the next token of every row: temperature, top-k, top-p and min-p as arrays, then one draw per row."""
 
-import difflib
 import math
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Num
 
+from urt_jax.errors import unknown_choice
 from urt_jax.ops.logprobs import temper_logits
 from urt_jax.types import Array
 
@@ -64,8 +64,7 @@ def filter_logits(
         ValueError: unknown ``order``.
     """
     if order not in FILTER_ORDERS:
-        near = difflib.get_close_matches(order, FILTER_ORDERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"order is {order!r}; known orders are {sorted(FILTER_ORDERS)}, did you mean {near!r}?")
+        raise ValueError(f"order {unknown_choice(order, FILTER_ORDERS)}")
     greedy_B1 = (jnp.asarray(temperature_B) <= 0)[:, None]
     settings = {"top_k": top_k_B, "top_p": top_p_B, "min_p": min_p_B}
     columns = {name: jnp.asarray(setting)[:, None] for name, setting in settings.items()}

@@ -1,10 +1,9 @@
 """Accelerators as their makers publish them, and slices of them by name: ``v5p:4x4x4``, ``h100:1x8`` (nodes x GPUs)."""
 
-import difflib
 import math
 from dataclasses import dataclass
 
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, unknown_choice
 
 GIB = 2**30
 
@@ -79,9 +78,7 @@ def topology(name: str) -> Topology:
     """
     kind, _, sizes = name.partition(":")
     if kind not in CHIPS:
-        near = difflib.get_close_matches(kind, CHIPS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInputError(f"topology {name!r}: chip {kind!r} is unknown; known are {', '.join(CHIPS)}{hint}")
+        raise BadInputError(f"topology {name!r}: chip {unknown_choice(kind, CHIPS)}")
     chip, wanted = CHIPS[kind], CHIPS[kind].axes or 2
     parts = sizes.split("x")
     if not all(part.isdecimal() and int(part) for part in parts) or len(parts) != wanted:

@@ -1,12 +1,13 @@
 """Rewards of the user's own, named ``"package.module:function"`` in the settings and imported once."""
 
-import difflib
 import importlib
 import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from urt_jax.errors import did_you_mean
 
 
 class RewardError(RuntimeError):
@@ -55,9 +56,8 @@ def load_reward(spec: str) -> UserReward:
     function = getattr(module, function_name, None)
     if not callable(function):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        near = difflib.get_close_matches(function_name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-        raise RewardError(f"reward {spec!r}: module {module_name!r} has no function {function_name!r}; {hint}")
+        hint = did_you_mean(function_name, known) or f"; it has {', '.join(known) or 'none'}"
+        raise RewardError(f"reward {spec!r}: module {module_name!r} has no function {function_name!r}{hint}")
     return UserReward(function_name, function)
 
 

@@ -1,11 +1,10 @@
 """What a scene can hold: its words, its kinds of caption, and what may be shown instead of a word."""
 
-import difflib
 from typing import NamedTuple
 
 import numpy as np
 
-from urt_jax.errors import BadInputError
+from urt_jax.errors import BadInputError, unknown_choice
 from urt_jax.tasks import TASKS
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -60,9 +59,7 @@ def choose(given: str, known: tuple[str, ...], what: str) -> str:
     """
     if given in known:
         return given
-    near = difflib.get_close_matches(given, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise BadInputError(f"scenes know no {what} {given!r}; known: {', '.join(known)}.{hint}")
+    raise BadInputError(f"scenes: {what} {unknown_choice(given, known)}")
 
 
 def make_generator(split: str, *, seed: int, index: int, stream: str) -> np.random.Generator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import string
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from urt_jax.errors import BadInputError, shown
+from urt_jax.errors import BadInputError, did_you_mean, shown
 from urt_jax.files.reading import read_whole
 from urt_jax.tasks import TASKS
 
@@ -43,11 +42,10 @@ def find_template(template: str | Path) -> Traversable:
     if is_folder:
         files = ", ".join(f"{task}.txt" for task in TASKS)
         raise BadInputError(f"prompt template {given}: the folder holds none of {files}; write one for each task")
-    near = difflib.get_close_matches(given.lower(), FAMILIES, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(given.lower(), FAMILIES) or ";"
     raise BadInputError(
         f"prompt template {shown(given)}: neither a shipped family "
-        f"({', '.join(FAMILIES)}) nor a file or folder that is there; {hint}give a family, the path of a text file "
+        f"({', '.join(FAMILIES)}) nor a file or folder that is there{hint} give a family, the path of a text file "
         "with the wording, or of a folder with one <task>.txt for each task"
     )
 
@@ -85,12 +83,9 @@ def fill(wording: str, slots: Mapping[str, str], *, name: str) -> str:
     text = ""
     for literal, slot in _pieces(wording, name=name):
         if slot is not None and slot not in slots:
-            nearest = difflib.get_close_matches(slot, slots, n=1)
             known = ", ".join(f"{{{known_slot}}}" for known_slot in slots)
-            raise BadInputError(
-                f"template {name}: unknown slot {{{slot[:80]}}}; known here: {known}"
-                + (f"; did you mean {{{nearest[0]}}}?" if nearest else "; double a brace that is meant as text")
-            )
+            hint = did_you_mean(slot, slots) or "; double a brace that is meant as text"
+            raise BadInputError(f"template {name}: unknown slot {{{slot[:80]}}}; known here: {known}{hint}")
         text += literal + ("" if slot is None else slots[slot])
     return text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import random
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urt_jax.errors import BadInputError, shown
+from urt_jax.errors import BadInputError, did_you_mean, shown, unknown_choice
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import JsonError, parse_items, parse_object, read_yaml
 from urt_jax.files.reading import read_whole
@@ -86,7 +85,7 @@ class _Reading:
             entry = Fields(values, f"mixture {path} entry {n}")
             for key in values:
                 if key not in _MIXTURE_KEYS:
-                    raise BadInputError(f"{entry.where}: unknown key {shown(key)}{_nearest(str(key), _MIXTURE_KEYS)}")
+                    raise BadInputError(f"{entry.where}: key {unknown_choice(key, _MIXTURE_KEYS)}")
             source, folder = path.parent / entry.text("json_path"), entry.text("image_folder", None)
             if _real(source, entry.where) in within:
                 raise BadInputError(f"{entry.where}: json_path {source} names a mixture it stands in; take it out")
@@ -157,7 +156,7 @@ def _choose(strategy: str, total: int, *, rng: random.Random, where: str) -> lis
     if match is None:
         raise BadInputError(
             f"{where}: sampling_strategy {shown(strategy)}; known are all, first:N, end:N and random:N, N a number or "
-            "N%" + _nearest(strategy[:40].split(":")[0], ("all", "first", "end", "random"))
+            "N%" + did_you_mean(strategy.partition(":")[0], ("all", "first", "end", "random"))
         )
     if match[1]:
         return list(range(total))
@@ -171,9 +170,3 @@ def _choose(strategy: str, total: int, *, rng: random.Random, where: str) -> lis
     if match[2] == "end":
         return list(range(total - count, total))
     return sorted(rng.sample(range(total), count))
-
-
-def _nearest(given: str, known: tuple[str, ...]) -> str:
-    """Return the known names and, where one is close, a question."""
-    close = difflib.get_close_matches(given[:80], known, n=1)
-    return f" (known: {', '.join(known)}" + (f"; did you mean {close[0]}?)" if close else ")")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from urt_jax.data.sources.labels import (
 from urt_jax.data.sources.media import MAX_MEDIA, MEDIA_FIELDS, listed_media, read_media
 from urt_jax.data.sources.turns import merged_media
 from urt_jax.data.sources.words import TAGS, WORD_FIELDS, Words, read_words
-from urt_jax.errors import BadInputError, shown
+from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.fields import Fields
 from urt_jax.tasks import TASKS, Task, find_task
 
@@ -116,11 +115,7 @@ def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Ma
     if "task" in fields:
         given: Any = fields["task"]
         if given not in TASKS:
-            close = difflib.get_close_matches(str(given)[:80], TASKS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise RecordError(
-                f"{fields.where}: unknown task {shown(given)}; known: {', '.join(TASKS)}{hint}", reason="unknown task"
-            )
+            raise RecordError(f"{fields.where}: task {unknown_choice(given, TASKS)}", reason="unknown task")
         return given
     of_media = {task.noun: task.name for task in TASKS.values() if not task.answers}
     if verdict is not None and verdict[1] in of_media:
