@@ -180,3 +180,20 @@ def test_published_tokenizer(qwen: Any) -> None:
     assert text.startswith("<|im_start|>system\n")
     assert text.endswith("<|vision_end|>a red circle?<|im_end|>\n<|im_start|>assistant\n")
     assert (text.count("<|image_pad|>"), text.count("<|video_pad|>")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", "GPT2Tokenizer"]
+)
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_qwen"])
+def test_the_class_is_the_one_that_transformers_chooses(tmp_path: Path, name: str, model_type: str) -> None:
+    from transformers import AutoTokenizer
+
+    build_tokenizer(CORPUS, ["x y"], vocab_size=300, folder=tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": name}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    found, wanted = load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert type(found) is type(wanted)
+    text = "a red  circle,\nleft of <|im_end|> blue"
+    assert found(text)["input_ids"] == wanted(text)["input_ids"]

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,12 @@ for n, examples in enumerate(("ab", 5, None, [1], [PAIR, "x"], [{"id": "a"}])):
         lambda judge, examples=examples: judge.compare_many(examples),  # type: ignore[misc]
         r"examples(\[\d\])? is .*; give",
     )
+
+
+FAULTS["examples task"] = (
+    lambda judge: judge.compare_many([replace(PAIR, task="image_gem")]),
+    r"examples\[0\]: task 'image_gem' is unknown; did you mean 'image_gen'",
+)
 
 
 def call_all(folder: str) -> dict[str, tuple[str, str]]:

@@ -61,7 +61,7 @@ def test_a_shared_prompt_is_compared_with_whole_rows(tmp_path: Path, monkeypatch
     rows = json.loads((run / "bench.json").read_text())["rows"]
     assert [row["responses"] for row in rows] == [1, 2, 4, 8, 16]
     saved = [row["ordinary_flops"] / row["shared_flops"] for row in rows]
-    assert saved[0] == pytest.approx(1)
+    assert 1 < saved[0] < 1.5, "of one response the shared form saves what its last layer leaves out of the prompt"
     assert saved == sorted(saved)
     assert "gradient of 16 responses" in json.loads((run / "result.json").read_text())["table"]
 

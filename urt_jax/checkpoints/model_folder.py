@@ -39,7 +39,10 @@ NOT_COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", CONFIG
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory: parameters are numpy arrays, not yet on any device."""
+    """A checkpoint in memory: parameters are numpy arrays, or, read for a mesh, arrays in their places on it.
+
+    Training takes parameters on a mesh over: its first step uses them up, so a model is loaded anew to be used beside.
+    """
 
     processor: Processor
     params: dict[str, Any]

@@ -114,7 +114,7 @@ def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Ma
     """Return the task a record names, or else the one its answer and media show; None is a plain chat."""
     if "task" in fields:
         given: Any = fields["task"]
-        if given not in TASKS:
+        if not isinstance(given, str) or given not in TASKS:
             raise RecordError(f"{fields.where}: task {unknown_choice(given, TASKS)}", reason="unknown task")
         return given
     of_media = {task.noun: task.name for task in TASKS.values() if not task.answers}
