@@ -15,7 +15,7 @@ from urt_jax.families.processor import Processor, expand_placeholders
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY, lay_out
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params
-from urt_jax.types import Batch, EncodedChat
+from urt_jax.types import Batch, EncodedChat, PromptedRows
 
 PAD, TURN, EOS, START, END, IMAGE, VIDEO = range(7)  # PAD is <|endoftext|>, as in the published tokenizers
 WORDS = range(7, 38)  # the vocabulary has 40 rows, the last two unused
@@ -168,3 +168,10 @@ def write_judge(folder: Path) -> Path:
     processor, _ = load_processor(str(folder))
     save_weights(folder, random_leaves(abstract_params(processor.config), 0), processor.family, processor.config)
     return folder
+
+
+def first_groups(rows: PromptedRows, count: int) -> PromptedRows:
+    """Return the first questions with their responses, and the frames of all."""
+    asked, responses = np.arange(count), slice(0, count * rows.group_size)
+    prompts, positions = rows.prompts.take_groups(asked), rows.next_position_Q[:count]
+    return PromptedRows(prompts, positions, rows.tokens_BU[responses], rows.mask_BU[responses])

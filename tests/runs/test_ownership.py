@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from urt_jax.errors import BadInputError
 from urt_jax.runs import ownership
 from urt_jax.runs.ownership import own, release
 from urt_jax.runs.run_folder import open_run, write_result
-from urt_jax.errors import BadInputError
 
 ROOT = Path(__file__).parents[2]
 # Opens a run, has a child that outlives it, says so, and waits.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from urt_jax.runs.run_folder import open_run, read_result, write_result
 from urt_jax.errors import BadInputError
+from urt_jax.runs.run_folder import open_run, read_result, write_result
 
 CONFIG = {"stage": "sft", "steps": 5, "data": [{"path": "a"}], "workdir": "w", "mesh": {"data": -1}}
 

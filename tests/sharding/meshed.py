@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
-from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, make_chat, need, tiny_params
+from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, first_groups, make_chat, need, tiny_params
 from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
 from urt_jax.generation.sampler import Sampler, Sampling
 from urt_jax.sharding.mesh import make_mesh
@@ -98,9 +98,7 @@ def sft(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
 def grpo_arguments(name: str, count: int = QUESTIONS) -> tuple[Any, ...]:
     """Return the fresh state, the batch of the first questions and the suppressed tokens on a mesh."""
     mesh, batch, rows = mesh_of(name), grpo_rows(), count * RESPONSES
-    some = batch._replace(
-        rows=batch.rows.take_groups(np.arange(count)), **{key: getattr(batch, key)[:rows] for key in OF_ROWS}
-    )
+    some = batch._replace(rows=first_groups(batch.rows, count), **{key: getattr(batch, key)[:rows] for key in OF_ROWS})
     return fresh_state(MOMENTUM, mesh), place_rows(mesh, some), SUPPRESSED
 
 

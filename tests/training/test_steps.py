@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.tiny import MODEL, as_jnp, jitted, tiny_params
+from tests.tiny import MODEL, as_jnp, first_groups, jitted, tiny_params
 from tests.training.tiny_training import (
     GRPO,
     PLAIN,
@@ -147,7 +147,7 @@ def test_a_constant_group_may_be_left_out() -> None:
     batch = grpo_batch(np.asarray(group_advantages(rewards)).reshape(-1))
     kept = np.arange(RESPONSES)
     less = GrpoBatch(
-        batch.rows.take_groups(np.array([0])),
+        first_groups(batch.rows, 1),
         *(part[kept] for part in batch[1:5]),
         idle_mask_XU=np.asarray(batch.rows.mask_BU)[RESPONSES:],
         temperature=batch.temperature,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
@@ -12,7 +12,7 @@ from urt_jax.config.parts import DataConfig
 from urt_jax.config.stages import STAGES, StageConfig
 from urt_jax.errors import BadInputError, unknown_choice
 
-Values = ConfigDict | Mapping[str, Any]  # of a config file, or already plain
+Values: TypeAlias = ConfigDict | Mapping[str, Any]  # of a config file, or already plain
 
 
 def resolve(config: Values, stage: str | None = None) -> Any:

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from urt_jax.runs.disk import disk_trouble
-from urt_jax.runs.ownership import own
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import read_object
 from urt_jax.files.redaction import redacted_values
 from urt_jax.files.whole import write_whole
 from urt_jax.runs import processes
+from urt_jax.runs.disk import disk_trouble
+from urt_jax.runs.ownership import own
 
 SHOWN, LISTED = 120, 20  # signs of a setting, and settings, that are told where they differ
 # Settings that may change between two calls of one run: where it lies, how it is split, who decodes its pictures, how
