@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk between runs and shared by all processes: the second use of a shape costs little."""
+"""Compiled programs are kept on disk, between runs and for all processes: the second use of a shape costs little."""
 
 import os
 from pathlib import Path
