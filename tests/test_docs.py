@@ -10,7 +10,8 @@ from PIL import Image
 from urt_jax.data.sources import read_examples
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")), *sorted((ROOT / "docs").glob("*.md"))]
+AT_THE_TOP = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+PAGES = [*AT_THE_TOP, *sorted((ROOT / "docs").glob("*.md"))]
 RECORDS = re.findall(r"```json\n(.*?)\n```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.DOTALL)
 
 

@@ -1,19 +1,15 @@
 """The named protocols."""
 
-import pytest
-
-from urt_jax.errors import BadInputError
-from urt_jax.evals.protocols import PROTOCOLS, find_protocol
+from urt_jax.evals.protocols import PROTOCOLS
 
 
 def test_ours_judges_both_orders_and_counts_unparsed_as_wrong() -> None:
-    ours = find_protocol("urt")
+    ours = PROTOCOLS["urt"]
     assert (ours.orders, ours.unparsed, ours.votes) == ("both", "wrong", 1)
-    assert PROTOCOLS["urt"] is ours
 
 
 def test_modes_change_temperature_and_thinking_only() -> None:
-    ours = find_protocol("urt")
+    ours = PROTOCOLS["urt"]
     assert ours.in_mode("greedy") == ours
     assert (ours.in_mode("sampled").temperature, ours.in_mode("sampled").think) == (1.0, True)
     assert (ours.in_mode("direct").temperature, ours.in_mode("direct").think) == (0.0, False)
@@ -21,10 +17,5 @@ def test_modes_change_temperature_and_thinking_only() -> None:
 
 
 def test_one_line_names_everything_that_matters() -> None:
-    line = find_protocol("urt").in_mode("sampled").describe()
+    line = PROTOCOLS["urt"].in_mode("sampled").describe()
     assert line == "urt: each pair in both orders, temperature 1, one response, with reasoning, unparsed = wrong"
-
-
-def test_unknown_name_lists_the_known_and_the_nearest() -> None:
-    with pytest.raises(BadInputError, match=r"evaluation protocol 'utr' is unknown; did you mean 'urt'\? known: urt"):
-        find_protocol("utr")

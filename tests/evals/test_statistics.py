@@ -68,13 +68,6 @@ def test_a_parse_failure_is_wrong_and_inconsistent() -> None:
     assert math.isnan(summary.accuracy_dropped.value)
 
 
-def test_treatments_are_reached_by_the_protocol_word() -> None:
-    summary = summarize(FOUR_PAIRS)
-    assert summary.accuracy_with("wrong") is summary.accuracy
-    assert summary.accuracy_with("dropped") is summary.accuracy_dropped
-    assert summary.accuracy_with("random") is summary.accuracy_random
-
-
 def test_mirrored_ties_are_consistent_and_take_no_part_in_first_position() -> None:
     tied = summarize([judgement("a", "given", "tie"), judgement("a", "swapped", "tie")])
     assert tied.position_consistency.value == 1

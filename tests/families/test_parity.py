@@ -1,7 +1,7 @@
 """Every family equals transformers on identical pixel arrays: logits, greedy continuation, the trip through files."""
 
 import json
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,9 @@ from tests.families.qwen_reference import QWEN2_5_VL, QWEN3_VL
 from tests.families.reference import EOS, PAD, Reference, hf_inputs, load_ours, random_chat
 from urt_jax.checkpoints.hf_weights import save_weights
 from urt_jax.data.collate import collate, collate_prompts, length_of, need_of, plan_buckets
-from urt_jax.generation.loop import row_keys, sample_responses
-from urt_jax.generation.state import SamplingSettings, Vocabulary
+from urt_jax.generation.loop import advance, completions_of, prefill, row_keys, start, token_draws
+from urt_jax.generation.schedule import Schedule
+from urt_jax.generation.state import Completions, SamplingSettings, Vocabulary
 from urt_jax.generation.stops import no_stops
 
 pytestmark = pytest.mark.parity
@@ -99,8 +100,15 @@ def test_greedy_continuation_equals_transformers(reference: Reference, trait, tm
     vocabulary = Vocabulary(jnp.array([EOS]), jnp.zeros(trait.vocab, bool), jnp.int32(PAD), no_stops(trait.vocab))
     keys = row_keys(jax.random.key(0), jnp.int32(0), jnp.arange(rows), jnp.arange(rows))
     positions = jnp.array([chat.next_position for chat in chats])
-    sample = jax.jit(partial(sample_responses, model, slots=NEW_TOKENS))
-    out = sample(params, prompts, positions, keys, settings, vocabulary)
+    plan = Schedule.of(questions=rows, responses=1, rows=rows)
+
+    def sample(params: Any) -> Completions:
+        asked, _ = prefill(model, params, prompts, positions, penalised=False)
+        begun = start(model, asked, plan, vocabulary, slots=NEW_TOKENS)
+        draws, steps = token_draws(keys, NEW_TOKENS), jnp.int32(rows * NEW_TOKENS)
+        return completions_of(advance(model, params, asked, plan, draws, settings, vocabulary, begun, steps))
+
+    out = jax.jit(sample)(params)
     with torch.no_grad():
         sequences = torch_model.generate(
             **full_inputs(reference, chats, media, left=True),

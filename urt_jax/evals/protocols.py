@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from urt_jax.errors import BadInputError, unknown_choice
-
 Mode = Literal["greedy", "sampled", "direct"]
 Unparsed = Literal["wrong", "dropped", "random"]
 
@@ -49,14 +47,3 @@ class Protocol:
 
 
 PROTOCOLS: dict[str, Protocol] = {"urt": Protocol("urt")}
-
-
-def find_protocol(name: str) -> Protocol:
-    """Return the protocol of that name.
-
-    Raises:
-        BadInputError: there is none; the known ones and the nearest spelling are named.
-    """
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    raise BadInputError(f"evaluation protocol {unknown_choice(name, PROTOCOLS)}")

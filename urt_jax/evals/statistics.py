@@ -15,7 +15,6 @@ import numpy as np
 
 from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Judgement
-from urt_jax.evals.protocols import Unparsed
 
 RESAMPLES = 2000
 _MIRROR = {1: 2, 2: 1, "tie": "tie"}
@@ -69,11 +68,6 @@ class Summary:
     def parts(self) -> "dict[str, Summary]":
         """All parts by name: tasks, difficulties, novelty."""
         return self.by_task | self.by_difficulty | self.by_novelty
-
-    def accuracy_with(self, unparsed: Unparsed) -> Estimate:
-        """Return the accuracy under one treatment of unparsed answers, as a protocol names it."""
-        by_name = {"wrong": self.accuracy, "dropped": self.accuracy_dropped, "random": self.accuracy_random}
-        return by_name[unparsed]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON: an estimate as ``{"value", "low", "high", "n"}``, NaN as null."""

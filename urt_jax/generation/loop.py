@@ -227,29 +227,3 @@ def completions_of(state: DecodeState) -> Completions:
     """Return what has been sampled so far."""
     mask_XU = jnp.arange(state.tokens_XU.shape[1])[None] < state.length_X[:, None]
     return Completions(state.tokens_XU, mask_XU, state.logp_XU, state.ended_X, state.step)
-
-
-def sample_responses(
-    model: VisionLanguageModel,
-    params: Any,
-    prompts: Batch,
-    next_position_Q: Int[Array, " Q"],
-    keys_B: Key[jax.Array, " B"],
-    settings: SamplingSettings,
-    vocabulary: Vocabulary,
-    *,
-    slots: int,
-    penalised: bool = False,
-    rows: int | None = None,
-) -> Completions:
-    """Sample ``B / Q`` responses to each of Q left-padded prompts, at most ``slots`` tokens each, in one program.
-
-    At most ``rows`` responses (by default all) are decoded at a time; what is sampled does not depend on it.
-    """
-    asked, _ = prefill(model, params, prompts, next_position_Q, penalised=penalised)
-    questions, total = len(asked.position_Q), len(keys_B)
-    plan = Schedule.of(questions=questions, responses=total // questions, rows=total if rows is None else rows)
-    begun = start(model, asked, plan, vocabulary, slots=slots)
-    draws = token_draws(keys_B, slots)
-    end = advance(model, params, asked, plan, draws, settings, vocabulary, begun, jnp.int32(total * slots))
-    return completions_of(end)
