@@ -42,7 +42,7 @@ def finished(config: Path, samplers: list[Sampler]) -> Path:
 
     def noted(self: RewardModel, *given: Any, **more: Any) -> None:
         made(self, *given, **more)
-        samplers.append(self._sampler)
+        samplers.append(self.responder._sampler)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "BASELINE_PAIRS", 40)
