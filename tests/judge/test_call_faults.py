@@ -51,6 +51,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "question": (5, b"x", ["x"]),
     "max_prompt_tokens": (0, -1, 1.5, "9", True, 10**9),
     "workers": (-1, 1.5, "2", None, True, 10**6),
+    "attention": ("flash", "XLA", "", None, 3),
     "dtype": ("float8", "bf16", "int32", "float64", np.int8, None, 7, object(), "", {}),
     "revision": (5, b"main", ["main"]),
     "name": (5, None, b"x", "", ["urt-tiny"]),
@@ -79,11 +80,21 @@ CALLS: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
         lambda judge, **given: judge.respond([Query("q", CHAT)], **{"temperature": 0.0, "seed": 0, **given}),
     ),
     "load": (
-        ("max_prompt_tokens", "workers", "dtype", "revision", "name", "prompt_template", "max_frames", "fps"),
+        (
+            "max_prompt_tokens",
+            "workers",
+            "dtype",
+            "attention",
+            "revision",
+            "name",
+            "prompt_template",
+            "max_frames",
+            "fps",
+        ),
         lambda judge, **given: RewardModel.load(**{"name": "urt-tiny", **given}),
     ),
     "RewardModel": (
-        ("max_prompt_tokens", "workers", "dtype", "prompt_template", "max_frames", "fps"),
+        ("max_prompt_tokens", "workers", "dtype", "attention", "prompt_template", "max_frames", "fps"),
         lambda judge, **given: RewardModel(judge.loaded, **given),
     ),
 }

@@ -252,6 +252,14 @@ def test_responses_to_one_question_differ_by_their_number(judge: RewardModel) ->
     assert texts[0] != texts[1]
 
 
+def test_dtype_and_attention_are_those_of_the_device(judge: RewardModel) -> None:
+    assert (judge.responder.model.dtype, judge.responder.model.attention) == (np.float32, "xla")
+    half = RewardModel(judge.loaded, dtype="bfloat16", attention="xla")
+    assert half.responder.model.dtype == jax.numpy.bfloat16
+    with pytest.raises(BadInputError, match=r"attention: 'splash' runs on a tpu only, this is a cpu; give 'auto' or"):
+        RewardModel(judge.loaded, attention="splash")
+
+
 def test_importing_the_package_starts_no_device() -> None:
     import subprocess
     import sys

@@ -87,3 +87,9 @@ def test_what_rows_show_is_counted_among_the_frames_of_all() -> None:
         np.testing.assert_array_equal(merged[index[row][shown]], own_merged[alone.vision_index_BT[0][shown]])
         np.testing.assert_array_equal(index[row][~shown], alone.vision_index_BT[0][~shown])
     assert shown_by_all(batches[0], WHOLE, merge=MERGE) is batches[0]
+
+
+def test_all_shares_together_are_the_whole() -> None:
+    whole = list(range(8))
+    assert WHOLE.cuts(whole) == [whole]
+    assert Share(1, of=4).cuts(whole) == [[0, 1], [2, 3], [4, 5], [6, 7]]
