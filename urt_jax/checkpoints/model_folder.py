@@ -26,10 +26,12 @@ from urt_jax.files.checksums import SUMS_NAME, checked
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import read_object
 from urt_jax.files.whole import whole_folder
+from urt_jax.models.attention import choose_attention
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.lora import merge_adapters
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params, init_params
 from urt_jax.runs import processes
+from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.sharding.rules import shardings_for
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -39,9 +41,9 @@ NOT_COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", CONFIG
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory: parameters are numpy arrays, or, read for a mesh, arrays in their places on it.
+    """A checkpoint in memory. Its parameters are numpy arrays, or jax arrays on the mesh that it was read for.
 
-    Training takes parameters on a mesh over: its first step uses them up, so a model is loaded anew to be used beside.
+    Training donates parameters that lie on a mesh: after its first step they are gone. Load the model again to keep it.
     """
 
     processor: Processor
@@ -55,6 +57,19 @@ class LoadedModel:
         unroll = layers if layers <= 8 else 1
         param_dtype = np.dtype(self.params["embedding"].dtype)
         return VisionLanguageModel(self.processor.config, dtype, param_dtype, remat, unroll, attention)
+
+    def module_for(self, mesh: Mesh | None, *, dtype: Any, attention: str, remat: str = "none") -> VisionLanguageModel:
+        """Return the module with its dtype and attention chosen for the devices of a mesh where they are "auto".
+
+        Raises:
+            BadInputError: an attention that these devices or this dtype cannot run.
+        """
+        kind = compute_dtype(dtype)
+        try:
+            chosen = choose_attention(attention, kind, sequence=1 if mesh is None else mesh.shape["sequence"])
+        except ValueError as error:
+            raise BadInputError(f"attention: {error}") from None
+        return self.module(dtype=kind, remat=remat, attention=chosen)
 
 
 def find_model(name: str, *, revision: str | None = None) -> Path:

@@ -5,6 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, Union
 
 from ml_collections import ConfigDict
@@ -42,9 +43,15 @@ def plain(value: Any) -> Any:
     return value
 
 
+@cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """Return the types that the fields of a record are declared with."""
+    return typing.get_type_hints(cls)
+
+
 def overlaid(cls: type, values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a record with ``changes`` in their place, group by group; all else is replaced whole."""
-    hints, merged = typing.get_type_hints(cls), dict(values)
+    hints, merged = type_hints(cls), dict(values)
     for key, value in changes.items():
         hint = hints.get(key)
         groups = _is_record(hint) and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -76,7 +83,7 @@ def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> 
     A record with a method ``problems()`` is asked for clashes between its knobs once all its values are sound.
     """
     noted = len(problems)
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)
     fields = {item.name: item for item in dataclasses.fields(cls)}
     for key in values.keys() - fields.keys():
         problems.append(f"{where}.{key[:MAX_NAME]}: " + unknown_choice(key, list(fields)))
@@ -99,7 +106,7 @@ def defaults_merged(cls: type, values: Mapping[str, Any], default: Any = None) -
     ``default`` is the record whose values fill the gaps (fresh defaults of ``cls`` when None).
     """
     default = cls() if default is None else default
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)
     merged: dict[str, Any] = {}
     for item in dataclasses.fields(cls):
         value = values.get(item.name, getattr(default, item.name))

@@ -6,10 +6,9 @@ A name is what stands in the config: ``config.optimizer.b1``, ``config.data[0].p
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
-from urt_jax.config.binding import record_type
+from urt_jax.config.binding import record_type, type_hints
 from urt_jax.config.stages import STAGES
 
 ROOT = "config"
@@ -34,12 +33,6 @@ class Knob:
 def knobs(values: Mapping[str, Any]) -> list[Knob]:
     """Return all knobs of a plain config with its defaults, groups before what is in them."""
     return list(_fields(STAGES[values["stage"]], values, ROOT, ()))
-
-
-@cache
-def type_hints(cls: type) -> dict[str, Any]:
-    """Return the types that the fields of a record are declared with."""
-    return typing.get_type_hints(cls)
 
 
 def _fields(cls: type, values: Mapping[str, Any], where: str, path: tuple[str | int, ...]) -> Iterator[Knob]:

@@ -9,7 +9,7 @@ from typing import Any
 from urt_jax.data.containers import VIDEO_SUFFIXES
 from urt_jax.data.examples import Chat, Example, FramePicking, Media
 from urt_jax.errors import BadInputError, shown, unknown_choice
-from urt_jax.tasks import TASKS, find_task
+from urt_jax.tasks import TASKS, find_task, is_task
 
 MAX_CANDIDATES = 512  # of one ranking: all their pairs, in both orders, are a quarter of a million judgements
 MAX_MESSAGES = 10_000  # of one chat
@@ -123,7 +123,7 @@ def as_examples(examples: Any) -> list[Example]:
     for n, example in enumerate(made):
         if not isinstance(example, Example):
             raise BadInputError(f"examples[{n}] is {shown(example)}; give records (Example), or call compare")
-        if example.task is not None and example.task not in tuple(TASKS):
+        if example.task is not None and not is_task(example.task):
             raise BadInputError(f"examples[{n}]: task {unknown_choice(example.task, TASKS)}")
     return made
 

@@ -90,14 +90,15 @@ def load_tokenizer(folder: str | Path) -> Any:
             f"tokenizer folder {folder}: tokenizer_config.json is missing; copy it from the published model, "
             "it names the special tokens"
         )
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+    settings = read_object(folder / "tokenizer_config.json")
+    for name in ("special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file():
             read_object(folder / name)
     for name in ("tokenizer.json", "vocab.json"):
         if name in present and (found_id := _LARGE_ID.search(read_whole(folder / name))):
             raise BadInputError(f"{folder / name}: a token has the id {found_id[1].decode()[:20]}; copy the file again")
     found = find_chat_template(folder)
-    read = _tokenizer_class(read_object(folder / "tokenizer_config.json").get("tokenizer_class"))
+    read = _tokenizer_class(settings.get("tokenizer_class"))
     try:
         with _no_word_on_config_json():
             tokenizer = read.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)

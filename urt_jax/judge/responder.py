@@ -12,12 +12,9 @@ from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
 from urt_jax.data.examples import Chat
 from urt_jax.data.loader import batches
-from urt_jax.errors import BadInputError
 from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers, padding_of
 from urt_jax.generation.sampler import Sampler, Sampling
-from urt_jax.models.attention import choose_attention
 from urt_jax.runs import processes
-from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.sharding.shares import share_of
 from urt_jax.types import EncodedChat
@@ -37,30 +34,26 @@ class Query:
 class Responder:
     """A model in memory that writes responses. Programs are compiled once per shape.
 
-    ``dtype`` and ``attention`` are those of the computation, "auto" as these devices do it best (see
-    ``sharding.mesh.compute_dtype`` and ``models.attention.choose_attention``); ``workers`` processes decode pictures.
+    ``dtype`` and ``attention`` are those of the computation (see ``LoadedModel.module_for``); ``workers`` is the number
+    of processes that decode pictures.
 
     Raises:
-        BadInputError: an attention that these devices or this dtype cannot run.
+        BadInputError: as ``LoadedModel.module_for``.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
         *,
-        dtype: Any = "auto",
-        attention: str = "auto",
-        max_prompt_tokens: int | None = None,
-        workers: int = 0,
+        dtype: Any,
+        attention: str,
+        max_prompt_tokens: int | None,
+        workers: int,
     ) -> None:
         self.processor = loaded.processor
         self.params = place_rows(None, loaded.params) if mesh_of(loaded.params) is None else loaded.params
-        mesh, kind = mesh_of(self.params), compute_dtype(dtype)
-        try:
-            chosen = choose_attention(attention, kind, sequence=1 if mesh is None else mesh.shape["sequence"])
-        except ValueError as error:
-            raise BadInputError(f"attention: {error}") from None
-        self.model = loaded.module(dtype=kind, attention=chosen)
+        mesh = mesh_of(self.params)
+        self.model = loaded.module_for(mesh, dtype=dtype, attention=attention)
         self._share = share_of(mesh)
         self._max_prompt_tokens = max_prompt_tokens
         self._workers = encoding_workers(self.processor, max_tokens=max_prompt_tokens, count=workers)

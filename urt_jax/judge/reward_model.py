@@ -187,7 +187,7 @@ class RewardModel:
 
         ``max_frames`` and ``fps`` say which frames of clips are kept; None: what ``load`` was told. With
         ``order="both"`` the pair is judged in both orders, with ``votes`` that many times in each (needs a
-        temperature); the majority wins, an even split has winner ``None`` and says so in ``failure``.
+        temperature). Who wins the votes: see ``rewards.votes.majority``.
 
         Raises:
             BadInputError: arguments that name no task, or another number of candidates than two.

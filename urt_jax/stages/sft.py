@@ -22,12 +22,11 @@ from urt_jax.data.loader import Prefetcher, Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
 from urt_jax.feeds.records import skipped_figures, tell_skipped, training_source
-from urt_jax.models.attention import choose_attention
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.runs import processes
 from urt_jax.runs.meeting import meet_on
 from urt_jax.runs.run_folder import write_result
-from urt_jax.sharding.mesh import compute_dtype, make_mesh
+from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import share_of
 from urt_jax.stages.policy import check_base, save_policy, start_state
@@ -87,12 +86,10 @@ def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mes
     Raises:
         BadInputError: an attention that these devices or this dtype cannot run.
     """
-    dtype = compute_dtype(config.dtype)
     try:
-        attention = choose_attention(config.attention, dtype, sequence=mesh.shape["sequence"])
-    except ValueError as error:
-        raise BadInputError(f"config.model.attention: {error}") from error
-    return loaded.module(dtype=dtype, remat=config.remat, attention=attention)
+        return loaded.module_for(mesh, dtype=config.dtype, attention=config.attention, remat=config.remat)
+    except BadInputError as error:
+        raise BadInputError(f"config.model.{error}") from None
 
 
 def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:

@@ -3,12 +3,17 @@
 from urt_jax.tasks import image_gen, image_und, video_gen, video_und
 from urt_jax.tasks.task import Medium, Task
 
-__all__ = ["LABELS", "NOUNS", "TASKS", "TIES", "Medium", "Task", "find_task"]
+__all__ = ["LABELS", "NOUNS", "TASKS", "TIES", "Medium", "Task", "find_task", "is_task"]
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (image_gen, video_gen, image_und, video_und)}
 NOUNS = tuple(dict.fromkeys(task.noun for task in TASKS.values()))
 LABELS = {task.label(place): place for task in TASKS.values() for place in (1, 2)}
 TIES = frozenset(task.tie for task in TASKS.values())
+
+
+def is_task(given: object) -> bool:
+    """Tell whether this, of whatever type, is the name of a task."""
+    return isinstance(given, str) and given in TASKS
 
 
 def find_task(medium: Medium, *, answers: bool) -> Task:

@@ -24,7 +24,7 @@ from urt_jax.data.sources.turns import merged_media
 from urt_jax.data.sources.words import TAGS, WORD_FIELDS, Words, read_words
 from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.fields import Fields
-from urt_jax.tasks import TASKS, Task, find_task
+from urt_jax.tasks import TASKS, Task, find_task, is_task
 
 MAX_ID = 1024  # characters of an id, which stands in every message on its record
 MAX_DIMENSIONS = 64  # scored dimensions of one record; published ones have 3 to 10
@@ -114,7 +114,7 @@ def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Ma
     """Return the task a record names, or else the one its answer and media show; None is a plain chat."""
     if "task" in fields:
         given: Any = fields["task"]
-        if not isinstance(given, str) or given not in TASKS:
+        if not is_task(given):
             raise RecordError(f"{fields.where}: task {unknown_choice(given, TASKS)}", reason="unknown task")
         return given
     of_media = {task.noun: task.name for task in TASKS.values() if not task.answers}
