@@ -15,9 +15,10 @@ from urt_jax.config.parts import (
     PixelsConfig,
     SamplingConfig,
     ShapeConfig,
+    StageConfig,
     TeacherConfig,
 )
-from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
+from urt_jax.config.planning import AttainedConfig, BenchConfig, PeersConfig, PlanConfig, PlanRowsConfig
 from urt_jax.config.resolve import as_json, resolve, with_defaults
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, UserReward
 from urt_jax.config.settings import SettingConfig
@@ -25,17 +26,13 @@ from urt_jax.config.stages import (
     STAGES,
     AblationConfig,
     BaseConfig,
-    BenchConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
     GrpoConfig,
-    PeersConfig,
     PipelineConfig,
-    PlanConfig,
     RejectConfig,
     SftConfig,
-    StageConfig,
     StudyConfig,
     TrainingConfig,
 )

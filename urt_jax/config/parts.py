@@ -1,11 +1,11 @@
-"""Groups of knobs that several stages share."""
+"""What all stages have, and groups of knobs that several of them share."""
 
 import dataclasses
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from urt_jax.config.binding import knob
 from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
@@ -18,6 +18,16 @@ from urt_jax.tasks import TASKS
 FIRST_TASK = next(iter(TASKS))
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
 Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What every stage has: a run folder and a seed."""
+
+    stage: ClassVar[str]
+
+    workdir: str = ""  # run folder; the command line's default is runs/<config file>
+    seed: int = knob(0, at_least=0)  # of new weights, orders and samples; records have one of their own
 
 
 @dataclass(frozen=True)

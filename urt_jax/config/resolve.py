@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from ml_collections import ConfigDict
 
 from urt_jax.config.binding import bind, defaults_merged, plain
-from urt_jax.config.parts import DataConfig
-from urt_jax.config.stages import STAGES, StageConfig
+from urt_jax.config.parts import DataConfig, StageConfig
+from urt_jax.config.stages import STAGES
 from urt_jax.errors import BadInputError, unknown_choice
 
 Values: TypeAlias = ConfigDict | Mapping[str, Any]  # of a config file, or already plain

@@ -15,26 +15,15 @@ from urt_jax.config.parts import (
     Problems,
     SamplingConfig,
     ShapeConfig,
+    StageConfig,
     TeacherConfig,
 )
-from urt_jax.config.planning import AttainedConfig, PlanRowsConfig
+from urt_jax.config.planning import BenchConfig, PlanConfig
 from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 
 LANES = 128  # tokens of a block of "splash": ops.fused_attention.LANES, whose module imports jax
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """What every stage has: a run folder and a seed."""
-
-    stage: ClassVar[str]
-
-    workdir: str = ""  # run folder; the command line's default is runs/<config file>
-    seed: int = knob(
-        0, at_least=0
-    )  # of what the run draws: new weights, orders, samples; records have one of their own
 
 
 @dataclass(frozen=True)
@@ -213,66 +202,6 @@ class ExportConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class PeersConfig:
-    """Programs of others that do the same work; timed on a CPU only, in float32."""
-
-    python: str | None = None  # interpreter of an environment with torch, transformers and trl; None = no peers
-    folder: str = "tests/peers"  # their scripts
-    compiled: bool = True  # transformers under torch.compile too, which takes a minute to warm up
-
-
-@dataclass(frozen=True)
-class BenchConfig(StageConfig):
-    """Time sampler, SFT step and GRPO step on random weights against the machine's limits and against peers."""
-
-    stage: ClassVar[str] = "bench"
-
-    # Sizes of the timed model: "tiny" is urt-tiny, "3b" and "7b" are Qwen2.5-VL.
-    sizes: tuple[Literal["toy", "tiny", "small", "3b", "7b"], ...] = knob(("tiny", "small"), nonempty=True)
-    # What is timed; "prefix": gradients of GRPO with and without a shared prompt, "input": reading of records.
-    cases: tuple[Literal["sampler", "sft", "grpo", "prefix", "input"], ...] = knob(
-        ("sampler", "sft", "grpo", "input"), nonempty=True
-    )
-    repetitions: int = knob(3, at_least=1)  # of each program, after one that compiles; medians are reported
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; trained weights are float32
-    remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
-    mesh: MeshConfig = MeshConfig()
-    peers: PeersConfig = PeersConfig()
-
-
-@dataclass(frozen=True)
-class PlanConfig(StageConfig):
-    """What fits on which accelerators, and how fast: by formula, and by compiling the stages' programs for them."""
-
-    stage: ClassVar[str] = "plan"
-
-    cases: tuple[str, ...] = knob(("qwen2_5_vl_7b@v5p:4x4x4",), nonempty=True)  # published size @ chip:shape of a slice
-    # Programs that are planned; "sft" is a step of that stage, the others make up a GRPO step.
-    programs: tuple[Literal["prefill", "decode", "score", "grpo", "sft"], ...] = knob(
-        ("prefill", "decode", "score", "grpo"), nonempty=True
-    )
-    rows: PlanRowsConfig = PlanRowsConfig()
-    kl: bool = True  # a reference policy is kept on the chips and scored
-    attained: AttainedConfig = AttainedConfig()
-    price: float | None = knob(None, above=0)  # of one chip for an hour, in any currency; for the cost of 1,000 steps
-    compile: bool = True  # False: formulas alone
-    worst: bool = False  # only the program of each layout that needs most memory by formula is compiled
-    best: int = knob(2, at_least=1)  # layouts of a case that are compiled, the fastest by formula
-    cache: str = "~/.cache/urt_jax/plans"  # where what compilations told is kept
-    attention: Literal["auto", "whole", "blocks"] = "auto"  # score matrices ("xla"), or the chip's kernel in blocks
-    sequence: tuple[int, ...] = knob((1,), nonempty=True)  # sizes of that axis of the mesh that are looked at
-    check: bool = False  # time an SFT step on this machine too, and tell how far the formulas are off
-    scaling: bool = False  # each case is the smallest slice of a weak-scaling study, up to 128 times its chips
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        if "score" in self.programs and not self.kl:
-            yield "programs", "has 'score', which is the reference's, but kl is False; leave it out or set kl"
-        if min(self.sequence) < 1:
-            yield "sequence", f"is {self.sequence}; the sizes of an axis are 1 or more"
-
-
-@dataclass(frozen=True)
 class PipelineConfig(StageConfig):
     """Run the whole recipe from a base model; models and files between the stages are wired by the pipeline."""
 
@@ -318,9 +247,7 @@ class AblationConfig(StageConfig):
     stage: ClassVar[str] = "ablation"
 
     grpo: GrpoConfig = GrpoConfig()  # what the settings share; its eval_data judges all of them
-    settings: tuple[SettingConfig, ...] = knob(
-        (SettingConfig(),), nonempty=True
-    )  # rows; all are compared with the first
+    settings: tuple[SettingConfig, ...] = knob((SettingConfig(),), nonempty=True)  # rows, compared with the first
     seeds: tuple[int, ...] = knob((0, 1, 2), nonempty=True)  # one run of each setting each
 
     def problems(self) -> Problems:

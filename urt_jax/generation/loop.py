@@ -148,32 +148,52 @@ def advance(
             ring_mask(used_B + 1, state.step + 1, slots),
             method="decode",
         )
-        stop_B = jnp.asarray(vocabulary.stops.next_SV)[state.stop_B, token_B].astype(jnp.int32)
-        at_end_B = (token_B[:, None] == vocabulary.end_ids[None]).any(axis=1)
-        at_end_B = at_end_B | jnp.asarray(vocabulary.stops.found_S)[stop_B]
+        stop_B, at_end_B = _at_end(vocabulary, state.stop_B, token_B)
         done_B = live_B & (at_end_B | (used_B + 1 >= settings.max_new_tokens))
-
-        def put(written: Array, new: Any, *place: Array) -> Array:
-            return jnp.asarray(written).at[place_B, *place].set(new, mode="drop")
-
-        seen_BV = state.seen_BV
-        if seen_BV is not None:
-            seen_BV = jnp.asarray(seen_BV).at[jnp.arange(plan.all_rows), token_B].max(live_B)
-        state = state._replace(
+        state = _recorded(state, place_B, token_B, logp_B, at_end_B)._replace(
             step=state.step + 1,
             rows=rows.after_token(done_B),
             hidden_BD=hidden_BD,
             stop_B=stop_B,
-            seen_BV=seen_BV,
             past=past,
-            tokens_XU=put(state.tokens_XU, token_B, used_B),
-            length_X=put(state.length_X, used_B + 1),
-            logp_XU=put(state.logp_XU, logp_B, used_B),
-            ended_X=put(state.ended_X, at_end_B),
         )
         return state if plan.all_at_once else _refilled(state, asked, plan, jnp.asarray(done_B).any())
 
     return jax.lax.while_loop(unfinished, one_token, state)
+
+
+def _at_end(
+    vocabulary: Vocabulary, stop_B: Int[Array, " B"], token_B: Int[Array, " B"]
+) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+    """Return how far each row is in a stop string after its token, and whether that token ends its response."""
+    stop_B = jnp.asarray(vocabulary.stops.next_SV)[stop_B, token_B].astype(jnp.int32)
+    at_end_B = (token_B[:, None] == vocabulary.end_ids[None]).any(axis=1)
+    return stop_B, at_end_B | jnp.asarray(vocabulary.stops.found_S)[stop_B]
+
+
+def _recorded(
+    state: DecodeState,
+    place_B: Int[Array, " B"],
+    token_B: Int[Array, " B"],
+    logp_B: Float[Array, " B"],
+    at_end_B: Bool[Array, " B"],
+) -> DecodeState:
+    """Return the state with the token of each row in its response; the ``place_B`` of an idle row is past the end."""
+    used_B = state.rows.used
+
+    def put(written: Array, new: Any, *place: Array) -> Array:
+        return jnp.asarray(written).at[place_B, *place].set(new, mode="drop")
+
+    seen_BV = state.seen_BV
+    if seen_BV is not None:
+        seen_BV = jnp.asarray(seen_BV).at[jnp.arange(len(token_B)), token_B].max(state.rows.live)
+    return state._replace(
+        seen_BV=seen_BV,
+        tokens_XU=put(state.tokens_XU, token_B, used_B),
+        length_X=put(state.length_X, used_B + 1),
+        logp_XU=put(state.logp_XU, logp_B, used_B),
+        ended_X=put(state.ended_X, at_end_B),
+    )
 
 
 def _refilled(state: DecodeState, asked: Asked, plan: Schedule, some: Bool[Array, ""]) -> DecodeState:

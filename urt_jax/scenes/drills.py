@@ -5,25 +5,15 @@ Words and marks are those of the full reasoning, so that each drill is a piece o
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from urt_jax.data.examples import Example, Media
 from urt_jax.data.prompts import all_media, prompt_text
-from urt_jax.scenes.answers import (
-    Draft,
-    Question,
-    describe_draft,
-    draw_draft,
-    draw_question,
-)
-from urt_jax.scenes.pairs import (
-    CAPTION_KINDS,
-    draw_faults,
-    draw_medium,
-    draw_shown,
-)
+from urt_jax.scenes.answers import Draft, Question, describe_draft, draw_draft, draw_question
+from urt_jax.scenes.pairs import CAPTION_KINDS, draw_faults, draw_medium, draw_shown
 from urt_jax.scenes.reasoning import (
     PART,
     SCORES_FOLLOW,
@@ -96,18 +86,10 @@ def _described(rng: np.random.Generator, task: str, lexicon: Lexicon) -> tuple[M
     return draw_medium(rng, task, kind, words, quality + breaks), words, lambda said: PART.join([spaced(said), *faults])
 
 
-def _describe_one(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Drilled:
+def _describe(rng: np.random.Generator, lexicon: Lexicon, *, task: str) -> Drilled:
     medium, words, write = _described(rng, task, lexicon)
     prompt = f"{PLACEHOLDER[medium.kind]}\nDescribe."
     return Drilled(prompt, words, lambda said: f"{context_noun(task)}:{write(said)}", (medium,))
-
-
-def _describe(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _describe_one(rng, PICTURES, lexicon)
-
-
-def _describe_clip(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _describe_one(rng, CLIPS, lexicon)
 
 
 def _describe_pair(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
@@ -154,7 +136,7 @@ def _scored(task: str, reading: Reading) -> str:
     return f"{candidate_text(task, reading)}{SCORES_FOLLOW}{sum_text(scores_of(task, reading))}"
 
 
-def _checked(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Drilled:
+def _check(rng: np.random.Generator, lexicon: Lexicon, *, task: str) -> Drilled:
     kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
     words = draw_words(rng, kind, lexicon)
     shown, reading = _shown(rng, task, kind, words, lexicon)
@@ -171,14 +153,6 @@ def _checked(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Drilled:
 def _against(said: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
     """Pair words as a reading holds them, [[said, wanted], ...]."""
     return [[*pair] for pair in zip(said, wanted)]
-
-
-def _check(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _checked(rng, PICTURES, lexicon)
-
-
-def _check_clip(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    return _checked(rng, CLIPS, lexicon)
 
 
 def _check_text(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
@@ -311,11 +285,11 @@ def _conclude(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator, Lexicon], Drilled]] = {
-    "describe": _describe,
-    "describe_clip": _describe_clip,
+    "describe": partial(_describe, task=PICTURES),
+    "describe_clip": partial(_describe, task=CLIPS),
     "describe_pair": _describe_pair,
-    "check": _check,
-    "check_clip": _check_clip,
+    "check": partial(_check, task=PICTURES),
+    "check_clip": partial(_check, task=CLIPS),
     "check_text": _check_text,
     "check_answer": _check_answer,
     "observe": _observe,
