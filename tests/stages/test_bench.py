@@ -60,9 +60,10 @@ def test_a_shared_prompt_is_compared_with_whole_rows(tmp_path: Path, monkeypatch
     run = run_bench(tmp_path, monkeypatch, cases=("prefix",))
     rows = json.loads((run / "bench.json").read_text())["rows"]
     assert [row["responses"] for row in rows] == [1, 2, 4, 8, 16]
-    saved = [row["ordinary_flops"] / row["shared_flops"] for row in rows]
-    assert 1 < saved[0] < 1.5, "of one response the shared form saves what its last layer leaves out of the prompt"
-    assert saved == sorted(saved)
+    saved = [row["ordinary_flops"] - row["shared_flops"] for row in rows]
+    prompt = saved[1] - saved[0]
+    assert 0 < saved[0] < prompt, "of one response the shared form saves what its last layer leaves out of the prompt"
+    assert saved == pytest.approx([saved[0] + (row["responses"] - 1) * prompt for row in rows])
     assert "gradient of 16 responses" in json.loads((run / "result.json").read_text())["table"]
 
 

@@ -34,7 +34,7 @@ from urt_jax.training.state import Params
 from urt_jax.types import Batch, EncodedChat, Rollout
 
 
-class Asked(NamedTuple):
+class RolloutQuestions(NamedTuple):
     """The questions of one rollout and the lengths of their prompts, and the prompts of this process's share."""
 
     questions: list[Question]
@@ -97,7 +97,11 @@ class RolloutMaker:
         self._tokens = 0  # prompts and responses of all steps
         slots = config.lengths.max_new_tokens
         sampling = Sampling(slots, **asdict(config.sampling))
-        self._asked: dict[str, Any] = {"responses": config.responses_per_question, "sampling": sampling, "slots": slots}
+        self._settings: dict[str, Any] = {
+            "responses": config.responses_per_question,
+            "sampling": sampling,
+            "slots": slots,
+        }
 
     def saved(self) -> dict[str, Any]:
         """Return the tokens so far and the state of the pool, as JSON."""
@@ -115,7 +119,7 @@ class RolloutMaker:
             RewardError: a user's reward failed on a response.
         """
         clock = _Clock()
-        asked: list[Asked] = []
+        asked: list[RolloutQuestions] = []
         rollouts: list[Rollout] = []
         spread: list[np.ndarray] = []
         taken: list[int] = []
@@ -148,7 +152,7 @@ class RolloutMaker:
 
     def compile_ahead(self, params: Params) -> None:
         """Compile the sampler for the shapes that steps are expected to have."""
-        self._sampler.compile_ahead(params, self.feed.expected, **self._asked)
+        self._sampler.compile_ahead(params, self.feed.expected, **self._settings)
 
     def prompts_of(
         self, questions: Sequence[Question], lengths: Sequence[Length], step: int
@@ -168,14 +172,14 @@ class RolloutMaker:
         need = largest([need_of(share, rows=len(share)) for share in shares])
         return self.buckets.fit(need)._replace(rows=len(shares[0]))  # an update may take half
 
-    def _ask(self, step: int, taken: Sequence[int]) -> Asked:
+    def _ask(self, step: int, taken: Sequence[int]) -> RolloutQuestions:
         """Draw questions and encode this process's share; here processes meet and tell each other the lengths."""
         questions = self.feed.draw(step, taken)
         chats = self.feed.chats(self._share.cut(questions), step)
         told = dict(processes.gather((self._share.number, [length_of(chat) for chat in chats])))
-        return Asked(questions, [length for number in sorted(told) for length in told[number]], chats)
+        return RolloutQuestions(questions, [length for number in sorted(told) for length in told[number]], chats)
 
-    def _sample(self, params: Params, asked: Asked, step: int) -> Rollout:
+    def _sample(self, params: Params, asked: RolloutQuestions, step: int) -> Rollout:
         """Sample the responses to this process's share of the questions."""
         return self._sampler.sample(
             params,
@@ -184,10 +188,10 @@ class RolloutMaker:
             bucket=self._bucket(asked.lengths),
             seed=self._config.seed,
             step=step,
-            **self._asked,
+            **self._settings,
         )
 
-    def _of_all(self, rollout: Rollout, asked: Asked) -> Rollout:
+    def _of_all(self, rollout: Rollout, asked: RolloutQuestions) -> Rollout:
         """Return what all processes sampled; here they meet and exchange it. The prompts stay those of this one."""
         if not self._share.spans:
             return rollout
@@ -205,7 +209,7 @@ class RolloutMaker:
         )
 
     def _chosen(
-        self, asked: Sequence[Asked], rollouts: Sequence[Rollout], spread: Sequence[np.ndarray], step: int
+        self, asked: Sequence[RolloutQuestions], rollouts: Sequence[Rollout], spread: Sequence[np.ndarray], step: int
     ) -> StepRollout:
         """Return the groups to learn from; where they come from several rollouts their prompts are collated anew."""
         kept = groups_to_keep(spread)
@@ -215,7 +219,7 @@ class RolloutMaker:
         joined = join_groups(rollouts, kept, *self.prompts_of(questions, lengths, step))
         return StepRollout(questions, lengths, joined, {})
 
-    def _count(self, asked: Sequence[Asked], rollouts: Sequence[Rollout]) -> dict[str, float]:
+    def _count(self, asked: Sequence[RolloutQuestions], rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Return the tokens of a step and of the run so far; a prompt is run once and counted once."""
         prompts = sum(length.tokens for of_one in asked for length in of_one.lengths)
         responses = sum(int(rollout.mask_BU.sum()) for rollout in rollouts)
@@ -254,7 +258,7 @@ class _Clock:
         self.seconds[name], self._then = self.seconds.get(name, 0.0) + now - self._then, now
 
 
-def _accuracy(asked: Sequence[Asked], rollouts: Sequence[Rollout]) -> dict[int, float]:
+def _accuracy(asked: Sequence[RolloutQuestions], rollouts: Sequence[Rollout]) -> dict[int, float]:
     """Return the share of right answers to each item, over all its groups of a step."""
     shares: dict[int, list[float]] = {}
     for of_one, rollout in zip(asked, rollouts):

@@ -1,4 +1,4 @@
-"""What a disk refused, told so that it can be mended: full, over quota, read-only, not permitted, in the way."""
+"""What a disk refused, told so that it can be mended: full, over quota, read-only, not permitted, place taken."""
 
 import errno
 from collections.abc import Iterator
