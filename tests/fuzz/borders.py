@@ -334,8 +334,8 @@ def endpoint() -> tuple[str, list[bytes]]:
 
 def take_reply(folder: Path, case: bytes) -> object:
     """Ask a teacher who answers so, and read again what was written down."""
-    from urt_jax.data.examples import Chat
-    from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
+    from urt_jax.data.examples import Chat, Query
+    from urt_jax.teacher.client import TeacherSettings, ask_teacher
     from urt_jax.teacher.replies import read_replies
 
     url, answers = endpoint()
@@ -343,7 +343,7 @@ def take_reply(folder: Path, case: bytes) -> object:
     path = folder / "replies.jsonl"
     path.unlink(missing_ok=True)
     settings = TeacherSettings(url, "m", retries=1, backoff_s=0.001, backoff_max_s=0.001, timeout_s=5)
-    ask_teacher([TeacherRequest("a", Chat([{"role": "user", "content": "Which?"}]))], settings, replies_path=path)
+    ask_teacher([Query("a", Chat([{"role": "user", "content": "Which?"}]))], settings, replies_path=path)
     replies = read_replies(path)
     assert list(replies) == ["a"]
     return replies

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, first_groups, make_chat, need, tiny_params
 from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
-from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
@@ -117,10 +118,11 @@ def grpo(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
 def sample(sampler: Sampler, name: str, questions: int = QUESTIONS, **settings: Any) -> Rollout:
     """Sample nearly uniform tokens from the tiny model on a mesh."""
     params = place_state(mesh_of(name), tiny_params())
-    hot = Sampling(SLOTS, temperature=5.0, **settings)
+    hot = Sampling(temperature=5.0)
     chats, ids = CHATS[:questions], [f"q{i}" for i in range(questions)]
     bucket = need(chats, tokens=TOKENS, frames=FRAMES, patches=16)
-    return sampler.sample(params, chats, ids, bucket=bucket, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0)
+    settings |= {"bucket": bucket, "responses": RESPONSES, "sampling": hot, "slots": SLOTS}
+    return sampler.sample(params, chats, ids, seed=0, **settings)
 
 
 @cache

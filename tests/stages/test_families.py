@@ -16,9 +16,8 @@ from tests.stages.story import OPTIMIZER, assert_complete, run_in_process, write
 from tests.stages.test_real_input import rated_pairs
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.data.collate import length_of, need_of, roomy
-from urt_jax.data.examples import Chat, Media
+from urt_jax.data.examples import Chat, Media, Query
 from urt_jax.families.processor import encode_chat
-from urt_jax.judge.responder import Query
 from urt_jax.judge.reward_model import RewardModel
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_qwen")

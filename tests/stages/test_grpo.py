@@ -33,11 +33,9 @@ from urt_jax.config import (
     LoraConfig,
     ModelConfig,
     OptimizerConfig,
-    SamplingConfig,
+    RolloutSampling,
 )
-from urt_jax.feeds import rollouts
 from urt_jax.feeds.rollouts import RolloutMaker
-from urt_jax.generation.sampler import Sampling
 from urt_jax.main import main
 from urt_jax.stages import grpo, judging
 from urt_jax.types import VisionFeatures, VisionInput
@@ -158,7 +156,7 @@ def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bit
     respond = judging.RewardModel.respond
     judged: list[int] = []
 
-    def counted(model: Any, queries: Any, **settings: Any) -> list[str]:
+    def counted(model: Any, queries: Any, **settings: Any) -> list[tuple[str, ...]]:
         judged.append(len(queries))
         return respond(model, queries, **settings)
 
@@ -190,7 +188,7 @@ def test_a_sampler_that_drifts_from_the_trainer_stops_the_run(coin_judge: Path, 
 
 def hot_trainer(coin_judge: Path, folder: Path) -> grpo.GrpoTrainer:
     """Return a trainer at a temperature at which the judge writes nearly anything."""
-    config = dataclasses.replace(hand_config(coin_judge), sampling=SamplingConfig(temperature=4.0))
+    config = dataclasses.replace(hand_config(coin_judge), sampling=RolloutSampling(temperature=4.0))
     return grpo.GrpoTrainer(config, folder, load_model(str(coin_judge)))
 
 
@@ -203,8 +201,9 @@ def test_the_gate_lets_a_sound_step_through(coin_judge: Path, tmp_path: Path) ->
 def test_the_gate_stops_a_sampler_of_another_temperature(
     coin_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollouts, "Sampling", lambda slots, **given: Sampling(slots, 0.5 * given["temperature"]))
     trainer = hot_trainer(coin_judge, tmp_path)
+    given = trainer.rollouts._settings["sampling"]
+    trainer.rollouts._settings["sampling"] = dataclasses.replace(given, temperature=0.5 * given.temperature)
     with pytest.raises(grpo.DisagreementError, match=r"step 1: .*agreement_band is 0\.05"):
         trainer.advance(trainer.start, 0)
 
@@ -212,10 +211,10 @@ def test_the_gate_stops_a_sampler_of_another_temperature(
 def test_the_gate_stops_a_sampler_that_lets_a_vision_token_through(coin_judge: Path, tmp_path: Path) -> None:
     trainer = hot_trainer(coin_judge, tmp_path)
     image = trainer.processor.config.image_token_id
-    vocabulary = trainer.sampler.vocabulary
+    vocabulary = trainer.sampler.stops.plain
     assert vocabulary.suppressed_V[image]
     let_through = vocabulary._replace(suppressed_V=vocabulary.suppressed_V.at[image].set(False))
-    trainer.sampler._stopping[()] = let_through
+    trainer.sampler.stops._made[((),)] = let_through, {(): 0}
 
     def steps() -> None:
         state = trainer.start

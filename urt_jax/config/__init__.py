@@ -13,7 +13,6 @@ from urt_jax.config.parts import (
     ModelConfig,
     OptimizerConfig,
     PixelsConfig,
-    SamplingConfig,
     ShapeConfig,
     StageConfig,
     TeacherConfig,
@@ -36,6 +35,7 @@ from urt_jax.config.stages import (
     StudyConfig,
     TrainingConfig,
 )
+from urt_jax.generation.sampling import RolloutSampling
 
 __all__ = [
     "STAGES",
@@ -61,7 +61,7 @@ __all__ = [
     "PlanRowsConfig",
     "RejectConfig",
     "RewardWeights",
-    "SamplingConfig",
+    "RolloutSampling",
     "SettingConfig",
     "SftConfig",
     "ShapeConfig",

@@ -13,7 +13,6 @@ from urt_jax.config.parts import (
     OptimizerConfig,
     PixelsConfig,
     Problems,
-    SamplingConfig,
     ShapeConfig,
     StageConfig,
     TeacherConfig,
@@ -22,6 +21,7 @@ from urt_jax.config.planning import BenchConfig, PlanConfig
 from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
+from urt_jax.generation.sampling import RolloutSampling
 
 LANES = 128  # tokens of a block of "splash": ops.fused_attention.LANES, whose module imports jax
 
@@ -111,7 +111,7 @@ class RejectConfig(TrainingConfig):
     data: DataConfig = DataConfig(count=512)
     samples_per_item: int = knob(4, at_least=1)  # responses to each question
     batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: RolloutSampling = RolloutSampling()
     batch_size: int = knob(32, at_least=1)  # kept records in one optimizer step
 
     def problems(self) -> Problems:
@@ -134,7 +134,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
     questions_per_step: int = knob(16, at_least=1)  # questions of one rollout
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
-    sampling: SamplingConfig = SamplingConfig()  # no filters: filtered samples have no matching log-probability
+    sampling: RolloutSampling = RolloutSampling()  # no filters: filtered samples have no matching log-probability
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
     curriculum: CurriculumConfig = CurriculumConfig()
@@ -151,7 +151,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
         if parts > 1 and tokens % step:
             message = f"{tokens} tokens cannot be split over sequence = {parts} devices; give a multiple of {step}"
             yield "lengths.max_new_tokens", message
-        neutral = replace(SamplingConfig(), temperature=self.sampling.temperature)
+        neutral = replace(RolloutSampling(), temperature=self.sampling.temperature)
         for key in ("top_k", "top_p", "min_p", "repetition_penalty"):
             if getattr(self.sampling, key) != getattr(neutral, key):
                 yield (

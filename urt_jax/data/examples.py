@@ -135,3 +135,11 @@ class Chat:
     images: tuple[Media, ...] = ()
     videos: tuple[Media, ...] = ()
     think: bool | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A chat that a judge or a teacher is asked; ``id`` names it in messages and, of a judge, its random stream."""
+
+    id: str
+    chat: Chat

@@ -1,7 +1,7 @@
 """Judge pairs under a protocol.
 
-1. every pair becomes one request a presentation order and vote (a pair that cannot be swapped: the given order only);
-2. ``generate`` turns requests into texts, in whatever batches suit it;
+1. every pair becomes one query a presentation order (a pair that cannot be swapped: the given order only);
+2. ``generate`` answers each query as often as there are votes, in whatever batches suit it;
 3. texts are parsed strictly, votes of one order merged, and each (pair, order) becomes one judgement.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urt_jax.data.examples import Chat, Example, Media
+from urt_jax.data.examples import Example, Media, Query
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
 from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
@@ -30,19 +30,7 @@ MediaName = str | tuple[str, ...]  # a path as given (a clip: its frames), or a 
 MAX_LISTED = 1000  # candidates or media of one judgement
 
 
-@dataclass(frozen=True)
-class Request:
-    """One response to write: ``response`` counts the votes of one (record, order) and, with the id, makes its key.
-
-    ``id`` is the record's own, with ``#swapped`` behind it for the other order.
-    """
-
-    id: str
-    chat: Chat
-    response: int
-
-
-Generate = Callable[[Sequence[Request]], list[str]]
+Generate = Callable[[Sequence[Query]], Sequence[Sequence[str]]]  # the votes on each query
 
 
 @dataclass(frozen=True)
@@ -85,38 +73,36 @@ def judge_pairs(
     *,
     protocol: Protocol,
     template: str = DEFAULT_TEMPLATE,
-    requests_per_call: int = 256,
+    queries_per_call: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Judgement]:
     """Judge labelled pairs and return the judgements, a pair's orders next to each other.
 
-    ``template`` is the wording (see ``prompts.render``). ``generate`` is asked for at most ``requests_per_call`` texts
-    at a time and must draw at the protocol's temperature; ``progress(done, total)`` is told after each call.
+    ``template`` is the wording (see ``prompts.render``). ``generate`` is asked at most ``queries_per_call`` queries at
+    a time and must draw the protocol's votes at its temperature; ``progress(done, total)`` is called after each.
 
     Raises:
         BadInputError: a record is no pair or has no label.
         ValueError: ``generate`` gave another number of texts than it was asked for.
     """
     shown = [pair for example in examples for pair in _presentations(example, protocol)]
-    requests = [
-        Request(_request_id(example, order), chat, vote)
+    queries = [
+        Query(_query_id(example, order), render(example, think=protocol.think, template=template))
         for example, order in shown
-        for chat in [render(example, think=protocol.think, template=template)]
-        for vote in range(protocol.votes)
     ]
-    texts: list[str] = []
-    for start in range(0, len(requests), requests_per_call):
-        asked = requests[start : start + requests_per_call]
+    votes: list[Sequence[str]] = []
+    for start in range(0, len(queries), queries_per_call):
+        asked = queries[start : start + queries_per_call]
         given = generate(asked)
-        if len(given) != len(asked):
-            raise ValueError(f"generate was asked for {len(asked)} responses and gave {len(given)}; give one a request")
-        texts.extend(given)
+        if [len(texts) for texts in given] != [protocol.votes] * len(asked):
+            told = f"{len(asked)} queries with {protocol.votes} votes each"
+            raise ValueError(f"generate was asked for {told} and gave {[len(texts) for texts in given]} texts")
+        votes.extend(given)
         if progress is not None:
-            progress(len(texts), len(requests))
-    k = protocol.votes
+            progress(len(votes), len(queries))
     return [
-        judge_texts(example, texts[n * k : n * k + k], order=order, think=protocol.think)
-        for n, (example, order) in enumerate(shown)
+        judge_texts(example, texts, order=order, think=protocol.think)
+        for (example, order), texts in zip(shown, votes, strict=True)
     ]
 
 
@@ -188,7 +174,7 @@ def _presentations(example: Example, protocol: Protocol) -> Iterator[tuple[Examp
             return
 
 
-def _request_id(example: Example, order: Order) -> str:
+def _query_id(example: Example, order: Order) -> str:
     return example.id if order == "given" else f"{example.id}#swapped"
 
 

@@ -93,6 +93,11 @@ def _extend(query_BUNH: Array, *others: Array) -> Array:
     return attention.attend_with_prefix(query_BUNH, *others, blocks=_blocks(query_BUNH, *RESPONSE_BLOCKS))
 
 
+def token_step(backend: str, sequence: int) -> int:
+    """Return what rows of tokens are padded to a multiple of, where ``sequence`` devices split them."""
+    return 8 if backend != "splash" or sequence == 1 else sequence * fused_attention.LANES
+
+
 def _joined(
     attend: Callable[..., Array],
     query_BUNH: Array,

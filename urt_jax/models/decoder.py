@@ -156,6 +156,27 @@ class Decoder(nn.Module):
         (prompts, rows), _ = self._through_layers(partial(layer, last=False), (x_QSD, x_BUD), partial(layer, last=True))
         return self.norm(prompts[:, -1]), self.norm(split_tokens(rows))
 
+    def extend(
+        self,
+        x_BUD: Float[Array, "B U D"],
+        positions_3BU: Int[Array, "3 B U"],
+        prompt: KeyValues,
+        masks: tuple[Bool[Array, "Q S"], Any],
+    ) -> tuple[Float[Array, "B D"], KeyValues]:
+        """Return the normed hidden state of the last place of texts behind Q prompts, and the texts' keys and values.
+
+        ``masks`` are which slots of the prompts are real, and the texts' own.
+        """
+        turn = self._turn(positions_3BU)
+
+        def layer(x: Array, params: Any, of_prompt: KeyValues) -> tuple[Array, KeyValues]:
+            return self.layer.apply(  # type: ignore[return-value]
+                {"params": params}, split_tokens(x), turn, of_prompt, *masks, method=DecoderLayer.extend
+            )
+
+        x_BUD, new = scan_layers(layer, x_BUD, self.layers, prompt, unroll=self.unroll)
+        return self.norm(x_BUD[:, -1]), new
+
     def decode(
         self,
         x_BD: Float[Array, "B D"],

@@ -78,11 +78,14 @@ class Attention(nn.Module):
         prompt: KeyValues,
         prompt_mask: Bool[Array, "Q S"],
         own_mask: Any,
-    ) -> Array:
-        """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
+    ) -> tuple[Array, KeyValues]:
+        """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave.
+
+        Their own keys and values come with it.
+        """
         query, (key, value) = self._queries(x, turn), self._whole_keys(x, turn)
         seen = backend(self.backend).extend(query, key, value, *prompt, prompt_mask, own_mask)
-        return self.o(seen.reshape(*x.shape[:2], -1))
+        return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
 
     def project_token(self, x: Float[Array, "B 1 D"], turn: Rotation) -> tuple[Array, KeyValues]:
         """Return the query ``[B, N, H]`` of one new token per row, and its key and value to be written."""
@@ -153,8 +156,14 @@ class DecoderLayer(nn.Module):
         """
         mask, prompt_mask_QS, own_mask = masks
         prompts, keys = self.end(x_QSD, turns[0], prompt_mask_QS) if last else self(x_QSD, turns[0], mask)
-        extended = self.attention.extend(self.input_norm(x_BUD), turns[1], keys, prompt_mask_QS, own_mask)
-        return prompts, self._finish(x_BUD, extended)
+        return prompts, self.extend(x_BUD, turns[1], keys, prompt_mask_QS, own_mask)[0]
+
+    def extend(
+        self, x_BUD: Array, turn: Rotation, prompt: KeyValues, prompt_mask_QS: Array, own_mask: Any
+    ) -> tuple[Array, KeyValues]:
+        """Run the layer over whole responses that share Q prompts; see Attention for shapes."""
+        attended, new = self.attention.extend(self.input_norm(x_BUD), turn, prompt, prompt_mask_QS, own_mask)
+        return self._finish(x_BUD, attended), new
 
     def project_token(self, x: Array, turn: Rotation) -> tuple[Array, KeyValues]:
         """Begin the layer on one new token per row; see Attention for shapes."""

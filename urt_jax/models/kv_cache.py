@@ -20,10 +20,6 @@ class KeyValues(NamedTuple):
     key: Float[jax.Array, "*L B K H S"]
     value: Float[jax.Array, "*L B K S H"]
 
-    def of_rows(self, index: Int[Array, " rows"]) -> "KeyValues":
-        """Return these rows, of all layers."""
-        return KeyValues(*(jnp.take(part, index, axis=part.ndim - 4) for part in self))
-
 
 Cache = KeyValues | tuple[KeyValues, ...]  # all layers stacked, or one record each
 
@@ -52,6 +48,16 @@ def init_cache(
         return split_cache(KeyValues(*zeros))
 
     return empty(layers) if stacked else tuple(empty() for _ in range(layers))
+
+
+def join_slots(first: Cache, second: Cache) -> Cache:
+    """Return the slots of both, the first's before the second's; both have their layers laid alike."""
+    if isinstance(first, KeyValues) and isinstance(second, KeyValues):
+        key = jnp.concatenate([first.key, second.key], axis=-1)
+        return KeyValues(key, jnp.concatenate([first.value, second.value], axis=-2))
+    assert not isinstance(first, KeyValues)
+    assert not isinstance(second, KeyValues)
+    return tuple(join_slots(a, b) for a, b in zip(first, second, strict=True))  # type: ignore[misc]
 
 
 def write_token(cache: KeyValues, new: KeyValues, slot: Array, layer: Array | None = None) -> KeyValues:

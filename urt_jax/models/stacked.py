@@ -1,6 +1,6 @@
 """Layers with stacked weights, run by one scan: one body to compile however deep the model is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -38,6 +38,11 @@ def stacked_param(module: nn.Module, name: str, layer: nn.Module, count: int, *p
 def unstacked(tree: Any, count: int) -> tuple[Any, ...]:
     """Return the trees of ``count`` layers that are stacked on the first axis of every leaf."""
     return tuple(jax.tree.map(lambda leaf, layer=layer: leaf[layer], tree) for layer in range(count))
+
+
+def stacked(layers: Sequence[Any]) -> Any:
+    """Undo ``unstacked``."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
 def scan_layers(

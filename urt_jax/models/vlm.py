@@ -1,4 +1,4 @@
-"""A vision-language model: tower, token embedding, decoder and head behind five pure methods."""
+"""A vision-language model: tower, token embedding, decoder and head behind pure methods."""
 
 from functools import lru_cache
 from typing import Any
@@ -128,6 +128,20 @@ class VisionLanguageModel(nn.Module):
         after_BU = jnp.repeat(jnp.asarray(rows.next_position_Q), responses)[:, None] + jnp.arange(tokens.shape[1])[None]
         positions = (jnp.asarray(prompts.positions_3BT), jnp.broadcast_to(after_BU[None], (3, *after_BU.shape)))
         return self.decoder.with_responses(x_QSD, x_BUD, positions, masks, injection)
+
+    def extend(
+        self,
+        tokens_BU: Int[Array, "B U"],
+        positions_BU: Int[Array, "B U"],
+        prompt: KeyValues,
+        prompt_mask_QS: Array,
+        mask_BU: Array,
+    ) -> tuple[Float[Array, "B D"], KeyValues]:
+        """Run text tokens behind Q prompts; return the hidden state of each row's last place, and their cache."""
+        x_BUD = self.embedding[tokens_BU].astype(self.dtype)
+        own = backend(self.attention, CAUSAL, SEGMENTS, PREFIX).mask(jnp.asarray(mask_BU).astype(jnp.int32))
+        positions = jnp.broadcast_to(positions_BU[None], (3, *positions_BU.shape))
+        return self.decoder.extend(x_BUD, positions, prompt, (prompt_mask_QS, own))
 
     def decode(
         self,

@@ -10,9 +10,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.generation.loop import advance, prefill, start
+from urt_jax.generation.loop import advance, start
+from urt_jax.generation.prompt_cache import prefill
 from urt_jax.generation.schedule import Schedule
-from urt_jax.generation.state import SamplingSettings, Vocabulary
+from urt_jax.generation.state import RowSettings, Vocabulary
 from urt_jax.generation.stops import no_stops
 from urt_jax.models.config import ModelConfig, VisionConfig, WindowedVisionConfig
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params
@@ -171,11 +172,13 @@ def _decode(given: Given) -> Prepared:
     asked, _ = jax.eval_shape(prompts, *arguments)
     of = partial(_shape, mesh)
     vocabulary = _vocabulary(given)
+    floats, whole = of((every,), jnp.float32), of((every,), jnp.int32)
+    settings = RowSettings(floats, whole, floats, floats, floats, whole, whole)
     begin = partial(start, given.model, plan=plan, slots=rows.new_tokens)
-    state = jax.eval_shape(lambda asked, vocabulary: begin(asked, vocabulary=vocabulary), asked, vocabulary)
-    settings = SamplingSettings(
-        of((every,), jnp.float32), of((every,), jnp.int32), *(of((every,), jnp.float32),) * 3, of((), jnp.int32)
-    )
+    state = jax.eval_shape(
+        lambda asked, settings, vocabulary: begin(asked, settings=settings, vocabulary=vocabulary),
+        asked, settings, vocabulary,
+    )  # fmt: skip
 
     def decode(params: Any, asked: Any, draws: Any, settings: Any, vocabulary: Any, state: Any, until: Any) -> Any:
         return advance(given.model, params, asked, plan, draws, settings, vocabulary, state, until)

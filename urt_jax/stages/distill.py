@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from urt_jax.config import DistillConfig, as_json
-from urt_jax.data.examples import Example
+from urt_jax.data.examples import Example, Query
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
@@ -32,7 +32,7 @@ from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding.shares import Share
 from urt_jax.teacher.answers import FILTERED
-from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
+from urt_jax.teacher.client import TeacherSettings, ask_teacher
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
 
 OUTCOMES = ("kept", "wrong", "unparsable", "failed")
@@ -138,7 +138,7 @@ def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: st
 
 def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
     # All prompts are written before the first is paid for; pictures are read one by one as they are sent.
-    requests = [TeacherRequest(example.id, render(example, think=True, template=template)) for example in examples]
+    requests = [Query(example.id, render(example, think=True, template=template)) for example in examples]
     with progress(total=len(examples), title="distill", unit="reply") as bar, PreemptionNotice() as notice:
 
         def show(usage: Usage) -> None:

@@ -25,7 +25,8 @@ from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
 from urt_jax.feeds.records import skipped_figures, tell_skipped
 from urt_jax.feeds.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
-from urt_jax.generation.sampler import Sampler, make_vocabulary
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.vocabulary import make_vocabulary
 from urt_jax.models.lora import without_adapters
 from urt_jax.models.vlm import run as run_model
 from urt_jax.runs import processes

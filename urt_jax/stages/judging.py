@@ -8,7 +8,7 @@ from typing import Any
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
-from urt_jax.data.examples import Example
+from urt_jax.data.examples import Example, Query
 from urt_jax.data.skipped import Skipped
 from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
@@ -16,7 +16,6 @@ from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.feeds.records import labelled_pool
-from urt_jax.judge.responder import Query
 from urt_jax.judge.reward_model import RewardModel
 from urt_jax.progress import progress
 from urt_jax.runs import processes
@@ -63,10 +62,14 @@ def judge(
         raise BadInputError(f"{len(examples)} held-out pairs are fewer than {share.of} processes; give more pairs")
     limit = max_new_tokens if protocol.think else min(DIRECT_TOKENS, max_new_tokens)
 
-    def generate(requests: Sequence[Any]) -> list[str]:
-        queries = [Query(request.id, request.chat, request.response) for request in requests]
+    def generate(queries: Sequence[Query]) -> list[tuple[str, ...]]:
         return model.respond(
-            queries, temperature=protocol.temperature, seed=seed, max_new_tokens=limit, batch_size=batch_size
+            queries,
+            responses=protocol.votes,
+            temperature=protocol.temperature,
+            seed=seed,
+            max_new_tokens=limit,
+            batch_size=batch_size,
         )
 
     with progress(title=title, unit="judgement") as bar:
@@ -81,7 +84,7 @@ def judge(
             protocol=protocol,
             template=model.prompt_template,
             # Processes whose devices work together have to ask equally often, whatever they ask.
-            requests_per_call=16 * batch_size if share.of == 1 else 2 * protocol.votes * len(examples),
+            queries_per_call=16 * batch_size if share.of == 1 else 2 * len(examples),
             progress=show,
         )
     if share.of == 1:

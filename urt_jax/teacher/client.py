@@ -22,7 +22,7 @@ from typing import Any
 
 import openai
 
-from urt_jax.data.examples import Chat
+from urt_jax.data.examples import Query
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
@@ -35,14 +35,6 @@ from urt_jax.teacher.retries import EndpointError, is_passing, pause_s
 
 class TokenBudgetError(BadInputError):
     """The token budget is spent while requests are left; what was answered is on disk."""
-
-
-@dataclass(frozen=True)
-class TeacherRequest:
-    """One question to the teacher; ``id`` is the record's, unique within a run."""
-
-    id: str
-    chat: Chat
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ class TeacherSettings:
 
 
 def ask_teacher(
-    requests: Iterable[TeacherRequest],
+    requests: Iterable[Query],
     settings: TeacherSettings,
     *,
     replies_path: str | Path,
@@ -138,7 +130,7 @@ class _Asking:
         self.limit_name = "max_tokens"
         self.drawing = asyncio.Lock()
 
-    async def ask_all(self, requests: Iterable[TeacherRequest]) -> Usage:
+    async def ask_all(self, requests: Iterable[Query]) -> Usage:
         pending = iter(requests)
         client = open_client(self.settings.base_url, self.api_key, timeout_s=self.settings.timeout_s)
         with open_replies(self.path) as self.file:
@@ -149,7 +141,7 @@ class _Asking:
             raise self.stop
         return self.usage
 
-    async def work(self, client: openai.AsyncOpenAI, pending: Iterator[TeacherRequest]) -> None:
+    async def work(self, client: openai.AsyncOpenAI, pending: Iterator[Query]) -> None:
         """Take requests one by one until none is left or a reason to stop has come up."""
         while self.stop is None:
             try:
@@ -160,7 +152,7 @@ class _Asking:
             except Exception as error:  # raised at the end; until then the others write down what they have paid for
                 self.stop = self.stop or error
 
-    async def draw(self, pending: Iterator[TeacherRequest]) -> TeacherRequest | None:
+    async def draw(self, pending: Iterator[Query]) -> Query | None:
         """Return the next request without an answer on disk, None when there is none."""
         async with self.drawing:
             while (request := await asyncio.to_thread(next, pending, None)) is not None:
@@ -200,7 +192,7 @@ class _Asking:
                 f"{self.settings.token_budget:,} cannot be kept; set teacher.token_budget=None"
             )
 
-    async def answer(self, client: openai.AsyncOpenAI, request: TeacherRequest) -> Reply:
+    async def answer(self, client: openai.AsyncOpenAI, request: Query) -> Reply:
         """Ask one request until it is answered, refused or out of retries."""
         mark = fingerprint(request, self.settings)
         try:
@@ -266,11 +258,11 @@ class _Asking:
                 "is running"
             )
 
-    def failed(self, request: TeacherRequest, mark: str, error: str, *, latency_s: float, attempts: int) -> Reply:
+    def failed(self, request: Query, mark: str, error: str, *, latency_s: float, attempts: int) -> Reply:
         model = self.settings.model
         return Reply(request.id, mark, None, error, model, None, None, None, round(latency_s, 3), attempts)
 
-    def answered(self, request: TeacherRequest, mark: str, answer: Answer, latency_s: float, attempts: int) -> Reply:
+    def answered(self, request: Query, mark: str, answer: Answer, latency_s: float, attempts: int) -> Reply:
         return Reply(
             id=request.id,
             request=mark,
@@ -318,7 +310,7 @@ def read_api_key(settings: TeacherSettings) -> str:
     return key
 
 
-def fingerprint(request: TeacherRequest, settings: TeacherSettings) -> str:
+def fingerprint(request: Query, settings: TeacherSettings) -> str:
     """Return a short digest of the prompt and of the settings that shape an answer (pictures are left out)."""
     asked = [request.chat.messages, settings.model, settings.temperature, settings.max_tokens]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
