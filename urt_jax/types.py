@@ -7,6 +7,7 @@ Axis key, used in annotations, name suffixes and einsum strings alike::
     H head width      N query heads      K key/value heads  G query heads per key head
     C patch features  I images (frames)  P patches of one   Q questions
     R responses per question             M merged patches of one frame (P = M * merge**2)
+    J learnt tokens of a row             Z parts that the tokens of a row are split into, over ``sequence``
 
 A *frame* is what the vision tower sees at once: a picture, or one temporal patch of a video.
 """
@@ -82,6 +83,20 @@ class FeatureBlend(NamedTuple):
     weight_BTK: Float[Array, "B T K"]
 
 
+class Targets(NamedTuple):
+    """The tokens that are learnt from each row: each is predicted from the hidden state of the place before it.
+
+    The next-token shift is done here, on the host. J is the same for all rows; what ``mask_BZJ`` leaves out is padding.
+    Where ``sequence`` splits the tokens of a row, each part has its own, whose places count from the part's first::
+
+        tokens   p p r r r | p p p r .     place   1 2 3 7     token   r r r r   (those of places 2 3 4 8)
+    """
+
+    place_BZJ: Int[Array, "B Z J"]
+    token_BZJ: Int[Array, "B Z J"]
+    mask_BZJ: Bool[Array, "B Z J"]
+
+
 class Batch(NamedTuple):
     """Padded rows of text with the frames they show.
 
@@ -95,9 +110,8 @@ class Batch(NamedTuple):
     positions_3BT: Int[Array, "3 B T"]
     segments_BT: Int[Array, "B T"]
     vision_index_BT: Int[Array, "B T"]  # row of the flattened merged patches [I*M] shown here, or TEXT, or NEWLINE
-    loss_mask_BT: Bool[Array, "B T"]  # True = this token is predicted in the loss
     vision: VisionInput | VisionFeatures  # all frames, or what the tower has made of them already
-    targets_BT: Int[Array, "B T"] | None = None  # what is predicted, where it is not always the token that is read
+    targets: Targets | None = None  # what is learnt, of a batch for training
     blend: FeatureBlend | None = None  # what is shown where it is a mix of features; ``vision_index_BT`` is its first
 
     @property
@@ -122,8 +136,7 @@ class Batch(NamedTuple):
             positions_3BT=change(self.positions_3BT, 1, 1),
             segments_BT=change(self.segments_BT, 0, 1),
             vision_index_BT=change(self.vision_index_BT, 0, 1),
-            loss_mask_BT=change(self.loss_mask_BT, 0, 1),
-            targets_BT=None if self.targets_BT is None else change(self.targets_BT, 0, 1),
+            targets=None if self.targets is None else Targets(*(change(part, 0, 1) for part in self.targets)),
             blend=None if self.blend is None else FeatureBlend(*(change(part, 0, 1) for part in self.blend)),
         )
 

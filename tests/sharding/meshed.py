@@ -56,10 +56,10 @@ def mesh_of(name: str) -> Mesh:
 
 
 @cache
-def sft_rows(count: int = QUESTIONS) -> Batch:
+def sft_rows(count: int = QUESTIONS, parts: int = 1) -> Batch:
     rng = np.random.default_rng(5)
     answers = [[*map(int, rng.integers(WORDS.start, WORDS.stop, i % 4)), EOS] for i in range(count)]
-    return batch_of(CHATS[:count], answers, tokens=TOKENS, frames=FRAMES, patches=16)
+    return batch_of(CHATS[:count], answers, tokens=TOKENS, frames=FRAMES, patches=16, parts=parts)
 
 
 @cache
@@ -93,7 +93,7 @@ def sft(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
     mesh = mesh_of(name)
     state = fresh_state(MOMENTUM, mesh)
     step = compile_sft_step(MODEL.clone(attention=attention), MOMENTUM, state, mesh)
-    return _stepped(*step(state, place_rows(mesh, sft_rows(count))))
+    return _stepped(*step(state, place_rows(mesh, sft_rows(count, mesh.shape["sequence"]))))
 
 
 def grpo_arguments(name: str, count: int = QUESTIONS) -> tuple[Any, ...]:

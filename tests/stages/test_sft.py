@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.stages.coin_judge import WRITTEN
@@ -225,7 +224,7 @@ def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Pa
             for source in sources
         ]
         feed = SftFeed(config, loaded, sources, batch_size=1, row_step=1)
-        return {int(np.argmax(feed.prepare(step).batch.loss_mask_BT[0])) for step in range(12)}
+        return {int(feed.prepare(step).batch.targets.place_BZJ[0, 0, 0]) for step in range(12)}
 
     short, long = prompts("v1"), prompts(str(tmp_path / "long.txt"))
     assert len(short) == len(long) == 1

@@ -147,7 +147,7 @@ def test_a_stopped_run_ends_with_the_same_adapters(tmp_path: Path) -> None:
         def advance(state: TrainState, step: int) -> Any:
             if step == stop:
                 raise KeyboardInterrupt
-            tokens = np.where(batch.loss_mask_BT, 7 + (batch.tokens_BT + step) % 31, batch.tokens_BT).astype(np.int32)
+            tokens = (7 + (batch.tokens_BT + step) % 31).astype(np.int32)
             return *step_fn(state, batch._replace(tokens_BT=tokens)), TrainedBatch([], {})
 
         return train(folder, state, advance, settings, title="lora")

@@ -47,6 +47,14 @@ def sft_batch(packed: list[list[int]] | None = None, **larger: int) -> Batch:
     return batch_of(chats, answers, packed=packed, **{"tokens": 16, "frames": 8, **larger})
 
 
+def learnt_places(batch: Batch) -> np.ndarray:
+    """Return where a token is learnt from, ``bool [B, T]``."""
+    learnt = np.zeros(batch.tokens_BT.shape, bool)
+    for row, (places, mask) in enumerate(zip(batch.targets.place_BZJ[:, 0], batch.targets.mask_BZJ[:, 0])):
+        learnt[row, places[mask]] = True
+    return learnt
+
+
 def rollout(pairs: int = 1) -> Rollout:
     """Return a group of random responses to each of two questions (or more pairs of them), the first row ended early.
 

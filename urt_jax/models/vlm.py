@@ -203,7 +203,6 @@ def probe_batch(config: ModelConfig) -> Batch:
         positions_3BT=jnp.zeros((3, 1, 1), jnp.int32),
         segments_BT=ones,
         vision_index_BT=ones * 0,
-        loss_mask_BT=ones > 0,
         vision=VisionInput(
             jnp.zeros((1, patches, config.vision.patch_features)),
             jnp.zeros((1, patches, 2), jnp.int32),

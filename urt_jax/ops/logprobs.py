@@ -113,20 +113,3 @@ def _column_blocks(rows: int, columns: int, chunk: int) -> tuple[int, int]:
     fewest = -(-columns // max(chunk // rows, 1))
     count = next((count for count in range(fewest, 2 * fewest + 1) if columns % count == 0), fewest)
     return -(-columns // count), count
-
-
-@jax.custom_vjp
-def reorder_columns(x_BTX: Num[Array, "B T X"], order_BT: Int[Array, "B T"]) -> Num[Array, "B T X"]:
-    """Return the places of each row in the order of a permutation ``order_BT``; the gradient is a lookup too."""
-    return jnp.take_along_axis(x_BTX, order_BT[..., None], axis=1)
-
-
-def _reorder_forward(x_BTX: Array, order_BT: Array) -> tuple[Array, Array]:
-    return reorder_columns(x_BTX, order_BT), order_BT
-
-
-def _reorder_backward(order_BT: Array, g_BTX: Array) -> tuple[Array, None]:
-    return jnp.take_along_axis(g_BTX, jnp.argsort(order_BT, axis=1)[..., None], axis=1), None
-
-
-reorder_columns.defvjp(_reorder_forward, _reorder_backward)

@@ -28,7 +28,7 @@ from urt_jax.training.compile import compile_grpo_step, compile_score_step, comp
 from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.state import init_state
 from urt_jax.training.steps import GrpoBatch, PolicyLoss
-from urt_jax.types import Batch, FeatureBlend, PromptedRows, VisionInput
+from urt_jax.types import Batch, FeatureBlend, PromptedRows, Targets, VisionInput
 
 Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is given
 
@@ -93,7 +93,6 @@ def _batch(given: Given, rows: int, tokens: int) -> Batch:
         positions_3BT=of((3, rows, tokens), jnp.int32, 1),
         segments_BT=of((rows, tokens), jnp.int32),
         vision_index_BT=of((rows, tokens), jnp.int32),
-        loss_mask_BT=of((rows, tokens), jnp.bool_),
         vision=VisionInput(
             of_frames((frames, slots, tower.patch_features), jnp.float32),
             of_frames((frames, slots, 2), jnp.int32),
@@ -133,7 +132,10 @@ def _sft(given: Given) -> Prepared:
     state, optimizer = _training(given)
     tokens = given.work.rows.prompt_tokens + given.work.rows.new_tokens
     step = compile_sft_step(given.model, optimizer, state, given.mesh, micro_batches=given.pieces)
-    return step, (state, _batch(given, given.questions, tokens))
+    parts, rows = given.mesh.shape["sequence"], given.questions
+    of = partial(_shape, given.mesh, (rows, parts, min(given.work.rows.new_tokens, tokens // parts)))
+    batch = _batch(given, rows, tokens)._replace(targets=Targets(of(jnp.int32), of(jnp.int32), of(jnp.bool_)))
+    return step, (state, batch)
 
 
 def _grpo(given: Given) -> Prepared:

@@ -12,10 +12,9 @@ from urt_jax.losses.grpo import entropy_bonus, policy_denominator, policy_loss
 from urt_jax.losses.reductions import LossParts, add_term
 from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
-from urt_jax.ops.logprobs import chosen_logps, reorder_columns
+from urt_jax.ops.logprobs import chosen_logps
 from urt_jax.sharding.activations import (
     gather_columns,
-    gather_tokens,
     on_one_device,
     row_parts,
     rows_as_tokens,
@@ -218,29 +217,31 @@ def sft_train_step(
 ) -> tuple[TrainState, Metrics]:
     """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch.
 
-    The rows are computed in ``micro_batches`` pieces (by default ``pieces.default_pieces``), one after the other; the
-    step is that of the whole batch.
+    The head is applied to the places before them only (``Targets``). The rows are computed in ``micro_batches`` pieces
+    (by default ``pieces.default_pieces``), one after the other; the step is that of the whole batch.
+
+    Raises:
+        ValueError: a batch without targets, or with those of tokens that are split into other parts.
     """
+    if batch.targets is None:
+        raise ValueError("the batch has no targets to learn; give one that `collate` made of responses")
+    if (parts := batch.targets.mask_BZJ.shape[1]) != token_parts():
+        raise ValueError(f"the batch's targets are of {parts} parts of a row, the mesh splits it into {token_parts()}")
 
     def loss_fn(params: Params, features: VisionFeatures | None, piece: Batch) -> tuple[Array, tuple[Array, Array]]:
         hidden = run(model, params, piece, features, method="hidden")
         head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
-        targets = piece.tokens_BT if piece.targets_BT is None else piece.targets_BT
-        # What the last place predicts is masked and not cut off, so that the places still divide by the devices.
-        # Whole rows: the compiler (jax 0.10.2) gets a roll with a write after it wrong where it splits what is rolled.
-        tokens, mask = (gather_tokens(jnp.asarray(x)) for x in (targets, piece.loss_mask_BT))
-        tokens, mask = (gather_tokens(jnp.roll(x, -1, axis=1)) for x in (tokens, mask))
-        mask = mask & jnp.broadcast_to(jnp.arange(mask.shape[1]) < mask.shape[1] - 1, mask.shape)
-        skipping = on_one_device()
-        if skipping:  # trained places first in each row: the head is left out where a chunk of columns has none
-            order = jnp.argsort(~mask, axis=1, stable=True)
-            tokens, mask = (jnp.take_along_axis(x, order, axis=1) for x in (tokens, mask))
-            hidden = reorder_columns(hidden, order)
-        wanted = mask if skipping else None
-        chunk = CHUNK * row_parts() * token_parts()
-        logp, _ = chosen_logps(tokens_as_rows(hidden), head, tokens_as_rows(tokens), chunk=chunk, wanted=wanted)
-        logp = rows_as_tokens(logp)
-        return sft_loss(logp, mask)[0], (logp, mask)
+        assert piece.targets is not None
+        rows, parts, count = piece.targets.mask_BZJ.shape
+        places, tokens, mask = (tokens_as_rows(jnp.asarray(x).reshape(rows, parts * count)) for x in piece.targets)
+        logp, _ = chosen_logps(
+            jnp.take_along_axis(tokens_as_rows(hidden), places[..., None], axis=1),
+            head,
+            tokens,
+            chunk=CHUNK * row_parts() * token_parts(),
+            wanted=mask if on_one_device() else None,
+        )
+        return sft_loss(logp, mask)[0], (rows_as_tokens(logp), piece.targets.mask_BZJ.reshape(rows, -1))
 
     gradients, scored = gradient_in_pieces(loss_fn, state, model, batch.vision, batch, micro_batches)
     return _update(state, gradients, sft_loss(*scored), optimizer)
