@@ -24,6 +24,7 @@ from tests.training.tiny_training import (
     sft_batch,
 )
 from urt_jax.losses.grpo import OBJECTIVES
+from urt_jax.models.tuning import CPU
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
@@ -126,7 +127,7 @@ def test_a_cpu_takes_pieces_of_many_places_by_default(monkeypatch: pytest.Monkey
     assert rows.places == 4 * (12 + 4 * 6)
     assert default_pieces(rows) == 1
     for least, pieces in ((73, 1), (72, 2), (36, 4), (1, 4)):
-        monkeypatch.setattr("urt_jax.training.pieces.CPU_PLACES", least)
+        monkeypatch.setattr("urt_jax.training.pieces.tuning", lambda least=least: replace(CPU, piece_places=least))
         assert default_pieces(rows) == pieces
 
 

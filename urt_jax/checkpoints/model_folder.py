@@ -29,6 +29,7 @@ from urt_jax.files.whole import whole_folder
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.lora import merge_adapters
+from urt_jax.models.tuning import tuning
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params, init_params
 from urt_jax.runs import processes
 from urt_jax.sharding.mesh import compute_dtype
@@ -53,8 +54,7 @@ class LoadedModel:
     def module(self, *, dtype: Any = jnp.float32, remat: str = "none", attention: str = "xla") -> VisionLanguageModel:
         """Return the Flax module for these parameters, computing in ``dtype``; see ``models.attention``."""
         layers = self.processor.config.decoder.layers
-        # Small decoders unroll their layers: the scan's own overhead would be most of a step.
-        unroll = layers if layers <= 8 else 1
+        unroll = layers if layers <= tuning().unrolled_layers else 1
         param_dtype = np.dtype(self.params["embedding"].dtype)
         return VisionLanguageModel(self.processor.config, dtype, param_dtype, remat, unroll, attention)
 

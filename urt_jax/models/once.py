@@ -6,6 +6,7 @@ from typing import TypeVar
 import jax
 from jax import Array
 
+from urt_jax.models.tuning import CPU
 from urt_jax.sharding.activations import on_one_device
 
 Result = TypeVar("Result")
@@ -21,7 +22,7 @@ def once(fn: Callable[[Array], Result], rows: Array) -> Result:
     """
     count = rows.shape[0]
     passes = next((n for n in range(2, count + 1) if count % n == 0), 1)
-    if passes == 1 or not on_one_device():
+    if passes == 1 or not on_one_device() or not CPU.looped:
         return fn(rows)
 
     def looped(rows: Array) -> Result:

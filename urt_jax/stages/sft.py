@@ -22,6 +22,7 @@ from urt_jax.data.loader import Prefetcher, Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
 from urt_jax.feeds.records import skipped_figures, tell_skipped, training_source
+from urt_jax.models.tuning import tuning
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.runs import processes
 from urt_jax.runs.meeting import meet_on
@@ -83,13 +84,18 @@ def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
 def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
     """Return the module a stage runs, its dtype and attention chosen by the devices where they are "auto".
 
+    What was chosen, and how programs are shaped for the device (``models.tuning``), is printed.
+
     Raises:
         BadInputError: an attention that these devices or this dtype cannot run.
     """
     try:
-        return loaded.module_for(mesh, dtype=config.dtype, attention=config.attention, remat=config.remat)
+        module = loaded.module_for(mesh, dtype=config.dtype, attention=config.attention, remat=config.remat)
     except BadInputError as error:
         raise BadInputError(f"config.model.{error}") from None
+    told = tuning().told(module.config.decoder.layers)
+    print(f"tuned for {jax.default_backend()}: {told}; {module.attention} attention in {np.dtype(module.dtype).name}")
+    return module
 
 
 def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
