@@ -47,7 +47,7 @@ class Share:
         """
         if self.spans and total % len(self.order):
             raise ValueError(
-                f"{name} is {total}, and {self.of} processes deal it out to {len(self.order)} parts (data x fsdp of "
+                f"{name} is {total}, and {self.of} processes split it into {len(self.order)} parts (data x fsdp of "
                 f"the mesh); give a multiple of {len(self.order)}, or a mesh with a wider tensor axis"
             )
         return total // self.of
