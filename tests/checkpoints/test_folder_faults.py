@@ -337,7 +337,7 @@ def test_cut_missing_and_exchanged_files_are_found(tiny_judge: Path, tmp_path: P
     with pytest.raises(BadInputError, match=r"preprocessor_config.json: it is not as it was written"):
         load_model(str(model))
     (model / "preprocessor_config.json").unlink()
-    with pytest.raises(BadInputError, match=r"preprocessor_config.json: it is listed .* and not there"):
+    with pytest.raises(BadInputError, match=r"preprocessor_config.json: it is listed .* but missing"):
         load_model(str(model))
     (model / SUMS_NAME).unlink()  # what the message says to do: then it is a folder as others write
     load_model(str(model))
