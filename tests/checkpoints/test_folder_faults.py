@@ -385,7 +385,7 @@ def test_leaves_that_no_rule_names_are_not_dropped(tmp_path: Path) -> None:
         ({"target_modules": "(a+)+$"}, "repeats inside repeats"),
         ({"target_modules": "(.*)*(.*)*x"}, "repeats inside repeats"),
         ({"target_modules": ".*.*.*.*.*x"}, "repeats inside repeats"),
-        ({"target_modules": "a" * 200_000}, "of at most 100,000 signs"),
+        ({"target_modules": "a" * 200_000}, "of at most 100,000 characters"),
         ({"target_modules": 7}, "target_modules"),
         ({"target_modules": [7]}, "target_modules"),
         ({"target_modules": None}, "target_modules"),
