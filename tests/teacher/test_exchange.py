@@ -187,7 +187,7 @@ def test_settings_that_mean_nothing_are_refused(changes: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("MY_KEY", None, "MY_KEY is not set.*None where the endpoint needs no key"),
+        ("MY_KEY", None, "MY_KEY is not set.*None if the endpoint needs no key"),
         ("MY_KEY", "  ", "MY_KEY is empty"),
         ("MY_KEY", "schl\u00fcssel-geheim", "MY_KEY holds characters that no API key"),
         ("MY_KEY", "two\nlines-of-it", "MY_KEY holds characters that no API key"),
