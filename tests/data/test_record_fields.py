@@ -154,7 +154,7 @@ SIDES = {"caption": "a dot", "jpg_0": "1.png", "jpg_1": "2.png"}
         (FINE | {"fps": [[2]], "videos": [["1.png"]]}, "wrong type", "fps: 0 is [2]"),
         (FINE | {"fps": float("nan"), "videos": [["1.png"]]}, "wrong type", "fps is nan"),
         (FINE | {"fps": 0, "videos": [["1.png"]]}, "wrong type", "fps is 0"),
-        (FINE | {"videos": [[]]}, "media count", "a clip of no frames"),
+        (FINE | {"videos": [[]]}, "media count", "a clip without frames"),
         (FINE | {"images": [["1.png"]]}, "missing file", "media ['1.png']; needed a path"),
         (FINE | {"messages": [{"role": ["user"], "content": "x"}]}, "unknown schema", "a turn is from ['user']"),
         (FINE | {"system": "a", "system_prompt": "b"}, "unknown schema", "two system prompts that differ"),

@@ -123,7 +123,7 @@ def encode_response(processor: Processor, text: str, *, name: str, opening: str 
     text = without_end(text)
     if found := processor.control_words.pattern.search(text):
         raise BadInputError(
-            f"{name}: its response holds {found[0]!r}, which the tokenizer reads as a control token; take it out"
+            f"{name}: its response holds {found[0]!r}, which the tokenizer reads as a control token; remove it"
         )
     if opening:
         text = _after_opening(text, opening, name)
@@ -132,7 +132,7 @@ def encode_response(processor: Processor, text: str, *, name: str, opening: str 
     except UnicodeEncodeError as error:
         raise BadInputError(
             f"{name}: its response holds half of a surrogate pair, as a cut emoji leaves it: "
-            f"{shown(text[max(error.start - 20, 0) : error.end])}; take it out"
+            f"{shown(text[max(error.start - 20, 0) : error.end])}; remove it"
         ) from None
     ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     return _known_ids(processor, [*ids, processor.end_ids[0]], name)
