@@ -139,7 +139,7 @@ WORDINGS: dict[str, tuple[bytes, str]] = {
     "a long name": (b"{" + b"x" * 100_000 + b"}", r"unknown slot \{x{80}\}"),
     "another code": (b"\xff {caption}", r"not UTF-8 text at byte 0"),
     "nothing": (b" \n", r"the file is empty"),
-    "too much": (b"x" * (MAX_WORDING + 1), r"1,048,577 bytes, at most 1,048,576 are read"),
+    "too much": (b"x" * (MAX_WORDING + 1), r"1,048,577 bytes, at most 1,048,576 are allowed"),
 }
 
 

@@ -142,9 +142,8 @@ class CheckpointStore:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), extra=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=items)
         leaves, beside = {path: found["state"][path] for path in wanted}, found["extra"]
-        of = beside.get(
-            "step", beside["extra"].get("step", step)
-        )  # older checkpoints: the step of the loop that saved it
+        # Older checkpoints have the step of the loop that saved them.
+        of = beside.get("step", beside["extra"].get("step", step))
         if of != step:
             raise DamagedError(f"it is the checkpoint of step {of}; rename its folder to {of}")
         if beside["extra_sum"] != _text_sum(beside["extra"]):

@@ -105,9 +105,7 @@ def _close(workers: Sequence["_Worker"], threads: ThreadPoolExecutor | None) -> 
     for worker in workers:
         worker.close()
     if threads is not None:
-        threads.shutdown(
-            wait=False, cancel_futures=True
-        )  # this may run in one of them, since garbage collection can run in any thread
+        threads.shutdown(wait=False, cancel_futures=True)  # no wait: garbage collection may run in one of these threads
 
 
 class _Worker:

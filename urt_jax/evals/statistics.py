@@ -143,7 +143,7 @@ def paired_difference(
     if keys_a != keys_b:
         item, order = min(keys_a ^ keys_b)
         raise BadInputError(
-            f"a paired difference needs the same pairs and orders for both models: {len(keys_a ^ keys_b)} differ, "
+            f"a paired difference needs the same judgements of both models: {len(keys_a ^ keys_b)} are in one only, "
             f"e.g. record {item} in {order} order; evaluate both on the same file in the same orders"
         )
     tables = _table(a), _table(b)

@@ -42,9 +42,7 @@ def read_whole(path: str | Path, *, most: int | None = SETTINGS_BYTES) -> bytes:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
-                raise BadInputError(
-                    f"{path}: {size:,} bytes, at most {most:,} are allowed for such a file; is it the right one?"
-                )
+                raise BadInputError(f"{path}: {size:,} bytes, at most {most:,} are allowed; is it the right file?")
             return file.read()
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file; check the path") from None

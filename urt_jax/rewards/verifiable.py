@@ -95,7 +95,7 @@ def combine(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np
     """
     if not parts or set(parts) != set(weights):
         raise ValueError(
-            f"reward parts are {sorted(parts)}, weights are for {sorted(weights)}: give both the same names"
+            f"reward parts are {sorted(parts)}, weights are for {sorted(weights)}: give the same names, at least one"
         )
     shapes = {name: np.shape(part) for name, part in parts.items()}
     if len(set(shapes.values())) > 1:

@@ -222,9 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("latency-s", 0.0, "seconds before an answer"),
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=meaning)
-    parser.add_argument(
-        "--until-stdin-closes", action="store_true", help="stop when the process that started this one ends"
-    )
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process ends")
     given = vars(parser.parse_args(arguments))
     port, watch = given.pop("port"), given.pop("until_stdin_closes")
     settings = OracleSettings(counts=dict(given.pop("task")), **given)

@@ -178,9 +178,7 @@ def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
         return located
     if Path(located).suffix.lower() not in VIDEO_SUFFIXES:
         return _locate_picture(given, root, where)
-    from urt_jax.data.video_files import (
-        open_video,
-    )  # loads FFmpeg, needed for rare containers and to reject other files
+    from urt_jax.data.video_files import open_video  # loads FFmpeg, for rare containers and to reject other files
 
     try:
         open_video(Path(located), name=where)
