@@ -60,7 +60,7 @@ class EncodedChat(NamedTuple):
 
 
 class VisionInput(NamedTuple):
-    """All frames of a batch, padded to one number of slots; an all-False ``mask_IP`` row is no frame."""
+    """All frames of a batch, padded to one number of slots; an all-False ``mask_IP`` row is padding."""
 
     patches_IPC: Float[Array, "I P C"]
     positions_IP2: Int[Array, "I P 2"]

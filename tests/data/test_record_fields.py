@@ -176,8 +176,8 @@ def test_a_field_of_another_form_is_a_counted_skip_that_names_it(
     [
         (b'{"problem": "a \\ud83d"}', "half of a surrogate pair"),
         (b'{"problem": "a", "meta": {"\\udc00": 1}}', "half of a surrogate pair"),
-        (b'{"problem": "a", "problem": "b"}', "the key 'problem' stands twice"),
-        (b'{"problem": "a", "meta": {"k": 1, "k": 2}}', "the key 'k' stands twice"),
+        (b'{"problem": "a", "problem": "b"}', "the key 'problem' appears twice"),
+        (b'{"problem": "a", "meta": {"k": 1, "k": 2}}', "the key 'k' appears twice"),
         (b'{"problem": "\xff"}', "not UTF-8: byte 13 is 0xff"),
         (b'{"problem": ' + b"[" * 200 + b"]" * 200 + b"}", "nested deeper than 100 levels"),
         (b'{"problem": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper than 100 levels"),

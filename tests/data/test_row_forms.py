@@ -281,7 +281,7 @@ def test_a_prompt_of_messages_with_a_solution_is_a_question(folder: Path) -> Non
         ("datasets: [{json_path: p.json, sampling_strategy: 'first:" + "9" * 400 + "%'}]", "known are all, first:N"),
         ("datasets: [{json_path: p.json, sampling_strategy: 'first:-1'}]", "known are all, first:N"),
         ("datasets: [{json_path: p.json, image_folder: [a]}]", r"image_folder is \['a'\]; needed a text"),
-        ("datasets: [{json_path: p.json, json_path: p.json}]", "stands twice"),
+        ("datasets: [{json_path: p.json, json_path: p.json}]", "appears twice"),
         ("datasets: 3", "needed 'datasets:'"),
         ("datasets: [3]", "needed 'datasets:'"),
         ("&a [*a]", "a reference"),

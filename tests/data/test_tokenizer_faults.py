@@ -64,7 +64,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "settings null": (with_bytes("tokenizer_config.json", b"null"), r"tokenizer_config\.json: None where"),
     "settings deep": (with_bytes("tokenizer_config.json", b"[" * 5000), r"tokenizer_config\.json: nested deeper"),
     "settings cut": (with_bytes("tokenizer_config.json", b'{"a": '), r"tokenizer_config\.json: not JSON"),
-    "settings twice": (with_bytes("tokenizer_config.json", b'{"a": 1, "a": 2}'), r"the key 'a' stands twice"),
+    "settings twice": (with_bytes("tokenizer_config.json", b'{"a": 1, "a": 2}'), r"the key 'a' appears twice"),
     "half an emoji": (with_bytes("tokenizer_config.json", b'{"a": "\\ud83d"}'), r"half of a surrogate pair"),
     "map of another code": (with_bytes("special_tokens_map.json", b"\xff"), r"special_tokens_map\.json: not UTF-8"),
     "map a list": (with_bytes("special_tokens_map.json", b"[1]"), r"special_tokens_map\.json: \[1\] where"),

@@ -120,5 +120,5 @@ def test_what_cannot_be_a_run_folder_is_told(tmp_path: Path, name: str, told: st
 
 def test_a_pipe_is_no_run_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(BadInputError, match="is no run folder"):
+    with pytest.raises(BadInputError, match="is not a run folder"):
         open_run(tmp_path / "fifo", {"seed": 1})

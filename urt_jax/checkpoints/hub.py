@@ -84,7 +84,7 @@ def _split(name: str, revision: str | None) -> tuple[str, str | None]:
     """Return the repository and the revision that the name and the ``revision`` setting give together."""
     match = _HUB_NAME.fullmatch(name)
     if match is None:
-        raise BadInputError(f"model {name!r} is no hub name; give org/name, or org/name@revision")
+        raise BadInputError(f"model {name!r} is not a hub name; give org/name, or org/name@revision")
     if revision is not None and match[2] is not None and revision != match[2]:
         raise BadInputError(f"model {name!r} came with revision {revision!r}; give one of the two")
     return match[1], revision if revision is not None else match[2]

@@ -87,7 +87,7 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
         return fetch_model(name, revision=revision)
     if revision is not None:
         raise BadInputError(
-            f"model {name!r} came with revision {revision!r}, but it is no hub name (org/name), or a folder of that "
+            f"model {name!r} came with revision {revision!r}, but it is not a hub name (org/name), or a folder of that "
             "name is there; leave the revision out"
         )
     if name in shipped:

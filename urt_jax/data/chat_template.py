@@ -34,7 +34,7 @@ def find_chat_template(folder: Path) -> ChatTemplate | None:
     if (file := folder / "chat_template.json").is_file():
         if more:
             raise BadInputError(
-                f"{file} stands beside the folder {MORE_TEMPLATES}, which is chat_template.jinja's; delete one of them"
+                f"{file} conflicts with the folder {MORE_TEMPLATES}, which is chat_template.jinja's; delete one"
             )
         stored = _key_of(file)
         if stored is None:

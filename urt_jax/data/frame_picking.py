@@ -62,7 +62,7 @@ def pick_frames(timeline: Timeline, picking: FramePicking, *, name: str) -> list
     if picking.fps is not None and timeline.frames > 1:
         if timeline.seconds is None:
             raise BadInputError(
-                f"{name}: its {timeline.frames} frames have no times, so they can not be picked at {picking.fps:g} a "
+                f"{name}: its {timeline.frames} frames have no times, so they cannot be picked at {picking.fps:g} a "
                 "second; give the clip's own fps, or pick by max_frames alone"
             )
         kept = _nearest(timeline.seconds, picking.fps)

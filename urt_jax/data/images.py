@@ -85,7 +85,7 @@ def load_image(media: Any, *, name: str, budget: PixelBudget | None = None) -> U
             budget.take(array.shape[0] * array.shape[1], name=name)
         return array
     raise BadInputError(
-        f"{name}: a picture can not be read from {type(media).__name__}; give a path, encoded bytes, a data URL, "
+        f"{name}: a picture cannot be read from {type(media).__name__}; give a path, encoded bytes, a data URL, "
         "a PIL image or a uint8 array [H, W, 3]"
     )
 
@@ -172,7 +172,7 @@ def array_of(media: Any, *, name: str) -> np.ndarray:
     try:
         return np.asarray(media)
     except Exception as error:  # of the user's own object
-        raise BadInputError(f"{name}: {shown(media)} can not be read as an array ({type(error).__name__})") from None
+        raise BadInputError(f"{name}: {shown(media)} cannot be read as an array ({type(error).__name__})") from None
 
 
 def _rgb_of_array(array: np.ndarray, *, name: str) -> np.ndarray:

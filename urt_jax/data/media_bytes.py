@@ -138,7 +138,7 @@ def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int |
         if isinstance(source, str) and _is_base64(source):
             raise _no_data_url(source, name) from None
         reason = getattr(error, "strerror", None) or "no name of a file"  # its own text repeats the whole path
-        raise BadInputError(f"{name}: {given} can not be read ({reason}); check path and permissions") from None
+        raise BadInputError(f"{name}: {given} cannot be read ({reason}); check path and permissions") from None
     if not data:
         raise BadInputError(f"{name}: {given} is empty (0 bytes); download or write it again")
     return data
@@ -152,7 +152,7 @@ def decode_data_url(url: str) -> bytes:
     """
     head, comma, body = url.partition(",")
     if head[:5].lower() != "data:" or not comma:
-        raise BadInputError(f"{shown(url, 60)} is no data URL; it must look like data:image/png;base64,<base64>")
+        raise BadInputError(f"{shown(url, 60)} is not a data URL; it must look like data:image/png;base64,<base64>")
     try:
         raw = unquote_to_bytes(body)
         if not head.lower().rstrip().endswith(";base64"):

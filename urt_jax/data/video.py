@@ -154,7 +154,7 @@ def _open(media: Any, name: str) -> _Source:
     if hasattr(media, "__array__"):
         return _open_array(array_of(media, name=name), name)
     raise BadInputError(
-        f"{name}: a clip can not be read from {type(media).__name__}; give a uint8 array [F, H, W, 3], a list of "
+        f"{name}: a clip cannot be read from {type(media).__name__}; give a uint8 array [F, H, W, 3], a list of "
         "frames, a folder of frames, a video file or an animation"
     )
 
@@ -208,7 +208,7 @@ def _folder_frames(folder: Path, *, name: str) -> list[Path]:
         frames = [file for file in folder.iterdir() if file.suffix.lower() in _FRAME_SUFFIXES and file.name[0] != "."]
     except OSError as error:
         raise BadInputError(
-            f"{name}: the folder {shown(str(folder), 120)} can not be read ({error.strerror}); check its permissions"
+            f"{name}: the folder {shown(str(folder), 120)} cannot be read ({error.strerror}); check its permissions"
         ) from None
     if not frames:
         raise BadInputError(

@@ -116,7 +116,7 @@ def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.
                 frames[place] = picture
     except (FFmpegError, _Damaged) as error:
         reason = error.strerror if isinstance(error, FFmpegError) else error
-        raise BadInputError(f"{name}: {video.given} can not be decoded: {reason}; {_REMEDY}") from None
+        raise BadInputError(f"{name}: {video.given} cannot be decoded: {reason}; {_REMEDY}") from None
     assert frames is not None
     return frames
 
@@ -133,7 +133,7 @@ def _opened(source: Path | bytes, name: str, given: str) -> Iterator[tuple[Any, 
             raise BadInputError(f"{name}: {given} holds no video stream (found: {found}); give a file with one")
         stream = streams[0]
         if stream.codec_context is None or not stream.height * stream.width:
-            raise BadInputError(f"{name}: {given} is coded in a way that PyAV can not decode; {_REMEDY}")
+            raise BadInputError(f"{name}: {given} is coded in a way that PyAV cannot decode; {_REMEDY}")
         if stream.height * stream.width > MAX_DECODED_PIXELS:
             raise BadInputError(
                 f"{name}: the frames of {given} are {stream.height}x{stream.width} (height x width); at most "

@@ -68,7 +68,7 @@ def parse_items(data: bytes) -> list[Any]:
         try:
             _check_depth(item)
             if flawed and _holds(item, flawed):
-                raise JsonError("a key stands twice in one object")
+                raise JsonError("a key appears twice in one object")
             if "\\u" in text:
                 _check_pairs(item)
         except JsonError as error:
@@ -149,7 +149,7 @@ def read_yaml(path: str | Path) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if twice := next((key for n, key in enumerate(keys) if key in keys[:n]), None):
-                raise JsonError(f"the key {shown(twice)} stands twice in one mapping")
+                raise JsonError(f"the key {shown(twice)} appears twice in one mapping")
             return super().construct_mapping(node, deep)
 
     try:
@@ -220,7 +220,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for n, key in enumerate(keys) if key in keys[:n])
-        raise JsonError(f"the key {shown(twice)} stands twice in one object")
+        raise JsonError(f"the key {shown(twice)} appears twice in one object")
     return made
 
 

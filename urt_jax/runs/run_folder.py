@@ -76,7 +76,7 @@ def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
     if (folder.exists() and not folder.is_dir()) or (
         folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
     ):
-        raise BadInputError(f"{folder} exists and is no run folder (no config.json); give another --workdir")
+        raise BadInputError(f"{folder} exists and is not a run folder (no config.json); give another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
     own(folder)
     write_json(path, config)

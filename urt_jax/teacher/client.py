@@ -297,7 +297,7 @@ def read_api_key(settings: TeacherSettings) -> str:
         return "none"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise BadInputError(
-            "teacher.api_key_env is no name of an environment variable; put the key into a variable and give the "
+            "teacher.api_key_env is not the name of an environment variable; put the key into a variable and give the "
             "name of that, such as OPENAI_API_KEY"
         )
     key = os.environ.get(name, "").strip()

@@ -79,7 +79,7 @@ def check_address(base_url: str) -> None:
         sound = False
     if not sound:
         given = redacted(shown(base_url))
-        raise BadInputError(f"teacher: base_url={given} is no address; give one such as https://host/v1")
+        raise BadInputError(f"teacher: base_url={given} is not an address; give one such as https://host/v1")
 
 
 def open_client(base_url: str, api_key: str, *, timeout_s: float) -> openai.AsyncOpenAI:
