@@ -37,7 +37,7 @@ from urt_jax.config import (
 )
 from urt_jax.feeds.rollouts import RolloutMaker
 from urt_jax.main import main
-from urt_jax.stages import grpo, judging
+from urt_jax.stages import grpo
 from urt_jax.types import VisionFeatures, VisionInput
 
 STEPS = 4
@@ -153,14 +153,14 @@ def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bit
         assert main(arguments(config, stopped)) == 75
     assert f"saved after step 2 of {STEPS}" in capsys.readouterr().err
     assert checkpoint_steps(stopped)[-1] == 2
-    respond = judging.RewardModel.respond
+    respond = grpo.RewardModel.respond
     judged: list[int] = []
 
     def counted(model: Any, queries: Any, **settings: Any) -> list[tuple[str, ...]]:
         judged.append(len(queries))
         return respond(model, queries, **settings)
 
-    monkeypatch.setattr(judging.RewardModel, "respond", counted)
+    monkeypatch.setattr(grpo.RewardModel, "respond", counted)
     run_in_process(config, stopped, "--config.workers=1")
     assert judged == [8, 8], "what was judged before training is read back, not judged again"
     assert [line["step"] for line in metric_lines(stopped)] == list(range(1, STEPS + 1))

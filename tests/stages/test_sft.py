@@ -38,7 +38,7 @@ from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.records import training_source
 from urt_jax.main import main
 from urt_jax.scenes import make_drill
-from urt_jax.stages import sft
+from urt_jax.stages import policy, sft
 from urt_jax.tasks import TASKS
 from urt_jax.training.state import TrainState
 
@@ -207,8 +207,10 @@ def test_a_stage_starts_from_the_revision_it_names(
         asked.append((name, revision))
         return loaded
 
-    monkeypatch.setattr(sft, opener, opened)
-    assert sft.open_model(ModelConfig(path="lab/judge", revision="v1.0", init=init), PixelsConfig(), seed=0) is loaded
+    monkeypatch.setattr(policy, opener, opened)
+    assert (
+        policy.open_model(ModelConfig(path="lab/judge", revision="v1.0", init=init), PixelsConfig(), seed=0) is loaded
+    )
     assert asked == [("lab/judge", "v1.0")]
 
 

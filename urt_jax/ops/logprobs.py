@@ -64,16 +64,7 @@ def chosen_logps(
     @jax.checkpoint
     def of_chunk(hidden_CD: Array, targets_C: Array, wanted_C: Array) -> tuple[Array, Array]:
         logits_CV = temper_logits(project(hidden_CD), temperature, suppress_V)
-        # One pass over the vocabulary gives the exponentials, their sum, the entropy and the target's logit. The
-        # target's logit is not indexed, since the gradient of an index is a scatter.
-        logits_CV = logits_CV - jax.lax.stop_gradient(logits_CV.max(axis=-1, keepdims=True))
-        weights_CV = jnp.exp(logits_CV)
-        total_C = weights_CV.sum(axis=-1)
-        picked_C = jnp.sum(
-            jnp.where(jnp.arange(logits_CV.shape[1])[None] == targets_C[:, None], logits_CV, 0.0), axis=-1
-        )
-        chosen_C = picked_C - jnp.log(total_C)
-        entropy_C = jnp.log(total_C) - jnp.sum(weights_CV * logits_CV, axis=-1) / total_C
+        chosen_C, entropy_C = _chosen_and_entropy(logits_CV, targets_C)
         entropy_C = entropy_C if entropy_gradient else jax.lax.stop_gradient(entropy_C)
         return jnp.where(wanted_C, chosen_C, 0.0), jnp.where(wanted_C, entropy_C, 0.0)
 
@@ -100,6 +91,23 @@ def chosen_logps(
 
     logp, entropy = jax.lax.map(of_piece, (split(hidden, hidden.shape[-1]), split(targets), split(given)))
     return join(logp), join(entropy)
+
+
+def _chosen_and_entropy(
+    logits_CV: Float[Array, "C V"], targets_C: Int[Array, " C"]
+) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
+    """Return the targets' log-probabilities and the entropies of their distributions.
+
+    One pass over the vocabulary gives the exponentials, their sum, the entropy and the target's logit. The target's
+    logit is not indexed, since the gradient of an index is a scatter.
+    """
+    logits_CV = logits_CV - jax.lax.stop_gradient(logits_CV.max(axis=-1, keepdims=True))
+    weights_CV = jnp.exp(logits_CV)
+    total_C = weights_CV.sum(axis=-1)
+    picked_C = jnp.sum(jnp.where(jnp.arange(logits_CV.shape[1])[None] == targets_C[:, None], logits_CV, 0.0), axis=-1)
+    chosen_C = picked_C - jnp.log(total_C)
+    entropy_C = jnp.log(total_C) - jnp.sum(weights_CV * logits_CV, axis=-1) / total_C
+    return chosen_C, entropy_C
 
 
 def _as_rows(shape: tuple[int, ...], chunk: int) -> tuple[int, int]:

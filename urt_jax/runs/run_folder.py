@@ -82,6 +82,18 @@ def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
     write_json(path, config)
 
 
+def finished(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Open a run (see ``open_run``); return its result after printing its table again, None if it is to be run.
+
+    Raises:
+        BadInputError: as ``open_run`` and ``read_result``.
+    """
+    result = read_result(open_run(workdir, config))
+    if result is not None:
+        print(result["table"])
+    return result
+
+
 def read_result(workdir: str | Path) -> dict[str, Any] | None:
     """Return the result of a finished run (its printed table is under "table"), None while it is not finished."""
     path = Path(workdir) / "result.json"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from urt_jax.config import DistillConfig, as_json
+from urt_jax.config import DistillConfig
 from urt_jax.data.examples import Example, Query
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
@@ -26,7 +26,7 @@ from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.runs import processes
 from urt_jax.runs.preemption import Preempted, PreemptionNotice
-from urt_jax.runs.run_folder import open_run, read_result, write_result
+from urt_jax.runs.run_folder import write_result
 from urt_jax.runs.shared_lines import part_path, part_paths
 from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
@@ -50,15 +50,12 @@ class Filtered:
 
 
 def run(config: DistillConfig) -> None:
-    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table; a finished run only prints.
+    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table.
 
     Raises:
         BadInputError: data, key, endpoint or budget (see ``ask_teacher``), or not one request was answered.
     """
-    folder = open_run(config.workdir, as_json(config))
-    if (result := read_result(folder)) is not None:
-        print(result["table"])
-        return
+    folder = Path(config.workdir)
     pool = labelled_pool(config.data, seed=config.seed, decided=True)
     told = tell_skipped([pool.skipped])
     replies_path = folder / "records" / "replies.jsonl"
