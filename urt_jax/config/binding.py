@@ -19,21 +19,6 @@ KIND_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "t
 MAX_WHOLE = 2**53  # no count comes near it, and every program that reads a run's JSON holds it
 
 
-def knob(
-    default: Any,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    nonempty: bool = False,
-) -> Any:
-    """Declare a record's field with its bounds; a value of None is outside all bounds' reach."""
-    metadata = {"at_least": at_least, "above": above, "at_most": at_most, "nonempty": nonempty}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 def plain(value: Any) -> Any:
     """Return a ``ConfigDict`` as plain dicts, tuples and lists, all the way down."""
     if isinstance(value, (ConfigDict, Mapping)):

@@ -3,21 +3,19 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from urt_jax.config.binding import knob
 from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 from urt_jax.data.skipped import MAX_SKIPPED
 from urt_jax.errors import MAX_NAME, BadInputError, shown, unknown_choice
 from urt_jax.files.redaction import redacted
+from urt_jax.settings import Problems, knob
 from urt_jax.tasks import TASKS
 
 FIRST_TASK = next(iter(TASKS))
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
-Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
 
 
 @dataclass(frozen=True)

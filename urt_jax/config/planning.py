@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from urt_jax.config.binding import knob
-from urt_jax.config.parts import MeshConfig, Problems, StageConfig
+from urt_jax.config.parts import MeshConfig, StageConfig
+from urt_jax.settings import Problems, knob
 
 
 @dataclass(frozen=True)

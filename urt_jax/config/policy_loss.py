@@ -3,8 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from urt_jax.config.binding import knob
-from urt_jax.config.parts import Problems
+from urt_jax.settings import Problems, knob
 
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
 READ_BY = {  # knob -> the losses that read it

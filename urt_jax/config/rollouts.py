@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from urt_jax.config.binding import knob
-from urt_jax.config.parts import Problems
+from urt_jax.settings import Problems, knob
 
 
 @dataclass(frozen=True)

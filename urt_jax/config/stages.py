@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from urt_jax.config.binding import knob
 from urt_jax.config.parts import (
     DataConfig,
     LengthConfig,
@@ -12,7 +11,6 @@ from urt_jax.config.parts import (
     ModelConfig,
     OptimizerConfig,
     PixelsConfig,
-    Problems,
     ShapeConfig,
     StageConfig,
     TeacherConfig,
@@ -22,6 +20,7 @@ from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 from urt_jax.generation.sampling import RolloutSampling
+from urt_jax.settings import Problems, knob
 
 LANES = 128  # tokens of a block of "splash": ops.fused_attention.LANES, whose module imports jax
 
