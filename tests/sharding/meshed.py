@@ -14,11 +14,12 @@ from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, first_groups
 from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
 from urt_jax.generation.sampler import Sampler
 from urt_jax.generation.sampling import Sampling
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.rollout import make_grpo_batch
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, Rollout
 
 MESHES = {

@@ -372,16 +372,3 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
     assert main(arguments(settings, tmp_path / "run")) == 2
     assert "config.rewards.user: reward 'no_such_rewards:f': there is no module" in capsys.readouterr().err
     assert not (tmp_path / "run" / "records").exists()
-
-
-def test_every_constant_of_the_loss_is_a_setting() -> None:
-    config = GrpoConfig(
-        loss="gspo", clip_low=3e-4, clip_high=4e-4, delta=3.0, cispo_cap=4.0, sapo_temperature_pos=2.0,
-        sapo_temperature_neg=3.0, kl_kind="k1", kl_coef=0.1, kl_bias_correction=True, importance_cap=2.0,
-        entropy_coef=0.01, lengths=LengthConfig(max_new_tokens=77),
-    )  # fmt: skip
-    constants = dataclasses.asdict(grpo._policy_loss(config))
-    unset = dataclasses.asdict(grpo._policy_loss(GrpoConfig()))
-    assert all(unset[name] != value for name, value in constants.items())
-    assert (constants.pop("kind"), constants.pop("max_tokens")) == ("gspo", 77)
-    assert constants == {name: getattr(config, name) for name in constants}

@@ -12,6 +12,7 @@ from tests.tiny import MODEL, as_jnp, tiny_params
 from tests.tiny_lora import DECODER, EVERYWHERE, adapted
 from tests.training.tiny_training import SUPPRESSED, assert_close, assert_same, grpo_batch, one_device, sft_batch
 from urt_jax.errors import BadInputError
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
@@ -21,7 +22,6 @@ from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import PolicyLoss
 
 RANK = 3
 ADAMW = make_optimizer(optax.constant_schedule(1e-2), weight_decay=0.1, b1=0.9, b2=0.98, clip_norm=1.0)

@@ -26,12 +26,13 @@ from tests.training.tiny_training import (
     score,
     sft_batch,
 )
-from urt_jax.losses import group_advantages
+from urt_jax.losses.advantages import group_advantages
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.training import steps
 from urt_jax.training.compile import compile_grpo_step
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 
 ADVANTAGE = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
 

@@ -16,10 +16,10 @@ from urt_jax.config.parts import (
     TeacherConfig,
 )
 from urt_jax.config.planning import BenchConfig, PlanConfig
-from urt_jax.config.policy_loss import PolicyLossConfig
 from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 from urt_jax.generation.sampling import RolloutSampling
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.settings import Problems, knob
 
 LANES = 128  # tokens of a block of "splash": ops.fused_attention.LANES, whose module imports jax
@@ -123,7 +123,7 @@ class RejectConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class GrpoConfig(PolicyLossConfig, TrainingConfig):
+class GrpoConfig(PolicyLoss, TrainingConfig):
     """Sample groups of reasonings, reward form and correctness, improve the policy (arXiv 2402.03300)."""
 
     stage: ClassVar[str] = "grpo"
@@ -135,6 +135,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
     sampling: RolloutSampling = RolloutSampling()  # no filters: filtered samples have no matching log-probability
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
+    mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
     rewards: RewardWeights = RewardWeights()
     curriculum: CurriculumConfig = CurriculumConfig()
     dynamic_sampling: int = knob(0, at_least=0)  # extra rollouts a step may take to replace groups of equal reward
@@ -143,7 +144,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         yield from TrainingConfig.problems(self)
-        yield from PolicyLossConfig.problems(self)
+        yield from PolicyLoss.problems(self)
         yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh, self.micro_batches)
         tokens, parts = self.lengths.max_new_tokens, self.mesh.sequence
         step = parts if self.token_step == 8 else self.token_step

@@ -1,30 +1,18 @@
 """Policy-gradient surrogates: importance ratios, and one loss per token for each published objective.
 
-Every surrogate takes ``(ratio, logp, advantage, bounds)`` and returns the loss of each token, to be minimised. The
+Every surrogate takes ``(ratio, logp, advantage, settings)`` and returns the loss of each token, to be minimised. The
 ratio has one value per token, ``[B, T]``, or one per sequence, ``[B, 1]``, shared by its tokens.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.ops.masking import masked_mean
 from urt_jax.types import Array
 
 LOG_RATIO_LIMIT = 20.0  # larger log-ratios are clamped and carry no gradient, so that no exponential overflows
-
-
-class Bounds(NamedTuple):
-    """Limits on the importance ratio; each surrogate documents which of them it reads."""
-
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    delta: float | None = None  # largest ratio where the advantage is negative; None = unbounded
-    cispo_cap: float = 5.0  # largest weight of a token
-    sapo_temperature_pos: float = 1.0
-    sapo_temperature_neg: float = 1.05
 
 
 def log_ratio(
@@ -52,7 +40,7 @@ def sequence_ratio(
 
 
 def clipped_surrogate(
-    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], bounds: Bounds
+    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], settings: PolicyLoss
 ) -> Float[Array, "B X"]:
     """Return ``-min(rho' A, clip(rho, 1 - clip_low, 1 + clip_high) A)`` with ``rho' = min(rho, delta)``.
 
@@ -60,30 +48,30 @@ def clipped_surrogate(
     INTELLECT-2 (arXiv 2505.07291): at a negative advantage, the loss of a token that became much more likely is bounded
     and has no gradient beyond ``delta``. With ``delta > 1 + clip_high`` it never affects positive advantages.
     """
-    reached = ratio if bounds.delta is None else jnp.minimum(ratio, bounds.delta)
-    clipped = jnp.clip(ratio, 1.0 - bounds.clip_low, 1.0 + bounds.clip_high)
+    reached = ratio if settings.delta is None else jnp.minimum(ratio, settings.delta)
+    clipped = jnp.clip(ratio, 1.0 - settings.clip_low, 1.0 + settings.clip_high)
     return -jnp.minimum(reached * advantage_B1, clipped * advantage_B1)
 
 
 def cispo_surrogate(
-    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], bounds: Bounds
+    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], settings: PolicyLoss
 ) -> Float[Array, "B T"]:
     """Return ``-sg(min(rho, cispo_cap)) A logp`` (CISPO, arXiv 2506.13585, eq. 4): the clip never stops a gradient.
 
     The detached weight is capped from above only, as in TRL and ScaleRL (arXiv 2510.13786, cap 5); the paper clips it
     to a band, of which it does not use the lower bound.
     """
-    weight = jax.lax.stop_gradient(jnp.minimum(ratio, bounds.cispo_cap))
+    weight = jax.lax.stop_gradient(jnp.minimum(ratio, settings.cispo_cap))
     return -weight * advantage_B1 * logp_BT
 
 
 def sapo_surrogate(
-    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], bounds: Bounds
+    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], settings: PolicyLoss
 ) -> Float[Array, "B X"]:
     """Return ``-f(rho) A``, ``f(rho) = sigmoid(tau (rho - 1)) 4 / tau`` (SAPO, arXiv 2511.20347).
 
     ``tau`` is ``sapo_temperature_pos`` for positive advantages and ``sapo_temperature_neg`` otherwise. The slope of f
     is 1 at ``rho = 1`` and decays on both sides, the faster the higher tau. The value at 1 is 2 / tau, not 1.
     """
-    tau_B1 = jnp.where(advantage_B1 > 0, bounds.sapo_temperature_pos, bounds.sapo_temperature_neg)
+    tau_B1 = jnp.where(advantage_B1 > 0, settings.sapo_temperature_pos, settings.sapo_temperature_neg)
     return -jax.nn.sigmoid(tau_B1 * (ratio - 1.0)) * 4.0 / tau_B1 * advantage_B1

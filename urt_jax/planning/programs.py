@@ -15,6 +15,7 @@ from urt_jax.generation.prompt_cache import prefill
 from urt_jax.generation.schedule import Schedule
 from urt_jax.generation.state import RowSettings, Vocabulary
 from urt_jax.generation.stops import no_stops
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.config import ModelConfig, VisionConfig, WindowedVisionConfig
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params
 from urt_jax.planning.layout import TRAINED
@@ -27,7 +28,7 @@ from urt_jax.sharding.rules import shardings_for, spec_of
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.state import init_state
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, FeatureBlend, PromptedRows, Targets, VisionInput
 
 Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is given
@@ -145,7 +146,7 @@ def _grpo(given: Given) -> Prepared:
     floats = of((batch, rows.new_tokens), jnp.float32)
     nothing = of((0, rows.new_tokens), jnp.bool_)
     scalar, advantage = of((), jnp.float32), of((batch,), jnp.float32)
-    loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
+    loss = PolicyLoss(kl_coef=0.0)
     step = compile_grpo_step(
         given.model, optimizer, state, given.mesh, loss, first_update=True, micro_batches=given.pieces
     )

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from urt_jax.training.loop import LoopSettings, train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Rollout
 
 WIDTHS = 4  # lengths that responses are cut to: quarters of the longest allowed, each a program of its own
@@ -127,15 +126,15 @@ class GrpoTrainer:
         copied = config.kl_coef and not config.model.lora.rank
         self.reference = jax.tree.map(jnp.copy, place_state(self.mesh, loaded.params)) if copied else None
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
-        loss = _policy_loss(config)
         self.first, self.later = (
             compile_grpo_step(
                 model,
                 optimizer,
                 self.start,
                 self.mesh,
-                loss,
+                config,
                 first_update=first,
+                max_tokens=config.lengths.max_new_tokens,
                 micro_batches=config.micro_batches,
             )
             for first in (True, False)
@@ -249,10 +248,3 @@ def _widths(config: GrpoConfig) -> list[int]:
     """Return the lengths that responses may be cut to: quarters of the longest, in steps that a mesh divides."""
     longest, step = config.lengths.max_new_tokens, max(config.token_step, config.mesh.sequence)
     return [min(-(-longest * part // (WIDTHS * step)) * step, longest) for part in range(1, WIDTHS + 1)]
-
-
-def _policy_loss(config: GrpoConfig) -> PolicyLoss:
-    """Return the policy loss that the settings describe; its constants have the names of their knobs."""
-    own = ("kind", "max_tokens")
-    constants = {item.name: getattr(config, item.name) for item in fields(PolicyLoss) if item.name not in own}
-    return PolicyLoss(config.loss, max_tokens=config.lengths.max_new_tokens, **constants)
