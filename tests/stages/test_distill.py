@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
-from urt_jax.config import DataConfig, DistillConfig, TeacherConfig, as_json
+from urt_jax.config import DataConfig, DistillConfig, TeacherSettings, as_json
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.sources import read_examples, write_examples
@@ -38,7 +38,7 @@ ALL_TASKS = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 
 def config(workdir: Path, *, count: int = 12, tasks: dict[str, float] = ONLY_PICTURES, **teacher: Any) -> DistillConfig:
     data = DataConfig(count=count, seed=4, tasks=tasks)
     return DistillConfig(
-        workdir=str(workdir), seed=7, data=data, teacher=TeacherConfig(**{"error_rate": 0.0} | teacher)
+        workdir=str(workdir), seed=7, data=data, teacher=TeacherSettings(**{"error_rate": 0.0} | teacher)
     )
 
 
@@ -131,7 +131,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path: 
 
 PROGRAM = """
 import sys
-from urt_jax.config import DataConfig, DistillConfig, TeacherConfig
+from urt_jax.config import DataConfig, DistillConfig, TeacherSettings
 from urt_jax.runs.run_folder import open_run
 from urt_jax.stages import distill
 distill.run(eval(sys.argv[1]))

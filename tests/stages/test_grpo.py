@@ -32,7 +32,7 @@ from urt_jax.config import (
     LengthConfig,
     LoraConfig,
     ModelConfig,
-    OptimizerConfig,
+    OptimizerSettings,
     RolloutSampling,
 )
 from urt_jax.feeds.rollouts import RolloutMaker
@@ -263,7 +263,7 @@ def hand_config(coin_judge: Path) -> GrpoConfig:
         questions_per_step=4,
         updates_per_rollout=2,
         kl_coef=0.0,
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
+        optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
         lengths=LengthConfig(**SHORT),
     )
 

@@ -16,8 +16,9 @@ from tests.tiny import MODEL
 from tests.training.tiny_training import assert_same, fresh_state, one_device, sft_batch
 from urt_jax.runs.preemption import Preempted
 from urt_jax.training.compile import compile_sft_step
-from urt_jax.training.loop import Advance, LoopSettings, train
+from urt_jax.training.loop import Advance, train
 from urt_jax.training.metrics import read_metrics
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import NonFiniteLossError, TrainedBatch
 from urt_jax.training.state import TrainState
 

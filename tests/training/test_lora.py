@@ -17,9 +17,10 @@ from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_sft_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState, init_state
 

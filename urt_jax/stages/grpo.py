@@ -38,7 +38,7 @@ from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples
 from urt_jax.stages.policy import open_mesh, open_model, open_module, open_optimizer, save_policy, start_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
@@ -91,18 +91,15 @@ def judged(config: GrpoConfig, folder: Path, loaded: LoadedModel, examples: Sequ
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:
     """Run all updates in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
     trainer = GrpoTrainer(config, folder, loaded)
-    shown = ("reward", "rewards/accuracy/mean")
-    settings = LoopSettings(
-        config.steps, config.save_every, config.keep, config.log_every, config.max_skipped, shown=shown
-    )
     trainer.compile_ahead()
     with closing(trainer.rollouts.feed):
         state = train(
             folder,
             trainer.start,
             trainer.advance,
-            settings,
+            config,
             title="grpo",
+            shown=("reward", "rewards/accuracy/mean"),
             carried=trainer.rollouts,
         )
     return save_policy(config, folder, loaded, state)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.adapters import save_adapter
 from urt_jax.checkpoints.hub import is_hub_name
 from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, load_model, random_model, save_model
-from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, TrainingConfig
+from urt_jax.config import MeshAxes, ModelConfig, OptimizerSettings, PixelsConfig, TrainingConfig
 from urt_jax.errors import BadInputError
 from urt_jax.models.lora import merge_adapters
 from urt_jax.models.tuning import tuning
@@ -42,7 +42,7 @@ def open_model(
     return load_model(model.path, revision=model.revision, pixels=bounds, mesh=mesh)
 
 
-def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
+def open_mesh(mesh: MeshAxes) -> jax.sharding.Mesh:
     """Make the mesh of a stage.
 
     Raises:
@@ -74,7 +74,7 @@ def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mes
     return module
 
 
-def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def open_optimizer(chosen: OptimizerSettings, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Make a stage's optimizer, and its learning rate by update over ``updates`` of them."""
     schedule = make_schedule(
         chosen.schedule, peak=chosen.learning_rate, steps=updates, warmup_steps=chosen.warmup_steps

@@ -25,7 +25,7 @@ from urt_jax.sharding.placement import place_rows
 from urt_jax.sharding.shares import share_of
 from urt_jax.stages.policy import open_mesh, open_model, open_module, open_optimizer, save_policy, start_state
 from urt_jax.training.compile import compile_sft_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.metrics import read_metrics
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState
@@ -71,9 +71,8 @@ def train_on(
         figures = {**figures, "learning_rate": rates[step], "timing_s/input": waited}
         return state, figures, TrainedBatch(prepared.ids, batch)
 
-    settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every, config.max_skipped)
     try:
-        state = train(folder, state, advance, settings, title=title)
+        state = train(folder, state, advance, config, title=title)
     finally:
         feed.close()
         ahead.close()

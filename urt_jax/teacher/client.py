@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import os
 import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,53 +24,19 @@ from urt_jax.data.examples import Query
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
+from urt_jax.settings import bound_problems
 from urt_jax.teacher.answers import FILTERED, Answer, read_answer
 from urt_jax.teacher.exchange import check_address, exchange, open_client
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
 from urt_jax.teacher.retries import EndpointError, is_passing, pause_s
+from urt_jax.teacher.settings import TeacherSettings
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before the first retry and before any; each is twice as long as the last
 
 
 class TokenBudgetError(BadInputError):
     """The token budget is spent while requests are left; the answers so far are on disk."""
-
-
-@dataclass(frozen=True)
-class TeacherSettings:
-    """The teacher's address and model, its sampling settings, and the limits on requests.
-
-    ``api_key_env`` names the environment variable that holds the key, None = the endpoint needs none. ``temperature``
-    None uses the endpoint's default (some models accept no other). ``token_budget`` counts prompt and completion tokens
-    together; requests that run when it is reached still finish. ``backoff_s`` is the first pause; each further one is
-    twice as long, up to ``backoff_max_s``. ``timeout_s`` is for one attempt from its first byte to its last.
-    """
-
-    base_url: str
-    model: str
-    api_key_env: str | None = None
-    concurrency: int = 4
-    retries: int = 5
-    timeout_s: float = 120.0
-    temperature: float | None = None
-    max_tokens: int = 1024
-    token_budget: int | None = None
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings under which no request could run."""
-        if self.concurrency < 1 or self.retries < 0:
-            raise BadInputError(
-                f"teacher: concurrency={self.concurrency} and retries={self.retries} given; "
-                "concurrency must be at least 1, retries at least 0"
-            )
-        limits = {"timeout_s": self.timeout_s, "max_tokens": self.max_tokens}
-        pauses = {"backoff_s": self.backoff_s, "backoff_max_s": self.backoff_max_s}
-        pauses |= {} if self.temperature is None else {"temperature": self.temperature}
-        for name, value in (limits | pauses).items():
-            if not math.isfinite(value) or value < 0 or (name in limits and value == 0):
-                needed = "above 0" if name in limits else "at least 0"
-                raise BadInputError(f"teacher: {name}={value} given; it must be a number {needed}")
 
 
 def ask_teacher(
@@ -89,8 +53,9 @@ def ask_teacher(
     an exception it raises stops the client once the running requests are done.
 
     Raises:
-        BadInputError: no address, no API key, key or model refused, endpoint unreachable, an id used twice, replies
-            on disk to another prompt, an endpoint without token counts when there is a budget.
+        BadInputError: settings outside their bounds, no address, no API key, key or model refused, endpoint
+            unreachable, an id used twice, replies on disk to another prompt, an endpoint without token counts when
+            there is a budget.
         TokenBudgetError: the budget is spent and requests are left.
     """
     return _run_to_end(_Asking(settings, Path(replies_path), progress).ask_all(requests))
@@ -113,6 +78,8 @@ class _Asking:
         self.settings = settings
         self.path = path
         self.progress = progress
+        for name, told in bound_problems(settings):
+            raise BadInputError(f"teacher.{name}: {told}")
         keep_address(settings.base_url)
         check_address(settings.base_url)
         self.api_key = read_api_key(settings)
@@ -222,8 +189,7 @@ class _Asking:
                 if attempt > self.settings.retries or not is_passing(error):
                     self.refuse_out_of_reach(error)
                     return self.failed(request, mark, str(error), latency_s=latency_s, attempts=attempt)
-                first_s, longest_s = self.settings.backoff_s, self.settings.backoff_max_s
-                await asyncio.sleep(pause_s(error, attempt, first_s=first_s, longest_s=longest_s))
+                await asyncio.sleep(pause_s(error, attempt, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S))
             else:
                 return self.answered(request, mark, answer, time.monotonic() - started, attempt)
 
