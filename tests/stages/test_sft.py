@@ -30,7 +30,7 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, LengthConfig, ModelConfig, PixelsConfig, SftConfig
+from urt_jax.config import DataConfig, ModelConfig, PixelsConfig, RowLengthConfig, SftConfig
 from urt_jax.data.loader import Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
@@ -164,7 +164,7 @@ ALL_TASKS = dict.fromkeys(TASKS, 1.0)
 def test_mixed_records_take_at_most_eight_shapes(coin_judge: Path, reasonings: Path, steps: int) -> None:
     """300 steps are planned from a sample of the records, with headroom."""
     config = SftConfig(
-        steps=steps, lengths=LengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8, seed=1
+        steps=steps, lengths=RowLengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8, seed=1
     )
     sources = [
         training_source(DataConfig(tasks=ALL_TASKS, count=48), seed=1),
@@ -183,7 +183,7 @@ def test_records_of_two_sources_with_one_id_keep_their_own_pictures(coin_judge: 
     source = training_source(DataConfig(count=2, seed=5), seed=0)
     other = training_source(DataConfig(count=2, seed=6), seed=0)
     named = [Source(1.0, lambda place, get=stream.get: replace(get(place), id="train:1")) for stream in (source, other)]
-    config = SftConfig(steps=12, lengths=LengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
+    config = SftConfig(steps=12, lengths=RowLengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
     loaded = load_model(str(coin_judge))
     feeds = [
         SftFeed(config, loaded, [Source(1.0, lambda place, get=stream.get: get(0))], batch_size=1, row_step=1)
@@ -216,7 +216,7 @@ def test_a_stage_starts_from_the_revision_it_names(
 
 def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("look well at {caption}, look twice, and then say which of them it is")
-    config = SftConfig(steps=12, lengths=LengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
+    config = SftConfig(steps=12, lengths=RowLengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
     loaded = load_model(str(coin_judge))
 
     def prompts(*templates: str) -> set[int]:

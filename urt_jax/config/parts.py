@@ -86,22 +86,25 @@ class LengthConfig:
 
     max_prompt_tokens: int = knob(512, at_least=16)  # a longer prompt has its pictures shrunk first, then is an error
     max_new_tokens: int = knob(160, at_least=1)  # of a response, written or sampled
+
+
+@dataclass(frozen=True)
+class RowLengthConfig(LengthConfig):
+    """Bounds where records share training rows."""
+
     row_patches: int | None = knob(None, at_least=1)  # patches of the records that share a training row; None = any
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """One source of records; ``tasks``, ``split``, ``seed`` and ``difficulty`` shape the built-in ``scenes`` only."""
+class PoolConfig:
+    """A pool of pairs to judge; of ``tasks``, ``split``, ``seed`` and ``difficulty`` only "scenes" reads anything."""
 
-    path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
+    path: str = "scenes"  # the built-in task, its "drills" (SFT only), or a .json / .jsonl / mixture .yaml file
     media_root: str | None = None  # where relative media paths start; None = the file's own folder
     first_label: int = knob(1, at_least=0, at_most=1)  # what a file's labels call the first candidate: 1, or 0
     max_skipped_share: float = knob(MAX_SKIPPED, at_least=0, at_most=1)  # share of unusable records a file may hold
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
     tasks: dict[str, float] = knob({FIRST_TASK: 1.0}, nonempty=True)  # "scenes": task -> how often, beside the others
-    drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
-    misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
-    wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
     # Of "scenes" and "drills"; heldout also pairs colours and shapes as training never does.
     split: Literal["train", "heldout"] = "train"
     seed: int = knob(0, at_least=0)  # of the records of "scenes" and "drills"
@@ -110,7 +113,6 @@ class DataConfig:
     fps: float | None = knob(None, above=0, at_most=MAX_FPS)  # kept frames a second, then max_frames; None = no rate
     template: str = DEFAULT_TEMPLATE  # wording of questions: "v1", "v2", a file, or a folder with one <task>.txt a task
     swap: bool = True  # training shows every pair in both orders, so position carries no information
-    weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources
 
     def drawn_tasks(self) -> dict[str, float]:
         """Return the tasks of ``scenes`` that are drawn with their weights, in the order of ``TASKS``."""
@@ -140,6 +142,16 @@ class DataConfig:
             find_template(self.template)
         except BadInputError as error:
             yield "template", str(error)
+
+
+@dataclass(frozen=True)
+class DataConfig(PoolConfig):
+    """One source of records to learn from: pairs, or the built-in ``drills``."""
+
+    drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
+    misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
+    wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
+    weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from urt_jax.config.parts import (
     LengthConfig,
     ModelConfig,
     PixelsConfig,
+    PoolConfig,
+    RowLengthConfig,
     ShapeConfig,
     StageConfig,
 )
@@ -33,7 +35,7 @@ class DistillConfig(StageConfig):
 
     stage: ClassVar[str] = "distill"
 
-    data: DataConfig = DataConfig(count=512)
+    data: PoolConfig = PoolConfig(count=512)
     teacher: TeacherSettings = TeacherSettings()
 
     def problems(self) -> Problems:
@@ -77,13 +79,20 @@ class TrainingConfig(LoopSettings, StageConfig):
 
 
 @dataclass(frozen=True)
-class SftConfig(TrainingConfig):
+class SupervisedConfig(TrainingConfig):
+    """What every stage has that learns written responses, in rows that records share."""
+
+    lengths: RowLengthConfig = RowLengthConfig()
+    batch_size: int = knob(32, at_least=1)  # records in one optimizer step
+
+
+@dataclass(frozen=True)
+class SftConfig(SupervisedConfig):
     """Learn written responses by next-token cross-entropy."""
 
     stage: ClassVar[str] = "sft"
 
     data: tuple[DataConfig, ...] = knob((DataConfig(),), nonempty=True)  # one source, or several mixed by weight
-    batch_size: int = knob(32, at_least=1)  # records in one optimizer step
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -101,16 +110,15 @@ class BaseConfig(SftConfig):
 
 
 @dataclass(frozen=True)
-class RejectConfig(TrainingConfig):
+class RejectConfig(SupervisedConfig):
     """Judge a pool several times; learn the correct reasonings (a short SFT), pass the hard items on."""
 
     stage: ClassVar[str] = "reject"
 
-    data: DataConfig = DataConfig(count=512)
+    data: PoolConfig = PoolConfig(count=512)
     samples_per_item: int = knob(4, at_least=1)  # responses to each question
     batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
     sampling: RolloutSampling = RolloutSampling()
-    batch_size: int = knob(32, at_least=1)  # kept records in one optimizer step
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -127,8 +135,8 @@ class GrpoConfig(PolicyLoss, TrainingConfig):
 
     stage: ClassVar[str] = "grpo"
 
-    data: DataConfig = DataConfig()
-    eval_data: DataConfig = DataConfig(split="heldout", count=128)  # judged before and after
+    data: PoolConfig = PoolConfig()
+    eval_data: PoolConfig = PoolConfig(split="heldout", count=128)  # judged before and after
     questions_per_step: int = knob(16, at_least=1)  # questions of one rollout
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
@@ -171,7 +179,7 @@ class EvaluateConfig(StageConfig):
     stage: ClassVar[str] = "evaluate"
 
     models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelConfig.path
-    data: DataConfig = DataConfig(split="heldout", count=512)
+    data: PoolConfig = PoolConfig(split="heldout", count=512)
     # Greedy reasoning; sampled reasoning at temperature 1; the answer alone, without reasoning.
     modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
     orders: Literal["both", "given"] = "both"  # both: every pair is judged twice, candidates swapped
@@ -284,7 +292,7 @@ STAGES: dict[str, type[StageConfig]] = {
 }
 
 
-def _needs_count(data: DataConfig) -> Problems:
+def _needs_count(data: PoolConfig) -> Problems:
     if data.path == "scenes" and data.count is None:
         yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from urt_jax.checkpoints.model_folder import find_model, load_model
-from urt_jax.config import DataConfig, EvaluateConfig, as_json
+from urt_jax.config import EvaluateConfig, PoolConfig, as_json
 from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
 from urt_jax.evals.baselines import blind_baselines
@@ -87,7 +87,7 @@ def _wrong_nouns(judged: Judged) -> list[str]:
     return lines
 
 
-def measure_baselines(data: DataConfig, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+def measure_baselines(data: PoolConfig, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
     """Return the accuracy of each blind baseline on each task, fitted on other pairs of the same kind.
 
     Pairs of a file are fitted on the first half and measured on the second.

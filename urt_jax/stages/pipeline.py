@@ -8,14 +8,15 @@ import importlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from urt_jax.config import DataConfig, ModelConfig, PipelineConfig, StageConfig, as_json
+from urt_jax.config import ModelConfig, PipelineConfig, PoolConfig, StageConfig, as_json
 from urt_jax.evals.pairwise import read_judgements, write_judgements
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import finished, write_result
 from urt_jax.stages.evaluate import evaluate, judgement_path
 
+Source = TypeVar("Source", bound=PoolConfig)
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table
 
 
@@ -59,6 +60,6 @@ def _start(model: ModelConfig, path: str) -> ModelConfig:
     return replace(model, path=path, revision=None)
 
 
-def _file(data: DataConfig, path: str) -> DataConfig:
+def _file(data: Source, path: str) -> Source:
     """Return a source that reads all records of a file an earlier stage wrote."""
     return replace(data, path=path, count=None)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel
-from urt_jax.config import SftConfig, TrainingConfig
+from urt_jax.config import SftConfig, SupervisedConfig
 from urt_jax.data.loader import Prefetcher, Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
@@ -43,7 +43,7 @@ def run(config: SftConfig) -> None:
 
 
 def train_on(
-    config: TrainingConfig,
+    config: SupervisedConfig,
     folder: Path,
     loaded: LoadedModel,
     sources: Sequence[Source],
