@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from urt_jax.config import DataConfig, UserReward
+from urt_jax.config import DataConfig, RewardFunction
 from urt_jax.config.overrides import MAX_DEPTH, MAX_LITERAL
 from urt_jax.errors import BadInputError
 from urt_jax.main import read_arguments
@@ -53,7 +53,7 @@ def test_a_tuple_of_records_is_replaced_whole_and_its_records_are_knobs_then() -
     assert alone.data == (DataConfig(count=3, seed=8),)
     assert read("sft", TWO_SOURCES, "--config.data[0]={'seed': 4}").data[0] == DataConfig(count=5, seed=4)
     user = read("grpo", "--config.rewards.user=[{'function': 'm:f', 'weight': 2}]").rewards.user
-    assert user == (UserReward("m:f", 2.0),)
+    assert user == (RewardFunction("m:f", 2.0),)
 
 
 def test_settings_of_an_ablation_are_given_whole_or_one_by_one() -> None:

@@ -1,7 +1,7 @@
 """How a room declares its settings: frozen records whose fields carry bounds and, in a comment, their meaning."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Problems = Iterator[tuple[str, str]]  # (knob, what is wrong with it)
@@ -20,3 +20,27 @@ def knob(
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a value outside the bounds of its field's ``metadata``, None if nothing is."""
+    if bounds.get("nonempty") and not value:
+        return "is empty, needs at least one entry"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    for name, holds in (
+        ("at_least", lambda bound: value >= bound),
+        ("above", lambda bound: value > bound),
+        ("at_most", lambda bound: value <= bound),
+    ):
+        bound = bounds.get(name)
+        if bound is not None and not holds(bound):
+            return f"got {value}, must be {name.replace('_', ' ')} {bound}"
+    return None
+
+
+def bound_problems(settings: Any) -> Problems:
+    """Yield the fields of a record whose values are outside their bounds."""
+    for field in dataclasses.fields(settings):
+        if (told := out_of_bounds(getattr(settings, field.name), field.metadata)) is not None:
+            yield field.name, told

@@ -15,7 +15,8 @@ from urt_jax.checkpoints.store import CheckpointStore
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows
 from urt_jax.training.compile import compile_sft_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState
 

@@ -1,5 +1,7 @@
 """Rows are refilled as responses end: by hand, and the same samples however many rows decode at a time."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,12 @@ from tests.generation.test_sampler import HOT, RESPONSES, SLOTS, sample
 from tests.tiny import EOS, MODEL, PROCESSOR, make_chat, need, tiny_params
 from urt_jax.generation import lanes
 from urt_jax.generation.job import Finished
-from urt_jax.generation.lanes import FEW_ROWS, MANY_ROWS, cpu_rows, make_plan
+from urt_jax.generation.lanes import cpu_rows, make_plan
 from urt_jax.generation.sampler import Sampler
 from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.schedule import Schedule, first_rows, refill
 from urt_jax.models.kv_cache import ring_mask
+from urt_jax.models.tuning import CPU
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_state
 
@@ -118,7 +121,7 @@ def test_finished_responses_are_told_of_once_while_others_run(sampler: Sampler) 
 
 def test_lanes_of_a_cpu_sample_what_one_program_does(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sample(sampler, HOT, at_once=3 * RESPONSES)
-    monkeypatch.setattr(lanes, "FEW_ROWS", RESPONSES)
+    monkeypatch.setattr(lanes, "tuning", lambda: replace(CPU, few_rows=RESPONSES))
     monkeypatch.setattr(lanes, "cores", lambda: 3)
     assert make_plan(3, RESPONSES, params=tiny_params(), mesh=None, at_once=None)[0] == 3
     apart = sample(sampler, HOT)
@@ -129,7 +132,7 @@ def test_lanes_of_a_cpu_sample_what_one_program_does(sampler: Sampler, monkeypat
 def test_a_cpu_decodes_few_rows_of_a_model_that_its_caches_hold() -> None:
     small = {"decoder": np.zeros((1024, 1024), np.float32), "vision": np.zeros((4096, 4096), np.float32)}
     large = {**small, "head": jax.ShapeDtypeStruct((32000, 512), np.float32)}
-    assert (cpu_rows(small), cpu_rows(large)) == (FEW_ROWS, MANY_ROWS)
+    assert (cpu_rows(small, CPU), cpu_rows(large, CPU)) == (CPU.few_rows, CPU.many_rows)
 
 
 @pytest.mark.parametrize(("data", "fsdp"), [(4, 1), (2, 2)])

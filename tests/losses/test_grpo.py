@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.losses.calls import call
 from tests.losses.trl_formulas import KINDS, LENGTH, Knobs, Rows, draw_rows, per_token, value_and_gradient
-from urt_jax.config.policy_loss import READ_BY
-from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus, policy_loss
+from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus
+from urt_jax.losses.policy import READ_BY
 
 # Two sequences of three and one tokens; ratios on both sides of each bound.
 OLD = jnp.array([[-1.0, -2.0, -3.0], [-1.0, -1.0, -1.0]])
@@ -47,7 +48,7 @@ def loss(kind="grpo", rows=slice(None), logp=LOGP, **settings):
         "max_tokens": 5,
         "cispo_cap": 1.2,
     }
-    return policy_loss(kind, logp_BT=logp[rows], **given | settings)
+    return call(kind, logp_BT=logp[rows], **given | settings)
 
 
 def of_rows(kind, rows: Rows, knobs: Knobs, logp=None, **settings):
@@ -61,7 +62,7 @@ def of_rows(kind, rows: Rows, knobs: Knobs, logp=None, **settings):
         "max_tokens": LENGTH,
     }
     logp = jnp.asarray(rows.logp, jnp.float32) if logp is None else logp
-    return policy_loss(kind, logp_BT=logp, **given | knobs._asdict() | settings)
+    return call(kind, logp_BT=logp, **given | knobs._asdict() | settings)
 
 
 def gradient_of(kind, rows: Rows, knobs: Knobs, **settings):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urt_jax.losses.grpo import policy_loss
+from tests.losses.calls import call
 from urt_jax.losses.kl import KL_KINDS, k1_kl, k2_kl, k3_kl
 
 KINDS = [k1_kl, k2_kl, k3_kl]
@@ -77,7 +77,7 @@ def test_corrected_for_who_sampled_a_kl_is_that_of_the_policy_in_value_and_gradi
 
     def of_token(logp, old, ref):
         """The loss of a sequence of one token without an advantage: its KL alone."""
-        total, _, _ = policy_loss(
+        total, _, _ = call(
             "dapo",
             logp_BT=logp[None, None],
             old_logp_BT=old[None, None],

@@ -1,12 +1,14 @@
 """Surrogates by hand: values on both sides of each bound, gradients where a bound or a stop decides them."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.losses.surrogates import (
-    Bounds,
     cispo_surrogate,
     clipped_surrogate,
     sapo_surrogate,
@@ -14,7 +16,7 @@ from urt_jax.losses.surrogates import (
     token_ratio,
 )
 
-WIDE = Bounds(clip_low=0.2, clip_high=0.3)
+WIDE = PolicyLoss(clip_low=0.2, clip_high=0.3)
 SIGNS = jnp.array([[2.0], [-2.0]])
 NONE = jnp.zeros((2, 3))
 
@@ -37,7 +39,7 @@ def test_the_clip_stops_the_gradient_only_where_it_would_help():
 def test_the_second_side_bounds_negative_advantages_alone():
     """A < 0: -min(-2 min(rho, 3), -2 clip) = 2 * 2.9 below delta and 2 * 3 beyond, where the gradient ends."""
     ratio = jnp.array([[2.9, 4.0, 9.0], [2.9, 4.0, 9.0]])
-    two_sided = WIDE._replace(delta=3.0)
+    two_sided = replace(WIDE, delta=3.0)
     np.testing.assert_allclose(clipped(ratio, two_sided), [[-2.6, -2.6, -2.6], [5.8, 6.0, 6.0]], rtol=1e-6)
     np.testing.assert_allclose(clipped(ratio), [[-2.6, -2.6, -2.6], [5.8, 8.0, 18.0]], rtol=1e-6)
     gradient = jax.grad(lambda x: jnp.sum(clipped(x, two_sided)))(ratio)
@@ -73,7 +75,7 @@ def test_sapo_by_hand():
 
 
 def test_a_sapo_temperature_belongs_to_the_sign_and_zero_counts_as_negative():
-    cold = Bounds(sapo_temperature_pos=2.0, sapo_temperature_neg=4.0)
+    cold = PolicyLoss(sapo_temperature_pos=2.0, sapo_temperature_neg=4.0)
     ratio = jnp.ones((3, 1))
     got = sapo_surrogate(ratio, ratio, jnp.array([[1.0], [-1.0], [0.0]]), cold)
     np.testing.assert_allclose(got[:, 0], [-1.0, 0.5, 0.0], rtol=1e-6)

@@ -3,14 +3,14 @@
 import sys
 import time
 
-from urt_jax.config import MeshConfig
+from urt_jax.config import MeshAxes
 from urt_jax.runs import processes
 from urt_jax.runs.agreement import Agreement
-from urt_jax.stages.sft import open_mesh
+from urt_jax.stages.policy import open_mesh
 
 if __name__ == "__main__":
     processes.connect(sys.argv[2].removeprefix("--distributed="))
-    agreement = Agreement(open_mesh(MeshConfig()))
+    agreement = Agreement(open_mesh(MeshAxes()))
     if processes.number() == 1:
         time.sleep(float(sys.argv[1]))
     agreement.found(True)

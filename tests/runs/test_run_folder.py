@@ -37,9 +37,9 @@ def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> No
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(BadInputError, match="is no run folder"):
+    with pytest.raises(BadInputError, match="is not a run folder"):
         open_run(tmp_path, CONFIG)
-    with pytest.raises(BadInputError, match="is no run folder"):
+    with pytest.raises(BadInputError, match="is not a run folder"):
         open_run(tmp_path / "thesis.tex", CONFIG)
 
 

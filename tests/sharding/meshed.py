@@ -14,11 +14,12 @@ from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, first_groups
 from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
 from urt_jax.generation.sampler import Sampler
 from urt_jax.generation.sampling import Sampling
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.rollout import make_grpo_batch
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, Rollout
 
 MESHES = {
@@ -56,10 +57,10 @@ def mesh_of(name: str) -> Mesh:
 
 
 @cache
-def sft_rows(count: int = QUESTIONS) -> Batch:
+def sft_rows(count: int = QUESTIONS, parts: int = 1) -> Batch:
     rng = np.random.default_rng(5)
     answers = [[*map(int, rng.integers(WORDS.start, WORDS.stop, i % 4)), EOS] for i in range(count)]
-    return batch_of(CHATS[:count], answers, tokens=TOKENS, frames=FRAMES, patches=16)
+    return batch_of(CHATS[:count], answers, tokens=TOKENS, frames=FRAMES, patches=16, parts=parts)
 
 
 @cache
@@ -93,7 +94,7 @@ def sft(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
     mesh = mesh_of(name)
     state = fresh_state(MOMENTUM, mesh)
     step = compile_sft_step(MODEL.clone(attention=attention), MOMENTUM, state, mesh)
-    return _stepped(*step(state, place_rows(mesh, sft_rows(count))))
+    return _stepped(*step(state, place_rows(mesh, sft_rows(count, mesh.shape["sequence"]))))
 
 
 def grpo_arguments(name: str, count: int = QUESTIONS) -> tuple[Any, ...]:

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
-from urt_jax.config import DataConfig, DistillConfig, TeacherConfig
+from urt_jax.config import DataConfig, DistillConfig, TeacherSettings, as_json
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 from urt_jax.runs.preemption import Preempted
+from urt_jax.runs.run_folder import open_run
 from urt_jax.scenes import make_example
 from urt_jax.scenes.oracle import MODEL_NAME
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
@@ -37,7 +38,7 @@ ALL_TASKS = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 
 def config(workdir: Path, *, count: int = 12, tasks: dict[str, float] = ONLY_PICTURES, **teacher: Any) -> DistillConfig:
     data = DataConfig(count=count, seed=4, tasks=tasks)
     return DistillConfig(
-        workdir=str(workdir), seed=7, data=data, teacher=TeacherConfig(**{"error_rate": 0.0} | teacher)
+        workdir=str(workdir), seed=7, data=data, teacher=TeacherSettings(**{"error_rate": 0.0} | teacher)
     )
 
 
@@ -130,7 +131,8 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path: 
 
 PROGRAM = """
 import sys
-from urt_jax.config import DataConfig, DistillConfig, TeacherConfig
+from urt_jax.config import DataConfig, DistillConfig, TeacherSettings
+from urt_jax.runs.run_folder import open_run
 from urt_jax.stages import distill
 distill.run(eval(sys.argv[1]))
 """
@@ -257,7 +259,9 @@ def test_credentials_of_the_endpoint_are_in_no_file_and_may_change(tmp_path: Pat
         for part in ("pass-word-1", "pass-word-2"):
             url = endpoint.url.replace("//", f"//me:{part}@") + "?api_key=k3y-abcdef"
             teacher = replace(settings.teacher, base_url=url, api_key_env=None, error_rate=0.5)
-            distill.run(replace(settings, teacher=teacher))
+            asked = replace(settings, teacher=teacher)
+            open_run(tmp_path, as_json(asked))
+            distill.run(asked)
     written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "pass-word" not in written
     assert "k3y-abcdef" not in written

@@ -32,12 +32,12 @@ from urt_jax.config import (
     LengthConfig,
     LoraConfig,
     ModelConfig,
-    OptimizerConfig,
+    OptimizerSettings,
     RolloutSampling,
 )
 from urt_jax.feeds.rollouts import RolloutMaker
 from urt_jax.main import main
-from urt_jax.stages import grpo, judging
+from urt_jax.stages import grpo
 from urt_jax.types import VisionFeatures, VisionInput
 
 STEPS = 4
@@ -153,14 +153,14 @@ def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bit
         assert main(arguments(config, stopped)) == 75
     assert f"saved after step 2 of {STEPS}" in capsys.readouterr().err
     assert checkpoint_steps(stopped)[-1] == 2
-    respond = judging.RewardModel.respond
+    respond = grpo.RewardModel.respond
     judged: list[int] = []
 
     def counted(model: Any, queries: Any, **settings: Any) -> list[tuple[str, ...]]:
         judged.append(len(queries))
         return respond(model, queries, **settings)
 
-    monkeypatch.setattr(judging.RewardModel, "respond", counted)
+    monkeypatch.setattr(grpo.RewardModel, "respond", counted)
     run_in_process(config, stopped, "--config.workers=1")
     assert judged == [8, 8], "what was judged before training is read back, not judged again"
     assert [line["step"] for line in metric_lines(stopped)] == list(range(1, STEPS + 1))
@@ -263,7 +263,7 @@ def hand_config(coin_judge: Path) -> GrpoConfig:
         questions_per_step=4,
         updates_per_rollout=2,
         kl_coef=0.0,
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
+        optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
         lengths=LengthConfig(**SHORT),
     )
 
@@ -372,16 +372,3 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
     assert main(arguments(settings, tmp_path / "run")) == 2
     assert "config.rewards.user: reward 'no_such_rewards:f': there is no module" in capsys.readouterr().err
     assert not (tmp_path / "run" / "records").exists()
-
-
-def test_every_constant_of_the_loss_is_a_setting() -> None:
-    config = GrpoConfig(
-        loss="gspo", clip_low=3e-4, clip_high=4e-4, delta=3.0, cispo_cap=4.0, sapo_temperature_pos=2.0,
-        sapo_temperature_neg=3.0, kl_kind="k1", kl_coef=0.1, kl_bias_correction=True, importance_cap=2.0,
-        entropy_coef=0.01, lengths=LengthConfig(max_new_tokens=77),
-    )  # fmt: skip
-    constants = dataclasses.asdict(grpo._policy_loss(config))
-    unset = dataclasses.asdict(grpo._policy_loss(GrpoConfig()))
-    assert all(unset[name] != value for name, value in constants.items())
-    assert (constants.pop("kind"), constants.pop("max_tokens")) == ("gspo", 77)
-    assert constants == {name: getattr(config, name) for name in constants}

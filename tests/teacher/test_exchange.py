@@ -13,7 +13,7 @@ import pytest
 from tests.teacher.scripted_endpoint import Answer, Endpoint, completion, scripted_endpoint
 from tests.teacher.test_client import requests, settings
 from urt_jax.errors import BadInputError
-from urt_jax.teacher.client import TeacherSettings, ask_teacher
+from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.exchange import MAX_REPLY_BYTES
 from urt_jax.teacher.replies import Reply, Usage, read_replies
 
@@ -171,27 +171,27 @@ def test_credentials_of_the_address_are_used_and_not_told(tmp_path: Path, caplog
     ["", "host/v1", "ftp://host/v1", "http://", "http://host:port/v1", "http://[::1/v1", "http://a b/v1", "http:///v1"],
 )
 def test_an_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(BadInputError, match="is no address; give one such as"):
+    with pytest.raises(BadInputError, match="is not an address; give one such as"):
         ask_teacher(requests(1), settings(url), replies_path=tmp_path / "r.jsonl")
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"temperature": -1.0}, {"max_tokens": 0}, {"backoff_s": -1}],
+    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"temperature": -1.0}, {"max_tokens": 0}, {"retries": -1}],
 )
 def test_settings_that_mean_nothing_are_refused(changes: Any) -> None:
-    with pytest.raises(BadInputError, match=f"teacher: {next(iter(changes))}=.* must be a number"):
-        TeacherSettings(base_url="http://host/v1", model="m", **changes)
+    with pytest.raises(BadInputError, match=rf"teacher\.{next(iter(changes))}: got .*, must be (above|at least) "):
+        ask_teacher([], settings("http://host/v1", **changes), replies_path="unused")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("MY_KEY", None, "MY_KEY is not set.*None where the endpoint needs no key"),
+        ("MY_KEY", None, "MY_KEY is not set.*None if the endpoint needs no key"),
         ("MY_KEY", "  ", "MY_KEY is empty"),
         ("MY_KEY", "schl\u00fcssel-geheim", "MY_KEY holds characters that no API key"),
         ("MY_KEY", "two\nlines-of-it", "MY_KEY holds characters that no API key"),
-        ("sk-live-1234567890", None, "is no name of an environment variable; put the key into a variable"),
+        ("sk-live-1234567890", None, "is not the name of an environment variable; put the key into a variable"),
     ],
 )
 def test_a_key_that_cannot_be_sent_is_told_without_it(

@@ -16,8 +16,9 @@ from tests.tiny import MODEL
 from tests.training.tiny_training import assert_same, fresh_state, one_device, sft_batch
 from urt_jax.runs.preemption import Preempted
 from urt_jax.training.compile import compile_sft_step
-from urt_jax.training.loop import Advance, LoopSettings, train
+from urt_jax.training.loop import Advance, train
 from urt_jax.training.metrics import read_metrics
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import NonFiniteLossError, TrainedBatch
 from urt_jax.training.state import TrainState
 
@@ -128,7 +129,7 @@ def test_sft_of_the_model_resumes_bit_for_bit(tmp_path: Path) -> None:
     settings = LoopSettings(3, save_every=2, keep=1, log_every=1)
 
     def advance(state: TrainState, step: int) -> Any:
-        tokens = np.where(batch.loss_mask_BT, 7 + (batch.tokens_BT + step) % 31, batch.tokens_BT).astype(np.int32)
+        tokens = (7 + (batch.tokens_BT + step) % 31).astype(np.int32)
         return *step_fn(state, batch._replace(tokens_BT=tokens)), NOTHING
 
     def go(folder: Path, advance: Advance) -> TrainState:

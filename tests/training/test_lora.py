@@ -12,16 +12,17 @@ from tests.tiny import MODEL, as_jnp, tiny_params
 from tests.tiny_lora import DECODER, EVERYWHERE, adapted
 from tests.training.tiny_training import SUPPRESSED, assert_close, assert_same, grpo_batch, one_device, sft_batch
 from urt_jax.errors import BadInputError
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_sft_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import PolicyLoss
 
 RANK = 3
 ADAMW = make_optimizer(optax.constant_schedule(1e-2), weight_decay=0.1, b1=0.9, b2=0.98, clip_norm=1.0)
@@ -147,7 +148,7 @@ def test_a_stopped_run_ends_with_the_same_adapters(tmp_path: Path) -> None:
         def advance(state: TrainState, step: int) -> Any:
             if step == stop:
                 raise KeyboardInterrupt
-            tokens = np.where(batch.loss_mask_BT, 7 + (batch.tokens_BT + step) % 31, batch.tokens_BT).astype(np.int32)
+            tokens = (7 + (batch.tokens_BT + step) % 31).astype(np.int32)
             return *step_fn(state, batch._replace(tokens_BT=tokens)), TrainedBatch([], {})
 
         return train(folder, state, advance, settings, title="lora")

@@ -13,8 +13,9 @@ from tests.training.tiny_training import assert_same
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows
 from urt_jax.training import skipped
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.metrics import read_metrics
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import NonFiniteLossError, TrainedBatch
 from urt_jax.training.state import TrainState
 

@@ -9,17 +9,13 @@ from urt_jax.config.parts import (
     DataConfig,
     LengthConfig,
     LoraConfig,
-    MeshConfig,
     ModelConfig,
-    OptimizerConfig,
     PixelsConfig,
     ShapeConfig,
     StageConfig,
-    TeacherConfig,
 )
 from urt_jax.config.planning import AttainedConfig, BenchConfig, PeersConfig, PlanConfig, PlanRowsConfig
 from urt_jax.config.resolve import as_json, resolve, with_defaults
-from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, UserReward
 from urt_jax.config.settings import SettingConfig
 from urt_jax.config.stages import (
     STAGES,
@@ -35,7 +31,12 @@ from urt_jax.config.stages import (
     StudyConfig,
     TrainingConfig,
 )
+from urt_jax.data.curriculum import Curriculum
 from urt_jax.generation.sampling import RolloutSampling
+from urt_jax.rewards.weights import RewardFunction, RewardWeights
+from urt_jax.sharding.axes import MeshAxes
+from urt_jax.teacher.settings import TeacherSettings
+from urt_jax.training.settings import OptimizerSettings
 
 __all__ = [
     "STAGES",
@@ -43,7 +44,7 @@ __all__ = [
     "AttainedConfig",
     "BaseConfig",
     "BenchConfig",
-    "CurriculumConfig",
+    "Curriculum",
     "DataConfig",
     "DistillConfig",
     "EvaluateConfig",
@@ -51,15 +52,16 @@ __all__ = [
     "GrpoConfig",
     "LengthConfig",
     "LoraConfig",
-    "MeshConfig",
+    "MeshAxes",
     "ModelConfig",
-    "OptimizerConfig",
+    "OptimizerSettings",
     "PeersConfig",
     "PipelineConfig",
     "PixelsConfig",
     "PlanConfig",
     "PlanRowsConfig",
     "RejectConfig",
+    "RewardFunction",
     "RewardWeights",
     "RolloutSampling",
     "SettingConfig",
@@ -67,9 +69,8 @@ __all__ = [
     "ShapeConfig",
     "StageConfig",
     "StudyConfig",
-    "TeacherConfig",
+    "TeacherSettings",
     "TrainingConfig",
-    "UserReward",
     "as_json",
     "resolve",
     "with_defaults",

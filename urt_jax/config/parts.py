@@ -1,23 +1,19 @@
 """What all stages have, and groups of knobs that several of them share."""
 
-import dataclasses
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from urt_jax.config.binding import knob
 from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 from urt_jax.data.skipped import MAX_SKIPPED
-from urt_jax.errors import MAX_NAME, BadInputError, shown, unknown_choice
-from urt_jax.files.redaction import redacted
+from urt_jax.errors import MAX_NAME, BadInputError, unknown_choice
+from urt_jax.settings import Problems, knob
 from urt_jax.tasks import TASKS
 
 FIRST_TASK = next(iter(TASKS))
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
-Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
 
 
 @dataclass(frozen=True)
@@ -144,63 +140,6 @@ class DataConfig:
             find_template(self.template)
         except BadInputError as error:
             yield "template", str(error)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW or Muon with a warm-up and a schedule over all steps of the stage."""
-
-    kind: Literal["adamw", "muon"] = "adamw"  # muon: kernels follow their orthogonal momentum, the rest AdamW
-    learning_rate: float = knob(3e-4, above=0)  # at its peak
-    warmup_steps: int = knob(10, at_least=0)  # steps over which the rate rises from 0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the rate after the warm-up: down to 0, or level
-    weight_decay: float = knob(0.0, at_least=0)  # on matrices only
-    b1: float = knob(0.9, at_least=0, at_most=1)  # decay of the mean gradient, a step
-    b2: float = knob(0.98, at_least=0, at_most=1)  # decay of the mean squared gradient, a step
-    clip_norm: float = knob(1.0, above=0)  # global norm of the gradient
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """Devices along each axis; -1 (one axis at most) takes what the others leave."""
-
-    data: int = -1  # whole copies of the state
-    fsdp: int = 1  # parameters and optimizer split, gathered layer by layer
-    tensor: int = 1  # matrix products split
-    sequence: int = 1  # tokens of a row split, for long prompts: 1, 2, 4 or 8, as rows are padded to multiples of 8
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        sizes = dataclasses.asdict(self)
-        if self.sequence not in (1, 2, 4, 8):
-            yield "sequence", f"{self.sequence} does not divide rows, which are padded to multiples of 8 tokens"
-        for name, size in sizes.items():
-            if name != "sequence" and size < 1 and size != -1:
-                yield name, f"{size} is no number of devices; give 1 or more, or -1 for the rest"
-        if list(sizes.values()).count(-1) > 1:
-            yield "data", f"only one axis can be -1, got {sizes}"
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """Where reasonings come from: the built-in teacher of ``scenes`` or any OpenAI-compatible endpoint."""
-
-    base_url: str = "builtin"  # or https://.../v1
-    model: str = "scenes-oracle"  # its name at the endpoint; the built-in teacher reads none
-    api_key_env: str | None = "OPENAI_API_KEY"  # variable that holds the key, None = needs none ("builtin" never does)
-    concurrency: int = knob(8, at_least=1)  # requests in flight
-    retries: int = knob(5, at_least=0)  # after 429, 5xx and time-outs, with back-off
-    timeout_s: float = knob(120.0, above=0)  # seconds until a request is given up, and tried again
-    temperature: float | None = knob(1.0, at_least=0)  # None = the endpoint's own (some models take no other)
-    max_tokens: int = knob(2048, at_least=1)  # of one reply
-    token_budget: int | None = knob(None, at_least=1)  # prompt and reply tokens of the whole stage, then stop
-    error_rate: float = knob(0.05, at_least=0, at_most=1)  # built-in only: chance to misread one attribute
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        if self.base_url != "builtin" and not self.base_url.startswith(("http://", "https://")):
-            given = redacted(shown(self.base_url))
-            yield "base_url", f"{given} is neither 'builtin' nor an http(s) address such as https://host/v1"
 
 
 @dataclass(frozen=True)

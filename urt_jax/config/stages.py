@@ -4,24 +4,25 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from urt_jax.config.binding import knob
 from urt_jax.config.parts import (
     DataConfig,
     LengthConfig,
-    MeshConfig,
     ModelConfig,
-    OptimizerConfig,
     PixelsConfig,
-    Problems,
     ShapeConfig,
     StageConfig,
-    TeacherConfig,
 )
 from urt_jax.config.planning import BenchConfig, PlanConfig
-from urt_jax.config.policy_loss import PolicyLossConfig
-from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
+from urt_jax.config.rollouts import rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
+from urt_jax.data.curriculum import Curriculum
 from urt_jax.generation.sampling import RolloutSampling
+from urt_jax.losses.policy import PolicyLoss
+from urt_jax.rewards.weights import RewardWeights
+from urt_jax.settings import Problems, knob
+from urt_jax.sharding.axes import MeshAxes
+from urt_jax.teacher.settings import TeacherSettings
+from urt_jax.training.settings import LoopSettings, OptimizerSettings
 
 LANES = 128  # tokens of a block of "splash": ops.fused_attention.LANES, whose module imports jax
 
@@ -33,7 +34,7 @@ class DistillConfig(StageConfig):
     stage: ClassVar[str] = "distill"
 
     data: DataConfig = DataConfig(count=512)
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: TeacherSettings = TeacherSettings()
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -44,21 +45,18 @@ class DistillConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(StageConfig):
+class TrainingConfig(LoopSettings, StageConfig):
     """What every stage with an optimizer has."""
 
     model: ModelConfig = ModelConfig()
-    steps: int = knob(100, at_least=1)  # optimizer steps
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerSettings = OptimizerSettings()
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
-    mesh: MeshConfig = MeshConfig()
-    micro_batches: int | None = knob(None, at_least=1)  # parts of a step, in turn: same update, less memory; None: fast
+    mesh: MeshAxes = MeshAxes()
+    micro_batches: int | None = knob(
+        None, at_least=1
+    )  # gradient-accumulation pieces: same update, less memory; None: by device
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead of the step; 0 = this one does
-    save_every: int = knob(50, at_least=1)  # steps between checkpoints
-    keep: int = knob(2, at_least=1)  # newest checkpoints kept
-    max_skipped: int = knob(3, at_least=1)  # updates in a row whose loss or gradient is not finite, then stop
-    log_every: int = knob(1, at_least=1)  # steps between metric lines
     sample_every: int = knob(50, at_least=1)  # steps between written samples
 
     @property
@@ -124,7 +122,7 @@ class RejectConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class GrpoConfig(PolicyLossConfig, TrainingConfig):
+class GrpoConfig(PolicyLoss, TrainingConfig):
     """Sample groups of reasonings, reward form and correctness, improve the policy (arXiv 2402.03300)."""
 
     stage: ClassVar[str] = "grpo"
@@ -136,15 +134,16 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
     sampling: RolloutSampling = RolloutSampling()  # no filters: filtered samples have no matching log-probability
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
+    mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
     rewards: RewardWeights = RewardWeights()
-    curriculum: CurriculumConfig = CurriculumConfig()
+    curriculum: Curriculum = Curriculum()
     dynamic_sampling: int = knob(0, at_least=0)  # extra rollouts a step may take to replace groups of equal reward
     agreement_band: float = knob(0.05, above=0)  # largest mean |sampler - trainer log-probability| a token
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         yield from TrainingConfig.problems(self)
-        yield from PolicyLossConfig.problems(self)
+        yield from PolicyLoss.problems(self)
         yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh, self.micro_batches)
         tokens, parts = self.lengths.max_new_tokens, self.mesh.sequence
         step = parts if self.token_step == 8 else self.token_step
@@ -180,7 +179,7 @@ class EvaluateConfig(StageConfig):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
-    mesh: MeshConfig = MeshConfig()
+    mesh: MeshAxes = MeshAxes()
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead; 0 = this one does
     report_samples: int = knob(16, at_least=0)  # pairs shown with pictures and reasoning
 
@@ -290,7 +289,7 @@ def _needs_count(data: DataConfig) -> Problems:
         yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
 
 
-def _splits_rows(key: str, rows: int, mesh: MeshConfig, micro_batches: int | None) -> Problems:
+def _splits_rows(key: str, rows: int, mesh: MeshAxes, micro_batches: int | None) -> Problems:
     parts = mesh.data * mesh.fsdp
     if parts > 0 and rows % parts:
         yield key, f"{rows} rows cannot be split over data x fsdp = {mesh.data} x {mesh.fsdp} devices"

@@ -18,18 +18,31 @@ from jaxtyping import Bool, Float, Int
 
 from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
+from urt_jax.settings import Problems, knob
 
 NEWEST = 0.5  # weight of the newest group in the running share of an item
 
 
 @dataclass(frozen=True)
-class CurriculumRules:
-    """When an item is in the pool; the defaults keep every item."""
+class Curriculum:
+    """Which records of a bounded source are asked, by how often the model is right; the defaults ask all."""
 
-    lowest: float = 0.0
-    highest: float = 1.0
-    retire_after: int = 0  # all right this many times in a row; 0 = never
-    rescore_every: int = 0  # steps after which all that left are asked once more; 0 = never
+    lowest: float = knob(0.0, at_least=0, at_most=1)  # share right, first the reject stage's, then of the rollouts
+    highest: float = knob(1.0, at_least=0, at_most=1)  # share right; a question above it is not asked
+    retire_after: int = knob(0, at_least=0)  # times in a row all right, after which a question leaves; 0 = never
+    rescore_every: int = knob(0, at_least=0)  # steps after which those that left are asked once more; 0 = never
+
+    @property
+    def active(self) -> bool:
+        """Whether any question can leave."""
+        return bool(self.lowest > 0 or self.highest < 1 or self.retire_after)
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.lowest > self.highest:
+            yield "lowest", f"{self.lowest} is above highest {self.highest}"
+        if self.rescore_every and not self.active:
+            yield "rescore_every", "is set, but no question ever leaves; give retire_after, lowest or highest too"
 
 
 class PoolState(NamedTuple):
@@ -52,7 +65,7 @@ def start_pool(examples: Sequence[Example]) -> PoolState:
     return PoolState(share, np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, bool))
 
 
-def in_pool(state: PoolState, rules: CurriculumRules) -> Bool[np.ndarray, " items"]:
+def in_pool(state: PoolState, rules: Curriculum) -> Bool[np.ndarray, " items"]:
     """Return which items have not left; an item that was never measured is in."""
     outside = (state.share < rules.lowest) | (state.share > rules.highest)  # False of NaN
     return ~outside & ((state.streak < rules.retire_after) | (rules.retire_after == 0))
@@ -60,7 +73,7 @@ def in_pool(state: PoolState, rules: CurriculumRules) -> Bool[np.ndarray, " item
 
 def draw_items(
     state: PoolState,
-    rules: CurriculumRules,
+    rules: Curriculum,
     *,
     seed: int,
     step: int,
@@ -77,7 +90,7 @@ def draw_items(
     return [int(item) for item in np.lexsort((chance, state.shown, out)) if item not in taken][:count]
 
 
-def note_answers(state: PoolState, rules: CurriculumRules, accuracy: Mapping[int, float], *, step: int) -> PoolState:
+def note_answers(state: PoolState, rules: Curriculum, accuracy: Mapping[int, float], *, step: int) -> PoolState:
     """Return the state after ``step`` steps (1 = the first), in the last of which items had these shares right."""
     share, shown, streak, due = (part.copy() for part in state)
     for item, right in accuracy.items():

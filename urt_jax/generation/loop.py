@@ -112,19 +112,10 @@ def advance(
         )
         token_B = jnp.where(live_B, token_B, vocabulary.pad_id)
         position_B = state.position_B + used_B
-        slot = jnp.asarray(state.step) % slots
-        hidden_BD, past = run(
-            model,
-            params,
-            token_B,
-            jnp.broadcast_to(position_B[None], (3, plan.all_rows)),
-            state.prompt,
-            state.past,
-            slot,
-            state.prompt_mask_GS,
-            ring_mask(used_B + 1, state.step + 1, slots),
-            method="decode",
-        )
+        positions = jnp.broadcast_to(position_B[None], (3, plan.all_rows))
+        caches = (state.prompt, state.past, jnp.asarray(state.step) % slots)
+        masks = (state.prompt_mask_GS, ring_mask(used_B + 1, state.step + 1, slots))
+        hidden_BD, past = run(model, params, token_B, positions, *caches, *masks, method="decode")
         stop_B, at_end_B = _at_end(vocabulary, state.stop_B, token_B)
         done_B = live_B & (at_end_B | (used_B + 1 >= own.max_new_tokens_B))
         state = _recorded(state, place_B, token_B, logp_B, at_end_B)._replace(

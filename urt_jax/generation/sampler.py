@@ -59,22 +59,19 @@ class Sampler:
     ) -> Rollout:
         """Sample ``responses`` answers to each chat; the ids name the questions in the random streams.
 
+        ``sampling``, ``max_new_tokens`` (with the end token; None is ``slots``) and ``seed`` are those of all
+        responses, or one a response.
+
         Args:
-            response_index: numbers of the rows' responses, by default 0 .. responses - 1 within each question.
-            sampling: how tokens are drawn: of all responses, or of each.
-            max_new_tokens: longest response, its end token counted: of all, or of each; None is ``slots``.
-            slots: room for a response in the cache.
-            seed: of all responses, or of each.
-            step: of the run, which is part of the random streams.
-            at_once: responses decoded at a time while the others wait for free rows; None: see ``make_plan``.
-            gather_weights: gather split weights once before decoding, see ``placement.for_sampling``; else they are
-                gathered for every token.
-            finished: is called with responses that have ended, every few tokens, while the device decodes on. It may
-                be called from several threads, one call at a time.
+            response_index: numbers of the responses, by default 0 .. responses - 1 within each question.
+            slots: room for a response in the cache; step: of the run, part of the random streams.
+            at_once: responses decoded at a time while the others wait; None: see ``make_plan``.
+            gather_weights: once (``placement.for_sampling``), not for every token.
+            finished: is called with responses that have ended, every few tokens, from any thread, one call at a time.
 
         Raises:
-            ValueError: more new tokens asked for than the cache has slots; settings of another number than responses;
-                or questions of one of several processes that do not divide by its part of the mesh.
+            ValueError: more new tokens than slots; settings of another number than responses; or questions of one of
+                several processes that do not divide by its part of the mesh.
         """
         count = len(chats) * responses
         lengths = each_row(slots if max_new_tokens is None else max_new_tokens, int, count)
@@ -83,34 +80,24 @@ class Sampler:
         prompts = collate_prompts(chats, bucket=bucket, **self.padding)
         prompts = shown_by_all(prompts, share_of(mesh_of(params)), merge=self.padding["merge"])
         positions = np.array([chat.next_position for chat in chats], np.int32)
-        question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
-        index = np.tile(np.arange(responses), len(chats)) if response_index is None else np.array(response_index)
-        seed_B = np.array(each_row(seed, int, count), np.int64).astype(np.uint32)
         job = self._job(
-            params,
-            (prompts, positions),
-            (seed_B, question_B, index.astype(np.uint32)),
-            sampling=each_row(sampling, Sampling, count),
-            lengths=lengths,
-            slots=slots,
-            step=step,
-            at_once=at_once,
+            params, (prompts, positions), _streams(ids, response_index, seed, responses),
+            sampling=each_row(sampling, Sampling, count), lengths=lengths, slots=slots, step=step, at_once=at_once,
             gather_weights=gather_weights,
-        )
+        )  # fmt: skip
         shape = job.shape(bucket, responses)
         threads = job.lanes if shape in self.shapes else 1  # the first of a shape compiles for all
         self.shapes.add(shape)
         openings = [chat.opening for chat in chats for _ in range(responses)]
-        written = partial(_texts_of, self.processor, openings)
         with ThreadPoolExecutor(threads) as pool:
+            written = partial(_texts_of, self.processor, openings)
             lane = partial(decode_lane, self.engine, job, texts=written, finished=finished)
             parts = list(pool.map(lane, range(job.lanes)))
         tokens, mask, logp, ended = (np.concatenate(part) for part in zip(*(part[:-1] for part in parts)))
-        texts = decode_texts(self.processor, tokens, mask, openings)
-        steps = max(int(part[-1]) for part in parts)
+        texts, steps = decode_texts(self.processor, tokens, mask, openings), max(int(part[-1]) for part in parts)
         return Rollout(
-            prompts, positions, tokens, mask, logp, ended, texts,
-            policy_step=step, prompt_ids=tuple(ids), decode_steps=steps, features=job.features,
+            prompts, positions, tokens, mask, logp, ended, texts, policy_step=step, prompt_ids=tuple(ids),
+            decode_steps=steps, features=job.features,
         )  # fmt: skip
 
     def compile_ahead(
@@ -194,6 +181,16 @@ class Sampler:
     def padding(self) -> dict[str, int]:
         """Keyword arguments of ``collate``."""
         return padding_of(self.processor)
+
+
+def _streams(
+    ids: Sequence[str], response_index: Sequence[int] | None, seed: int | Sequence[int], responses: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return seed, question number and response number of each row, which name its random stream."""
+    count = len(ids) * responses
+    question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
+    index_B = np.tile(np.arange(responses), len(ids)) if response_index is None else np.array(response_index)
+    return np.array(each_row(seed, int, count), np.int64).astype(np.uint32), question_B, index_B.astype(np.uint32)
 
 
 def _texts_of(

@@ -21,6 +21,7 @@ from urt_jax.generation.sampler import Sampler
 from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.vocabulary import make_vocabulary
 from urt_jax.losses.advantages import group_advantages
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.vlm import abstract_params, init_params
 from urt_jax.planning.workloads import Workload, blank_processor, encode, random_ids, random_pictures
@@ -30,7 +31,6 @@ from urt_jax.training.compile import compile_grpo_step, compile_sft_step
 from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import PolicyLoss
 from urt_jax.types import Rollout
 
 TRAINED = (r"^(decoder/|embedding$|head$)",)  # the language model, as in every stage by default
@@ -118,7 +118,7 @@ class GrpoCase:
         loaded, self._state, optimizer = open_training(setting)
         self._rollout = _Rollout(setting, loaded)
         model = loaded.module(dtype=setting.dtype, remat=setting.remat)
-        loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
+        loss = PolicyLoss(kl_coef=0.0)
         self._update = compile_grpo_step(model, optimizer, self._state, self._mesh, loss, first_update=True)
         self._suppressed = make_vocabulary(loaded.processor).suppressed_V
         self._rng = np.random.default_rng([setting.seed, 1])

@@ -15,6 +15,7 @@ from urt_jax.generation.prompt_cache import prefill
 from urt_jax.generation.schedule import Schedule
 from urt_jax.generation.state import RowSettings, Vocabulary
 from urt_jax.generation.stops import no_stops
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.config import ModelConfig, VisionConfig, WindowedVisionConfig
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params
 from urt_jax.planning.layout import TRAINED
@@ -27,8 +28,8 @@ from urt_jax.sharding.rules import shardings_for, spec_of
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.optimizer import make_optimizer, make_schedule
 from urt_jax.training.state import init_state
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
-from urt_jax.types import Batch, FeatureBlend, PromptedRows, VisionInput
+from urt_jax.training.steps import GrpoBatch
+from urt_jax.types import Batch, FeatureBlend, PromptedRows, Targets, VisionInput
 
 Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is given
 
@@ -93,7 +94,6 @@ def _batch(given: Given, rows: int, tokens: int) -> Batch:
         positions_3BT=of((3, rows, tokens), jnp.int32, 1),
         segments_BT=of((rows, tokens), jnp.int32),
         vision_index_BT=of((rows, tokens), jnp.int32),
-        loss_mask_BT=of((rows, tokens), jnp.bool_),
         vision=VisionInput(
             of_frames((frames, slots, tower.patch_features), jnp.float32),
             of_frames((frames, slots, 2), jnp.int32),
@@ -133,7 +133,10 @@ def _sft(given: Given) -> Prepared:
     state, optimizer = _training(given)
     tokens = given.work.rows.prompt_tokens + given.work.rows.new_tokens
     step = compile_sft_step(given.model, optimizer, state, given.mesh, micro_batches=given.pieces)
-    return step, (state, _batch(given, given.questions, tokens))
+    parts, rows = given.mesh.shape["sequence"], given.questions
+    of = partial(_shape, given.mesh, (rows, parts, min(given.work.rows.new_tokens, tokens // parts)))
+    batch = _batch(given, rows, tokens)._replace(targets=Targets(of(jnp.int32), of(jnp.int32), of(jnp.bool_)))
+    return step, (state, batch)
 
 
 def _grpo(given: Given) -> Prepared:
@@ -143,7 +146,7 @@ def _grpo(given: Given) -> Prepared:
     floats = of((batch, rows.new_tokens), jnp.float32)
     nothing = of((0, rows.new_tokens), jnp.bool_)
     scalar, advantage = of((), jnp.float32), of((batch,), jnp.float32)
-    loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
+    loss = PolicyLoss(kl_coef=0.0)
     step = compile_grpo_step(
         given.model, optimizer, state, given.mesh, loss, first_update=True, micro_batches=given.pieces
     )

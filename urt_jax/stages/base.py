@@ -26,7 +26,8 @@ from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConf
 from urt_jax.progress import each
 from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
-from urt_jax.stages.sft import finish, open_model, train_on
+from urt_jax.stages.policy import open_model
+from urt_jax.stages.sft import finish, train_on
 from urt_jax.tasks import TASKS
 
 PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's are brought up to twice their side

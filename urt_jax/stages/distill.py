@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from urt_jax.config import DistillConfig, as_json
+from urt_jax.config import DistillConfig
 from urt_jax.data.examples import Example, Query
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
@@ -26,14 +26,15 @@ from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.runs import processes
 from urt_jax.runs.preemption import Preempted, PreemptionNotice
-from urt_jax.runs.run_folder import open_run, read_result, write_result
+from urt_jax.runs.run_folder import write_result
 from urt_jax.runs.shared_lines import part_path, part_paths
 from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding.shares import Share
 from urt_jax.teacher.answers import FILTERED
-from urt_jax.teacher.client import TeacherSettings, ask_teacher
+from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
+from urt_jax.teacher.settings import TeacherSettings
 
 OUTCOMES = ("kept", "wrong", "unparsable", "failed")
 RARE_OUTCOMES = ("refused", "filtered")  # shown where there are some
@@ -50,15 +51,12 @@ class Filtered:
 
 
 def run(config: DistillConfig) -> None:
-    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table; a finished run only prints.
+    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table.
 
     Raises:
         BadInputError: data, key, endpoint or budget (see ``ask_teacher``), or not one request was answered.
     """
-    folder = open_run(config.workdir, as_json(config))
-    if (result := read_result(folder)) is not None:
-        print(result["table"])
-        return
+    folder = Path(config.workdir)
     pool = labelled_pool(config.data, seed=config.seed, decided=True)
     told = tell_skipped([pool.skipped])
     replies_path = folder / "records" / "replies.jsonl"
@@ -83,19 +81,8 @@ def run(config: DistillConfig) -> None:
 def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
     """Yield how to reach the teacher, with the built-in one running when it is asked for."""
     asked, data = config.teacher, config.data
-    settings = TeacherSettings(
-        base_url=asked.base_url,
-        model=asked.model,
-        api_key_env=asked.api_key_env or None,
-        concurrency=asked.concurrency,
-        retries=asked.retries,
-        timeout_s=asked.timeout_s,
-        temperature=asked.temperature,
-        max_tokens=asked.max_tokens,
-        token_budget=asked.token_budget,
-    )
     if asked.base_url != "builtin":
-        yield settings
+        yield replace(asked, api_key_env=asked.api_key_env or None)
         return
     pool = OracleSettings(
         counts=scene_counts(data),
@@ -106,7 +93,7 @@ def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
         error_rate=asked.error_rate,
     )
     with running_oracle(pool) as base_url:
-        yield replace(settings, base_url=base_url, api_key_env=None)
+        yield replace(asked, base_url=base_url, api_key_env=None)
 
 
 def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:

@@ -8,10 +8,9 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,13 @@ import numpy as np
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
-from urt_jax.feeds.records import skipped_figures, tell_skipped
+from urt_jax.data.examples import Example
+from urt_jax.evals.judging import HeldOut, judge_held_out
+from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.feeds.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
 from urt_jax.generation.sampler import Sampler
 from urt_jax.generation.vocabulary import make_vocabulary
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.models.lora import without_adapters
 from urt_jax.models.vlm import run as run_model
 from urt_jax.runs import processes
@@ -34,15 +36,13 @@ from urt_jax.runs.run_folder import write_result
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples
-from urt_jax.stages.judging import held_out_table
-from urt_jax.stages.policy import save_policy, start_state
-from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
+from urt_jax.stages.policy import open_mesh, open_model, open_module, open_optimizer, save_policy, start_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Rollout
 
 WIDTHS = 4  # lengths that responses are cut to: quarters of the longest allowed, each a program of its own
@@ -58,11 +58,12 @@ def run(config: GrpoConfig) -> None:
     open_scoring(config)  # here and below: what is not there is told before anything is judged
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     feed = open_feed(config, loaded.processor)
-    before = held_out_table(config, folder, loaded, "before")
-    skipped = [feed.skipped, before.skipped]
+    held_out = labelled_pool(config.eval_data, seed=config.seed)
+    skipped = [feed.skipped, held_out.skipped]
+    before = judged(config, folder, loaded, held_out.examples, "before")
     told = tell_skipped(skipped)
     trained = train_policy(config, folder, loaded)
-    after = held_out_table(config, folder, trained, "after")
+    after = judged(config, folder, trained, held_out.examples, "after")
     summaries = {"before GRPO": before.summaries, "after GRPO": after.summaries}
     report = processes.of_first(lambda: write_run_report(config, folder, feed, summaries))
     table = "\n".join(
@@ -72,21 +73,33 @@ def run(config: GrpoConfig) -> None:
     write_result(folder, table, before=before.figures, after=after.figures, skipped=skipped_figures(skipped))
 
 
+def judged(config: GrpoConfig, folder: Path, loaded: LoadedModel, examples: Sequence[Example], when: str) -> HeldOut:
+    """Judge the held-out pairs with a model, in the settings of the run."""
+    model = RewardModel(
+        loaded,
+        dtype=config.model.dtype,
+        attention=config.model.attention,
+        max_prompt_tokens=config.lengths.max_prompt_tokens,
+        prompt_template=config.eval_data.template,
+        workers=config.workers,
+    )
+    longest = config.lengths.max_new_tokens
+    with closing(model):
+        return judge_held_out(model, examples, folder, when=when, seed=config.seed, max_new_tokens=longest)
+
+
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:
     """Run all updates in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
     trainer = GrpoTrainer(config, folder, loaded)
-    shown = ("reward", "rewards/accuracy/mean")
-    settings = LoopSettings(
-        config.steps, config.save_every, config.keep, config.log_every, config.max_skipped, shown=shown
-    )
     trainer.compile_ahead()
     with closing(trainer.rollouts.feed):
         state = train(
             folder,
             trainer.start,
             trainer.advance,
-            settings,
+            config,
             title="grpo",
+            shown=("reward", "rewards/accuracy/mean"),
             carried=trainer.rollouts,
         )
     return save_policy(config, folder, loaded, state)
@@ -110,15 +123,15 @@ class GrpoTrainer:
         copied = config.kl_coef and not config.model.lora.rank
         self.reference = jax.tree.map(jnp.copy, place_state(self.mesh, loaded.params)) if copied else None
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
-        loss = _policy_loss(config)
         self.first, self.later = (
             compile_grpo_step(
                 model,
                 optimizer,
                 self.start,
                 self.mesh,
-                loss,
+                config,
                 first_update=first,
+                max_tokens=config.lengths.max_new_tokens,
                 micro_batches=config.micro_batches,
             )
             for first in (True, False)
@@ -232,10 +245,3 @@ def _widths(config: GrpoConfig) -> list[int]:
     """Return the lengths that responses may be cut to: quarters of the longest, in steps that a mesh divides."""
     longest, step = config.lengths.max_new_tokens, max(config.token_step, config.mesh.sequence)
     return [min(-(-longest * part // (WIDTHS * step)) * step, longest) for part in range(1, WIDTHS + 1)]
-
-
-def _policy_loss(config: GrpoConfig) -> PolicyLoss:
-    """Return the policy loss that the settings describe; its constants have the names of their knobs."""
-    own = ("kind", "max_tokens")
-    constants = {item.name: getattr(config, item.name) for item in fields(PolicyLoss) if item.name not in own}
-    return PolicyLoss(config.loss, max_tokens=config.lengths.max_new_tokens, **constants)

@@ -35,7 +35,8 @@ from urt_jax.runs.run_folder import write_result
 from urt_jax.runs.shared_lines import Line, SharedLines
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.stages.sft import open_mesh, open_model, train_on
+from urt_jax.stages.policy import open_mesh, open_model
+from urt_jax.stages.sft import train_on
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Ask a teacher behind any OpenAI-compatible endpoint.
+"""The client of a teacher behind any OpenAI-compatible endpoint.
 
 1. A request is a chat with its pictures as data URLs; a clip is its frames in order.
-2. A fixed number of requests is under way at a time; busy, broken and slow answers are retried with growing pauses.
-3. Every reply is on disk before the next request starts, so a killed run goes on from there.
+2. A fixed number of requests runs at a time; busy, broken and slow ones are retried with growing pauses.
+3. Every reply is on disk before the next request starts, so a killed run resumes there.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import os
 import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,54 +24,19 @@ from urt_jax.data.examples import Query
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
+from urt_jax.settings import bound_problems
 from urt_jax.teacher.answers import FILTERED, Answer, read_answer
 from urt_jax.teacher.exchange import check_address, exchange, open_client
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
 from urt_jax.teacher.retries import EndpointError, is_passing, pause_s
+from urt_jax.teacher.settings import TeacherSettings
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before the first retry and before any; each is twice as long as the last
 
 
 class TokenBudgetError(BadInputError):
-    """The token budget is spent while requests are left; what was answered is on disk."""
-
-
-@dataclass(frozen=True)
-class TeacherSettings:
-    """Where the teacher is and how it is asked.
-
-    ``api_key_env`` names the environment variable that holds the key, None = the endpoint needs none. ``temperature``
-    None leaves it to the endpoint (some models accept no other). ``token_budget`` counts prompt and completion tokens
-    together; requests already under way when it is reached still finish. ``backoff_s`` is the first pause; each
-    further one is twice as long, up to ``backoff_max_s``. ``timeout_s`` is for one attempt from its first byte to its
-    last.
-    """
-
-    base_url: str
-    model: str
-    api_key_env: str | None = None
-    concurrency: int = 4
-    retries: int = 5
-    timeout_s: float = 120.0
-    temperature: float | None = None
-    max_tokens: int = 1024
-    token_budget: int | None = None
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings under which nothing would be asked."""
-        if self.concurrency < 1 or self.retries < 0:
-            raise BadInputError(
-                f"teacher: concurrency={self.concurrency} and retries={self.retries} given; "
-                "concurrency must be at least 1, retries at least 0"
-            )
-        limits = {"timeout_s": self.timeout_s, "max_tokens": self.max_tokens}
-        pauses = {"backoff_s": self.backoff_s, "backoff_max_s": self.backoff_max_s}
-        pauses |= {} if self.temperature is None else {"temperature": self.temperature}
-        for name, value in (limits | pauses).items():
-            if not math.isfinite(value) or value < 0 or (name in limits and value == 0):
-                needed = "above 0" if name in limits else "at least 0"
-                raise BadInputError(f"teacher: {name}={value} given; it must be a number {needed}")
+    """The token budget is spent while requests are left; the answers so far are on disk."""
 
 
 def ask_teacher(
@@ -83,15 +46,16 @@ def ask_teacher(
     replies_path: str | Path,
     progress: Callable[[Usage], None] | None = None,
 ) -> Usage:
-    """Ask every request that has no answer in ``replies_path`` yet, and append what comes back.
+    """Send every request that has no answer in ``replies_path`` yet, and append the replies.
 
-    A request that fails for good is written down with its error and counted; a later call asks it again.
-    ``requests`` is drawn from as workers become free. ``progress`` is called with the running count after each reply;
-    an exception it raises stops the asking once the requests under way are done.
+    A request that fails after all retries is recorded with its error and counted; a later call sends it again.
+    ``requests`` is iterated as workers become free. ``progress`` is called with the running count after each reply;
+    an exception it raises stops the client once the running requests are done.
 
     Raises:
-        BadInputError: no address, no API key, key or model refused, endpoint out of reach, an id used twice, replies
-            on disk that answer another question, an endpoint without token counts when there is a budget.
+        BadInputError: settings outside their bounds, no address, no API key, key or model refused, endpoint
+            unreachable, an id used twice, replies on disk to another prompt, an endpoint without token counts when
+            there is a budget.
         TokenBudgetError: the budget is spent and requests are left.
     """
     return _run_to_end(_Asking(settings, Path(replies_path), progress).ask_all(requests))
@@ -102,18 +66,20 @@ def _run_to_end(coroutine: Coroutine[Any, Any, Usage]) -> Usage:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    # A notebook already runs a loop in this thread, and one thread cannot run two.
+    # A notebook already runs an event loop in this thread, and a thread cannot run two.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
 
 class _Asking:
-    """The state of one call: what is answered, the open reply file, and why to stop early."""
+    """The state of one call: the replies so far, the open reply file, and the reason to stop early."""
 
     def __init__(self, settings: TeacherSettings, path: Path, progress: Callable[[Usage], None] | None) -> None:
         self.settings = settings
         self.path = path
         self.progress = progress
+        for name, told in bound_problems(settings):
+            raise BadInputError(f"teacher.{name}: {told}")
         keep_address(settings.base_url)
         check_address(settings.base_url)
         self.api_key = read_api_key(settings)
@@ -142,18 +108,18 @@ class _Asking:
         return self.usage
 
     async def work(self, client: openai.AsyncOpenAI, pending: Iterator[Query]) -> None:
-        """Take requests one by one until none is left or a reason to stop has come up."""
+        """Send requests one by one until none is left or there is a reason to stop."""
         while self.stop is None:
             try:
                 request = await self.draw(pending)
                 if request is None or self.stop is not None or self.budget_spent():
                     return
                 self.keep(await self.answer(client, request))
-            except Exception as error:  # raised at the end; until then the others write down what they have paid for
+            except Exception as error:  # raised at the end; until then the other workers record their paid replies
                 self.stop = self.stop or error
 
     async def draw(self, pending: Iterator[Query]) -> Query | None:
-        """Return the next request without an answer on disk, None when there is none."""
+        """Return the next request without an answer on disk, None if there is none."""
         async with self.drawing:
             while (request := await asyncio.to_thread(next, pending, None)) is not None:
                 if request.id in self.seen:
@@ -165,7 +131,7 @@ class _Asking:
                 if reply.request != fingerprint(request, self.settings):
                     raise BadInputError(
                         f"{self.path} answers record {request.id!r} for another prompt, model or sampling setting "
-                        f"than now asked; use a new workdir, or delete {self.path.name} to ask everything again"
+                        f"than this run's; use a new workdir, or delete {self.path.name} to ask everything again"
                     )
             return None
 
@@ -175,7 +141,7 @@ class _Asking:
             return False
         self.stop = TokenBudgetError(
             f"token budget of {budget:,} reached: {self.usage.total_tokens:,} tokens used for {self.usage.answered:,} "
-            f"answers, all kept in {self.path}; raise teacher.token_budget and start again to go on from there"
+            f"answers, all kept in {self.path}; raise teacher.token_budget and start again to resume"
         )
         return True
 
@@ -193,7 +159,7 @@ class _Asking:
             )
 
     async def answer(self, client: openai.AsyncOpenAI, request: Query) -> Reply:
-        """Ask one request until it is answered, refused or out of retries."""
+        """Send one request until it is answered, refused or out of retries."""
         mark = fingerprint(request, self.settings)
         try:
             messages = await asyncio.to_thread(openai_messages, request.chat, name=f"record {request.id}")
@@ -214,7 +180,7 @@ class _Asking:
             except EndpointError as error:
                 latency_s = time.monotonic() - started
                 if limit_name == "max_tokens" and "max_completion_tokens" in error.words:
-                    self.limit_name = "max_completion_tokens"  # the newer name, which some models insist on
+                    self.limit_name = "max_completion_tokens"  # the newer name, which some models require
                     continue
                 if error.filtered:
                     answer = Answer("", None, f"stopped by a content filter ({error})", None, FILTERED, None, None)
@@ -223,17 +189,16 @@ class _Asking:
                 if attempt > self.settings.retries or not is_passing(error):
                     self.refuse_out_of_reach(error)
                     return self.failed(request, mark, str(error), latency_s=latency_s, attempts=attempt)
-                first_s, longest_s = self.settings.backoff_s, self.settings.backoff_max_s
-                await asyncio.sleep(pause_s(error, attempt, first_s=first_s, longest_s=longest_s))
+                await asyncio.sleep(pause_s(error, attempt, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S))
             else:
                 return self.answered(request, mark, answer, time.monotonic() - started, attempt)
 
     def mend(self, text: str) -> str:
-        """Return a text of the endpoint as it may be told and kept: well formed, without the secrets it repeats."""
+        """Return a text of the endpoint in a form safe to print and store: well formed, with secrets redacted."""
         return redacted(well_formed(text), self.secrets)
 
     def refuse_hopeless(self, error: EndpointError) -> None:
-        """Raise when no request of this run can succeed."""
+        """Raise if no request of this run can succeed."""
         where = f"teacher at {self.address}, model {shown(self.settings.model)}"
         if error.is_quota:
             raise BadInputError(f"{where}: the account has no quota left ({error})")
@@ -280,7 +245,7 @@ class _Asking:
 
 
 def read_api_key(settings: TeacherSettings) -> str:
-    """Return the key from the named environment variable, a placeholder when the endpoint needs none.
+    """Return the key from the named environment variable, or a placeholder if the endpoint needs none.
 
     Raises:
         BadInputError: the variable is unset or empty.
@@ -290,7 +255,7 @@ def read_api_key(settings: TeacherSettings) -> str:
         return "none"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise BadInputError(
-            "teacher.api_key_env is no name of an environment variable; put the key into a variable and give the "
+            "teacher.api_key_env is not the name of an environment variable; put the key into a variable and give the "
             "name of that, such as OPENAI_API_KEY"
         )
     key = os.environ.get(name, "").strip()
@@ -299,7 +264,7 @@ def read_api_key(settings: TeacherSettings) -> str:
         state = "is empty" if name in os.environ else "is not set"
         raise BadInputError(
             f"environment variable {name} {state}, it must hold the API key for {where}; export it, or set "
-            "teacher.api_key_env to the variable that does (None where the endpoint needs no key)"
+            "teacher.api_key_env to the variable that does (None if the endpoint needs no key)"
         )
     if not (key.isascii() and key.isprintable()):
         raise BadInputError(
@@ -311,6 +276,6 @@ def read_api_key(settings: TeacherSettings) -> str:
 
 
 def fingerprint(request: Query, settings: TeacherSettings) -> str:
-    """Return a short digest of the prompt and of the settings that shape an answer (pictures are left out)."""
+    """Return a short digest of the prompt and of the settings that affect an answer (without pictures)."""
     asked = [request.chat.messages, settings.model, settings.temperature, settings.max_tokens]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,10 +1,12 @@
-"""Knobs of the policy loss: which objective, how far the policy may move in one rollout, what is added to it."""
+"""Settings of the policy loss: which objective, how far the policy may move in one rollout, what is added to it.
+
+It imports no jax, since configs are read before it.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from urt_jax.config.binding import knob
-from urt_jax.config.parts import Problems
+from urt_jax.settings import Problems, knob
 
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
 READ_BY = {  # knob -> the losses that read it
@@ -18,8 +20,8 @@ READ_BY = {  # knob -> the losses that read it
 
 
 @dataclass(frozen=True)
-class PolicyLossConfig:
-    """The policy loss of a stage. Ratios are probabilities after over before the first update of a rollout."""
+class PolicyLoss:
+    """Which policy loss, and its constants. A ratio is a probability over that before a rollout's first update."""
 
     # The objective: what bounds a step of the policy, and how the loss averages over tokens.
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo"] = "grpo"
@@ -34,11 +36,10 @@ class PolicyLossConfig:
     kl_bias_correction: bool = False  # the token's KL times its ratio: then k1 and k3 both pull as KL(policy||start)
     importance_cap: float | None = knob(None, above=1)  # of trainer/sampler weights a token, e.g. 2.0; None = unweighed
     entropy_coef: float = knob(0.0, at_least=0)  # weight of the mean token entropy (nats), which is rewarded
-    mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
-        defaults = {item.name: item.default for item in fields(PolicyLossConfig)}
+        defaults = {item.name: item.default for item in fields(PolicyLoss)}
         for key, losses in READ_BY.items():
             if self.loss not in losses and getattr(self, key) != defaults[key]:
                 message = f"{getattr(self, key)} is not read by loss {self.loss!r}, only by {', '.join(losses)}"
