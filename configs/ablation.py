@@ -1,6 +1,10 @@
 """What each part of the GRPO recipe is worth on the built-in task: several settings at equal compute, three seeds.
 
-    python -m urt_jax.main --config configs/ablation.py
+    python -m urt_jax.main --config configs/ablation.py         # 11 rows: about an hour on two quiet CPU cores
+    python -m urt_jax.main --config configs/ablation.py:best    # 2 rows: not run alone
+
+Figure reached: at temperature 1 only the row of ``best`` gains, 2.4 points of accuracy [1.7, 3.0] over the 89.0 of
+``plain``; greedily the cold start that all begin with is as good as any row. Without the KL term 0.6 points are lost.
 
 ``plain`` is the paper's recipe: loss grpo, KL 0.04, reward = format + accuracy. Every other row changes what it names
 and is compared with it on the same held-out pairs. Learning rate and steps are those of all rows.
@@ -19,10 +23,11 @@ from ml_collections import ConfigDict
 
 from urt_jax.main import load_config
 
-STEPS = 60
+STEPS = 60  # settled on other pairs than those of the table, as BEST was
 SUMS = {"rewards": {"consistency": 1.0}}
-BOTH_ORDERS = {"data": {"swap": True}}
+BOTH_ORDERS = {"data": {"swap": True}}  # also where swap_consistency needs the other order to compare with
 TWICE = {"kl_coef": 0.0, "updates_per_rollout": 2, "steps": STEPS // 2}
+# 256 pairs in place of 960 seen once: a question can be solved, and leave, only where it is asked again.
 POOL = {"data": {"count": 256}, "curriculum": {"retire_after": 1, "rescore_every": 20}}
 
 BEST = "no KL, sums, gold scores"
@@ -35,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "curriculum": POOL,
     "2 updates, grpo": TWICE,
     "2 updates, dapo": {**TWICE, "loss": "dapo", "clip_high": 0.28},
+    # gspo's ratio is of whole responses: it moves by thousandths, and bounds of 0.2 would never be met.
     "2 updates, gspo": {**TWICE, "loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4},
     "2 updates, cispo": {**TWICE, "loss": "cispo"},
     BEST: {
@@ -53,11 +59,11 @@ def get_config(preset: str = "") -> ConfigDict:
     config.stage = "ablation"
     config.grpo = load_config(Path(__file__).with_name("grpo.py"))
     del config.grpo["stage"]
-    config.grpo.update({"steps": STEPS, "kl_coef": 0.04})
+    config.grpo.update({"steps": STEPS, "kl_coef": 0.04})  # 0.04, these rewards, one order: the paper's recipe
     config.grpo.rewards = {"format": 1.0, "accuracy": 1.0}
     config.grpo.data.swap = False
-    config.grpo.eval_data.update({"count": 1024, "seed": 6})
+    config.grpo.eval_data.update({"count": 1024, "seed": 6})  # pairs that nothing was chosen on
     rows = ("plain", BEST) if preset else SETTINGS
     config.settings = tuple({"name": name, "changes": SETTINGS[name]} for name in rows)
-    config.seeds = (0, 1, 2)
+    config.seeds = (0, 1, 2)  # three runs of each row, judged together
     return config

@@ -1,19 +1,23 @@
 """Sampler, SFT step, GRPO step and input against the machine's limits, and beside transformers, TRL and torch.
 
-    python -m urt_jax.main --config configs/bench.py
-    python -m urt_jax.main --config configs/bench.py --config.peers.python=peers/bin/python
-    python -m urt_jax.main --config configs/bench.py:prefix
-    python -m urt_jax.main --config configs/bench.py:gpu
-    python -m urt_jax.main --config configs/bench.py:input
+    python -m urt_jax.main --config configs/bench.py           # about 6 minutes and 6 GB on two shared CPU cores
+    python -m urt_jax.main --config configs/bench.py --config.peers.python=peers/bin/python    # 20 minutes and 14 GB
+    python -m urt_jax.main --config configs/bench.py:prefix    # minutes not noted
+    python -m urt_jax.main --config configs/bench.py:gpu       # not run
+    python -m urt_jax.main --config configs/bench.py:input     # minutes not noted
 
-Random weights of the sizes "tiny" (urt-tiny) and "small" (63 M parameters). On two shared CPU cores about 6 minutes
-and 6 GB, with the peers 20 minutes and 14 GB; their environment is made by (Python 3.11, torch first):
+Figures reached, of urt-tiny on two cores of an AMD EPYC: a rollout of 0.302 s, 7.4x as fast as transformers; an SFT
+step of 0.412 s, 1.59x torch; a GRPO step of 0.995 s, 5.8x TRL. All sizes and floors: docs/results.md.
+
+Random weights of the sizes "tiny" (urt-tiny) and "small" (63 M parameters). The environment of the peers is made by
+(Python 3.11, torch first):
 
     python3.11 -m venv peers && peers/bin/pip install torch==2.13.0
     peers/bin/pip install trl==1.16.0 transformers==5.23.0 pillow datasets
 
 Times are fair only on an idle machine; pin both sides to some cores with ``taskset -c 0,1 python -m ...``.
-Preset ``prefix``: the gradient of one question whose prompt its responses share, beside that of whole rows.
+Preset ``prefix``: the gradient of one question whose prompt its responses share, beside that of whole rows. Of 8
+responses of ``small`` it took 2.21 s in place of 4.00; of one response 0.91 in place of 0.72.
 Preset ``gpu``: 3B and 7B shapes of Qwen2.5-VL in bfloat16 on accelerators, state split over all of them. Not yet run;
 one of 80 GB holds the 3B training steps and the 7B sampler, whose own training steps then say that memory is short.
 
@@ -32,15 +36,15 @@ def get_config(preset: str = "") -> ConfigDict:
     config = ConfigDict()
     config.stage = "bench"
     config.sizes = ("tiny", "small")
-    config.repetitions = 3
+    config.repetitions = 3  # in turn with the peers, so that a busy minute of the machine meets both sides
     if preset == "prefix":
         config.cases = ("prefix",)
     if preset == "input":
         config.sizes = ("tiny",)
-        config.cases = ("sft", "grpo", "input")
+        config.cases = ("sft", "grpo", "input")  # the steps too: without their seconds nothing says who waits for whom
     if preset == "gpu":
         config.sizes = ("3b", "7b")
-        config.dtype = "bfloat16"
-        config.remat = "full"
-        config.mesh = {"data": 1, "fsdp": -1}
+        config.dtype = "bfloat16"  # what the products of an accelerator are fast in
+        config.remat = "full"  # recomputed where memory is short, as it is there
+        config.mesh = {"data": 1, "fsdp": -1}  # no device of 80 GB holds 7B with its moments
     return config
