@@ -136,7 +136,7 @@ def test_training_rows_are_padded_to_the_right() -> None:
     np.testing.assert_array_equal(batch.positions_3BT[:, 0, length : length + 3], [[after, after + 1, after + 2]] * 3)
 
 
-def test_a_history_is_read_in_place_of_the_response_that_is_learnt() -> None:
+def test_an_input_response_is_read_in_place_of_the_response_that_is_learnt() -> None:
     chats, learnt, read = [make_chat(1, text=3), make_chat(2, text=2)], [[20, 21, 2], [22, 2]], [[20, 30, 2], [31, 2]]
     plain = batch_of(chats, learnt, packed=[[1, 0]], rows=1, tokens=12)
     shape = {
@@ -146,7 +146,11 @@ def test_a_history_is_read_in_place_of_the_response_that_is_learnt() -> None:
         "merge": MERGE,
     }
     batch = collate(
-        chats, [np.array(ids) for ids in learnt], packed=[[1, 0]], histories=[np.array(ids) for ids in read], **shape
+        chats,
+        [np.array(ids) for ids in learnt],
+        packed=[[1, 0]],
+        input_responses=[np.array(ids) for ids in read],
+        **shape,
     )
     place = plain.targets.place_BZJ[0, 0]
     np.testing.assert_array_equal(place, batch.targets.place_BZJ[0, 0])

@@ -31,7 +31,7 @@ from urt_jax.config import (
     GrpoConfig,
     LengthConfig,
     LoraConfig,
-    ModelConfig,
+    ModelSettings,
     OptimizerSettings,
     RolloutSampling,
 )
@@ -257,7 +257,7 @@ def test_a_tower_at_rest_encodes_for_the_sampler_alone(
 
 def hand_config(coin_judge: Path) -> GrpoConfig:
     return GrpoConfig(
-        model=ModelConfig(path=str(coin_judge)),
+        model=ModelSettings(path=str(coin_judge)),
         data=DataConfig(count=8),
         steps=3,
         questions_per_step=4,

@@ -24,7 +24,7 @@ from tests.stages.story import (
 )
 from urt_jax import RewardModel
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, LoraConfig, ModelConfig
+from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, LoraConfig, ModelSettings
 from urt_jax.main import main
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.placement import place_state
@@ -146,7 +146,7 @@ def test_grpo_leaves_an_adapter_and_measures_from_its_base(coin_judge: Path, tmp
 
 def test_the_reference_of_grpo_is_the_base_and_no_second_copy_of_it(coin_judge: Path, tmp_path: Path) -> None:
     settings = GrpoConfig(
-        model=ModelConfig(path=str(coin_judge), lora=LoraConfig(rank=2)),
+        model=ModelSettings(path=str(coin_judge), lora=LoraConfig(rank=2)),
         data=DataConfig(count=8),
         steps=2,
         questions_per_step=4,

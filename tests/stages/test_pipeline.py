@@ -9,7 +9,7 @@ import pytest
 
 from tests.stages.story import assert_called_again, run_in_process, small_recipe, write_config
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import ModelConfig, PipelineConfig, SftConfig
+from urt_jax.config import ModelSettings, PipelineConfig, SftConfig
 from urt_jax.data.sources import read_examples
 from urt_jax.stages import distill, evaluate, grpo, pipeline, reject, sft
 
@@ -35,7 +35,7 @@ def test_a_revision_belongs_to_the_base_alone(tmp_path: Path, monkeypatch: pytes
     started: list[Any] = []
     monkeypatch.setattr(pipeline, "_run", started.append)
     monkeypatch.setattr(pipeline, "evaluate", lambda config, curves: started.append(config) or "table")
-    held = ModelConfig(path="other/judge", revision="v2.0")
+    held = ModelSettings(path="other/judge", revision="v2.0")
     pipeline.run(PipelineConfig(workdir=str(tmp_path), base="lab/judge@v1.0", sft=SftConfig(model=held)))
     assert (started[1].model.path, started[1].model.revision) == ("lab/judge@v1.0", None)
     assert started[-1].models["base"] == "lab/judge@v1.0"

@@ -30,7 +30,7 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, ModelConfig, PixelsConfig, RowLengthConfig, SftConfig
+from urt_jax.config import DataConfig, ModelSettings, PixelsConfig, RowLengthConfig, SftConfig
 from urt_jax.data.loader import Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
@@ -209,7 +209,7 @@ def test_a_stage_starts_from_the_revision_it_names(
 
     monkeypatch.setattr(policy, opener, opened)
     assert (
-        policy.open_model(ModelConfig(path="lab/judge", revision="v1.0", init=init), PixelsConfig(), seed=0) is loaded
+        policy.open_model(ModelSettings(path="lab/judge", revision="v1.0", init=init), PixelsConfig(), seed=0) is loaded
     )
     assert asked == [("lab/judge", "v1.0")]
 
@@ -234,13 +234,13 @@ def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Pa
     assert prompts("v1", str(tmp_path / "long.txt")) == short | long
 
 
-def test_a_history_of_another_length_is_refused(coin_judge: Path) -> None:
+def test_an_input_response_of_another_length_is_refused(coin_judge: Path) -> None:
     drill = make_drill("describe", split="train", seed=0, index=0, misread=0.5)
     encoder = Encoder(load_model(str(coin_judge)).processor, max_prompt_tokens=160, max_new_tokens=112)
     record = encoder.trained(drill, template="v1")
-    assert len(record.history) == len(record.response)
-    longer = replace(drill, history=f"{drill.history} red")
+    assert len(record.input_response) == len(record.response)
+    longer = replace(drill, input_response=f"{drill.input_response} red")
     with pytest.raises(
-        BadInputError, match=r"record drill-describe-train-0-0: its history has \d+ tokens, its response"
+        BadInputError, match=r"record drill-describe-train-0-0: its input_response has \d+ tokens, its response"
     ):
         encoder.trained(longer, template="v1")

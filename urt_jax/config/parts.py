@@ -38,7 +38,7 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelSettings:
     """The weights a stage starts from, and what of them it trains."""
 
     path: str = "urt-tiny"  # a shipped model, a run folder, a Hugging Face folder, or org/name[@revision] of the hub
@@ -60,7 +60,7 @@ class ModelConfig:
                     re.compile(pattern)
                 except (re.error, RecursionError, OverflowError) as error:
                     yield key, f"{pattern[:80]!r} is no regular expression ({error})"
-        if self.lora.rank and self.trainable != ModelConfig.trainable:
+        if self.lora.rank and self.trainable != ModelSettings.trainable:
             message = f"is {self.trainable}, but with lora.rank {self.lora.rank} adapters alone are trained"
             yield "trainable", f"{message}; leave it at its default and choose lora.targets, or set lora.rank to 0"
         if self.lora.rank and self.init == "random":

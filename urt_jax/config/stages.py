@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from urt_jax.config.parts import (
     DataConfig,
     LengthConfig,
-    ModelConfig,
+    ModelSettings,
     PixelsConfig,
     PoolConfig,
     RowLengthConfig,
@@ -50,7 +50,7 @@ class DistillConfig(StageConfig):
 class TrainingConfig(LoopSettings, StageConfig):
     """What every stage with an optimizer has."""
 
-    model: ModelConfig = ModelConfig()
+    model: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
@@ -178,7 +178,7 @@ class EvaluateConfig(StageConfig):
 
     stage: ClassVar[str] = "evaluate"
 
-    models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelConfig.path
+    models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelSettings.path
     data: PoolConfig = PoolConfig(split="heldout", count=512)
     # Greedy reasoning; sampled reasoning at temperature 1; the answer alone, without reasoning.
     modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
@@ -202,7 +202,7 @@ class ExportConfig(StageConfig):
 
     stage: ClassVar[str] = "export"
 
-    model: str = "urt-tiny"  # as ModelConfig.path; an adapter is merged into its base
+    model: str = "urt-tiny"  # as ModelSettings.path; an adapter is merged into its base
     revision: str | None = None  # branch, tag or commit of a hub model; None = its main branch
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"  # of the written weights; keep: as stored
     max_shard_gb: float = knob(5.0, above=0)  # largest weights file, in 10^9 bytes
@@ -214,7 +214,7 @@ class PipelineConfig(StageConfig):
 
     stage: ClassVar[str] = "pipeline"
 
-    base: str = "urt-tiny"  # model the recipe starts from, as ModelConfig.path
+    base: str = "urt-tiny"  # model the recipe starts from, as ModelSettings.path
     distill: DistillConfig = DistillConfig()
     sft: SftConfig = SftConfig()
     reject: RejectConfig = RejectConfig()

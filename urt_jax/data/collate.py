@@ -189,7 +189,7 @@ def collate(
     merge: int,
     blend_sources: int = 0,
     packed: Sequence[Sequence[int]] | None = None,
-    histories: Sequence[np.ndarray] | None = None,
+    input_responses: Sequence[np.ndarray] | None = None,
     parts: int = 1,
 ) -> Batch:
     """Pad prompts followed by responses to the right; only response tokens are learnt.
@@ -201,8 +201,8 @@ def collate(
         tokens      p p r r r | p p p r . .      segments   1 1 1 1 1 2 2 2 2 0 0
         learnt at   1 2 3       7
 
-    ``histories`` are read in place of the responses, which are learnt. ``parts`` is the number of devices that split
-    the tokens of a row.
+    ``input_responses`` are read in place of the responses, which are learnt. ``parts`` is the number of devices that
+    split the tokens of a row.
     """
     batch = _empty(bucket.rows, bucket.tokens, pad_id, blend_sources)
     next_BT, learnt_BT = np.full_like(batch.tokens_BT, pad_id), np.zeros(batch.tokens_BT.shape, bool)
@@ -215,7 +215,7 @@ def collate(
             end = middle + len(response)
             after = chat.next_position + np.arange(len(response), dtype=np.int32)
             batch.tokens_BT[row, start:middle] = chat.tokens_T
-            batch.tokens_BT[row, middle:end] = response if histories is None else histories[record]
+            batch.tokens_BT[row, middle:end] = response if input_responses is None else input_responses[record]
             next_BT[row, middle - 1 : end - 1] = response
             learnt_BT[row, middle - 1 : end - 1] = True
             batch.positions_3BT[:, row, start:middle] = chat.positions_3T

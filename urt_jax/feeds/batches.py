@@ -121,9 +121,15 @@ class SftFeed:
         return need_of(lengths, rows=len(packed), tokens=width, packed=packed), packed
 
     def _collated(self, records: Sequence[TrainedRecord], packed: list[list[int]], bucket: Need) -> Batch:
-        chats, responses, histories = zip(*records)
+        chats, responses, input_responses = zip(*records)
         return collate(
-            chats, responses, bucket=bucket, packed=packed, histories=histories, parts=self._parts, **self._padding
+            chats,
+            responses,
+            bucket=bucket,
+            packed=packed,
+            input_responses=input_responses,
+            parts=self._parts,
+            **self._padding,
         )
 
 

@@ -64,7 +64,7 @@ class Responder:
         encoded = self._encode(chat, name=name)
         nothing = [np.zeros(0, np.int32)]
         bucket, padding = self._bucket([encoded]), padding_of(self.processor)
-        batch = collate([encoded], nothing, bucket=bucket, packed=None, histories=None, **padding)
+        batch = collate([encoded], nothing, bucket=bucket, packed=None, input_responses=None, **padding)
         return np.asarray(self._logits({"params": self.params}, batch))[0, : len(encoded.tokens_T)]
 
     def tokens(self, chat: Chat, *, name: str, sampling: Sampling, max_new_tokens: int, seed: int) -> list[int]:

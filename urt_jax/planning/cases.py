@@ -94,7 +94,7 @@ class SftCase:
         model = loaded.module(dtype=setting.dtype, remat=setting.remat)
         bucket = need_of([length_of(chat, rows.new_tokens) for chat in chats], rows=rows.sft_rows)
         padding = padding_of(loaded.processor)
-        self._batch = collate(chats, responses, bucket=bucket, packed=None, histories=None, **padding)
+        self._batch = collate(chats, responses, bucket=bucket, packed=None, input_responses=None, **padding)
         self._step = compile_sft_step(model, optimizer, self._state, self._mesh)
 
     def repeat(self) -> Seconds:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from urt_jax.config import ModelConfig, PipelineConfig, PoolConfig, StageConfig, as_json
+from urt_jax.config import ModelSettings, PipelineConfig, PoolConfig, StageConfig, as_json
 from urt_jax.evals.pairwise import read_judgements, write_judgements
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import finished, write_result
@@ -55,7 +55,7 @@ def _run(config: StageConfig) -> None:
         importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
 
 
-def _start(model: ModelConfig, path: str) -> ModelConfig:
+def _start(model: ModelSettings, path: str) -> ModelSettings:
     """Return the settings of a stage that starts from this model."""
     return replace(model, path=path, revision=None)
 

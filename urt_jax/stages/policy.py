@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.adapters import save_adapter
 from urt_jax.checkpoints.hub import is_hub_name
 from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, load_model, random_model, save_model
-from urt_jax.config import MeshAxes, ModelConfig, OptimizerSettings, PixelsConfig, TrainingConfig
+from urt_jax.config import MeshAxes, ModelSettings, OptimizerSettings, PixelsConfig, TrainingConfig
 from urt_jax.errors import BadInputError
 from urt_jax.models.lora import merge_adapters
 from urt_jax.models.tuning import tuning
@@ -27,7 +27,7 @@ from urt_jax.training.state import TrainState, init_state
 
 
 def open_model(
-    model: ModelConfig, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
+    model: ModelSettings, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
 ) -> LoadedModel:
     """Load the model a stage starts from, or draw fresh weights in its layout.
 
@@ -57,7 +57,7 @@ def open_mesh(mesh: MeshAxes) -> jax.sharding.Mesh:
     return made
 
 
-def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
+def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
     """Return the module a stage runs, its dtype and attention chosen by the devices where they are "auto".
 
     What was chosen, and how programs are shaped for the device (``models.tuning``), is printed.
@@ -90,7 +90,7 @@ def open_optimizer(chosen: OptimizerSettings, *, updates: int) -> tuple[optax.Gr
     return optimizer, schedule
 
 
-def check_base(model: ModelConfig) -> None:
+def check_base(model: ModelSettings) -> None:
     """Check, before anything is read, that adapters would have a base that can be found again.
 
     Raises:
@@ -134,7 +134,7 @@ def save_policy(config: TrainingConfig, folder: Path, loaded: LoadedModel, state
     return LoadedModel(loaded.processor, params, folder / "model")
 
 
-def _found_again(model: ModelConfig, source: Path) -> tuple[str, str | None]:
+def _found_again(model: ModelSettings, source: Path) -> tuple[str, str | None]:
     """Return name and revision of the hub's model or a shipped one, or the path of a folder, from anywhere."""
     if Path(model.path).exists():
         return str(source.resolve()), None
