@@ -307,8 +307,8 @@ def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float =
     ``wide`` is the chance that a drill also draws colours and shapes that comparisons do not use (``DRILL_WORDS``).
 
     ``misread`` is the chance that a scene word is replaced by another of its category in ``input_response``, the input
-    tokens while the response is learnt. Marks and scores follow from the misread word, since a judge continues what it wrote,
-    but the target stays the right word::
+    tokens while the response is learnt. Marks and scores follow from the misread word, since a judge continues what it
+    wrote, but the target stays the right word::
 
         caption "a red circle", the picture shows it     misread as a square
         input_response     Image: red (ok) square (no); clean; whole | 6+9+8=23
