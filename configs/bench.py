@@ -5,6 +5,7 @@
     python -m urt_jax.main --config configs/bench.py:prefix    # minutes not noted
     python -m urt_jax.main --config configs/bench.py:gpu       # not run
     python -m urt_jax.main --config configs/bench.py:input     # minutes not noted
+    python -m urt_jax.main --config configs/bench.py:verdict   # 2 minutes
 
 Figures reached, of urt-tiny on two cores of an AMD EPYC: a rollout of 0.302 s, 7.4x as fast as transformers; an SFT
 step of 0.412 s, 1.59x torch; a GRPO step of 0.995 s, 5.8x TRL. All sizes and floors: docs/results.md.
@@ -24,21 +25,27 @@ one of 80 GB holds the 3B training steps and the 7B sampler, whose own training 
 Preset ``input``: how many records a second are decoded and laid out without a worker and by one and two, pictures of
 1024 x 1024 and videos of 720p among them, and whether any step would wait for them: the steps of urt-tiny as they are
 timed beside it, those of published sizes by formula. What it says is the ``workers`` to give to a training stage.
+
+Preset ``verdict``: seconds from the import to the first verdict of the shipped judge in a fresh process, with programs
+kept from an earlier one, in one order, in both, and with three votes.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return the preset ``prefix``, ``gpu`` or ``input``, or by default what runs on a CPU."""
-    if preset not in ("", "prefix", "gpu", "input"):
-        raise ValueError(f"unknown preset {preset!r}; known: prefix, gpu, input")
+    """Return the preset ``prefix``, ``gpu``, ``input`` or ``verdict``, or by default what runs on a CPU."""
+    if preset not in ("", "prefix", "gpu", "input", "verdict"):
+        raise ValueError(f"unknown preset {preset!r}; known: prefix, gpu, input, verdict")
     config = ConfigDict()
     config.stage = "bench"
     config.sizes = ("tiny", "small")
     config.repetitions = 3  # in turn with the peers, so that a busy minute of the machine meets both sides
     if preset == "prefix":
         config.cases = ("prefix",)
+    if preset == "verdict":
+        config.sizes, config.cases = ("tiny",), ("verdict",)
+        config.repetitions = 5
     if preset == "input":
         config.sizes = ("tiny",)
         config.cases = ("sft", "grpo", "input")  # the steps too: without their seconds nothing says who waits for whom

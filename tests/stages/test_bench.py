@@ -13,6 +13,7 @@ from urt_jax.planning import bench_programs, bench_table
 from urt_jax.planning.bench_table import Machine, bench_text, phase_rows, working_sets
 from urt_jax.planning.input_table import input_text
 from urt_jax.planning.roofline import floor_seconds, sft_work
+from urt_jax.planning.verdict_case import FORMS, PARTS, verdict_text
 from urt_jax.planning.workloads import workload
 
 MACHINE = Machine("a machine", "cpu", 1e9, 4, 1e9, {})
@@ -178,3 +179,25 @@ def test_peers_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(measured[case][name]["repetitions"]) == 2
     table = json.loads((run / "result.json").read_text())["table"]
     assert all(name in table for name in names.values())
+
+
+def test_first_verdicts_by_hand() -> None:
+    """Medians of the parts, and of their sums: 1 + 2 + 3 and 2 + 2 + 5 in two repetitions."""
+    first = {f"{form}/{part}": float(n) for form in FORMS for n, part in enumerate(PARTS, start=1)}
+    second = {name: {1.0: 2.0, 2.0: 2.0, 3.0: 5.0}[value] for name, value in first.items()}
+    measured = {"ready": {"cold": dict.fromkeys(FORMS, 20.0)}, "repetitions": [first, second]}
+    text, rows = verdict_text(measured)
+    assert [row["first verdict"] for row in rows] == list(FORMS)
+    assert {name: rows[0][name] for name in (*PARTS, "in all", "nothing kept")} == {
+        "import": 1.5, "load": 2.0, "verdict": 4.0, "in all": 7.5, "nothing kept": 20.0,
+    }  # fmt: skip
+    assert "7.50 s" in text
+
+
+@pytest.mark.slow
+def test_a_first_verdict_is_timed_in_processes_of_its_own(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "bench.py", "bench", sizes=("toy",), cases=("verdict",), repetitions=1)
+    run = run_in_process(config, tmp_path / "out")
+    rows = json.loads((run / "bench.json").read_text())["rows"]
+    assert [row["first verdict"] for row in rows] == list(FORMS)
+    assert all(0 < row["in all"] < row["nothing kept"] for row in rows)

@@ -47,8 +47,9 @@ class BenchConfig(StageConfig):
 
     # Sizes of the timed model: "tiny" is urt-tiny, "3b" and "7b" are Qwen2.5-VL.
     sizes: tuple[Literal["toy", "tiny", "small", "3b", "7b"], ...] = knob(("tiny", "small"), nonempty=True)
-    # What is timed; "prefix": gradients of GRPO with and without a shared prompt, "input": reading of records.
-    cases: tuple[Literal["sampler", "sft", "grpo", "prefix", "input"], ...] = knob(
+    # What is timed; "prefix": gradients of GRPO with and without a shared prompt, "input": reading of records,
+    # "verdict": a fresh process's first verdict of the shipped judge, whatever the size.
+    cases: tuple[Literal["sampler", "sft", "grpo", "prefix", "input", "verdict"], ...] = knob(
         ("sampler", "sft", "grpo", "input"), nonempty=True
     )
     repetitions: int = knob(3, at_least=1)  # of each program, after one that compiles; medians are reported

@@ -22,6 +22,7 @@ PEERS = {
     "sft": {"torch": ("torch_sft.py", False)},
     "grpo": {"TRL": ("trl_grpo.py", False)},
     "input": {},
+    "verdict": {},
 }
 # Our programs find this package and compile anew, whatever was kept by earlier runs.
 OUR_ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent), "JAX_ENABLE_COMPILATION_CACHE": "false"}

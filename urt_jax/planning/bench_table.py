@@ -17,6 +17,7 @@ from urt_jax.planning.roofline import (
     sft_work,
     update_work,
 )
+from urt_jax.planning.verdict_case import verdict_text
 from urt_jax.planning.workloads import Workload, workload
 
 SMALLEST_SET = 2**22  # bytes; below, a traffic probe times how long it takes to start one
@@ -132,7 +133,7 @@ def bench_text(
     blocks, records = [machine.title], []
     for size, cases in measured.items():
         sound = {case: told for case, told in cases.items() if "failed" not in told["ours"]}
-        steps = {case: told for case, told in sound.items() if case != "input"}
+        steps = {case: told for case, told in sound.items() if case not in ("input", "verdict")}
         rows = [row for case, told in steps.items() if case in TITLES for row in phase_rows(size, case, told, machine)]
         shared = prefix_rows(size, sound["prefix"]) if "prefix" in sound else []
         records += rows + shared
@@ -142,6 +143,10 @@ def bench_text(
         if "input" in sound:
             taken = {phase: asked / row["seconds"] for row in rows for phase, asked in _taken(size, row).items()}
             told, found = input_text(size, sound["input"]["ours"], taken)
+            blocks.append(told)
+            records += found
+        if "verdict" in sound:
+            told, found = verdict_text(sound["verdict"]["ours"])
             blocks.append(told)
             records += found
         blocks += [

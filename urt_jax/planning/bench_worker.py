@@ -4,6 +4,7 @@ A fresh process has its own peak memory and compiles what it runs. It answers as
 """
 
 import json
+import os
 import sys
 import time
 from contextlib import closing
@@ -17,6 +18,7 @@ from urt_jax.planning.cases import CASES, Setting
 from urt_jax.planning.input_case import InputCase
 from urt_jax.planning.prefix import PrefixCase
 from urt_jax.planning.probes import peak_memory, probe_machine
+from urt_jax.planning.verdict_case import VerdictCase
 from urt_jax.planning.workloads import workload
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
 
@@ -39,6 +41,12 @@ def main(path: str, asked: TextIO, answers: TextIO) -> None:
             answer(pictures=records.pictures)
             for _ in asked:
                 answer(**records.repeat())
+        return
+    if spec["case"] == "verdict":
+        with closing(VerdictCase(os.environ)) as verdicts:
+            answer(cold=verdicts.cold)
+            for _ in asked:
+                answer(**verdicts.repeat())
         return
     before = peak_memory()
     setting = Setting(work, make_mesh(**spec["mesh"]), dtype, spec["remat"], spec["seed"])
