@@ -14,7 +14,6 @@ def get_config(preset: str = "") -> ConfigDict:
     config.stage = "evaluate"
     config.models = {"base": "urt-tiny", "cold start": "urt-tiny-cold"}
     config.data = {
-        "split": "heldout",
         "count": 512,
         "seed": 1,
         "tasks": {"image_gen": 4.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0},

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "urt_jax"
 LEVELS = (
-    {"errors", "progress", "types"},
+    {"errors", "progress", "settings", "types"},
     {"files", "tasks"},
     {"ops", "rewards", "sharding"},
     {"losses", "models", "data", "runs"},

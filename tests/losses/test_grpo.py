@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from urt_jax.config.policy_loss import READ_BY
 
 from tests.losses.trl_formulas import KINDS, LENGTH, Knobs, Rows, draw_rows, per_token, value_and_gradient
-from urt_jax.config.policy_loss import READ_BY
 from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus, policy_loss
 
 # Two sequences of three and one tokens; ratios on both sides of each bound.

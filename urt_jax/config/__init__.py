@@ -1,26 +1,24 @@
 """The settings of every stage as frozen records; every check of a user's ``ConfigDict`` before a device is touched.
 
 A config file names its stage (``config.stage = "grpo"``) and lists only what that experiment decides; every other knob
-has its default in ``parts`` or ``stages`` and can be set on the command line by name. ``ConfigDict`` stops in
-``resolve``.
+has its default where it is declared and can be set on the command line by name. A record lives in the room that reads
+it (``losses.settings``, ``training.settings``, ``data.settings``, ...); here they are bound together, one record a
+stage. ``ConfigDict`` stops in ``resolve``.
 """
 
 from urt_jax.config.parts import (
-    DataConfig,
+    LearnerSettings,
     LengthConfig,
     LoraConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
+    ModelSettings,
     PixelsConfig,
+    RowLengths,
     SamplingConfig,
     ShapeConfig,
     StageConfig,
-    TeacherConfig,
 )
 from urt_jax.config.planning import AttainedConfig, BenchConfig, PeersConfig, PlanConfig, PlanRowsConfig
 from urt_jax.config.resolve import as_json, resolve, with_defaults
-from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, UserReward
 from urt_jax.config.settings import SettingConfig
 from urt_jax.config.stages import (
     STAGES,
@@ -34,6 +32,7 @@ from urt_jax.config.stages import (
     RejectConfig,
     SftConfig,
     StudyConfig,
+    SupervisedConfig,
     TrainingConfig,
 )
 
@@ -43,33 +42,29 @@ __all__ = [
     "AttainedConfig",
     "BaseConfig",
     "BenchConfig",
-    "CurriculumConfig",
-    "DataConfig",
     "DistillConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GrpoConfig",
+    "LearnerSettings",
     "LengthConfig",
     "LoraConfig",
-    "MeshConfig",
-    "ModelConfig",
-    "OptimizerConfig",
+    "ModelSettings",
     "PeersConfig",
     "PipelineConfig",
     "PixelsConfig",
     "PlanConfig",
     "PlanRowsConfig",
     "RejectConfig",
-    "RewardWeights",
+    "RowLengths",
     "SamplingConfig",
     "SettingConfig",
     "SftConfig",
     "ShapeConfig",
     "StageConfig",
     "StudyConfig",
-    "TeacherConfig",
+    "SupervisedConfig",
     "TrainingConfig",
-    "UserReward",
     "as_json",
     "resolve",
     "with_defaults",

@@ -12,26 +12,12 @@ from ml_collections import ConfigDict
 
 from urt_jax.errors import MAX_NAME, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
+from urt_jax.settings import beyond_bounds
 
 _BAD = object()  # a value that could not be converted; its problem has been noted
 _SET_BY_PARENT = ("workdir", "seed")  # of a stage inside another stage
 KIND_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 MAX_WHOLE = 2**53  # no count comes near it, and every program that reads a run's JSON holds it
-
-
-def knob(
-    default: Any,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    nonempty: bool = False,
-) -> Any:
-    """Declare a record's field with its bounds; a value of None is outside all bounds' reach."""
-    metadata = {"at_least": at_least, "above": above, "at_most": at_most, "nonempty": nonempty}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 def plain(value: Any) -> Any:
@@ -92,7 +78,11 @@ def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> 
         if name not in values:
             continue
         value = _convert(values[name], hints[name], f"{where}.{name}", problems)
-        if value is not _BAD and _within_bounds(value, item.metadata, f"{where}.{name}", problems):
+        if value is _BAD:
+            continue
+        if told := beyond_bounds(value, item.metadata):
+            problems.append(f"{where}.{name}: {told}")
+        else:
             given[name] = value
     record = cls(**given)
     if len(problems) == noted and hasattr(record, "problems"):
@@ -204,21 +194,3 @@ def _unfit(text: str) -> str | None:
     if "\0" in text:
         return "a zero byte"
     return "half of a surrogate pair (text that is not UTF-8)" if well_formed(text) != text else None
-
-
-def _within_bounds(value: Any, bounds: Mapping[str, Any], where: str, problems: list[str]) -> bool:
-    if bounds.get("nonempty") and not value:
-        problems.append(f"{where}: is empty, needs at least one entry")
-        return False
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return True
-    for name, holds in (
-        ("at_least", lambda bound: value >= bound),
-        ("above", lambda bound: value > bound),
-        ("at_most", lambda bound: value <= bound),
-    ):
-        bound = bounds.get(name)
-        if bound is not None and not holds(bound):
-            problems.append(f"{where}: got {value}, must be {name.replace('_', ' ')} {bound}")
-            return False
-    return True

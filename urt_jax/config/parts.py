@@ -1,23 +1,10 @@
 """What all stages have, and groups of knobs that several of them share."""
 
-import dataclasses
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from urt_jax.config.binding import knob
-from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
-from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
-from urt_jax.data.skipped import MAX_SKIPPED
-from urt_jax.errors import MAX_NAME, BadInputError, shown, unknown_choice
-from urt_jax.files.redaction import redacted
-from urt_jax.tasks import TASKS
-
-FIRST_TASK = next(iter(TASKS))
-BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on
-Problems = Iterator[tuple[str, str]]  # (key below this record, what is wrong with it)
+from urt_jax.settings import Problems, knob
 
 
 @dataclass(frozen=True)
@@ -42,12 +29,10 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelSettings:
     """The weights a stage starts from, and what of them it trains."""
 
     path: str = "urt-tiny"  # a shipped model, a run folder, a Hugging Face folder, or org/name[@revision] of the hub
-    revision: str | None = None  # branch, tag or commit of a hub model; None = its main branch
-    init: Literal["load", "random"] = "load"  # random: layout and tokenizer of `path`, fresh weights
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
     trainable: tuple[str, ...] = knob((r"^(decoder/|embedding$|head$)",), nonempty=True)  # parameter paths
     remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
@@ -64,9 +49,20 @@ class ModelConfig:
                     re.compile(pattern)
                 except (re.error, RecursionError, OverflowError) as error:
                     yield key, f"{pattern[:80]!r} is no regular expression ({error})"
-        if self.lora.rank and self.trainable != ModelConfig.trainable:
+        if self.lora.rank and self.trainable != ModelSettings.trainable:
             message = f"is {self.trainable}, but with lora.rank {self.lora.rank} adapters alone are trained"
             yield "trainable", f"{message}; leave it at its default and choose lora.targets, or set lora.rank to 0"
+
+
+@dataclass(frozen=True)
+class LearnerSettings(ModelSettings):
+    """A model that supervised training may also begin anew."""
+
+    init: Literal["load", "random"] = "load"  # random: layout and tokenizer of `path`, fresh weights
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        yield from super().problems()
         if self.lora.rank and self.init == "random":
             yield "init", "is 'random': an adapter is for weights that can be loaded again; set lora.rank to 0 or load"
 
@@ -86,99 +82,17 @@ class PixelsConfig:
 
 @dataclass(frozen=True)
 class LengthConfig:
-    """Bounds in tokens, and in vision patches where it says so."""
+    """Bounds in tokens."""
 
     max_prompt_tokens: int = knob(512, at_least=16)  # a longer prompt has its pictures shrunk first, then is an error
     max_new_tokens: int = knob(160, at_least=1)  # of a response, written or sampled
-    row_patches: int | None = knob(None, at_least=1)  # patches of the records that share a training row; None = any
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """One source of records; ``tasks``, ``split``, ``seed`` and ``difficulty`` shape the built-in ``scenes`` only."""
+class RowLengths(LengthConfig):
+    """Bounds of training rows, which several records may share."""
 
-    path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
-    media_root: str | None = None  # where relative media paths start; None = the file's own folder
-    first_label: int = knob(1, at_least=0, at_most=1)  # what a file's labels call the first candidate: 1, or 0
-    max_skipped_share: float = knob(MAX_SKIPPED, at_least=0, at_most=1)  # share of unusable records a file may hold
-    count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
-    tasks: dict[str, float] = knob({FIRST_TASK: 1.0}, nonempty=True)  # "scenes": task -> how often, beside the others
-    drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
-    misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
-    wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
-    # Of "scenes" and "drills"; heldout also pairs colours and shapes as training never does.
-    split: Literal["train", "heldout"] = "train"
-    seed: int = knob(0, at_least=0)  # of the records of "scenes" and "drills"
-    difficulty: float = knob(0.45, at_least=0, at_most=1)  # share of pairs whose totals differ by 1 or 2
-    max_frames: int | None = knob(DEFAULT_FRAMES, at_least=1)  # kept of a clip: first, last, evenly between; None = all
-    fps: float | None = knob(None, above=0, at_most=MAX_FPS)  # kept frames a second, then max_frames; None = no rate
-    template: str = DEFAULT_TEMPLATE  # wording of questions: "v1", "v2", a file, or a folder with one <task>.txt a task
-    swap: bool = True  # training shows every pair in both orders, so position carries no information
-    weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources
-
-    def drawn_tasks(self) -> dict[str, float]:
-        """Return the tasks of ``scenes`` that are drawn with their weights, in the order of ``TASKS``."""
-        return {name: self.tasks[name] for name in TASKS if self.tasks.get(name, 0.0) > 0}
-
-    def problems(self) -> Problems:
-        """Yield what is wrong with the weights of tasks."""
-        for name, weight in self.tasks.items():
-            if name not in TASKS:
-                yield "tasks", unknown_choice(name[:MAX_NAME], list(TASKS))
-            elif weight < 0:
-                yield f"tasks.{name}", f"got {weight}, must be at least 0"
-        if not self.drawn_tasks():
-            yield "tasks", "no task has a positive weight; give one to a task"
-
-    def file_problems(self) -> Problems:
-        """Yield the files that are named but not there, and what is wrong with the prompt template."""
-        for key, name in (("path", self.path), ("media_root", self.media_root)):
-            if name is not None and name not in BUILT_IN and not os.path.exists(name):
-                hint = "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'" if key == "path" else ""
-                yield key, f"there is no {name!r}{hint}"
-        yield from self.template_problems()
-
-    def template_problems(self) -> Problems:
-        """Yield why there is no such prompt template."""
-        try:
-            find_template(self.template)
-        except BadInputError as error:
-            yield "template", str(error)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW or Muon with a warm-up and a schedule over all steps of the stage."""
-
-    kind: Literal["adamw", "muon"] = "adamw"  # muon: kernels follow their orthogonal momentum, the rest AdamW
-    learning_rate: float = knob(3e-4, above=0)  # at its peak
-    warmup_steps: int = knob(10, at_least=0)  # steps over which the rate rises from 0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the rate after the warm-up: down to 0, or level
-    weight_decay: float = knob(0.0, at_least=0)  # on matrices only
-    b1: float = knob(0.9, at_least=0, at_most=1)  # decay of the mean gradient, a step
-    b2: float = knob(0.98, at_least=0, at_most=1)  # decay of the mean squared gradient, a step
-    clip_norm: float = knob(1.0, above=0)  # global norm of the gradient
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """Devices along each axis; -1 (one axis at most) takes what the others leave."""
-
-    data: int = -1  # whole copies of the state
-    fsdp: int = 1  # parameters and optimizer split, gathered layer by layer
-    tensor: int = 1  # matrix products split
-    sequence: int = 1  # tokens of a row split, for long prompts: 1, 2, 4 or 8, as rows are padded to multiples of 8
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        sizes = dataclasses.asdict(self)
-        if self.sequence not in (1, 2, 4, 8):
-            yield "sequence", f"{self.sequence} does not divide rows, which are padded to multiples of 8 tokens"
-        for name, size in sizes.items():
-            if name != "sequence" and size < 1 and size != -1:
-                yield name, f"{size} is no number of devices; give 1 or more, or -1 for the rest"
-        if list(sizes.values()).count(-1) > 1:
-            yield "data", f"only one axis can be -1, got {sizes}"
+    row_patches: int | None = knob(None, at_least=1)  # vision patches of the records of a row; None = any number
 
 
 @dataclass(frozen=True)
@@ -198,28 +112,6 @@ class SamplingConfig:
         """Yield what is wrong between the knobs."""
         if "" in self.stop:
             yield "stop", "an empty text would end every response at once; leave it out"
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """Where reasonings come from: the built-in teacher of ``scenes`` or any OpenAI-compatible endpoint."""
-
-    base_url: str = "builtin"  # or https://.../v1
-    model: str = "scenes-oracle"  # its name at the endpoint; the built-in teacher reads none
-    api_key_env: str | None = "OPENAI_API_KEY"  # variable that holds the key, None = needs none ("builtin" never does)
-    concurrency: int = knob(8, at_least=1)  # requests in flight
-    retries: int = knob(5, at_least=0)  # after 429, 5xx and time-outs, with back-off
-    timeout_s: float = knob(120.0, above=0)  # seconds until a request is given up, and tried again
-    temperature: float | None = knob(1.0, at_least=0)  # None = the endpoint's own (some models take no other)
-    max_tokens: int = knob(2048, at_least=1)  # of one reply
-    token_budget: int | None = knob(None, at_least=1)  # prompt and reply tokens of the whole stage, then stop
-    error_rate: float = knob(0.05, at_least=0, at_most=1)  # built-in only: chance to misread one attribute
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        if self.base_url != "builtin" and not self.base_url.startswith(("http://", "https://")):
-            given = redacted(shown(self.base_url))
-            yield "base_url", f"{given} is neither 'builtin' nor an http(s) address such as https://host/v1"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from urt_jax.config.binding import bind, knob, overlaid
-from urt_jax.config.parts import Problems
+from urt_jax.config.binding import bind, overlaid
+from urt_jax.settings import Problems, knob
 
 START = "start"  # the row of the model that all settings start from
 _SHARED = {  # knob of a run -> where it is given for all of them

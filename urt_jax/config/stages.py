@@ -4,24 +4,26 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from urt_jax.config.binding import knob
 from urt_jax.config.parts import (
-    DataConfig,
+    LearnerSettings,
     LengthConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
+    ModelSettings,
     PixelsConfig,
-    Problems,
+    RowLengths,
     SamplingConfig,
     ShapeConfig,
     StageConfig,
-    TeacherConfig,
 )
 from urt_jax.config.planning import BenchConfig, PlanConfig
-from urt_jax.config.policy_loss import PolicyLossConfig
-from urt_jax.config.rollouts import CurriculumConfig, RewardWeights, rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
+from urt_jax.data.curriculum import CurriculumRules
+from urt_jax.data.settings import HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
+from urt_jax.losses.settings import PolicyLoss
+from urt_jax.rewards.settings import RewardWeights
+from urt_jax.settings import Problems, knob
+from urt_jax.sharding.settings import MeshSettings
+from urt_jax.teacher.settings import TeacherSettings
+from urt_jax.training.settings import LoopSettings, OptimizerSettings
 
 LANES = 128  # tokens of a block of "splash": ops.fused_attention.LANES, whose module imports jax
 
@@ -32,8 +34,8 @@ class DistillConfig(StageConfig):
 
     stage: ClassVar[str] = "distill"
 
-    data: DataConfig = DataConfig(count=512)
-    teacher: TeacherConfig = TeacherConfig()
+    data: PoolData = PoolData(count=512)
+    teacher: TeacherSettings = TeacherSettings()
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -44,22 +46,17 @@ class DistillConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(StageConfig):
+class TrainingConfig(LoopSettings, StageConfig):
     """What every stage with an optimizer has."""
 
-    model: ModelConfig = ModelConfig()
-    steps: int = knob(100, at_least=1)  # optimizer steps
-    optimizer: OptimizerConfig = OptimizerConfig()
+    model: ModelSettings = ModelSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
-    mesh: MeshConfig = MeshConfig()
-    micro_batches: int | None = knob(None, at_least=1)  # parts of a step, in turn: same update, less memory; None: fast
+    mesh: MeshSettings = MeshSettings()
+    # Gradient-accumulation pieces: same update, less memory. None: 1, or the fastest number on a CPU.
+    micro_batches: int | None = knob(None, at_least=1)
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead of the step; 0 = this one does
-    save_every: int = knob(50, at_least=1)  # steps between checkpoints
-    keep: int = knob(2, at_least=1)  # newest checkpoints kept
-    max_skipped: int = knob(3, at_least=1)  # updates in a row whose loss or gradient is not finite, then stop
-    log_every: int = knob(1, at_least=1)  # steps between metric lines
-    sample_every: int = knob(50, at_least=1)  # steps between written samples
 
     @property
     def token_step(self) -> int:
@@ -79,18 +76,26 @@ class TrainingConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class SftConfig(TrainingConfig):
-    """Learn written responses by next-token cross-entropy."""
+class SupervisedConfig(TrainingConfig):
+    """What every stage that learns written responses by next-token cross-entropy has."""
 
-    stage: ClassVar[str] = "sft"
-
-    data: tuple[DataConfig, ...] = knob((DataConfig(),), nonempty=True)  # one source, or several mixed by weight
+    lengths: RowLengths = RowLengths()
     batch_size: int = knob(32, at_least=1)  # records in one optimizer step
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         yield from super().problems()
         yield from _splits_rows("batch_size", self.batch_size, self.mesh, self.micro_batches)
+
+
+@dataclass(frozen=True)
+class SftConfig(SupervisedConfig):
+    """Learn written responses by next-token cross-entropy."""
+
+    stage: ClassVar[str] = "sft"
+
+    model: LearnerSettings = LearnerSettings()
+    data: tuple[MixtureData, ...] = knob((MixtureData(),), nonempty=True)  # one source, or several mixed by weight
 
 
 @dataclass(frozen=True)
@@ -103,48 +108,53 @@ class BaseConfig(SftConfig):
 
 
 @dataclass(frozen=True)
-class RejectConfig(TrainingConfig):
+class RejectConfig(SupervisedConfig):
     """Judge a pool several times; learn the correct reasonings (a short SFT), pass the hard items on."""
 
     stage: ClassVar[str] = "reject"
 
-    data: DataConfig = DataConfig(count=512)
+    data: PoolData = PoolData(count=512)
     samples_per_item: int = knob(4, at_least=1)  # responses to each question
     batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
     sampling: SamplingConfig = SamplingConfig()
-    batch_size: int = knob(32, at_least=1)  # kept records in one optimizer step
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
         yield from super().problems()
         yield from _needs_count(self.data)
-        yield from _splits_rows("batch_size", self.batch_size, self.mesh, self.micro_batches)
         if self.sampling.temperature == 0 and self.samples_per_item > 1:
             yield "sampling.temperature", f"0 is greedy: all {self.samples_per_item} samples of an item would be equal"
 
 
 @dataclass(frozen=True)
-class GrpoConfig(PolicyLossConfig, TrainingConfig):
+class GrpoConfig(TrainingConfig):
     """Sample groups of reasonings, reward form and correctness, improve the policy (arXiv 2402.03300)."""
 
     stage: ClassVar[str] = "grpo"
 
-    data: DataConfig = DataConfig()
-    eval_data: DataConfig = DataConfig(split="heldout", count=128)  # judged before and after
+    data: PoolData = PoolData()
+    eval_data: HeldOutSource = HeldOutSource(count=128)  # judged before and after, in the wording and frames of data
     questions_per_step: int = knob(16, at_least=1)  # questions of one rollout
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
     sampling: SamplingConfig = SamplingConfig()  # no filters: filtered samples have no matching log-probability
+    loss: PolicyLoss = PolicyLoss()
+    mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
-    curriculum: CurriculumConfig = CurriculumConfig()
+    curriculum: CurriculumRules = CurriculumRules()
     dynamic_sampling: int = knob(0, at_least=0)  # extra rollouts a step may take to replace groups of equal reward
     agreement_band: float = knob(0.05, above=0)  # largest mean |sampler - trainer log-probability| a token
+    sample_every: int = knob(50, at_least=1)  # steps between written samples
+
+    @property
+    def held_out(self) -> HeldOutData:
+        """The pairs judged before and after, with what they share with the training records."""
+        return self.eval_data.read_as(self.data)
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
-        yield from TrainingConfig.problems(self)
-        yield from PolicyLossConfig.problems(self)
+        yield from super().problems()
         yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh, self.micro_batches)
         tokens, parts = self.lengths.max_new_tokens, self.mesh.sequence
         step = parts if self.token_step == 8 else self.token_step
@@ -162,7 +172,7 @@ class GrpoConfig(PolicyLossConfig, TrainingConfig):
         if self.sampling.temperature == 0:
             yield "sampling.temperature", "0 is greedy: a group of equal responses teaches nothing; give e.g. 1.0"
         questions, longest = self.questions_per_step, self.lengths.max_new_tokens
-        yield from rollout_problems(self.rewards, questions=questions, swap=self.data.swap, longest=longest)
+        yield from _reward_clashes(self.rewards, questions=questions, swap=self.data.swap, longest=longest)
 
 
 @dataclass(frozen=True)
@@ -171,8 +181,8 @@ class EvaluateConfig(StageConfig):
 
     stage: ClassVar[str] = "evaluate"
 
-    models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelConfig.path
-    data: DataConfig = DataConfig(split="heldout", count=512)
+    models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelSettings.path
+    data: HeldOutData = HeldOutData(count=512)
     # Greedy reasoning; sampled reasoning at temperature 1; the answer alone, without reasoning.
     modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
     orders: Literal["both", "given"] = "both"  # both: every pair is judged twice, candidates swapped
@@ -180,7 +190,7 @@ class EvaluateConfig(StageConfig):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
-    mesh: MeshConfig = MeshConfig()
+    mesh: MeshSettings = MeshSettings()
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead; 0 = this one does
     report_samples: int = knob(16, at_least=0)  # pairs shown with pictures and reasoning
 
@@ -195,8 +205,7 @@ class ExportConfig(StageConfig):
 
     stage: ClassVar[str] = "export"
 
-    model: str = "urt-tiny"  # as ModelConfig.path; an adapter is merged into its base
-    revision: str | None = None  # branch, tag or commit of a hub model; None = its main branch
+    model: str = "urt-tiny"  # as ModelSettings.path; an adapter is merged into its base
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"  # of the written weights; keep: as stored
     max_shard_gb: float = knob(5.0, above=0)  # largest weights file, in 10^9 bytes
 
@@ -207,7 +216,7 @@ class PipelineConfig(StageConfig):
 
     stage: ClassVar[str] = "pipeline"
 
-    base: str = "urt-tiny"  # model the recipe starts from, as ModelConfig.path
+    base: str = "urt-tiny"  # model the recipe starts from, as ModelSettings.path
     distill: DistillConfig = DistillConfig()
     sft: SftConfig = SftConfig()
     reject: RejectConfig = RejectConfig()
@@ -285,12 +294,12 @@ STAGES: dict[str, type[StageConfig]] = {
 }
 
 
-def _needs_count(data: DataConfig) -> Problems:
+def _needs_count(data: SourceSettings) -> Problems:
     if data.path == "scenes" and data.count is None:
         yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
 
 
-def _splits_rows(key: str, rows: int, mesh: MeshConfig, micro_batches: int | None) -> Problems:
+def _splits_rows(key: str, rows: int, mesh: MeshSettings, micro_batches: int | None) -> Problems:
     parts = mesh.data * mesh.fsdp
     if parts > 0 and rows % parts:
         yield key, f"{rows} rows cannot be split over data x fsdp = {mesh.data} x {mesh.fsdp} devices"
@@ -299,3 +308,14 @@ def _splits_rows(key: str, rows: int, mesh: MeshConfig, micro_batches: int | Non
             "micro_batches",
             f"{micro_batches} do not divide {key} {rows} over {parts} devices; give a number that does",
         )
+
+
+def _reward_clashes(rewards: RewardWeights, *, questions: int, swap: bool, longest: int) -> Problems:
+    """Yield where rewards clash with the questions of a step, the orders shown, or the longest response in tokens."""
+    if rewards.swap_consistency and questions % 2:
+        message = "is odd, but rewards.swap_consistency shows every pair in both orders in one step"
+        yield "questions_per_step", f"{questions} {message}; give an even number, or the reward weight 0"
+    if rewards.swap_consistency and not swap:
+        yield "data.swap", "is False, but rewards.swap_consistency shows every pair in both orders; set one of them"
+    if rewards.overlong and rewards.overlong_cache > longest:
+        yield "rewards.overlong_cache", f"{rewards.overlong_cache} is above the longest response, {longest} tokens"

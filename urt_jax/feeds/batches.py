@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from urt_jax.checkpoints.model_folder import LoadedModel
-from urt_jax.config import TrainingConfig
+from urt_jax.config import SupervisedConfig
 from urt_jax.data.collate import Buckets, Length, Need, collate, largest, length_of, need_of, pack, plan_buckets
 from urt_jax.data.loader import Source, mix
 from urt_jax.data.workers import Pending
@@ -37,7 +37,7 @@ class SftFeed:
 
     def __init__(
         self,
-        config: TrainingConfig,
+        config: SupervisedConfig,
         loaded: LoadedModel,
         sources: Sequence[Source],
         *,

@@ -7,7 +7,6 @@
 All processes of a run know which questions are asked; each encodes those of its own share only.
 """
 
-import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ import numpy as np
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import Buckets, Length, Need, largest, length_of, need_of, plan_buckets
 from urt_jax.data.curriculum import (
-    CurriculumRules,
     draw_items,
     in_pool,
     note_answers,
@@ -58,7 +56,7 @@ class QuestionFeed:
         self.twins = config.rewards.swap_consistency > 0
         self._records = config.questions_per_step // (2 if self.twins else 1)  # drawn in a step
         self.pooled = config.curriculum.active or config.dynamic_sampling > 0
-        self._rules = CurriculumRules(**dataclasses.asdict(config.curriculum))
+        self._rules = config.curriculum
         self.skipped: Skipped | None  # what of the file was left out
         if self.pooled:
             self._pool, self.skipped = self._open_pool()

@@ -18,8 +18,8 @@ from urt_jax.losses.reductions import (
     mean_of_tokens,
     sum_over_fixed_length,
 )
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.losses.surrogates import (
-    Bounds,
     cispo_surrogate,
     clipped_surrogate,
     log_ratio,
@@ -35,9 +35,9 @@ class Objective:
     """What makes one policy loss: its ratio, its loss per token, its reduction over the step, what it counts as cut."""
 
     ratio: Callable[[Array, Array, Array], Array]
-    surrogate: Callable[[Array, Array, Array, Bounds], Array]
+    surrogate: Callable[[Array, Array, Array, PolicyLoss], Array]
     reduction: Callable[[Array, Array, int | None], Pair]
-    clip_metrics: Callable[[Array, Array, Array, Array, Bounds], Metrics]
+    clip_metrics: Callable[[Array, Array, Array, Array, PolicyLoss], Metrics]
 
 
 # TRL's "bnpo" is a token mean per micro-batch; ours is exact over the step, which makes it the same as "dapo". GSPO's
@@ -54,7 +54,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def policy_loss(
-    kind: str,
+    settings: PolicyLoss,
     *,
     logp_BT: Float[Array, "B T"],
     old_logp_BT: Float[Array, "B T"] | None,
@@ -62,63 +62,52 @@ def policy_loss(
     sampler_logp_BT: Float[Array, "B T"] | None,
     advantage_B: Float[Array, " B"],
     mask_BT: Bool[Array, "B T"],
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    delta: float | None = None,
-    cispo_cap: float = 5.0,
-    sapo_temperature_pos: float = 1.0,
-    sapo_temperature_neg: float = 1.05,
-    kl_kind: str = "k3",
-    kl_coef: float = 0.0,
-    kl_bias_correction: bool = False,
-    importance_cap: float | None = None,
     max_tokens: int | None = None,
     idle_mask_XT: Bool[Array, "X T"] | None = None,
 ) -> LossParts:
-    """Return (sum, denominator, metrics) of the policy loss ``kind``, a key of ``OBJECTIVES``.
+    """Return (sum, denominator, metrics) of the policy loss that the settings describe, without an entropy bonus.
 
     Per token, in TRL's order: surrogate, times the sampler's importance weight, plus ``kl_coef`` times the KL (which is
     not weighed). All log-probabilities are at the sampling temperature, of the full distribution. Only ``logp_BT``
     carries a gradient; what is masked may be NaN, and an empty mask yields sum 0 with gradient 0.
 
     ``old_logp_BT=None`` means this is the first update of the rollout: the ratio is 1 and its gradient that of
-    ``logp``. ``kl_kind`` is a key of ``kl.KL_KINDS``; ``kl_bias_correction`` multiplies each token's KL in the loss by
-    its token ratio (see ``kl``), also where the surrogate's ratio is a sequence's. ``importance_cap`` turns on
-    truncated importance weights ``min(exp(old - sampler), cap)`` per token (TIS), which correct for a sampler that
-    differs from the trainer.
+    ``logp``. ``kl_bias_correction`` multiplies each token's KL in the loss by its token ratio (see ``kl``), also where
+    the surrogate's ratio is a sequence's. ``importance_cap`` turns on truncated importance weights
+    ``min(exp(old - sampler), cap)`` per token (TIS), which correct for a sampler that differs from the trainer.
+    ``max_tokens`` is the longest response allowed, by which "dr_grpo" divides.
     ``idle_mask_XT`` holds the masks of rows that were left out because their advantage, and so their gradient, is 0:
-    they count in the denominator, so the loss is that of the whole rollout. For the bounds see ``surrogates.Bounds``.
-    Metrics are detached. ``policy_loss`` is TRL's: with the KL, before any entropy bonus.
+    they count in the denominator, so the loss is that of the whole rollout.
+    Metrics are detached. The metric ``policy_loss`` is TRL's: with the KL.
 
     Raises:
         ValueError: unknown ``kind`` or ``kl_kind``; ``kl_coef`` without a reference, without a kind or with rows left
             out; a cap without the sampler's log-probabilities; "dr_grpo" without ``max_tokens``.
     """
-    objective = chosen("policy loss", kind, OBJECTIVES)
-    estimate = chosen("kl_kind", kl_kind, KL_KINDS)
+    objective = chosen("policy loss", settings.kind, OBJECTIVES)
+    estimate = chosen("kl_kind", settings.kl_kind, KL_KINDS)
     mask_BT = jnp.asarray(mask_BT)
     idle_XT = jnp.zeros((0, mask_BT.shape[1]), bool) if idle_mask_XT is None else jnp.asarray(idle_mask_XT)
-    _check_terms(kl_kind, kl_coef, ref_logp_BT, importance_cap, sampler_logp_BT, idle_XT)
-    bounds = Bounds(clip_low, clip_high, delta, cispo_cap, sapo_temperature_pos, sapo_temperature_neg)
+    _check_terms(settings, ref_logp_BT, sampler_logp_BT, idle_XT)
     logp_BT = jnp.asarray(logp_BT, jnp.float32)
     old_BT = _detached(logp_BT if old_logp_BT is None else old_logp_BT)
     advantage_B1 = _detached(advantage_B)[:, None]
 
     ratio = objective.ratio(logp_BT, old_BT, mask_BT)
-    loss_BT = jnp.broadcast_to(objective.surrogate(ratio, logp_BT, advantage_B1, bounds), mask_BT.shape)
-    metrics = dict(objective.clip_metrics(ratio, advantage_B1, mask_BT, idle_XT, bounds))
+    loss_BT = jnp.broadcast_to(objective.surrogate(ratio, logp_BT, advantage_B1, settings), mask_BT.shape)
+    metrics = dict(objective.clip_metrics(ratio, advantage_B1, mask_BT, idle_XT, settings))
     if sampler_logp_BT is not None:
         sampler_BT = _detached(sampler_logp_BT)
-        weight_BT = importance_weight(old_BT, sampler_BT, mask_BT, importance_cap)
+        weight_BT = importance_weight(old_BT, sampler_BT, mask_BT, settings.importance_cap)
         metrics |= sampler_metrics(old_BT, sampler_BT, weight_BT, mask_BT)
-        loss_BT = loss_BT if importance_cap is None else loss_BT * weight_BT
+        loss_BT = loss_BT if settings.importance_cap is None else loss_BT * weight_BT
     if ref_logp_BT is not None and estimate is not None:
         kl_BT = estimate(logp_BT, _detached(ref_logp_BT), mask_BT)
         metrics["kl"] = mean_of_tokens(kl_BT, mask_BT)
-        kl_BT = kl_BT * token_ratio(logp_BT, old_BT, mask_BT) if kl_bias_correction else kl_BT
-        loss_BT = loss_BT + kl_coef * kl_BT
+        kl_BT = kl_BT * token_ratio(logp_BT, old_BT, mask_BT) if settings.kl_bias_correction else kl_BT
+        loss_BT = loss_BT + settings.kl_coef * kl_BT
     total, denominator = objective.reduction(loss_BT, mask_BT, max_tokens)
-    denominator += policy_denominator(kind, idle_XT, max_tokens=max_tokens)
+    denominator += policy_denominator(settings.kind, idle_XT, max_tokens=max_tokens)
     metrics["policy_loss"] = (total, denominator)
     return total, denominator, jax.lax.stop_gradient(metrics)
 
@@ -158,13 +147,9 @@ def entropy_bonus(entropy_BT: Float[Array, "B T"], mask_BT: Bool[Array, "B T"]) 
 
 
 def _check_terms(
-    kl_kind: str,
-    kl_coef: float,
-    ref_logp_BT: Array | None,
-    importance_cap: float | None,
-    sampler_logp_BT: Array | None,
-    idle_XT: Array,
+    settings: PolicyLoss, ref_logp_BT: Array | None, sampler_logp_BT: Array | None, idle_XT: Array
 ) -> None:
+    kl_coef, kl_kind, cap = settings.kl_coef, settings.kl_kind, settings.importance_cap
     if kl_coef and KL_KINDS[kl_kind] is None:
         raise ValueError(f"kl_coef is {kl_coef} but kl_kind is {kl_kind!r}: give kl_coef 0, or a kind, e.g. 'k3'")
     if kl_coef and ref_logp_BT is None:
@@ -174,8 +159,8 @@ def _check_terms(
             f"kl_coef is {kl_coef} but {idle_XT.shape[0]} rows were left out (idle_mask_XT): rows without advantage "
             "still have a KL gradient, keep them all"
         )
-    if importance_cap is not None and sampler_logp_BT is None:
-        raise ValueError(f"importance_cap is {importance_cap} but sampler_logp_BT is None: give both or neither")
+    if cap is not None and sampler_logp_BT is None:
+        raise ValueError(f"importance_cap is {cap} but sampler_logp_BT is None: give both or neither")
 
 
 def _detached(x: Array) -> jax.Array:

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 
 from urt_jax.losses.kl import k3_kl
 from urt_jax.losses.reductions import Metrics, Pair, mean_of_tokens
-from urt_jax.losses.surrogates import LOG_RATIO_LIMIT, Bounds
+from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.surrogates import LOG_RATIO_LIMIT
 from urt_jax.ops.masking import masked_mean
 from urt_jax.types import Array
 
@@ -20,15 +21,15 @@ def clip_metrics(
     advantage_B1: Float[Array, "B 1"],
     mask_BT: Bool[Array, "B T"],
     idle_mask_YT: Bool[Array, "Y T"],
-    bounds: Bounds,
+    settings: PolicyLoss,
 ) -> Metrics:
     """Return the share of tokens whose gradient the clip stops: low for negative, high for positive advantages.
 
     With a ratio a sequence, the share of sequences. ``low_min`` and ``high_max`` are extremes over the sequences of
     their own shares.
     """
-    low = (ratio < 1.0 - bounds.clip_low) & (advantage_B1 < 0)
-    high = (ratio > 1.0 + bounds.clip_high) & (advantage_B1 > 0)
+    low = (ratio < 1.0 - settings.clip_low) & (advantage_B1 < 0)
+    high = (ratio > 1.0 + settings.clip_high) & (advantage_B1 > 0)
     return {
         "clip_ratio/low_mean": _share(low, mask_BT, idle_mask_YT),
         "clip_ratio/low_min": jnp.nanmin(_sequence_shares(low, mask_BT, idle_mask_YT)),
@@ -43,14 +44,16 @@ def cispo_metrics(
     advantage_B1: Float[Array, "B 1"],
     mask_BT: Bool[Array, "B T"],
     idle_mask_YT: Bool[Array, "Y T"],
-    bounds: Bounds,
+    settings: PolicyLoss,
 ) -> Metrics:
     """Return the share of tokens whose weight is cut, counted at positive advantages only, as in TRL."""
-    cut = (ratio > bounds.cispo_cap) & (advantage_B1 > 0)
+    cut = (ratio > settings.cispo_cap) & (advantage_B1 > 0)
     return {"cispo_clip_ratio": _share(cut, mask_BT, idle_mask_YT)}
 
 
-def no_clip_metrics(ratio: Array, advantage_B1: Array, mask_BT: Array, idle_mask_YT: Array, bounds: Bounds) -> Metrics:
+def no_clip_metrics(
+    ratio: Array, advantage_B1: Array, mask_BT: Array, idle_mask_YT: Array, settings: PolicyLoss
+) -> Metrics:
     """Return nothing: a surrogate that clips nothing has no share of it."""
     return {}
 

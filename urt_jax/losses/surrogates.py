@@ -1,30 +1,18 @@
 """Policy-gradient surrogates: importance ratios, and one loss per token for each published objective.
 
-Every surrogate takes ``(ratio, logp, advantage, bounds)`` and returns the loss of each token, to be minimised. The
+Every surrogate takes ``(ratio, logp, advantage, settings)`` and returns the loss of each token, to be minimised. The
 ratio has one value a token, ``[B, T]``, or one a sequence, ``[B, 1]``, which then stands for all its tokens.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.ops.masking import masked_mean
 from urt_jax.types import Array
 
 LOG_RATIO_LIMIT = 20.0  # e**20: log-ratios beyond are clamped and carry no gradient, so that no exponential overflows
-
-
-class Bounds(NamedTuple):
-    """How far a surrogate lets the ratio leave 1; each surrogate says which of these it reads."""
-
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    delta: float | None = None  # largest ratio where the advantage is negative; None = unbounded
-    cispo_cap: float = 5.0  # largest weight of a token
-    sapo_temperature_pos: float = 1.0
-    sapo_temperature_neg: float = 1.05
 
 
 def log_ratio(
@@ -52,7 +40,7 @@ def sequence_ratio(
 
 
 def clipped_surrogate(
-    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], bounds: Bounds
+    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], settings: PolicyLoss
 ) -> Float[Array, "B X"]:
     """Return ``-min(rho' A, clip(rho, 1 - clip_low, 1 + clip_high) A)`` with ``rho' = min(rho, delta)``.
 
@@ -60,30 +48,30 @@ def clipped_surrogate(
     INTELLECT-2 (arXiv 2505.07291): a token made much more likely against a negative advantage no longer counts without
     limit, and beyond ``delta`` has no gradient. With ``delta > 1 + clip_high`` positive advantages never meet it.
     """
-    reached = ratio if bounds.delta is None else jnp.minimum(ratio, bounds.delta)
-    clipped = jnp.clip(ratio, 1.0 - bounds.clip_low, 1.0 + bounds.clip_high)
+    reached = ratio if settings.delta is None else jnp.minimum(ratio, settings.delta)
+    clipped = jnp.clip(ratio, 1.0 - settings.clip_low, 1.0 + settings.clip_high)
     return -jnp.minimum(reached * advantage_B1, clipped * advantage_B1)
 
 
 def cispo_surrogate(
-    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], bounds: Bounds
+    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], settings: PolicyLoss
 ) -> Float[Array, "B T"]:
     """Return ``-sg(min(rho, cispo_cap)) A logp`` (CISPO, arXiv 2506.13585, eq. 4): the weight is cut, no gradient is.
 
     Capped above only, as in TRL and ScaleRL (arXiv 2510.13786, cap 5); the paper clips to a band whose lower edge it
     leaves off. The weight is detached.
     """
-    weight = jax.lax.stop_gradient(jnp.minimum(ratio, bounds.cispo_cap))
+    weight = jax.lax.stop_gradient(jnp.minimum(ratio, settings.cispo_cap))
     return -weight * advantage_B1 * logp_BT
 
 
 def sapo_surrogate(
-    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], bounds: Bounds
+    ratio: Float[Array, "B X"], logp_BT: Float[Array, "B T"], advantage_B1: Float[Array, "B 1"], settings: PolicyLoss
 ) -> Float[Array, "B X"]:
     """Return ``-f(rho) A``, ``f(rho) = sigmoid(tau (rho - 1)) 4 / tau`` (SAPO, arXiv 2511.20347).
 
     ``tau`` is ``sapo_temperature_pos`` for positive advantages and ``sapo_temperature_neg`` otherwise. The slope of f
     is 1 at ``rho = 1`` and dies off on both sides, the faster the higher tau. The value at 1 is 2 / tau, not 1.
     """
-    tau_B1 = jnp.where(advantage_B1 > 0, bounds.sapo_temperature_pos, bounds.sapo_temperature_neg)
+    tau_B1 = jnp.where(advantage_B1 > 0, settings.sapo_temperature_pos, settings.sapo_temperature_neg)
     return -jax.nn.sigmoid(tau_B1 * (ratio - 1.0)) * 4.0 / tau_B1 * advantage_B1

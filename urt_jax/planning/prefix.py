@@ -15,6 +15,7 @@ import numpy as np
 
 from urt_jax.data.collate import collate_prompts, join_completions, length_of, need_of
 from urt_jax.families.processor import padding_of
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps
 from urt_jax.planning.cases import Seconds, Setting, open_training
@@ -26,14 +27,13 @@ from urt_jax.training.steps import (
     CHUNK,
     CompletionScores,
     GrpoBatch,
-    PolicyLoss,
     score_completions,
     scored_policy_loss,
 )
 from urt_jax.types import Batch, Rollout
 
 RESPONSES = (1, 2, 4, 8, 16)
-LOSS = PolicyLoss("grpo", 0.2, 0.2, 0.0)
+LOSS = PolicyLoss(kl_coef=0.0)
 
 
 def prefix_flops(work: Workload, responses: int) -> tuple[float, float]:

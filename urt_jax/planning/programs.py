@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -14,6 +15,7 @@ from urt_jax.generation.loop import advance, prefill, start
 from urt_jax.generation.schedule import Schedule
 from urt_jax.generation.state import SamplingSettings, Vocabulary
 from urt_jax.generation.stops import no_stops
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.models.config import ModelConfig, VisionConfig, WindowedVisionConfig
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params
 from urt_jax.planning.layout import TRAINED
@@ -24,9 +26,10 @@ from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.placement import row_sharding, sampling_shapes
 from urt_jax.sharding.rules import shardings_for, spec_of
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
-from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.optimizer import make_optimizer
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.state import init_state
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, FeatureBlend, PromptedRows, VisionInput
 
 Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is given
@@ -122,8 +125,7 @@ def _sampled(given: Given) -> Any:
 
 def _training(given: Given) -> tuple[Any, Any]:
     """Return the state of step 0 and the optimizer."""
-    schedule = make_schedule("constant", peak=1e-5, steps=1, warmup_steps=0)
-    optimizer = make_optimizer(schedule, weight_decay=0.0, b1=0.9, b2=0.98, clip_norm=1.0)
+    optimizer = make_optimizer(OptimizerSettings(), optax.constant_schedule(1e-5))
     state = jax.eval_shape(lambda params: init_state(params, optimizer, TRAINED), abstract_params(given.config))
     return _placed(state, shardings_for(state, given.mesh)), optimizer
 
@@ -142,7 +144,7 @@ def _grpo(given: Given) -> Prepared:
     floats = of((batch, rows.new_tokens), jnp.float32)
     nothing = of((0, rows.new_tokens), jnp.bool_)
     scalar, advantage = of((), jnp.float32), of((batch,), jnp.float32)
-    loss = PolicyLoss("grpo", 0.2, 0.2, 0.0)
+    loss = PolicyLoss(kl_coef=0.0)
     step = compile_grpo_step(
         given.model, optimizer, state, given.mesh, loss, first_update=True, micro_batches=given.pieces
     )

@@ -32,8 +32,9 @@ from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding.shares import Share
 from urt_jax.teacher.answers import FILTERED
-from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
+from urt_jax.teacher.client import TeacherRequest, ask_teacher
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
+from urt_jax.teacher.settings import TeacherSettings
 
 OUTCOMES = ("kept", "wrong", "unparsable", "failed")
 RARE_OUTCOMES = ("refused", "filtered")  # shown where there are some
@@ -59,7 +60,7 @@ def run(config: DistillConfig) -> None:
     if (result := read_result(folder)) is not None:
         print(result["table"])
         return
-    pool = labelled_pool(config.data, seed=config.seed, decided=True)
+    pool = labelled_pool(config.data, seed=config.seed, swap=config.data.swap, decided=True)
     told = tell_skipped([pool.skipped])
     replies_path = folder / "records" / "replies.jsonl"
     with _teacher(config) as teacher:
@@ -83,30 +84,18 @@ def run(config: DistillConfig) -> None:
 def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
     """Yield how to reach the teacher, with the built-in one running when it is asked for."""
     asked, data = config.teacher, config.data
-    settings = TeacherSettings(
-        base_url=asked.base_url,
-        model=asked.model,
-        api_key_env=asked.api_key_env or None,
-        concurrency=asked.concurrency,
-        retries=asked.retries,
-        timeout_s=asked.timeout_s,
-        temperature=asked.temperature,
-        max_tokens=asked.max_tokens,
-        token_budget=asked.token_budget,
-    )
     if asked.base_url != "builtin":
-        yield settings
+        yield asked
         return
     pool = OracleSettings(
         counts=scene_counts(data),
         seed=data.seed,
         error_seed=config.seed,
         split=data.split,
-        difficulty=data.difficulty,
         error_rate=asked.error_rate,
     )
     with running_oracle(pool) as base_url:
-        yield replace(settings, base_url=base_url, api_key_env=None)
+        yield replace(asked, base_url=base_url, api_key_env=None)
 
 
 def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,11 +36,11 @@ from urt_jax.stages.judging import held_out_table
 from urt_jax.stages.policy import save_policy, start_state
 from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import Params, TrainState
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Rollout
 
 WIDTHS = 4  # lengths that responses are cut to: quarters of the longest allowed, each a program of its own
@@ -75,17 +74,15 @@ def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> Loade
     """Run all updates in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
     trainer = GrpoTrainer(config, folder, loaded)
     shown = ("reward", "rewards/accuracy/mean")
-    settings = LoopSettings(
-        config.steps, config.save_every, config.keep, config.log_every, config.max_skipped, shown=shown
-    )
     trainer.compile_ahead()
     with closing(trainer.rollouts.feed):
         state = train(
             folder,
             trainer.start,
             trainer.advance,
-            settings,
+            config,
             title="grpo",
+            shown=shown,
             carried=trainer.rollouts,
         )
     return save_policy(config, folder, loaded, state)
@@ -106,18 +103,18 @@ class GrpoTrainer:
         optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps * config.updates_per_rollout)
         self.start = start_state(config, loaded, optimizer, self.mesh)
         # A copy: the state takes the loaded arrays over and its first step uses them up. Under adapters it needs none.
-        copied = config.kl_coef and not config.model.lora.rank
+        copied = config.loss.kl_coef and not config.model.lora.rank
         self.reference = jax.tree.map(jnp.copy, place_state(self.mesh, loaded.params)) if copied else None
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
-        loss = _policy_loss(config)
         self.first, self.later = (
             compile_grpo_step(
                 model,
                 optimizer,
                 self.start,
                 self.mesh,
-                loss,
+                config.loss,
                 first_update=first,
+                max_tokens=config.lengths.max_new_tokens,
                 micro_batches=config.micro_batches,
             )
             for first in (True, False)
@@ -167,7 +164,7 @@ class GrpoTrainer:
         started = time.perf_counter()
         advantage_B = advantages_of(made.rollout, self.rollouts.weights, scale=config.advantage_scale)
         batch = place_rows(self.mesh, self._batch(made, advantage_B, step))
-        if config.kl_coef:
+        if config.loss.kl_coef:
             scores = self.score(self.reference_params(state), batch.rows, batch.temperature, self.suppressed)
             batch = batch._replace(ref_logp_BU=scores.logp_BU)
         if config.updates_per_rollout > 1:
@@ -212,7 +209,7 @@ class GrpoTrainer:
         config, all_groups = self.config, self.config.questions_per_step
         splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * (config.micro_batches or 1)
         halves = all_groups % (2 * splits) == 0
-        needed = config.kl_coef or config.entropy_coef  # either has a gradient in every group
+        needed = config.loss.kl_coef or config.loss.entropy_coef  # either has a gradient in every group
         return (all_groups // 2, all_groups) if halves and not needed else (all_groups,)
 
     def _check_agreement(self, step: int, figures: Mapping[str, Any]) -> None:
@@ -231,10 +228,3 @@ def _widths(config: GrpoConfig) -> list[int]:
     """Return the lengths that responses may be cut to: quarters of the longest, in steps that a mesh divides."""
     longest, step = config.lengths.max_new_tokens, max(config.token_step, config.mesh.sequence)
     return [min(-(-longest * part // (WIDTHS * step)) * step, longest) for part in range(1, WIDTHS + 1)]
-
-
-def _policy_loss(config: GrpoConfig) -> PolicyLoss:
-    """Return the policy loss that the settings describe; its constants have the names of their knobs."""
-    own = ("kind", "max_tokens")
-    constants = {item.name: getattr(config, item.name) for item in fields(PolicyLoss) if item.name not in own}
-    return PolicyLoss(config.loss, max_tokens=config.lengths.max_new_tokens, **constants)

@@ -127,10 +127,10 @@ def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: 
         dtype=config.model.dtype,
         attention=config.model.attention,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
-        prompt_template=config.eval_data.template,
+        prompt_template=config.held_out.template,
         workers=config.workers,
     )
-    examples, skipped = labelled_pool(config.eval_data, seed=config.seed)
+    examples, skipped = labelled_pool(config.held_out, seed=config.seed)
     summaries: dict[str, Summary] = {}
     with closing(judge_model):
         for mode in HELD_OUT_MODES:

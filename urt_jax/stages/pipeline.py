@@ -8,14 +8,17 @@ import importlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from urt_jax.config import DataConfig, ModelConfig, PipelineConfig, StageConfig, as_json
+from urt_jax.config import ModelSettings, PipelineConfig, StageConfig, as_json
+from urt_jax.data.settings import DataSettings
 from urt_jax.evals.pairwise import read_judgements, write_judgements
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import open_run, read_result, write_result
 from urt_jax.stages.evaluate import evaluate, judgement_path
 
+Source = TypeVar("Source", bound=DataSettings)
+Model = TypeVar("Model", bound=ModelSettings)
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table
 
 
@@ -61,11 +64,11 @@ def _run(config: StageConfig) -> None:
         print(result["table"])
 
 
-def _start(model: ModelConfig, path: str) -> ModelConfig:
+def _start(model: Model, path: str) -> Model:
     """Return the settings of a stage that starts from this model."""
-    return replace(model, path=path, revision=None)
+    return replace(model, path=path)
 
 
-def _file(data: DataConfig, path: str) -> DataConfig:
+def _file(data: Source, path: str) -> Source:
     """Return a source that reads all records of a file an earlier stage wrote."""
     return replace(data, path=path, count=None)

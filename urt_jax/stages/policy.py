@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.adapters import save_adapter
 from urt_jax.checkpoints.hub import is_hub_name
 from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, save_model
-from urt_jax.config import ModelConfig, TrainingConfig
+from urt_jax.config import ModelSettings, TrainingConfig
 from urt_jax.errors import BadInputError
 from urt_jax.models.lora import merge_adapters
 from urt_jax.runs import processes
@@ -18,7 +18,7 @@ from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.state import TrainState, init_state
 
 
-def check_base(model: ModelConfig) -> None:
+def check_base(model: ModelSettings) -> None:
     """Check, before anything is read, that adapters would have a base that can be found again.
 
     Raises:
@@ -62,9 +62,9 @@ def save_policy(config: TrainingConfig, folder: Path, loaded: LoadedModel, state
     return LoadedModel(loaded.processor, params, folder / "model")
 
 
-def _found_again(model: ModelConfig, source: Path) -> tuple[str, str | None]:
+def _found_again(model: ModelSettings, source: Path) -> tuple[str, str | None]:
     """Return name and revision of the hub's model or a shipped one, or the path of a folder, from anywhere."""
     if Path(model.path).exists():
         return str(source.resolve()), None
     name, _, at = model.path.partition("@") if is_hub_name(model.path) else (model.path, "", "")
-    return name, model.revision or at or None
+    return name, at or None

@@ -8,7 +8,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model
-from urt_jax.config import MeshConfig, ModelConfig, OptimizerConfig, PixelsConfig, SftConfig, TrainingConfig
+from urt_jax.config import LearnerSettings, ModelSettings, PixelsConfig, SftConfig, SupervisedConfig
 from urt_jax.data.loader import Prefetcher, Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
@@ -28,12 +28,14 @@ from urt_jax.runs.meeting import meet_on
 from urt_jax.runs.run_folder import write_result
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
+from urt_jax.sharding.settings import MeshSettings
 from urt_jax.sharding.shares import share_of
 from urt_jax.stages.policy import check_base, save_policy, start_state
 from urt_jax.training.compile import compile_sft_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.metrics import read_metrics
 from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState
 
@@ -50,7 +52,7 @@ def run(config: SftConfig) -> None:
 
 
 def open_model(
-    model: ModelConfig, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
+    model: ModelSettings, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
 ) -> LoadedModel:
     """Load the model a stage starts from, or draw fresh weights in its layout.
 
@@ -59,20 +61,20 @@ def open_model(
     """
     check_base(model)
     bounds = (pixels.min_pixels, pixels.max_pixels)
-    if model.init == "random":
-        drawn = random_model(model.path, seed=seed, revision=model.revision, pixels=bounds)
+    if isinstance(model, LearnerSettings) and model.init == "random":
+        drawn = random_model(model.path, seed=seed, pixels=bounds)
         return drawn if mesh is None else replace(drawn, params=place_state(mesh, drawn.params))
-    return load_model(model.path, revision=model.revision, pixels=bounds, mesh=mesh)
+    return load_model(model.path, pixels=bounds, mesh=mesh)
 
 
-def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
+def open_mesh(mesh: MeshSettings) -> jax.sharding.Mesh:
     """Make the mesh of a stage.
 
     Raises:
         BadInputError: the axes do not multiply to the number of devices, or deal rows out to processes unevenly.
     """
     try:
-        made = make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.sequence)
+        made = make_mesh(**asdict(mesh))
         share_of(made)
     except ValueError as error:
         raise BadInputError(f"config.mesh: {error}") from error
@@ -80,7 +82,7 @@ def open_mesh(mesh: MeshConfig) -> jax.sharding.Mesh:
     return made
 
 
-def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
+def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
     """Return the module a stage runs, its dtype and attention chosen by the devices where they are "auto".
 
     Raises:
@@ -92,24 +94,14 @@ def open_module(config: ModelConfig, loaded: LoadedModel, mesh: jax.sharding.Mes
         raise BadInputError(f"config.model.{error}") from None
 
 
-def open_optimizer(chosen: OptimizerConfig, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def open_optimizer(settings: OptimizerSettings, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Make a stage's optimizer, and its learning rate by update over ``updates`` of them."""
-    schedule = make_schedule(
-        chosen.schedule, peak=chosen.learning_rate, steps=updates, warmup_steps=chosen.warmup_steps
-    )
-    optimizer = make_optimizer(
-        schedule,
-        kind=chosen.kind,
-        weight_decay=chosen.weight_decay,
-        b1=chosen.b1,
-        b2=chosen.b2,
-        clip_norm=chosen.clip_norm,
-    )
-    return optimizer, schedule
+    schedule = make_schedule(settings, steps=updates)
+    return make_optimizer(settings, schedule), schedule
 
 
 def train_on(
-    config: TrainingConfig,
+    config: SupervisedConfig,
     folder: Path,
     loaded: LoadedModel,
     sources: Sequence[Source],
@@ -137,9 +129,8 @@ def train_on(
         figures = {**figures, "learning_rate": rates[step], "timing_s/input": waited}
         return state, figures, TrainedBatch(prepared.ids, batch)
 
-    settings = LoopSettings(config.steps, config.save_every, config.keep, config.log_every, config.max_skipped)
     try:
-        state = train(folder, state, advance, settings, title=title)
+        state = train(folder, state, advance, config, title=title)
     finally:
         feed.close()
         ahead.close()

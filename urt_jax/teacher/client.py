@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import os
 import re
 import time
@@ -26,11 +25,13 @@ from urt_jax.data.examples import Chat
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
+from urt_jax.teacher import retries
 from urt_jax.teacher.answers import FILTERED, Answer, read_answer
 from urt_jax.teacher.exchange import check_address, exchange, open_client
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
 from urt_jax.teacher.retries import EndpointError, is_passing, pause_s
+from urt_jax.teacher.settings import TeacherSettings
 
 
 class TokenBudgetError(BadInputError):
@@ -43,45 +44,6 @@ class TeacherRequest:
 
     id: str
     chat: Chat
-
-
-@dataclass(frozen=True)
-class TeacherSettings:
-    """Where the teacher is and how it is asked.
-
-    ``api_key_env`` names the environment variable that holds the key, None = the endpoint needs none. ``temperature``
-    None leaves it to the endpoint (some models accept no other). ``token_budget`` counts prompt and completion tokens
-    together; requests already under way when it is reached still finish. ``backoff_s`` is the first pause; each
-    further one is twice as long, up to ``backoff_max_s``. ``timeout_s`` is for one attempt from its first byte to its
-    last.
-    """
-
-    base_url: str
-    model: str
-    api_key_env: str | None = None
-    concurrency: int = 4
-    retries: int = 5
-    timeout_s: float = 120.0
-    temperature: float | None = None
-    max_tokens: int = 1024
-    token_budget: int | None = None
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings under which nothing would be asked."""
-        if self.concurrency < 1 or self.retries < 0:
-            raise BadInputError(
-                f"teacher: concurrency={self.concurrency} and retries={self.retries} given; "
-                "concurrency must be at least 1, retries at least 0"
-            )
-        limits = {"timeout_s": self.timeout_s, "max_tokens": self.max_tokens}
-        pauses = {"backoff_s": self.backoff_s, "backoff_max_s": self.backoff_max_s}
-        pauses |= {} if self.temperature is None else {"temperature": self.temperature}
-        for name, value in (limits | pauses).items():
-            if not math.isfinite(value) or value < 0 or (name in limits and value == 0):
-                needed = "above 0" if name in limits else "at least 0"
-                raise BadInputError(f"teacher: {name}={value} given; it must be a number {needed}")
 
 
 def ask_teacher(
@@ -231,8 +193,8 @@ class _Asking:
                 if attempt > self.settings.retries or not is_passing(error):
                     self.refuse_out_of_reach(error)
                     return self.failed(request, mark, str(error), latency_s=latency_s, attempts=attempt)
-                first_s, longest_s = self.settings.backoff_s, self.settings.backoff_max_s
-                await asyncio.sleep(pause_s(error, attempt, first_s=first_s, longest_s=longest_s))
+                pause = pause_s(error, attempt, first_s=retries.FIRST_PAUSE_S, longest_s=retries.LONGEST_PAUSE_S)
+                await asyncio.sleep(pause)
             else:
                 return self.answered(request, mark, answer, time.monotonic() - started, attempt)
 
@@ -294,7 +256,7 @@ def read_api_key(settings: TeacherSettings) -> str:
         BadInputError: the variable is unset or empty.
     """
     name = settings.api_key_env
-    if name is None:
+    if not name:
         return "none"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise BadInputError(

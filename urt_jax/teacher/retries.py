@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+FIRST_PAUSE_S = 1.0  # after the first attempt; each further pause is twice as long
+LONGEST_PAUSE_S = 60.0  # that they grow to
 LONGEST_WAIT_S = 600.0  # even a Retry-After header is not obeyed beyond this
 MAX_TOLD = 500  # characters of an endpoint's words in a message: a sentence or two, never the page it sent
 # What endpoints call an error that HTTP has a number for; those that answer 200 give only the name.

@@ -6,11 +6,12 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.rules import shardings_for
 from urt_jax.training.state import TrainState
-from urt_jax.training.steps import PolicyLoss, grpo_train_step, score_step, sft_train_step
+from urt_jax.training.steps import grpo_train_step, score_step, sft_train_step
 
 Step = jax.stages.Wrapped
 
@@ -36,6 +37,7 @@ def compile_grpo_step(
     loss: PolicyLoss,
     *,
     first_update: bool,
+    max_tokens: int | None = None,
     micro_batches: int | None = None,
 ) -> Step:
     """Return ``(state, GrpoBatch, suppressed_V) -> (state, metrics)``; the old state's memory is reused."""
@@ -45,6 +47,7 @@ def compile_grpo_step(
         optimizer=optimizer,
         loss=loss,
         first_update=first_update,
+        max_tokens=max_tokens,
         micro_batches=micro_batches,
     )
     return jax.jit(with_mesh(step, mesh), donate_argnums=0, out_shardings=(shardings_for(state, mesh), None))

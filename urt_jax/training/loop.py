@@ -7,7 +7,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +17,7 @@ from urt_jax.runs.agreement import Agreement
 from urt_jax.runs.preemption import Preempted, PreemptionNotice
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.training.metrics import MetricsWriter
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import SkippedUpdates, TrainedBatch
 from urt_jax.training.state import TrainState
 
@@ -36,18 +36,6 @@ class Carried(Protocol):
         """Go on from what ``saved`` returned when the checkpoint was made."""
 
 
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long a stage trains and how often it reports, in optimizer steps."""
-
-    steps: int
-    save_every: int
-    keep: int
-    log_every: int
-    max_skipped: int = 3  # updates in a row whose loss or gradient is not finite, before the run stops
-    shown: tuple[str, ...] = ("loss",)  # figures on the progress bar
-
-
 def train(
     folder: Path,
     state: TrainState,
@@ -55,6 +43,7 @@ def train(
     settings: LoopSettings,
     *,
     title: str,
+    shown: tuple[str, ...] = ("loss",),
     carried: Carried | None = None,
 ) -> TrainState:
     """Advance ``state`` to ``settings.steps``, resuming from ``folder/checkpoints``, and return it.
@@ -62,7 +51,7 @@ def train(
     A run killed at any time and called again ends with the same parameters, bit for bit: ``advance`` must depend on
     the state, the step number and what is ``carried`` alone. Frozen parameters are not saved; they come from the model
     the run started with. An update that was skipped, because its loss or gradient was not finite, is counted, and
-    its batch is written to ``folder/skipped``.
+    its batch is written to ``folder/skipped``. The progress bar shows the figures named in ``shown``.
 
     Raises:
         Preempted: after a SIGTERM, once the state is saved.
@@ -83,12 +72,12 @@ def train(
             for step in range(start, settings.steps):
                 state, figures, batch = advance(state, step)
                 if waiting:
-                    _log(writer, bar, skipped, *waiting, settings)
+                    _log(writer, bar, skipped, *waiting, shown)
                 now = time.perf_counter()
                 waiting, then = (step + 1, {**figures, "step_time": now - then}, batch), now
                 last, told = step + 1 == settings.steps, leaving.found(notice.arrived)
                 if last or told or (step + 1) % settings.save_every == 0:
-                    _log(writer, bar, skipped, *waiting, settings)
+                    _log(writer, bar, skipped, *waiting, shown)
                     waiting = None
                     beside = {"step": step + 1, "skipped": skipped.saved()}
                     if carried is not None:
@@ -125,11 +114,10 @@ def _log(
     step: int,
     figures: Mapping[str, Any],
     batch: TrainedBatch,
-    settings: LoopSettings,
+    shown: tuple[str, ...],
 ) -> None:
     values = skipped.counted(step, {name: float(value) for name, value in figures.items()}, batch)
-    if step % settings.log_every == 0 or step == settings.steps:
-        writer.write(step, values)
+    writer.write(step, values)
     bar.update(step - bar.n)
-    bar.set_postfix({name: f"{values[name]:.3g}" for name in settings.shown if name in values}, refresh=False)
+    bar.set_postfix({name: f"{values[name]:.3g}" for name in shown if name in values}, refresh=False)
     skipped.stop_if_hopeless()

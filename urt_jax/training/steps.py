@@ -1,6 +1,6 @@
 """The pure training steps: ``(state, batch) -> (state, metrics)``; everything here is jitted by ``compile``."""
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from urt_jax.losses.grpo import entropy_bonus, policy_denominator, policy_loss
 from urt_jax.losses.reductions import LossParts, add_term
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps, reorder_columns
@@ -79,25 +80,6 @@ class GrpoBatch(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class PolicyLoss:
-    """Which policy loss and its constants, fixed for a run; see ``losses.grpo.policy_loss``."""
-
-    kind: str
-    clip_low: float
-    clip_high: float
-    kl_coef: float
-    delta: float | None = None
-    cispo_cap: float = 5.0
-    sapo_temperature_pos: float = 1.0
-    sapo_temperature_neg: float = 1.05
-    kl_kind: str = "k3"
-    kl_bias_correction: bool = False
-    importance_cap: float | None = None
-    entropy_coef: float = 0.0  # weight of the mean token entropy, which is taken off the loss
-    max_tokens: int | None = None  # longest response allowed, by which "dr_grpo" divides; None = width of the rows
-
-
 def score_completions(
     model: VisionLanguageModel,
     params: Params,
@@ -157,55 +139,44 @@ def scored_policy_loss(
     loss: PolicyLoss,
     *,
     first_update: bool,
+    max_tokens: int | None = None,
     whole: GrpoBatch | None = None,
 ) -> LossParts:
     """Return the parts of the policy loss of a scored batch, the entropy bonus in its sum.
 
-    Without an entropy coefficient the entropy is a figure only. ``scores`` carry the gradient. Of pieces of a ``whole``
-    batch the sums add up to its sum; the denominator and the metrics are those of the piece.
+    Without an entropy coefficient the entropy is a figure only. ``scores`` carry the gradient. ``max_tokens`` is the
+    longest response allowed (None = the width of the rows). Of pieces of a ``whole`` batch the sums add up to its sum;
+    the denominator and the metrics are those of the piece.
 
     Raises:
         ValueError: an entropy coefficient with rows left out; and as ``losses.grpo.policy_loss``.
     """
     mask_BU, left_out = jnp.asarray(batch.rows.mask_BU), batch.idle_mask_XU.shape[0]
+    longest = mask_BU.shape[1] if max_tokens is None else max_tokens
     if loss.entropy_coef and left_out:
         raise ValueError(
             f"entropy_coef is {loss.entropy_coef} but {left_out} rows were left out (idle_mask_XU): rows without "
             "advantage still have an entropy gradient, keep them all"
         )
     total, denominator, metrics = policy_loss(
-        loss.kind,
+        loss,
         logp_BT=scores.logp_BU,
         old_logp_BT=None if first_update else batch.old_logp_BU,
         ref_logp_BT=batch.ref_logp_BU if loss.kl_coef else None,
         sampler_logp_BT=batch.sampler_logp_BU,
         advantage_B=batch.advantage_B,
         mask_BT=mask_BU,
-        clip_low=loss.clip_low,
-        clip_high=loss.clip_high,
-        delta=loss.delta,
-        cispo_cap=loss.cispo_cap,
-        sapo_temperature_pos=loss.sapo_temperature_pos,
-        sapo_temperature_neg=loss.sapo_temperature_neg,
-        kl_kind=loss.kl_kind,
-        kl_coef=loss.kl_coef,
-        kl_bias_correction=loss.kl_bias_correction,
-        importance_cap=loss.importance_cap,
-        max_tokens=_longest(batch, loss),
+        max_tokens=longest,
         idle_mask_XT=batch.idle_mask_XU,
     )
     bonus, tokens, figures = entropy_bonus(scores.entropy_BU, mask_BU)
     if loss.entropy_coef:
         if whole is not None:
             mask_YU = jnp.asarray(whole.rows.mask_BU)
-            denominator = policy_denominator(loss.kind, mask_YU, max_tokens=_longest(whole, loss))
+            denominator = policy_denominator(loss.kind, mask_YU, max_tokens=longest)
             tokens = jnp.sum(mask_YU, dtype=jnp.float32)
         total = add_term((total, denominator), (bonus, tokens), loss.entropy_coef)
     return total, denominator, {**metrics, **figures}
-
-
-def _longest(batch: GrpoBatch, loss: PolicyLoss) -> int:
-    return batch.rows.mask_BU.shape[1] if loss.max_tokens is None else loss.max_tokens
 
 
 def sft_train_step(
@@ -255,15 +226,17 @@ def grpo_train_step(
     optimizer: optax.GradientTransformation,
     loss: PolicyLoss,
     first_update: bool,
+    max_tokens: int | None = None,
     micro_batches: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Take one policy-gradient step on a scored rollout.
 
     In the ``first_update`` of a rollout the old policy is the current one: the ratio is 1 and its gradient is that of
     the log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with
-    a KL term. The questions are computed in ``micro_batches`` pieces, one after the other; the step is that of the
-    whole batch.
+    a KL term. ``max_tokens`` is the longest response allowed (None = the width of the rows). The questions are computed
+    in ``micro_batches`` pieces, one after the other; the step is that of the whole batch.
     """
+    parts_of = partial(scored_policy_loss, loss=loss, first_update=first_update, max_tokens=max_tokens)
 
     def loss_fn(params: Params, features: VisionFeatures | None, piece: GrpoBatch) -> tuple[Array, CompletionScores]:
         scores = score_completions(
@@ -275,11 +248,11 @@ def grpo_train_step(
             features=features,
             entropy_gradient=bool(loss.entropy_coef),
         )
-        return scored_policy_loss(scores, piece, loss, first_update=first_update, whole=batch)[0], scores
+        return parts_of(scores, piece, whole=batch)[0], scores
 
     vision = batch.rows.prompts.vision
     gradients, scores = gradient_in_pieces(loss_fn, state, model, vision, batch, micro_batches)
-    return _update(state, gradients, scored_policy_loss(scores, batch, loss, first_update=first_update), optimizer)
+    return _update(state, gradients, parts_of(scores, batch), optimizer)
 
 
 def _update(
