@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from urt_jax.config import (
     STAGES,
-    DataConfig,
     GrpoConfig,
     PipelineConfig,
     SftConfig,
@@ -18,10 +17,12 @@ from urt_jax.config import (
     resolve,
     with_defaults,
 )
+from urt_jax.data.settings import MixtureData
 from urt_jax.errors import BadInputError
 from urt_jax.losses.advantages import SCALES
 from urt_jax.losses.grpo import OBJECTIVES
 from urt_jax.losses.kl import KL_KINDS
+from urt_jax.losses.settings import PolicyLoss
 
 
 def problems_of(**values: object) -> str:
@@ -54,7 +55,7 @@ def test_all_problems_are_reported_at_once() -> None:
         stepz=5,
         seed="one",
         optimizer={"learning_rate": -1.0, "schedule": "cosin"},
-        loss="gpro",
+        loss={"kind": "gpro"},
         responses_per_question=1,
     )
     assert text.startswith("6 problems in the config of stage 'grpo':")
@@ -62,7 +63,7 @@ def test_all_problems_are_reported_at_once() -> None:
     assert "config.seed: got 'one' (str), needs a whole number" in text
     assert "config.optimizer.learning_rate: got -1.0, must be above 0" in text
     assert "config.optimizer.schedule: 'cosin' is unknown; did you mean 'cosine'? known: cosine, linear" in text
-    assert "config.loss: 'gpro' is unknown; did you mean 'grpo'?" in text
+    assert "config.loss.kind: 'gpro' is unknown; did you mean 'grpo'?" in text
     assert "config.responses_per_question: got 1, must be at least 2" in text
 
 
@@ -137,17 +138,32 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ),
         ({"stage": "reject", "sampling": {"stop": ["a", ""]}}, "config.sampling.stop: an empty text would end every"),
         ({"stage": "grpo", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy"),
-        ({"stage": "grpo", "delta": 1.2}, "config.delta: 1.2 is not above 1 + clip_high = 1.2, so it would clip"),
-        ({"stage": "grpo", "loss": "cispo", "delta": 2.0}, "config.delta: 2.0 is not read by loss 'cispo', only by"),
-        ({"stage": "grpo", "loss": "sapo", "clip_high": 0.28}, "config.clip_high: 0.28 is not read by loss 'sapo'"),
-        ({"stage": "grpo", "cispo_cap": 4.0}, "config.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave"),
-        ({"stage": "grpo", "kl_kind": "none"}, "config.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0"),
         (
-            {"stage": "grpo", "kl_kind": "k2", "kl_bias_correction": True},
-            "config.kl_bias_correction: corrects k1 and k3, but kl_kind is 'k2' and kl_coef 0.04",
+            {"stage": "grpo", "loss": {"delta": 1.2}},
+            "config.loss.delta: 1.2 is not above 1 + clip_high = 1.2, so it would clip",
         ),
-        ({"stage": "grpo", "importance_cap": 1.0}, "config.importance_cap: got 1.0, must be above 1"),
-        ({"stage": "grpo", "entropy_coef": -0.1}, "config.entropy_coef: got -0.1, must be at least 0"),
+        (
+            {"stage": "grpo", "loss": {"kind": "cispo", "delta": 2.0}},
+            "config.loss.delta: 2.0 is not read by loss 'cispo', only by",
+        ),
+        (
+            {"stage": "grpo", "loss": {"kind": "sapo", "clip_high": 0.28}},
+            "config.loss.clip_high: 0.28 is not read by loss 'sapo'",
+        ),
+        (
+            {"stage": "grpo", "loss": {"cispo_cap": 4.0}},
+            "config.loss.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave",
+        ),
+        (
+            {"stage": "grpo", "loss": {"kl_kind": "none"}},
+            "config.loss.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0",
+        ),
+        (
+            {"stage": "grpo", "loss": {"kl_kind": "k2", "kl_bias_correction": True}},
+            "config.loss.kl_bias_correction: corrects k1 and k3, but kl_kind is 'k2' and kl_coef 0.04",
+        ),
+        ({"stage": "grpo", "loss": {"importance_cap": 1.0}}, "config.loss.importance_cap: got 1.0, must be above 1"),
+        ({"stage": "grpo", "loss": {"entropy_coef": -0.1}}, "config.loss.entropy_coef: got -0.1, must be at least 0"),
         ({"stage": "grpo", "rewards": {"format": 0.0, "accuracy": 0.0}}, "config.rewards.format: every reward has"),
         (
             {"stage": "grpo", "questions_per_step": 3, "rewards": {"swap_consistency": 1.0}},
@@ -219,15 +235,15 @@ def test_a_pipeline_wires_files_itself_so_they_need_not_exist_yet() -> None:
 
 def test_several_sources_are_bound_one_by_one() -> None:
     config = ConfigDict({"stage": "sft"})
-    config.data = (ConfigDict({"count": 5}), ConfigDict({"weight": 2.0, "swap": False}))
+    config.data = (ConfigDict({"count": 5}), ConfigDict({"weight": 2.0, "seed": 3}))
     resolved = resolve(with_defaults(config))
     assert isinstance(resolved, SftConfig)
-    assert resolved.data == (DataConfig(count=5), DataConfig(weight=2.0, swap=False))
+    assert resolved.data == (MixtureData(count=5), MixtureData(weight=2.0, seed=3))
 
 
 def test_a_stage_inside_a_pipeline_keeps_its_own_defaults() -> None:
     filled = with_defaults(ConfigDict({"stage": "pipeline", "evaluate": {"batch_size": 8}}))
-    assert filled["evaluate"]["data"]["split"] == "heldout"
+    assert filled["evaluate"]["data"]["count"] == 512
     assert filled["evaluate"]["batch_size"] == 8
     assert "seed" not in filled["evaluate"]
     assert "workdir" not in filled["grpo"]
@@ -261,10 +277,10 @@ def test_a_run_has_the_reward_parts_that_are_asked_for() -> None:
 
 
 def test_choices_of_the_loss_are_those_the_losses_know() -> None:
-    hints = typing.get_type_hints(GrpoConfig)
-    assert set(typing.get_args(hints["loss"])) == set(OBJECTIVES)
+    hints = typing.get_type_hints(PolicyLoss)
+    assert set(typing.get_args(hints["kind"])) == set(OBJECTIVES)
     assert set(typing.get_args(hints["kl_kind"])) == set(KL_KINDS)
-    assert typing.get_args(hints["advantage_scale"]) == SCALES
+    assert typing.get_args(typing.get_type_hints(GrpoConfig)["advantage_scale"]) == SCALES
 
 
 def test_as_json_is_plain_and_complete() -> None:

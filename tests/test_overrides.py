@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from urt_jax.config import DataConfig, UserReward
 from urt_jax.config.overrides import MAX_DEPTH, MAX_LITERAL
+from urt_jax.data.settings import MixtureData
 from urt_jax.errors import BadInputError
 from urt_jax.main import read_arguments
+from urt_jax.rewards.settings import UserRewardSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TWO_SOURCES = "--config.data=[{'path': 'scenes', 'count': 5}, {'path': 'drills', 'weight': 2}]"
@@ -47,21 +48,22 @@ def test_a_tuple_of_one_is_that_one() -> None:
 
 
 def test_a_tuple_of_records_is_replaced_whole_and_its_records_are_knobs_then() -> None:
-    assert read("sft", TWO_SOURCES).data == (DataConfig(count=5), DataConfig(path="drills", weight=2.0))
+    assert read("sft", TWO_SOURCES).data == (MixtureData(count=5), MixtureData(path="drills", weight=2.0))
     assert read("sft", TWO_SOURCES, "--config.data[1].count=7").data[1].count == 7
     alone = read("sft", "--config.data={'count': 3}", "--config.data.seed=8")
-    assert alone.data == (DataConfig(count=3, seed=8),)
-    assert read("sft", TWO_SOURCES, "--config.data[0]={'seed': 4}").data[0] == DataConfig(count=5, seed=4)
+    assert alone.data == (MixtureData(count=3, seed=8),)
+    assert read("sft", TWO_SOURCES, "--config.data[0]={'seed': 4}").data[0] == MixtureData(count=5, seed=4)
     user = read("grpo", "--config.rewards.user=[{'function': 'm:f', 'weight': 2}]").rewards.user
-    assert user == (UserReward("m:f", 2.0),)
+    assert user == (UserRewardSettings("m:f", 2.0),)
 
 
 def test_settings_of_an_ablation_are_given_whole_or_one_by_one() -> None:
-    rows = "--config.settings=[{'name': 'plain'}, {'name': 'b', 'changes': {'kl_coef': 0, 'data': {'count': 9}}}]"
+    changes = "{'loss': {'kl_coef': 0}, 'data': {'count': 9}}"
+    rows = f"--config.settings=[{{'name': 'plain'}}, {{'name': 'b', 'changes': {changes}}}]"
     config = read("ablation", rows, "--config.settings[1].changes.data.count=8", "--config.grpo.steps=50")
     assert [setting.name for setting in config.settings] == ["plain", "b"]
     run = config.runs()["b"][0]
-    assert (run.kl_coef, run.data.count, run.steps) == (0.0, 8, 50)
+    assert (run.loss.kl_coef, run.data.count, run.steps) == (0.0, 8, 50)
 
 
 def test_a_group_changes_the_knobs_it_names() -> None:

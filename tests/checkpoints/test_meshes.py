@@ -15,7 +15,8 @@ from urt_jax.checkpoints.store import CheckpointStore
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows
 from urt_jax.training.compile import compile_sft_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState
 
@@ -37,7 +38,7 @@ def go_on(folder: Path, mesh: Mesh, *, steps: int) -> TrainState:
     def advance(state: TrainState, number: int) -> Any:
         return *step(state, batch), TrainedBatch([], {})
 
-    return train(folder, state, advance, LoopSettings(steps, save_every=1, keep=8, log_every=1), title="test")
+    return train(folder, state, advance, LoopSettings(steps, save_every=1, keep=8), title="test")
 
 
 def saved(folder: Path, step: int) -> Any:

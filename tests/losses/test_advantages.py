@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urt_jax.losses import group_advantages
+from urt_jax.losses.advantages import group_advantages
 
 NAN = float("nan")
 

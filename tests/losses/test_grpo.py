@@ -1,15 +1,16 @@
 """The policy loss: every preset by hand and as TRL's formula, every split of the rows, what is masked, errors."""
 
+import dataclasses
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from urt_jax.config.policy_loss import READ_BY
 
 from tests.losses.trl_formulas import KINDS, LENGTH, Knobs, Rows, draw_rows, per_token, value_and_gradient
 from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus, policy_loss
+from urt_jax.losses.settings import READ_BY, PolicyLoss
 
 # Two sequences of three and one tokens; ratios on both sides of each bound.
 OLD = jnp.array([[-1.0, -2.0, -3.0], [-1.0, -1.0, -1.0]])
@@ -37,6 +38,16 @@ EXPECTED = {
 }
 
 
+CONSTANTS = {item.name for item in dataclasses.fields(PolicyLoss)}
+
+
+def parts(kind, given):
+    """Return the loss of arrays and constants that are given together, by name."""
+    constants = {"kl_coef": 0.0} | {name: value for name, value in given.items() if name in CONSTANTS}
+    arrays = {name: value for name, value in given.items() if name not in CONSTANTS}
+    return policy_loss(PolicyLoss(kind, **constants), **arrays)
+
+
 def loss(kind="grpo", rows=slice(None), logp=LOGP, **settings):
     given = {
         "old_logp_BT": OLD[rows],
@@ -47,7 +58,7 @@ def loss(kind="grpo", rows=slice(None), logp=LOGP, **settings):
         "max_tokens": 5,
         "cispo_cap": 1.2,
     }
-    return policy_loss(kind, logp_BT=logp[rows], **given | settings)
+    return parts(kind, {"logp_BT": logp[rows], **given, **settings})
 
 
 def of_rows(kind, rows: Rows, knobs: Knobs, logp=None, **settings):
@@ -61,7 +72,7 @@ def of_rows(kind, rows: Rows, knobs: Knobs, logp=None, **settings):
         "max_tokens": LENGTH,
     }
     logp = jnp.asarray(rows.logp, jnp.float32) if logp is None else logp
-    return policy_loss(kind, logp_BT=logp, **given | knobs._asdict() | settings)
+    return parts(kind, {"logp_BT": logp, **given, **knobs._asdict(), **settings})
 
 
 def gradient_of(kind, rows: Rows, knobs: Knobs, **settings):

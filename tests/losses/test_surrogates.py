@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.losses.surrogates import (
-    Bounds,
     cispo_surrogate,
     clipped_surrogate,
     sapo_surrogate,
@@ -14,7 +14,7 @@ from urt_jax.losses.surrogates import (
     token_ratio,
 )
 
-WIDE = Bounds(clip_low=0.2, clip_high=0.3)
+WIDE = PolicyLoss(clip_low=0.2, clip_high=0.3)
 SIGNS = jnp.array([[2.0], [-2.0]])
 NONE = jnp.zeros((2, 3))
 
@@ -73,7 +73,7 @@ def test_sapo_by_hand():
 
 
 def test_a_sapo_temperature_belongs_to_the_sign_and_zero_counts_as_negative():
-    cold = Bounds(sapo_temperature_pos=2.0, sapo_temperature_neg=4.0)
+    cold = PolicyLoss(sapo_temperature_pos=2.0, sapo_temperature_neg=4.0)
     ratio = jnp.ones((3, 1))
     got = sapo_surrogate(ratio, ratio, jnp.array([[1.0], [-1.0], [0.0]]), cold)
     np.testing.assert_allclose(got[:, 0], [-1.0, 0.5, 0.0], rtol=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from urt_jax.losses.grpo import policy_loss
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.ops.logprobs import chosen_logps, head_logits, reorder_columns, temper_logits
 
 RNG = np.random.default_rng(0)
@@ -129,7 +130,7 @@ def test_memory_of_the_loss_is_one_chunk_of_logits_whatever_the_tokens(vocabular
         def loss(hidden: jax.Array, head: jax.Array, targets: jax.Array, advantage: jax.Array) -> jax.Array:
             logp, _ = chosen_logps(hidden, head, targets, chunk=chunk)
             return policy_loss(
-                "grpo", logp_BT=logp[None], old_logp_BT=None, ref_logp_BT=None, sampler_logp_BT=None,
+                PolicyLoss(kl_coef=0.0), logp_BT=logp[None], old_logp_BT=None, ref_logp_BT=None, sampler_logp_BT=None,
                 advantage_B=advantage, mask_BT=jnp.ones((1, tokens), bool),
             )[0]  # fmt: skip
 

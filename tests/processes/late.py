@@ -3,14 +3,14 @@
 import sys
 import time
 
-from urt_jax.config import MeshConfig
 from urt_jax.runs import processes
 from urt_jax.runs.agreement import Agreement
+from urt_jax.sharding.settings import MeshSettings
 from urt_jax.stages.sft import open_mesh
 
 if __name__ == "__main__":
     processes.connect(sys.argv[2].removeprefix("--distributed="))
-    agreement = Agreement(open_mesh(MeshConfig()))
+    agreement = Agreement(open_mesh(MeshSettings()))
     if processes.number() == 1:
         time.sleep(float(sys.argv[1]))
     agreement.found(True)

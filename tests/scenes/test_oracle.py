@@ -27,9 +27,10 @@ from urt_jax.scenes.oracle import MODEL_NAME, Oracle, main
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.scenes.pool import OracleSettings, RefusalError
 from urt_jax.tasks import TASKS
-from urt_jax.teacher.client import TeacherRequest, TeacherSettings, ask_teacher
+from urt_jax.teacher.client import TeacherRequest, ask_teacher
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import read_replies
+from urt_jax.teacher.settings import TeacherSettings
 
 COUNTS: dict[str, int] = {"image_gen": 8, "video_gen": 2, "image_und": 2, "video_und": 2}
 SETTINGS = OracleSettings(counts=COUNTS, seed=5, error_seed=1)
@@ -61,7 +62,7 @@ def test_all_four_tasks_are_judged_rightly_in_both_orders(url: str, tmp_path: Pa
     examples = [
         replace(shown, id=f"{shown.id}/{n}") for one in scenes() for n, shown in enumerate((one, one.swapped()))
     ]
-    settings = TeacherSettings(base_url=url, model=MODEL_NAME, retries=0)
+    settings = TeacherSettings(base_url=url, model=MODEL_NAME, api_key_env=None, retries=0)
     usage = ask_teacher([TeacherRequest(e.id, render(e)) for e in examples], settings, replies_path=tmp_path / "r")
     verdicts = {name: parse(reply.text or "") for name, reply in read_replies(tmp_path / "r").items()}
     assert {example.id: example.label for example in examples} == {name: v.winner for name, v in verdicts.items()}
@@ -121,10 +122,10 @@ def test_errors_come_at_the_set_rate_and_do_not_depend_on_the_order_of_requests(
 
 def test_injected_stumbles_are_overcome_and_change_no_reply(url: str, tmp_path: Path) -> None:
     requests = [TeacherRequest(example.id, render(example)) for example in scenes()[:8]]
-    calm = TeacherSettings(base_url=url, model=MODEL_NAME, retries=0)
+    calm = TeacherSettings(base_url=url, model=MODEL_NAME, api_key_env=None, retries=0)
     ask_teacher(requests, calm, replies_path=tmp_path / "calm")
     with running_oracle(replace(SETTINGS, busy_rate=0.3, broken_rate=0.3)) as troubled_url:
-        settings = replace(calm, base_url=troubled_url, retries=20, backoff_s=0.01, backoff_max_s=0.05)
+        settings = replace(calm, base_url=troubled_url, retries=20)
         usage = ask_teacher(requests, settings, replies_path=tmp_path / "troubled")
     assert usage.retries > 3
     texts = [{key: reply.text for key, reply in read_replies(tmp_path / name).items()} for name in ("calm", "troubled")]

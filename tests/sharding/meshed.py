@@ -13,11 +13,12 @@ from jax.sharding import Mesh
 from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, first_groups, make_chat, need, tiny_params
 from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
 from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.rollout import make_grpo_batch
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, Rollout
 
 MESHES = {
@@ -33,7 +34,7 @@ FAST = ("one device", "data=2 fsdp=2 tensor=2", "data=2 sequence=4")
 CHATS = tuple(make_chat(i, text=3 + i % 6, pictures=[(1, 1 + i % 2)]) for i in range(QUESTIONS))
 OF_ROWS = ("advantage_B", "old_logp_BU", "ref_logp_BU", "sampler_logp_BU")
 MOMENTUM = optax.sgd(0.1, momentum=0.9)  # its state after the first step is the gradient
-LOSS = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1, entropy_coef=0.01)
+LOSS = PolicyLoss(kl_coef=0.1, entropy_coef=0.01)
 
 
 def some_slow(names: Iterable[str]) -> list[Any]:

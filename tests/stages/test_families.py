@@ -102,7 +102,7 @@ def test_sft_learns_from_pictures_and_videos(family: str, folder: Path, test_dat
 def test_grpo_learns_from_pictures_and_videos(family: str, noun: str, folder: Path, test_data: Path) -> None:
     judge = write_family_judge(family, folder, noun)
     data = data_of(noun, folder, test_data, responses=False)
-    groups = {"questions_per_step": 3, "responses_per_question": 8, "kl_coef": 0.0}
+    groups = {"questions_per_step": 3, "responses_per_question": 8, "loss": {"kl_coef": 0.0}}
     settings = {"data": data, "eval_data": data | {"count": 2}, "model": {"path": str(judge)}}
     pixels = {"pixels": PIXELS.get(family, {})}
     config = write_config(folder / f"grpo-{family}-{noun}.py", "grpo", **settings, **groups, **STEPS, **pixels)

@@ -27,19 +27,20 @@ from tests.stages.story import (
 )
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import (
-    DataConfig,
     GrpoConfig,
     LengthConfig,
     LoraConfig,
-    ModelConfig,
-    OptimizerConfig,
+    ModelSettings,
     SamplingConfig,
 )
+from urt_jax.data.settings import PoolData
 from urt_jax.feeds import rollouts
 from urt_jax.feeds.rollouts import RolloutMaker
 from urt_jax.generation.sampler import Sampling
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.main import main
 from urt_jax.stages import grpo, judging
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.types import VisionFeatures, VisionInput
 
 STEPS = 4
@@ -59,14 +60,14 @@ def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path:
         tmp_path_factory.mktemp("grpo") / "grpo.py",
         "grpo",
         data={"count": 8, "seed": 2},
-        eval_data={"split": "heldout", "count": 4},
+        eval_data={"count": 4},
         model={"path": str(coin_judge)},
         steps=STEPS,
         questions_per_step=4,
         responses_per_question=4,
         updates_per_rollout=2,
         micro_batches=2,
-        kl_coef=0.04,
+        loss={"kl_coef": 0.04},
         optimizer={**OPTIMIZER, "schedule": "constant"},
         lengths=SHORT,
         save_every=1,
@@ -135,7 +136,7 @@ def test_a_run_takes_few_programs(finished: Path, trainers: list[grpo.GrpoTraine
 def test_called_again_it_prints_its_table_and_keeps_to_its_config(
     config: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert_called_again(config, finished, capsys, changed="--config.kl_coef=0.0")
+    assert_called_again(config, finished, capsys, changed="--config.loss.kl_coef=0.0")
 
 
 def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bits(
@@ -258,13 +259,13 @@ def test_a_tower_at_rest_encodes_for_the_sampler_alone(
 
 def hand_config(coin_judge: Path) -> GrpoConfig:
     return GrpoConfig(
-        model=ModelConfig(path=str(coin_judge)),
-        data=DataConfig(count=8),
+        model=ModelSettings(path=str(coin_judge)),
+        data=PoolData(count=8),
         steps=3,
         questions_per_step=4,
         updates_per_rollout=2,
-        kl_coef=0.0,
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
+        loss=PolicyLoss(kl_coef=0.0),
+        optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
         lengths=LengthConfig(**SHORT),
     )
 
@@ -287,12 +288,12 @@ def twin_config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> I
             folder / "grpo.py",
             "grpo",
             data={"count": 10, "seed": 2},
-            eval_data={"split": "heldout", "count": 2},
+            eval_data={"count": 2},
             model={"path": str(coin_judge)},
             steps=6,
             questions_per_step=4,
             responses_per_question=2,
-            kl_coef=0.0,
+            loss={"kl_coef": 0.0},
             rewards={
                 **{"swap_consistency": 0.5, "overlong": 1.0, "overlong_cache": 4},
                 "user": ({"function": "grpo_own_rewards:decided", "weight": 1.0},),
@@ -375,14 +376,17 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
     assert not (tmp_path / "run" / "records").exists()
 
 
-def test_every_constant_of_the_loss_is_a_setting() -> None:
-    config = GrpoConfig(
-        loss="gspo", clip_low=3e-4, clip_high=4e-4, delta=3.0, cispo_cap=4.0, sapo_temperature_pos=2.0,
-        sapo_temperature_neg=3.0, kl_kind="k1", kl_coef=0.1, kl_bias_correction=True, importance_cap=2.0,
-        entropy_coef=0.01, lengths=LengthConfig(max_new_tokens=77),
-    )  # fmt: skip
-    constants = dataclasses.asdict(grpo._policy_loss(config))
-    unset = dataclasses.asdict(grpo._policy_loss(GrpoConfig()))
-    assert all(unset[name] != value for name, value in constants.items())
-    assert (constants.pop("kind"), constants.pop("max_tokens")) == ("gspo", 77)
-    assert constants == {name: getattr(config, name) for name in constants}
+def test_the_update_gets_the_loss_and_the_longest_response_of_the_settings(
+    coin_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = PolicyLoss("dr_grpo", clip_high=0.28, kl_coef=0.0)
+    config = dataclasses.replace(hand_config(coin_judge), loss=loss)
+    given: list[Any] = []
+
+    def compiled(model: Any, optimizer: Any, state: Any, mesh: Any, loss: PolicyLoss, **settings: Any) -> None:
+        given.append((loss, settings["first_update"], settings["max_tokens"]))
+
+    monkeypatch.setattr(grpo, "compile_grpo_step", compiled)
+    loaded = grpo.open_model(config.model, config.pixels, seed=0)
+    grpo.GrpoTrainer(config, tmp_path, loaded)
+    assert given == [(loss, True, SHORT["max_new_tokens"]), (loss, False, SHORT["max_new_tokens"])]

@@ -11,8 +11,9 @@ import pytest
 from tests.teacher.scripted_endpoint import Answer, completion, prompt_of, scripted_endpoint
 from urt_jax.data.examples import Chat, Media
 from urt_jax.errors import BadInputError
-from urt_jax.teacher.client import TeacherRequest, TeacherSettings, TokenBudgetError, ask_teacher
+from urt_jax.teacher.client import TeacherRequest, TokenBudgetError, ask_teacher
 from urt_jax.teacher.replies import Usage, read_replies
+from urt_jax.teacher.settings import TeacherSettings
 
 
 def chat(text: str) -> Chat:
@@ -24,7 +25,7 @@ def requests(count: int) -> list[TeacherRequest]:
 
 
 def settings(url: str, **changes: Any) -> TeacherSettings:
-    values: dict[str, Any] = {"model": "m", "concurrency": 2, "retries": 2, "timeout_s": 5.0, "backoff_s": 0.01}
+    values: dict[str, Any] = {"model": "m", "concurrency": 2, "retries": 2, "timeout_s": 5.0, "api_key_env": None}
     return TeacherSettings(base_url=url, **(values | changes))
 
 
@@ -235,7 +236,7 @@ def test_it_works_where_a_loop_is_running_already(tmp_path: Path) -> None:
 
 
 def test_settings_that_ask_nothing_are_refused() -> None:
-    with pytest.raises(BadInputError, match="concurrency=0 and retries=5 given; concurrency must be at least 1"):
+    with pytest.raises(BadInputError, match="teacher: concurrency: got 0, must be at least 1"):
         TeacherSettings(base_url="http://x/v1", model="m", concurrency=0)
 
 

@@ -177,10 +177,10 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"temperature": -1.0}, {"max_tokens": 0}, {"backoff_s": -1}],
+    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"temperature": -1.0}, {"max_tokens": 0}],
 )
 def test_settings_that_mean_nothing_are_refused(changes: Any) -> None:
-    with pytest.raises(BadInputError, match=f"teacher: {next(iter(changes))}=.* must be a number"):
+    with pytest.raises(BadInputError, match=f"teacher: {next(iter(changes))}: got .*, must be"):
         TeacherSettings(base_url="http://host/v1", model="m", **changes)
 
 

@@ -12,19 +12,20 @@ from tests.tiny import MODEL, as_jnp, tiny_params
 from tests.tiny_lora import DECODER, EVERYWHERE, adapted
 from tests.training.tiny_training import SUPPRESSED, assert_close, assert_same, grpo_batch, one_device, sft_batch
 from urt_jax.errors import BadInputError
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_sft_step
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer
+from urt_jax.training.settings import LoopSettings, OptimizerSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import PolicyLoss
 
 RANK = 3
-ADAMW = make_optimizer(optax.constant_schedule(1e-2), weight_decay=0.1, b1=0.9, b2=0.98, clip_norm=1.0)
+ADAMW = make_optimizer(OptimizerSettings(weight_decay=0.1), optax.constant_schedule(1e-2))
 
 
 def fresh(targets: tuple[str, ...] = DECODER, *, seed: int = 0) -> Any:
@@ -127,7 +128,7 @@ def test_adapters_on_eight_devices_are_those_on_one(sizes: tuple[int, int, int])
 
 def test_grpo_moves_adapters_alone() -> None:
     state = state_on(one_device(), fresh())
-    loss = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1)
+    loss = PolicyLoss(kl_coef=0.1)
     step = compile_grpo_step(MODEL, ADAMW, state, one_device(), loss, first_update=True)
     advantage = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
     state, figures = step(state, place_rows(one_device(), grpo_batch(advantage)), SUPPRESSED)
@@ -138,7 +139,7 @@ def test_grpo_moves_adapters_alone() -> None:
 
 def test_a_stopped_run_ends_with_the_same_adapters(tmp_path: Path) -> None:
     batch = sft_batch()
-    settings = LoopSettings(4, save_every=2, keep=1, log_every=1)
+    settings = LoopSettings(4, save_every=2, keep=1)
 
     def go(folder: Path, stop: int | None = None) -> TrainState:
         state = state_on(one_device(), fresh())

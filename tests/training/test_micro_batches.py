@@ -24,16 +24,17 @@ from tests.training.tiny_training import (
     sft_batch,
 )
 from urt_jax.losses.grpo import OBJECTIVES
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.pieces import default_pieces, piece_of
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import CompletionScores, GrpoBatch, PolicyLoss, scored_policy_loss
+from urt_jax.training.steps import CompletionScores, GrpoBatch, scored_policy_loss
 
 PAIRS = 2  # of questions, so 4 groups
 WHOLE = (*TRAINED, r"^vision/")
-EVERY_TERM = {"kl_coef": 0.1, "kl_kind": "k2", "importance_cap": 1.1, "entropy_coef": 0.3, "max_tokens": 9}
+EVERY_TERM = {"kl_coef": 0.1, "kl_kind": "k2", "importance_cap": 1.1, "entropy_coef": 0.3}
 
 
 def fresh(trained: tuple[str, ...], mesh: Mesh) -> TrainState:
@@ -80,7 +81,7 @@ def test_sums_and_gradients_of_every_loss_add_up(kind: str) -> None:
     scores = CompletionScores(logp, rng.uniform(1, 3, logp.shape).astype(np.float32))
 
     def total(scores: CompletionScores, batch: GrpoBatch, whole: GrpoBatch | None) -> Any:
-        return scored_policy_loss(scores, batch, loss, first_update=False, whole=whole)[0]
+        return scored_policy_loss(scores, batch, loss, first_update=False, max_tokens=9, whole=whole)[0]
 
     value, gradient = jax.value_and_grad(total)(scores, batch, None)
     parts = []

@@ -13,8 +13,9 @@ from tests.training.tiny_training import assert_same
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows
 from urt_jax.training import skipped
-from urt_jax.training.loop import LoopSettings, train
+from urt_jax.training.loop import train
 from urt_jax.training.metrics import read_metrics
+from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import NonFiniteLossError, TrainedBatch
 from urt_jax.training.state import TrainState
 
@@ -42,7 +43,7 @@ def run(folder: Path, bad: Collection[int], *, max_skipped: int = 3, steps: int 
         figures = {"loss": jnp.float32(1), "grad_norm": jnp.float32(1), "skipped_updates": jnp.float32(0)}
         return TrainState(state.step + 1, trained, {}, state.opt_state), figures, batch_of(step)
 
-    settings = LoopSettings(steps, save_every=2, keep=2, log_every=1, max_skipped=max_skipped)
+    settings = LoopSettings(steps, save_every=2, keep=2, max_skipped=max_skipped)
     return train(folder, small_state(), advance, settings, title="test")
 
 

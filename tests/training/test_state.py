@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from tests.tiny import tiny_params
 from tests.training.tiny_training import TRAINED, assert_same
-from urt_jax.config import ModelConfig
+from urt_jax.config import ModelSettings
 from urt_jax.families.presets import preset
 from urt_jax.models.vlm import abstract_params
 from urt_jax.training.state import init_state, merge_params, split_params
@@ -49,7 +49,7 @@ def test_frozen_parameters_have_no_moments() -> None:
 
 
 TOWER, PROJECTOR = r"^vision/(?!projector|deep_projector|newline)", r"^vision/(projector|deep_projector|newline)"
-LANGUAGE_MODEL = ModelConfig.trainable[0]
+LANGUAGE_MODEL = ModelSettings.trainable[0]
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen3_vl_8b", "llava_onevision_7b"])

@@ -25,12 +25,13 @@ from tests.training.tiny_training import (
     score,
     sft_batch,
 )
-from urt_jax.losses import group_advantages
+from urt_jax.losses.advantages import group_advantages
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.training import steps
 from urt_jax.training.compile import compile_grpo_step
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 
 ADVANTAGE = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
 
@@ -179,7 +180,7 @@ def test_the_first_update_is_the_general_one_with_old_log_probabilities(
 
 def test_the_kl_term_pulls_only_where_the_policy_left_the_reference() -> None:
     """At the reference its value and gradient are 0, so nothing moves without an advantage."""
-    loss = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.5)
+    loss = PolicyLoss(kl_coef=0.5)
     state, figures = run_grpo(grpo_batch(np.zeros(8)), loss=loss)
     np.testing.assert_allclose(figures["kl"], 0, atol=1e-9)
     assert_close(state.trainable, fresh_state().trainable, atol=1e-5)

@@ -10,12 +10,13 @@ import optax
 from jax.sharding import Mesh
 
 from tests.tiny import EOS, MODEL, PAD, WORDS, as_jnp, batch_of, make_chat, tiny_params
+from urt_jax.losses.settings import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
 from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.state import TrainState, init_state
-from urt_jax.training.steps import GrpoBatch, PolicyLoss
+from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, PromptedRows, Rollout
 
 TRAINED = (r"^decoder/", r"^embedding$", r"^head$")
@@ -23,7 +24,7 @@ PLAIN = optax.sgd(0.1)  # parameters move by a tenth of the gradient, which is c
 SLOTS, QUESTIONS, RESPONSES = 6, 2, 4
 TEMPERATURE = 0.8
 SUPPRESSED = np.isin(np.arange(40), [1, 3, 4, 5, 6, 38, 39])
-GRPO = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.0)
+GRPO = PolicyLoss(kl_coef=0.0)
 
 
 def one_device() -> Mesh:
