@@ -59,7 +59,7 @@ def test_all_problems_are_reported_at_once() -> None:
         responses_per_question=1,
     )
     assert text.startswith("6 problems in the config of stage 'grpo':")
-    assert "config.stepz: 'stepz' is unknown; did you mean 'steps'? known: workdir, seed, model, steps" in text
+    assert "config.stepz: 'stepz' is unknown; did you mean 'steps'? known: workdir, seed, steps, save_every" in text
     assert "config.seed: got 'one' (str), needs a whole number" in text
     assert "config.optimizer.learning_rate: got -1.0, must be above 0" in text
     assert "config.optimizer.schedule: 'cosin' is unknown; did you mean 'cosine'? known: cosine, linear" in text

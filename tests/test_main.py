@@ -125,7 +125,7 @@ def test_a_single_source_is_overridden_without_an_index(in_folder: Path) -> None
         (["--config=FILE", "--config.stps=3"], "'config.stps' is unknown; did you mean 'config.steps'? known: "),
         (
             ["--config=FILE", "--config.optimizer.b3=3"],
-            "unknown; did you mean 'config.optimizer.b1' or 'config.optimizer.b2'? known: config.opti",
+            "unknown; did you mean 'config.optimizer.b2'? known: config.opti",
         ),
         (["--config=FILE", "--wrokdir=x"], "argument '--wrokdir=x': 'wrokdir' is unknown"),
         (["--config=FILE", "steps=3"], "argument 'steps=3' is not understood"),

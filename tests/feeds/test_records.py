@@ -40,7 +40,8 @@ def test_clips_of_every_source_carry_the_picking_of_its_settings(tmp_path: Path)
         data = PoolData(**settings, max_frames=3, fps=6.0)
         shown = labelled_pool(data, seed=0).examples
         if "tasks" in settings:
-            shown = [*shown, training_source(data, seed=0).get(0), question_source(data, seed=0).get(0)]
+            learnt = MixtureData(**settings, max_frames=3, fps=6.0)
+            shown = [*shown, training_source(learnt, seed=0).get(0), question_source(data, seed=0).get(0)]
         for example in shown:
             assert clips_of(example)
             assert {clip.picking for clip in clips_of(example)} == {FramePicking(max_frames=3, fps=6.0)}

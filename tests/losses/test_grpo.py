@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tests.losses.trl_formulas import KINDS, LENGTH, Knobs, Rows, draw_rows, per_token, value_and_gradient
-from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus, policy_loss
+from urt_jax.losses.choices import chosen
+from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus, policy_denominator, policy_loss
+from urt_jax.losses.kl import KL_KINDS
 from urt_jax.losses.settings import READ_BY, PolicyLoss
 
 # Two sequences of three and one tokens; ratios on both sides of each bound.
@@ -291,8 +293,6 @@ def test_entropy_bonus_by_hand():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "gpro"}, r"policy loss 'gpro' is unknown; did you mean 'grpo'\? known: .*gspo"),
-        ({"kl_kind": "k4"}, r"kl_kind 'k4' is unknown; did you mean 'k[123]'\? known: k1, k2, k3, none"),
         ({"ref_logp_BT": None, "kl_coef": 0.04}, r"kl_coef is 0.04 but ref_logp_BT is None: give the reference"),
         ({"kl_kind": "none", "kl_coef": 0.04}, r"kl_coef is 0.04 but kl_kind is 'none': give kl_coef 0, or a kind"),
         ({"kl_coef": 0.04, "idle_mask_XT": TOKENS}, r"kl_coef is 0.04 but 2 rows were left out .* keep them all"),
@@ -303,6 +303,13 @@ def test_entropy_bonus_by_hand():
 def test_errors_name_the_remedy(settings, message):
     with pytest.raises(ValueError, match=message):
         loss(**settings)
+
+
+def test_names_that_are_in_no_table_are_told_with_the_nearest():
+    with pytest.raises(ValueError, match=r"policy loss 'gpro' is unknown; did you mean 'grpo'\? known: .*gspo"):
+        policy_denominator("gpro", TOKENS)
+    with pytest.raises(ValueError, match=r"kl_kind 'k4' is unknown; did you mean 'k[123]'\? known: k1, k2, k3, none"):
+        chosen("kl_kind", "k4", KL_KINDS)
 
 
 def test_surrogates_of_the_formulas_differ():

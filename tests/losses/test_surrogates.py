@@ -1,5 +1,7 @@
 """Surrogates by hand: values on both sides of each bound, gradients where a bound or a stop decides them."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ def test_the_clip_stops_the_gradient_only_where_it_would_help():
 def test_the_second_side_bounds_negative_advantages_alone():
     """A < 0: -min(-2 min(rho, 3), -2 clip) = 2 * 2.9 below delta and 2 * 3 beyond, where the gradient ends."""
     ratio = jnp.array([[2.9, 4.0, 9.0], [2.9, 4.0, 9.0]])
-    two_sided = WIDE._replace(delta=3.0)
+    two_sided = replace(WIDE, delta=3.0)
     np.testing.assert_allclose(clipped(ratio, two_sided), [[-2.6, -2.6, -2.6], [5.8, 6.0, 6.0]], rtol=1e-6)
     np.testing.assert_allclose(clipped(ratio), [[-2.6, -2.6, -2.6], [5.8, 8.0, 18.0]], rtol=1e-6)
     gradient = jax.grad(lambda x: jnp.sum(clipped(x, two_sided)))(ratio)

@@ -181,7 +181,9 @@ class EvaluateConfig(StageConfig):
 
     stage: ClassVar[str] = "evaluate"
 
-    models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelSettings.path
+    models: dict[str, str] = knob(
+        {"urt-tiny": "urt-tiny"}, nonempty=True
+    )  # row label -> model, as model.path elsewhere
     data: HeldOutData = HeldOutData(count=512)
     # Greedy reasoning; sampled reasoning at temperature 1; the answer alone, without reasoning.
     modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
@@ -205,7 +207,7 @@ class ExportConfig(StageConfig):
 
     stage: ClassVar[str] = "export"
 
-    model: str = "urt-tiny"  # as ModelSettings.path; an adapter is merged into its base
+    model: str = "urt-tiny"  # as model.path elsewhere; an adapter is merged into its base
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"  # of the written weights; keep: as stored
     max_shard_gb: float = knob(5.0, above=0)  # largest weights file, in 10^9 bytes
 
@@ -216,7 +218,7 @@ class PipelineConfig(StageConfig):
 
     stage: ClassVar[str] = "pipeline"
 
-    base: str = "urt-tiny"  # model the recipe starts from, as ModelSettings.path
+    base: str = "urt-tiny"  # model the recipe starts from, as model.path elsewhere
     distill: DistillConfig = DistillConfig()
     sft: SftConfig = SftConfig()
     reject: RejectConfig = RejectConfig()
