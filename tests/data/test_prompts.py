@@ -138,12 +138,12 @@ def test_what_cannot_be_rendered(example: Example, message: str) -> None:
 
 
 def test_the_two_families_ask_for_their_form_and_share_the_direct_question() -> None:
-    lines, blocks = (parts(PAIR, template=family)[-1] for family in prompts.FAMILIES)
+    lines, blocks = (parts(PAIR, template=family)[-1] for family in prompts.WORDINGS)
     assert lines == parts(PAIR)[-1]
     assert lines != blocks
     assert "caption: a red circle\n" in blocks
     assert "\n2. Aesthetics:\n    Image 1 (x/10) - reasons;\n    Image 2 (y/10) - reasons\n3. " in blocks
-    one, other = (parts(PAIR, template=family, think=False)[-1] for family in prompts.FAMILIES)
+    one, other = (parts(PAIR, template=family, think=False)[-1] for family in prompts.WORDINGS)
     assert one == other
 
 

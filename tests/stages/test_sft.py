@@ -236,9 +236,9 @@ def test_a_history_of_another_length_is_refused(coin_judge: Path) -> None:
     drill = make_drill("describe", split="train", seed=0, index=0, misread=0.5)
     encoder = Encoder(load_model(str(coin_judge)).processor, max_prompt_tokens=160, max_new_tokens=112)
     record = encoder.trained(drill, template="v1")
-    assert len(record.history) == len(record.response)
-    longer = replace(drill, history=f"{drill.history} red")
+    assert len(record.read_back) == len(record.response)
+    longer = replace(drill, read_back=f"{drill.read_back} red")
     with pytest.raises(
-        BadInputError, match=r"record drill-describe-train-0-0: its history has \d+ tokens, its response"
+        BadInputError, match=r"record drill-describe-train-0-0: its read_back has \d+ tokens, its response"
     ):
         encoder.trained(longer, template="v1")

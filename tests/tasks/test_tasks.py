@@ -2,7 +2,7 @@
 
 import pytest
 
-from urt_jax.data.prompts.templates import FAMILIES, read_wording
+from urt_jax.data.prompts.templates import WORDINGS, read_wording
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 from urt_jax.tasks import LABELS, NOUNS, TASKS, TIES, Task, find_task
@@ -25,7 +25,7 @@ def test_the_four_tasks_of_the_paper() -> None:
 def test_its_labels_are_read_back_and_its_wording_is_there(task: Task) -> None:
     for label, winner in ((task.label(1), 1), (task.label(2), 2), (task.tie, "tie")):
         assert parse(f"<think>x</think><answer>{label}</answer>", noun=task.noun).winner == winner
-    for family in FAMILIES:
+    for family in WORDINGS:
         for think in (True, False):
             wording, _ = read_wording(family, task.name, think=think)
             slots = task.slots("a caption", ["one", "two"])

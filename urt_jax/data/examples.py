@@ -56,7 +56,7 @@ class Example:
     ``prompt`` is the caption of a generation task or the question of an understanding task. ``context`` is media shared
     by all candidates (the picture asked about). ``label`` is the 1-based index of the better candidate, "tie" or None.
     ``text`` is the record's own complete prompt and, when given, is used unchanged; ``response`` is a written answer to
-    learn (SFT). ``history``, when given, is what the learner reads back in place of its response so far, token for
+    learn (SFT). ``read_back``, when given, is what the learner reads back in place of its response so far, token for
     token as long; the response stays what it learns to write. ``meta`` keeps what else the record says (gold dimension
     scores, difficulty, provenance).
     """
@@ -70,7 +70,7 @@ class Example:
     votes: tuple[float, ...] | None = None
     text: str | None = None
     response: str | None = None
-    history: str | None = None
+    read_back: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     def swapped(self) -> Example:
@@ -99,7 +99,7 @@ class Example:
             label={1: 2, 2: 1}.get(self.label, self.label) if isinstance(self.label, int) else self.label,
             votes=None if self.votes is None else (self.votes[1], self.votes[0]),
             response=None,
-            history=None,
+            read_back=None,
             meta=meta,
         )
 

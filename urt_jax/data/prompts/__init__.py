@@ -10,8 +10,8 @@ from typing import Any
 from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.prompts.templates import (
     DEFAULT_TEMPLATE,
-    FAMILIES,
     PROMPT_VERSION,
+    WORDINGS,
     fill,
     find_template,
     read_wording,
@@ -24,8 +24,8 @@ from urt_jax.tasks import TASKS
 
 __all__ = [
     "DEFAULT_TEMPLATE",
-    "FAMILIES",
     "PROMPT_VERSION",
+    "WORDINGS",
     "all_media",
     "check_control_text",
     "find_template",
@@ -134,7 +134,7 @@ def check_control_text(example: Example) -> None:
     Raises:
         BadInputError: naming the record and the text found.
     """
-    written = [without_end(reply) for reply in (example.response, example.history) if reply is not None]
+    written = [without_end(reply) for reply in (example.response, example.read_back) if reply is not None]
     written += [example.prompt, example.text or "", *(c for c in example.candidates if isinstance(c, str))]
     written += [turn["content"] for turn in example.meta.get("history", [])]
     for text in written:

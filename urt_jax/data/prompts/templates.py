@@ -15,7 +15,7 @@ from urt_jax.files.reading import read_whole
 from urt_jax.tasks import TASKS
 
 MAX_WORDING = 1 << 20  # bytes of a file with the wording of a question; the shipped ones have a thousand
-FAMILIES = ("v1", "v2")  # one line per dimension; a block of lines per dimension
+WORDINGS = ("v1", "v2")  # one line per dimension; a block of lines per dimension
 DEFAULT_TEMPLATE = "v1"
 PROMPT_VERSION = "1"  # raise it when the wording of a shipped template changes; records carry it as provenance
 
@@ -29,8 +29,8 @@ def find_template(template: str | Path) -> Traversable:
         BadInputError: it is no family and nothing is there, or a folder holds the wording of no task.
     """
     if not isinstance(template, str | Path):
-        raise BadInputError(f"prompt template {shown(template)}: give a family ({', '.join(FAMILIES)}), or a path")
-    if template in FAMILIES:
+        raise BadInputError(f"prompt template {shown(template)}: give a family ({', '.join(WORDINGS)}), or a path")
+    if template in WORDINGS:
         return _SHIPPED / str(template)
     place, given = Path(template), str(template)
     try:
@@ -42,10 +42,10 @@ def find_template(template: str | Path) -> Traversable:
     if is_folder:
         files = ", ".join(f"{task}.txt" for task in TASKS)
         raise BadInputError(f"prompt template {given}: the folder holds none of {files}; write one for each task")
-    hint = did_you_mean(given.lower(), FAMILIES) or ";"
+    hint = did_you_mean(given.lower(), WORDINGS) or ";"
     raise BadInputError(
         f"prompt template {shown(given)}: neither a shipped family "
-        f"({', '.join(FAMILIES)}) nor a file or folder that is there{hint} give a family, the path of a text file "
+        f"({', '.join(WORDINGS)}) nor a file or folder that is there{hint} give a family, the path of a text file "
         "with the wording, or of a folder with one <task>.txt for each task"
     )
 
@@ -64,7 +64,7 @@ def read_wording(template: str | Path, task: str, *, think: bool) -> tuple[str, 
     if place.is_file():
         return _read(Path(template)), str(template)
     name = task if think else f"{task}_direct"
-    if template in FAMILIES:
+    if template in WORDINGS:
         return _shipped_wording(str(template), name), f"{template}/{name}"
     file = Path(template) / f"{name}.txt"
     if file.is_file():
@@ -113,7 +113,7 @@ def template_provenance(template: str | Path) -> dict[str, str]:
     Raises:
         BadInputError: as ``find_template``.
     """
-    if template in FAMILIES:
+    if template in WORDINGS:
         return {"prompt_template": str(template), "prompt_version": PROMPT_VERSION}
     find_template(template)
     place = Path(template)
