@@ -51,9 +51,9 @@ def judge(requests: Sequence[Request]) -> list[str]:
     return texts
 
 
-def measured(data: HeldOutData, **protocol: Any) -> float:
+def measured(data: HeldOutData, *, swap: bool = True, **protocol: Any) -> float:
     """Return the share of right judgements, as ``evaluate`` finds it."""
-    examples = labelled_pool(data, seed=0).examples
+    examples = labelled_pool(data, seed=0, swap=swap).examples
     assert len(examples) == PAIRS
     asked = replace(PROTOCOLS["urt"], **protocol)
     judgements = judge_pairs(examples, judge, protocol=asked, template=data.template)
@@ -157,8 +157,8 @@ def written(folder: Path, rows: Sequence[dict[str, Any]], name: str = "pairs.jso
 @pytest.mark.parametrize("form", FORMS)
 def test_in_every_form_of_row(folder: Path, form: str, swap: bool) -> None:
     path = written(folder, [FORMS[form](n) for n in range(PAIRS)])
-    assert measured(HeldOutData(path=str(path), swap=swap)) == pytest.approx(0.94)
-    assert measured(HeldOutData(path=str(path), swap=swap), orders="given") == pytest.approx(0.94)
+    assert measured(HeldOutData(path=str(path)), swap=swap) == pytest.approx(0.94)
+    assert measured(HeldOutData(path=str(path)), swap=swap, orders="given") == pytest.approx(0.94)
 
 
 @pytest.mark.parametrize("template", ["v1", "v2"])
