@@ -22,25 +22,24 @@ from urt_jax.main import load_config
 STEPS = 60
 SUMS = {"rewards": {"consistency": 1.0}}
 BOTH_ORDERS = {"data": {"swap": True}}
-NO_KL = {"kl_coef": 0.0}
-TWICE = {"updates_per_rollout": 2, "steps": STEPS // 2}
+TWICE = {"kl_coef": 0.0, "updates_per_rollout": 2, "steps": STEPS // 2}
 POOL = {"data": {"count": 256}, "curriculum": {"retire_after": 1, "rescore_every": 20}}
 
 BEST = "no KL, sums, gold scores"
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "no KL": {"loss": NO_KL},
+    "no KL": {"kl_coef": 0.0},
     "both orders": BOTH_ORDERS,
     "sums": SUMS,
     "swap reward": {**BOTH_ORDERS, "rewards": {"swap_consistency": 1.0}},
     "curriculum": POOL,
-    "2 updates, grpo": {**TWICE, "loss": NO_KL},
-    "2 updates, dapo": {**TWICE, "loss": {**NO_KL, "kind": "dapo", "clip_high": 0.28}},
-    "2 updates, gspo": {**TWICE, "loss": {**NO_KL, "kind": "gspo", "clip_low": 3e-4, "clip_high": 4e-4}},
-    "2 updates, cispo": {**TWICE, "loss": {**NO_KL, "kind": "cispo"}},
+    "2 updates, grpo": TWICE,
+    "2 updates, dapo": {**TWICE, "loss": "dapo", "clip_high": 0.28},
+    "2 updates, gspo": {**TWICE, "loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4},
+    "2 updates, cispo": {**TWICE, "loss": "cispo"},
     BEST: {
         **BOTH_ORDERS,
-        "loss": NO_KL,
+        "kl_coef": 0.0,
         "rewards": {"consistency": 1.0, "user": ({"function": "urt_jax.rewards.gold:gold_scores", "weight": 3.0},)},
     },
 }
@@ -54,7 +53,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.stage = "ablation"
     config.grpo = load_config(Path(__file__).with_name("grpo.py"))
     del config.grpo["stage"]
-    config.grpo.update({"steps": STEPS, "loss": {"kl_coef": 0.04}})
+    config.grpo.update({"steps": STEPS, "kl_coef": 0.04})
     config.grpo.rewards = {"format": 1.0, "accuracy": 1.0}
     config.grpo.data.swap = False
     config.grpo.eval_data.update({"count": 1024, "seed": 6})

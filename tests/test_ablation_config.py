@@ -30,7 +30,7 @@ def refused(**settings: object) -> str:
 
 
 def test_a_setting_changes_what_it_names_and_nothing_else() -> None:
-    changes = {"optimizer": {"learning_rate": 3e-4}, "rewards": {"swap_consistency": 0.5}, "loss": {"kl_coef": 0.0}}
+    changes = {"optimizer": {"learning_rate": 3e-4}, "rewards": {"swap_consistency": 0.5}, "kl_coef": 0.0}
     runs = ablation(plain={}, **{"the best": changes}).runs()
     assert list(runs) == ["plain", "the best"]
     plain, best = runs["plain"][1], runs["the best"][1]
@@ -39,7 +39,7 @@ def test_a_setting_changes_what_it_names_and_nothing_else() -> None:
     assert (plain.optimizer.learning_rate, best.optimizer.learning_rate) == (1e-4, 3e-4)
     assert best.optimizer.warmup_steps == plain.optimizer.warmup_steps == 2
     assert (best.rewards.accuracy, best.rewards.swap_consistency) == (2.0, 0.5)
-    assert (plain.loss.kl_coef, best.loss.kl_coef) == (0.04, 0.0)
+    assert (plain.kl_coef, best.kl_coef) == (0.04, 0.0)
     assert (plain.steps, best.steps) == (20, 20)
 
 
@@ -47,13 +47,13 @@ def test_every_problem_names_its_setting() -> None:
     text = refused(
         plain={},
         misspelt={"optimizer": {"learning_rte": 1.0}},
-        clash={"loss": {"kind": "cispo", "delta": 2.0}},
+        clash={"loss": "cispo", "delta": 2.0},
         own={"seed": 1, "eval_data": {"count": 3}},
         **{"a b": {}, "a/b": {}, "start": {}},
     )
     assert text.startswith("6 problems in the config of stage 'ablation':")
     assert "config.settings[1].changes.optimizer.learning_rte: 'learning_rte' is unknown; did you mean" in text
-    assert "config.settings[2].changes.loss.delta: 2.0 is not read by loss 'cispo'" in text
+    assert "config.settings[2].changes.delta: 2.0 is not read by loss 'cispo'" in text
     assert "config.settings[3].changes.seed: is the same in all settings; give config.seeds instead" in text
     assert (
         "config.settings[3].changes.eval_data: is the same in all settings; give config.grpo.eval_data instead" in text

@@ -22,7 +22,6 @@ from urt_jax.errors import BadInputError
 from urt_jax.losses.advantages import SCALES
 from urt_jax.losses.grpo import OBJECTIVES
 from urt_jax.losses.kl import KL_KINDS
-from urt_jax.losses.settings import PolicyLoss
 
 
 def problems_of(**values: object) -> str:
@@ -55,7 +54,7 @@ def test_all_problems_are_reported_at_once() -> None:
         stepz=5,
         seed="one",
         optimizer={"learning_rate": -1.0, "schedule": "cosin"},
-        loss={"kind": "gpro"},
+        loss="gpro",
         responses_per_question=1,
     )
     assert text.startswith("6 problems in the config of stage 'grpo':")
@@ -63,7 +62,7 @@ def test_all_problems_are_reported_at_once() -> None:
     assert "config.seed: got 'one' (str), needs a whole number" in text
     assert "config.optimizer.learning_rate: got -1.0, must be above 0" in text
     assert "config.optimizer.schedule: 'cosin' is unknown; did you mean 'cosine'? known: cosine, linear" in text
-    assert "config.loss.kind: 'gpro' is unknown; did you mean 'grpo'?" in text
+    assert "config.loss: 'gpro' is unknown; did you mean 'grpo'?" in text
     assert "config.responses_per_question: got 1, must be at least 2" in text
 
 
@@ -139,31 +138,31 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ({"stage": "reject", "sampling": {"stop": ["a", ""]}}, "config.sampling.stop: an empty text would end every"),
         ({"stage": "grpo", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy"),
         (
-            {"stage": "grpo", "loss": {"delta": 1.2}},
-            "config.loss.delta: 1.2 is not above 1 + clip_high = 1.2, so it would clip",
+            {"stage": "grpo", "delta": 1.2},
+            "config.delta: 1.2 is not above 1 + clip_high = 1.2, so it would clip",
         ),
         (
-            {"stage": "grpo", "loss": {"kind": "cispo", "delta": 2.0}},
-            "config.loss.delta: 2.0 is not read by loss 'cispo', only by",
+            {"stage": "grpo", "loss": "cispo", "delta": 2.0},
+            "config.delta: 2.0 is not read by loss 'cispo', only by",
         ),
         (
-            {"stage": "grpo", "loss": {"kind": "sapo", "clip_high": 0.28}},
-            "config.loss.clip_high: 0.28 is not read by loss 'sapo'",
+            {"stage": "grpo", "loss": "sapo", "clip_high": 0.28},
+            "config.clip_high: 0.28 is not read by loss 'sapo'",
         ),
         (
-            {"stage": "grpo", "loss": {"cispo_cap": 4.0}},
-            "config.loss.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave",
+            {"stage": "grpo", "cispo_cap": 4.0},
+            "config.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave",
         ),
         (
-            {"stage": "grpo", "loss": {"kl_kind": "none"}},
-            "config.loss.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0",
+            {"stage": "grpo", "kl_kind": "none"},
+            "config.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0",
         ),
         (
-            {"stage": "grpo", "loss": {"kl_kind": "k2", "kl_bias_correction": True}},
-            "config.loss.kl_bias_correction: corrects k1 and k3, but kl_kind is 'k2' and kl_coef 0.04",
+            {"stage": "grpo", "kl_kind": "k2", "kl_bias_correction": True},
+            "config.kl_bias_correction: corrects k1 and k3, but kl_kind is 'k2' and kl_coef 0.04",
         ),
-        ({"stage": "grpo", "loss": {"importance_cap": 1.0}}, "config.loss.importance_cap: got 1.0, must be above 1"),
-        ({"stage": "grpo", "loss": {"entropy_coef": -0.1}}, "config.loss.entropy_coef: got -0.1, must be at least 0"),
+        ({"stage": "grpo", "importance_cap": 1.0}, "config.importance_cap: got 1.0, must be above 1"),
+        ({"stage": "grpo", "entropy_coef": -0.1}, "config.entropy_coef: got -0.1, must be at least 0"),
         ({"stage": "grpo", "rewards": {"format": 0.0, "accuracy": 0.0}}, "config.rewards.format: every reward has"),
         (
             {"stage": "grpo", "questions_per_step": 3, "rewards": {"swap_consistency": 1.0}},
@@ -277,8 +276,8 @@ def test_a_run_has_the_reward_parts_that_are_asked_for() -> None:
 
 
 def test_choices_of_the_loss_are_those_the_losses_know() -> None:
-    hints = typing.get_type_hints(PolicyLoss)
-    assert set(typing.get_args(hints["kind"])) == set(OBJECTIVES)
+    hints = typing.get_type_hints(GrpoConfig)
+    assert set(typing.get_args(hints["loss"])) == set(OBJECTIVES)
     assert set(typing.get_args(hints["kl_kind"])) == set(KL_KINDS)
     assert typing.get_args(typing.get_type_hints(GrpoConfig)["advantage_scale"]) == SCALES
 

@@ -58,12 +58,12 @@ def test_a_tuple_of_records_is_replaced_whole_and_its_records_are_knobs_then() -
 
 
 def test_settings_of_an_ablation_are_given_whole_or_one_by_one() -> None:
-    changes = "{'loss': {'kl_coef': 0}, 'data': {'count': 9}}"
+    changes = "{'kl_coef': 0, 'data': {'count': 9}}"
     rows = f"--config.settings=[{{'name': 'plain'}}, {{'name': 'b', 'changes': {changes}}}]"
     config = read("ablation", rows, "--config.settings[1].changes.data.count=8", "--config.grpo.steps=50")
     assert [setting.name for setting in config.settings] == ["plain", "b"]
     run = config.runs()["b"][0]
-    assert (run.loss.kl_coef, run.data.count, run.steps) == (0.0, 8, 50)
+    assert (run.kl_coef, run.data.count, run.steps) == (0.0, 8, 50)
 
 
 def test_a_group_changes_the_knobs_it_names() -> None:

@@ -137,6 +137,7 @@ def batch_of(
     *,
     left: bool = False,
     packed: Sequence[Sequence[int]] | None = None,
+    parts: int = 1,
     **larger: int,
 ) -> Batch:
     """Collate chats, with answers where given, in the smallest shape or a larger one."""
@@ -145,7 +146,7 @@ def batch_of(
     shape = {"bucket": need(chats, answer=longest, **larger), "pad_id": PAD, "patch_features": FEATURES, "merge": MERGE}
     if left:
         return collate_prompts(chats, **shape)
-    return collate(chats, responses, packed=packed, **shape)
+    return collate(chats, responses, packed=packed, parts=parts, **shape)
 
 
 def as_jnp(tree: Any) -> Any:

@@ -41,7 +41,7 @@ from urt_jax.runs.compile_cache import keep_programs_by_environment
 from urt_jax.runs.disk import disk_trouble
 from urt_jax.runs.ownership import release
 from urt_jax.runs.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
-from urt_jax.runs.run_folder import open_run, read_result
+from urt_jax.runs.run_folder import finished
 
 EXIT_BAD_INPUT = 2
 ALONE = ("ablation", "bench", "export", "plan", "study")  # stages of one process
@@ -106,9 +106,8 @@ def _run(argv: list[str]) -> int:
     where = _distributed().parse_known_args(argv)[0].distributed
     if where is not None:
         _join(where, config.stage)
-    result = read_result(open_run(config.workdir, as_json(config)))
-    if result is not None:
-        print(f"{result['table']}\n{config.workdir} is finished; give another --workdir to run again")
+    if finished(config.workdir, as_json(config)) is not None:
+        print(f"{config.workdir} is finished; give another --workdir to run again")
     else:
         with leaving_on_notice():
             importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)

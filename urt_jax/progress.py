@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, else one plain line every half minute and at the end."""
+"""Progress of long loops: a bar on a terminal, else one plain line every half minute and at the end."""
 
 import sys
 import time
@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-LINE_S = 30.0  # between two lines where there is no terminal: a log of a day has 3,000
+LINE_S = 30.0  # between two lines without a terminal: some 3,000 lines a day
 
 
 class Lines(tqdm):
-    """A bar that writes lines: no carriage returns, which a log would keep by the thousand."""
+    """A progress bar that writes plain lines instead of carriage returns, which would fill a log."""
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
     disable: bool
@@ -23,7 +23,7 @@ class Lines(tqdm):
         super().__init__(*args, **settings)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Write a line if the last one is long enough ago."""
+        """Write a line if the last one is at least ``LINE_S`` old."""
         if self.clock() - self._told_at >= LINE_S:
             self._tell()
 
@@ -31,7 +31,7 @@ class Lines(tqdm):
         """Write the last line."""
         if not self.disable:
             self._tell()
-            self.disable = True  # what else tqdm does at the end belongs to a terminal
+            self.disable = True  # the rest of tqdm's closing is for terminals
             self._decr_instances(self)
 
     def _tell(self) -> None:
@@ -52,9 +52,9 @@ class Lines(tqdm):
 def progress(
     items: Iterable[T] | None = None, *, total: int | None = None, initial: int = 0, title: str, unit: str
 ) -> Any:
-    """Return a bar (see ``tqdm``) over items, or one to ``update`` by hand; it writes to stderr.
+    """Return a progress bar (see ``tqdm``) over items, or one to ``update`` by hand; it writes to stderr.
 
-    Where stderr is no terminal it writes plain lines. ``TQDM_DISABLE`` silences it.
+    If stderr is not a terminal it writes plain lines. ``TQDM_DISABLE`` silences it.
     """
     settings: dict[str, Any] = {"total": total, "initial": initial, "desc": title, "unit": unit}
     if sys.stderr.isatty() or _in_notebook():
@@ -63,7 +63,7 @@ def progress(
 
 
 def each(items: Iterable[T], *, title: str, unit: str, total: int | None = None) -> Iterator[T]:
-    """Yield items under a bar."""
+    """Yield the items and show a progress bar."""
     yield from progress(items, total=total, title=title, unit=unit)
 
 

@@ -155,7 +155,7 @@ def test_layers_without_an_adapter_get_one_that_adds_nothing(tmp_path: Path) -> 
         (lambda t: t.pop(QUERY), rf"missing {re.escape(QUERY)}"),
         (lambda t: t.update({QUERY.replace("layers.1", "layers.7"): t[QUERY]}), r"unexpected .*layers\.7\.self_attn"),
         (lambda t: t.update({"lm_head.lora_A.weight": t[QUERY]}), r"unexpected lm_head\.lora_A\.weight"),
-        (lambda t: t.update({QUERY: t[QUERY][:2].copy()}), r"q_proj\.lora_A is \(2, 32\), rank 3 and the base ask for"),
+        (lambda t: t.update({QUERY: t[QUERY][:2].copy()}), r"q_proj\.lora_A is \(2, 32\), rank 3 and the base need"),
         (lambda t: t.clear(), r"missing base_model.* and 23 more"),
     ],
     ids=["missing", "another layer", "another module", "misshapen", "empty"],

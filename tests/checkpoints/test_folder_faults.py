@@ -337,7 +337,7 @@ def test_cut_missing_and_exchanged_files_are_found(tiny_judge: Path, tmp_path: P
     with pytest.raises(BadInputError, match=r"preprocessor_config.json: it is not as it was written"):
         load_model(str(model))
     (model / "preprocessor_config.json").unlink()
-    with pytest.raises(BadInputError, match=r"preprocessor_config.json: it is listed .* and not there"):
+    with pytest.raises(BadInputError, match=r"preprocessor_config.json: it is listed .* but missing"):
         load_model(str(model))
     (model / SUMS_NAME).unlink()  # what the message says to do: then it is a folder as others write
     load_model(str(model))
@@ -385,7 +385,7 @@ def test_leaves_that_no_rule_names_are_not_dropped(tmp_path: Path) -> None:
         ({"target_modules": "(a+)+$"}, "repeats inside repeats"),
         ({"target_modules": "(.*)*(.*)*x"}, "repeats inside repeats"),
         ({"target_modules": ".*.*.*.*.*x"}, "repeats inside repeats"),
-        ({"target_modules": "a" * 200_000}, "of at most 100,000 signs"),
+        ({"target_modules": "a" * 200_000}, "of at most 100,000 characters"),
         ({"target_modules": 7}, "target_modules"),
         ({"target_modules": [7]}, "target_modules"),
         ({"target_modules": None}, "target_modules"),

@@ -251,9 +251,9 @@ def test_names_and_revisions_that_do_not_go_together(fetch: Any) -> None:
     with pytest.raises(BadInputError, match=r"'lab/judge@v1\.0' came with revision 'main'; give one of the two"):
         fetch("lab/judge@v1.0", revision="main")
     assert fetch("lab/judge@v1.0", revision="v1.0").name == COMMITS["v1.0"]
-    with pytest.raises(BadInputError, match=r"model 'judge' is no hub name; give org/name"):
+    with pytest.raises(BadInputError, match=r"model 'judge' is not a hub name; give org/name"):
         fetch("judge")
-    with pytest.raises(BadInputError, match=r"model 'urt-tiny' came with revision 'main', but it is no hub name"):
+    with pytest.raises(BadInputError, match=r"model 'urt-tiny' came with revision 'main', but it is not a hub name"):
         find_model("urt-tiny", revision="main")
 
 

@@ -107,7 +107,7 @@ REFUSED = {
     ),
     "old and new": (
         write(chat_template__json={"chat_template": OTHER}, a__jinja_in_additional_chat_templates=OTHER),
-        r"stands beside the folder additional_chat_templates",
+        r"conflicts with the folder additional_chat_templates",
     ),
 }
 

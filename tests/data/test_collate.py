@@ -15,6 +15,7 @@ from urt_jax.data.collate import (
     need_of,
     pack,
     plan_buckets,
+    targets_of,
 )
 from urt_jax.types import EncodedChat, FrameBlend, FramePatches
 
@@ -96,8 +97,8 @@ def test_text_alone_needs_no_frames() -> None:
 
 def test_shapes_of_a_sample_go_on_by_doubling_where_a_batch_is_larger() -> None:
     buckets = Buckets((4,), (32, 56), (12,), (16,), endless=True)
-    assert buckets.fit(Need(4, 40, 12, 3)) == (4, 56, 12, 16)
-    assert buckets.fit(Need(5, 57, 25, 16)) == (8, 112, 48, 16)
+    assert buckets.fit(Need(4, 40, 12, 3)) == (4, 56, 12, 16, 0)
+    assert buckets.fit(Need(5, 57, 25, 16)) == (8, 112, 48, 16, 0)
     with pytest.raises(ValueError, match="a batch needs 1 frames, the largest bucket holds 0"):
         Buckets((4,), (32,), (0,), (0,), endless=True).fit(Need(4, 32, 1, 4))
 
@@ -111,11 +112,15 @@ def test_a_need_beyond_the_largest_bucket_is_refused() -> None:
 
 def test_lengths_and_needs_by_hand() -> None:
     chat = make_chat(1, text=5, pictures=[(2, 2), (1, 1)])  # 5 words, 3 + 4 and 3 + 1 tokens around and in pictures
-    assert length_of(chat, 6) == Length(tokens=5 + 7 + 4 + 6, frames=2, patches=16)
+    assert length_of(chat, 6) == Length(tokens=5 + 7 + 4 + 6, frames=2, patches=16, learnt=6)
     assert length_of(make_chat(2, text=3)) == Length(3, 0, 0)
     lengths = [Length(22, 2, 16), Length(3, 0, 0), Length(9, 1, 4)]
     assert need_of(lengths, rows=2) == Need(2, 22, 3, 16)
     assert need_of(lengths, rows=2, tokens=40) == Need(2, 40, 3, 16)
+    learnt = [length._replace(learnt=count) for length, count in zip(lengths, (6, 1, 4))]
+    assert need_of(learnt, rows=3).learnt == 6
+    assert need_of(learnt, rows=2, packed=[[0], [1, 2]]).learnt == 6
+    assert need_of(learnt, rows=1, packed=[[0, 1, 2]]).learnt == 11
 
 
 def test_training_rows_are_padded_to_the_right() -> None:
@@ -124,7 +129,9 @@ def test_training_rows_are_padded_to_the_right() -> None:
     length = len(chat.tokens_T)
     np.testing.assert_array_equal(batch.tokens_BT[0], [*chat.tokens_T, 20, 21, 2, *[PAD] * (9 - length)])
     np.testing.assert_array_equal(batch.segments_BT[0], [1] * (length + 3) + [0] * (9 - length))
-    np.testing.assert_array_equal(batch.loss_mask_BT[0], [0] * length + [1] * 3 + [0] * (9 - length))
+    np.testing.assert_array_equal(batch.targets.place_BZJ[0, 0], [length - 1, length, length + 1])
+    np.testing.assert_array_equal(batch.targets.token_BZJ[0, 0], [20, 21, 2])
+    assert batch.targets.mask_BZJ.all()
     after = chat.next_position
     np.testing.assert_array_equal(batch.positions_3BT[:, 0, length : length + 3], [[after, after + 1, after + 2]] * 3)
 
@@ -141,11 +148,13 @@ def test_a_history_is_read_in_place_of_the_response_that_is_learnt() -> None:
     batch = collate(
         chats, [np.array(ids) for ids in learnt], packed=[[1, 0]], histories=[np.array(ids) for ids in read], **shape
     )
-    mask = plain.loss_mask_BT[0]
-    np.testing.assert_array_equal(batch.targets_BT[0][mask], [22, 2, 20, 21, 2])
-    np.testing.assert_array_equal(batch.tokens_BT[0][mask], [31, 2, 20, 30, 2])
-    np.testing.assert_array_equal(batch.tokens_BT[0][~mask], plain.tokens_BT[0][~mask])
-    assert plain.targets_BT is None
+    place = plain.targets.place_BZJ[0, 0]
+    np.testing.assert_array_equal(place, batch.targets.place_BZJ[0, 0])
+    np.testing.assert_array_equal(batch.targets.token_BZJ[0, 0], [22, 2, 20, 21, 2])
+    np.testing.assert_array_equal(plain.targets.token_BZJ[0, 0], plain.tokens_BT[0][place + 1])
+    np.testing.assert_array_equal(batch.tokens_BT[0][place + 1], [31, 2, 20, 30, 2])
+    others = np.delete(np.arange(12), place + 1)
+    np.testing.assert_array_equal(batch.tokens_BT[0][others], plain.tokens_BT[0][others])
 
 
 def test_packed_records_keep_their_own_segments_positions_and_frames() -> None:
@@ -172,7 +181,29 @@ def test_prompts_are_padded_to_the_left() -> None:
             batch.segments_BT[row], [0] * (10 - len(chat.tokens_T)) + [1] * len(chat.tokens_T)
         )
         np.testing.assert_array_equal(batch.positions_3BT[:, row, -len(chat.tokens_T) :], chat.positions_3T)
-    assert not batch.loss_mask_BT.any()
+    assert batch.targets is None
+
+
+def test_targets_by_hand() -> None:
+    """Two rows of six places; of the second a single one is learnt, so that it is filled up."""
+    learnt = np.array([[0, 1, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0]], bool)
+    following = np.arange(12).reshape(2, 6) + 100
+    found = targets_of(following, learnt)
+    np.testing.assert_array_equal(found.place_BZJ[0, 0], [1, 2, 4])
+    np.testing.assert_array_equal(found.token_BZJ[0, 0], [101, 102, 104])
+    np.testing.assert_array_equal(found.mask_BZJ[:, 0], [[1, 1, 1], [1, 0, 0]])
+    assert (found.place_BZJ[1, 0, 0], found.token_BZJ[1, 0, 0]) == (3, 109)
+    assert targets_of(following, learnt, learnt=5).place_BZJ.shape == (2, 1, 5)
+    assert targets_of(following, learnt, learnt=50).place_BZJ.shape == (2, 1, 6), "a row has no more places"
+    assert targets_of(following, ~learnt & learnt).place_BZJ.shape == (2, 1, 0)
+
+
+def test_where_tokens_are_split_each_part_has_its_own_targets() -> None:
+    learnt = np.array([[0, 1, 1, 0, 1, 0], [0, 0, 0, 1, 1, 1]], bool)
+    found = targets_of(np.arange(12).reshape(2, 6) + 100, learnt, parts=2)
+    np.testing.assert_array_equal(found.mask_BZJ, [[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [1, 1, 1]]])
+    np.testing.assert_array_equal(found.place_BZJ[found.mask_BZJ], [1, 2, 1, 0, 1, 2])
+    np.testing.assert_array_equal(found.token_BZJ[found.mask_BZJ], [101, 102, 104, 109, 110, 111])
 
 
 def test_completions_are_joined_question_major_and_share_frames() -> None:
@@ -185,7 +216,6 @@ def test_completions_are_joined_question_major_and_share_frames() -> None:
     rows = join_completions(prompts, positions, completions, mask)
     np.testing.assert_array_equal(rows.tokens_BT[:, width:], completions)
     np.testing.assert_array_equal(rows.segments_BT[:, width:], mask)
-    np.testing.assert_array_equal(rows.loss_mask_BT[:, width:], mask)
     np.testing.assert_array_equal(rows.tokens_BT[1, :width], prompts.tokens_BT[0])
     np.testing.assert_array_equal(rows.vision_index_BT[3, :width], prompts.vision_index_BT[1])
     np.testing.assert_array_equal(rows.vision_index_BT[:, width:], -1)

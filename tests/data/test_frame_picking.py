@@ -45,7 +45,7 @@ def test_a_rate_and_a_number_together_thin_what_the_rate_picks() -> None:
 
 def test_a_rate_needs_times() -> None:
     with pytest.raises(
-        BadInputError, match=r"^x: its 2 frames have no times, so they can not be picked at 0.5 a second"
+        BadInputError, match=r"^x: its 2 frames have no times, so they cannot be picked at 0.5 a second"
     ):
         picked(Timeline(2), fps=0.5)
     assert picked(Timeline(1), fps=0.5) == [0]

@@ -133,7 +133,7 @@ def test_lists_of_other_files_open_none(tmp_path: Path, text: str) -> None:
 
 
 def test_a_folder_and_a_long_name_of_frames(tmp_path: Path) -> None:
-    assert "can not be read" in refusal("a." * 3000)
+    assert "cannot be read" in refusal("a." * 3000)
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames" / "1.png").mkdir()
     assert "is a folder" in refusal(tmp_path / "frames")

@@ -147,7 +147,7 @@ def test_an_object_that_fails_as_an_array_is_refused() -> None:
         def __array__(self, *_: object, **__: object) -> np.ndarray:
             raise RuntimeError("lost")
 
-    assert "can not be read as an array (RuntimeError)" in refusal(Broken())
+    assert "cannot be read as an array (RuntimeError)" in refusal(Broken())
 
 
 MODES = "1 L LA P PA RGB RGBA RGBX RGBa CMYK YCbCr LAB HSV I I;16"

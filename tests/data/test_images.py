@@ -223,7 +223,7 @@ def test_missing_file_folder_and_empty_file_are_named(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("path", ["a\x00b.png", "x." * 2500])
 def test_a_path_no_system_accepts_is_an_error_of_the_input(path: str) -> None:
     message = refusal(path)
-    assert "can not be read (" in message
+    assert "cannot be read (" in message
     assert len(message) < 300
 
 
@@ -310,7 +310,7 @@ def test_other_arrays_are_refused_with_type_and_shape(array: np.ndarray) -> None
 
 
 def test_other_things_are_refused() -> None:
-    assert "a picture can not be read from int; give a path" in refusal(3)
+    assert "a picture cannot be read from int; give a path" in refusal(3)
     assert "a video was given where one image is needed" in refusal(Media("video", noise()))
     assert "is a web address and nothing is fetched; download it" in refusal("https://example.org/a.png")
     assert "floating-point numbers (mode F)" in refusal(Image.new("F", (2, 2)))
@@ -327,7 +327,7 @@ def test_data_urls_come_back_as_given() -> None:
 
 
 def test_broken_data_urls_are_refused() -> None:
-    with pytest.raises(BadInputError, match=r"'image/png;base64,AAAA' is no data URL; it must look like"):
+    with pytest.raises(BadInputError, match=r"'image/png;base64,AAAA' is not a data URL; it must look like"):
         decode_data_url("image/png;base64,AAAA")
     with pytest.raises(BadInputError, match=r"holds broken base64 \(.*\); encode it again"):
         decode_data_url("data:image/png;base64,AAA*")

@@ -273,15 +273,15 @@ def test_a_prompt_of_messages_with_a_solution_is_a_question(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("datasets: [{json_path: m.yaml}]", "names a mixture it stands in"),
-        ("datasets: [{json_path: ./m.yaml}]", "names a mixture it stands in"),
+        ("datasets: [{json_path: m.yaml}]", "names a mixture that contains it"),
+        ("datasets: [{json_path: ./m.yaml}]", "names a mixture that contains it"),
         ("datasets: [{json_path: 3}]", "json_path is 3; needed a text"),
         ("datasets: [{json_path: p.json, sampling_strategy: 3}]", "sampling_strategy is 3; needed a text"),
         ("datasets: [{json_path: p.json, sampling_strategy: 'first:101%'}]", "takes more than 100 %"),
         ("datasets: [{json_path: p.json, sampling_strategy: 'first:" + "9" * 400 + "%'}]", "known are all, first:N"),
         ("datasets: [{json_path: p.json, sampling_strategy: 'first:-1'}]", "known are all, first:N"),
         ("datasets: [{json_path: p.json, image_folder: [a]}]", r"image_folder is \['a'\]; needed a text"),
-        ("datasets: [{json_path: p.json, json_path: p.json}]", "stands twice"),
+        ("datasets: [{json_path: p.json, json_path: p.json}]", "appears twice"),
         ("datasets: 3", "needed 'datasets:'"),
         ("datasets: [3]", "needed 'datasets:'"),
         ("&a [*a]", "a reference"),
@@ -301,7 +301,7 @@ def test_mixtures_that_name_each_other_or_multiply_end(folder: Path) -> None:
     (folder / "p.json").write_text("[]")
     for name, other in (("a", "b"), ("b", "a")):
         (folder / f"{name}.yaml").write_text(f"datasets: [{{json_path: {other}.yaml}}]")
-    with pytest.raises(BadInputError, match="names a mixture it stands in"):
+    with pytest.raises(BadInputError, match="names a mixture that contains it"):
         read_pool(folder / "a.yaml")
     for level in range(MAX_MIXTURE_DEPTH + 2):
         below = f"n{level - 1}.yaml" if level else "p.json"

@@ -64,7 +64,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "settings null": (with_bytes("tokenizer_config.json", b"null"), r"tokenizer_config\.json: None where"),
     "settings deep": (with_bytes("tokenizer_config.json", b"[" * 5000), r"tokenizer_config\.json: nested deeper"),
     "settings cut": (with_bytes("tokenizer_config.json", b'{"a": '), r"tokenizer_config\.json: not JSON"),
-    "settings twice": (with_bytes("tokenizer_config.json", b'{"a": 1, "a": 2}'), r"the key 'a' stands twice"),
+    "settings twice": (with_bytes("tokenizer_config.json", b'{"a": 1, "a": 2}'), r"the key 'a' appears twice"),
     "half an emoji": (with_bytes("tokenizer_config.json", b'{"a": "\\ud83d"}'), r"half of a surrogate pair"),
     "map of another code": (with_bytes("special_tokens_map.json", b"\xff"), r"special_tokens_map\.json: not UTF-8"),
     "map a list": (with_bytes("special_tokens_map.json", b"[1]"), r"special_tokens_map\.json: \[1\] where"),
@@ -139,7 +139,7 @@ WORDINGS: dict[str, tuple[bytes, str]] = {
     "a long name": (b"{" + b"x" * 100_000 + b"}", r"unknown slot \{x{80}\}"),
     "another code": (b"\xff {caption}", r"not UTF-8 text at byte 0"),
     "nothing": (b" \n", r"the file is empty"),
-    "too much": (b"x" * (MAX_WORDING + 1), r"1,048,577 bytes, at most 1,048,576 are read"),
+    "too much": (b"x" * (MAX_WORDING + 1), r"1,048,577 bytes, at most 1,048,576 are allowed"),
 }
 
 

@@ -101,9 +101,8 @@ def test_clips_carry_their_rate(tmp_path: Path) -> None:
         assert clip.fps == pytest.approx(29.97 * 3 / 9)
         np.testing.assert_allclose(clip.times, np.array([0, 4, 8]) / 29.97)
         assert load_clip(media, name="x", picking=FramePicking()).fps == 29.97
-        assert (
-            "its 9 frames have no times, so they can not be picked at 2 a second; give the clip's own fps"
-            in refusal(Media("video", source, picking=FramePicking(fps=2)))
+        assert "its 9 frames have no times, so they cannot be picked at 2 a second; give the clip's own fps" in refusal(
+            Media("video", source, picking=FramePicking(fps=2))
         )
 
 
@@ -180,11 +179,11 @@ def test_clips_without_frames_are_refused(tmp_path: Path) -> None:
 def test_other_sources_are_refused(tmp_path: Path) -> None:
     assert "array of float64 [2, 4, 4, 3] was given" in refusal(np.zeros((2, 4, 4, 3)))
     assert "array of uint8 [4, 4, 3] was given" in refusal(np.zeros((4, 4, 3), np.uint8))
-    assert "a clip can not be read from int; give a uint8 array" in refusal(5)
+    assert "a clip cannot be read from int; give a uint8 array" in refusal(5)
     assert "an image was given where a clip is needed" in refusal(Media("image", noise()))
     assert "there is no file" in refusal(tmp_path / "gone")
     assert "not a readable picture" in refusal(b"neither picture nor video")
-    assert "can not be read (" in refusal("a\x00b")
+    assert "cannot be read (" in refusal("a\x00b")
 
 
 def test_a_cut_animation_names_the_frame_or_the_format() -> None:

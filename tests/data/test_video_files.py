@@ -163,7 +163,7 @@ def test_frames_that_change_size_are_refused(tmp_path: Path) -> None:
     first, then = (write_video(tmp_path / f"{n}.ts", f).read_bytes() for n, f in enumerate((small, large)))
     (tmp_path / "both.ts").write_bytes(first + then)
     message = refusal(tmp_path / "both.ts")
-    assert "both.ts' can not be decoded: " in message
+    assert "both.ts' cannot be decoded: " in message
 
 
 @pytest.mark.parametrize("form", ["mp4", "mov", "avi", "mkv", "webm"])
@@ -207,7 +207,7 @@ def test_a_cut_stream_without_a_length_is_refused_where_a_frame_is_cut(tmp_path:
     path = write_video(tmp_path / f"clip.{form}", noisy_frames(40))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3 + 150])
-    assert f"clip.{form}' can not be decoded: it is damaged at " in refusal(path)
+    assert f"clip.{form}' cannot be decoded: it is damaged at " in refusal(path)
 
 
 def test_damage_inside_is_refused(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_damage_inside_is_refused(tmp_path: Path) -> None:
     data[len(data) // 2 : len(data) // 2 + 200] = bytes(range(200))
     path.write_bytes(data)
     message = refusal(path)
-    assert "clip.mp4' can not be decoded: it is damaged at 0." in message
+    assert "clip.mp4' cannot be decoded: it is damaged at 0." in message
     assert " seconds; download or copy it again, or write it anew: ffmpeg -i OLD -c:v libx264 NEW.mp4" in message
     assert len(load_frames(path, name="x", max_frames=1)) == 1  # what comes before it is sound
 

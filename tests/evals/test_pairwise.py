@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.evals.judged import GOLD, image_pair, written
-from urt_jax.data.examples import Example, Media
+from urt_jax.data.examples import Example, Media, Query
 from urt_jax.errors import BadInputError
-from urt_jax.evals.pairwise import Request, judge_pairs, judge_texts, read_judgements, write_judgements
+from urt_jax.evals.pairwise import judge_pairs, judge_texts, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS
 
 OURS = PROTOCOLS["urt"]
@@ -18,13 +18,13 @@ RIGHT = written((9, 9, 5), (6, 7, 8), 1)
 MIRRORED = written((6, 7, 8), (9, 9, 5), 2)
 
 
-def answers(*texts: str):  # type: ignore[no-untyped-def]
-    """A judge that says these texts in turn, and keeps what it was asked."""
+def answers(*texts: str, votes: int = 1):  # type: ignore[no-untyped-def]
+    """A judge that says these texts in turn, so many to a query, and keeps what it was asked."""
     left = list(texts)
 
-    def generate(requests: Sequence[Request]) -> list[str]:
-        generate.asked += requests  # type: ignore[attr-defined]
-        return [left.pop(0) for _ in requests]
+    def generate(queries: Sequence[Query]) -> list[list[str]]:
+        generate.asked += queries  # type: ignore[attr-defined]
+        return [[left.pop(0) for _ in range(votes)] for _ in queries]
 
     generate.asked = []  # type: ignore[attr-defined]
     return generate
@@ -125,28 +125,28 @@ def test_a_record_with_its_own_prompt_text_is_judged_in_its_order_only() -> None
 def test_votes_are_merged_by_majority_and_a_draw_is_no_verdict() -> None:
     other = written((1, 1, 1), (9, 9, 9), 2)
     protocol = dataclasses.replace(OURS, votes=3, orders="given")
-    generate = answers(other, RIGHT, RIGHT, other, RIGHT, "nothing")
+    generate = answers(other, RIGHT, RIGHT, other, RIGHT, "nothing", votes=3)
     majority, drawn = judge_pairs([image_pair("a"), image_pair("b")], generate, protocol=protocol)
-    assert [request.response for request in generate.asked] == [0, 1, 2, 0, 1, 2]
+    assert [query.id for query in generate.asked] == ["a", "b"]
     assert (majority.verdict.winner, majority.vote_counts) == (1, (2, 1, 0))
     assert majority.text == RIGHT
     assert (drawn.verdict.winner, drawn.vote_counts, drawn.correct) == (None, (1, 1, 1), False)
     assert drawn.verdict.failure == "the votes are drawn: 1 for 2, 1 for 1"
 
 
-def test_requests_come_in_calls_of_limited_size_and_progress_is_told() -> None:
+def test_queries_come_in_calls_of_limited_size_and_progress_is_told() -> None:
     sizes: list[int] = []
     told: list[tuple[int, int]] = []
 
-    def generate(requests: Sequence[Request]) -> list[str]:
-        sizes.append(len(requests))
-        return [RIGHT] * len(requests)
+    def generate(queries: Sequence[Query]) -> list[tuple[str]]:
+        sizes.append(len(queries))
+        return [(RIGHT,)] * len(queries)
 
     def progress(done: int, total: int) -> None:
         told.append((done, total))
 
     pairs = [image_pair(str(n)) for n in range(5)]
-    judged = judge_pairs(pairs, generate, protocol=OURS, requests_per_call=4, progress=progress)
+    judged = judge_pairs(pairs, generate, protocol=OURS, queries_per_call=4, progress=progress)
     assert sizes == [4, 4, 2]
     assert told == [(4, 10), (8, 10), (10, 10)]
     assert [j.id for j in judged] == [str(n) for n in range(5) for _ in range(2)]
@@ -163,8 +163,8 @@ def test_no_label_and_no_pair_are_errors_before_anything_is_generated() -> None:
 
 
 def test_a_generator_that_loses_a_response_is_caught() -> None:
-    with pytest.raises(ValueError, match="asked for 2 responses and gave 1"):
-        judge_pairs([image_pair("a")], lambda requests: [RIGHT], protocol=OURS)
+    with pytest.raises(ValueError, match=r"asked for 2 queries with 1 votes each and gave \[1\] texts"):
+        judge_pairs([image_pair("a")], lambda queries: [(RIGHT,)], protocol=OURS)
 
 
 def test_json_lines_round_trip(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_paired_difference_of_what_neither_has_is_unknown() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(BadInputError, match="no judgement to take figures of"):
+    with pytest.raises(BadInputError, match="no judgement to summarise"):
         summarize([])
     with pytest.raises(BadInputError, match="record a was judged twice in given order"):
         summarize([FOUR_PAIRS[0], FOUR_PAIRS[0]])

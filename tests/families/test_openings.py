@@ -12,14 +12,15 @@ import pytest
 from tests.tiny import write_judge
 from urt_jax import RewardModel
 from urt_jax.checkpoints.model_folder import load_processor
-from urt_jax.data.examples import Example, Media
+from urt_jax.data.examples import Example, Media, Query
 from urt_jax.data.prompts import render
 from urt_jax.data.tokenizer import chat_text, opening_of
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor, encode_chat, encode_response
 from urt_jax.feeds.encoder import Encoder
-from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
-from urt_jax.judge.reward_model import Query
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
+from urt_jax.generation.vocabulary import decode_texts
 from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import format_reward
 from urt_jax.scenes import make_example
@@ -142,7 +143,7 @@ def test_sampled_texts_start_with_what_their_prompt_opened(opened: Callable[[str
     texts = judge.respond(
         [Query("a", render(PAIR)), Query("b", render(PAIR, think=False))], temperature=1.0, seed=0, max_new_tokens=4
     )
-    assert [opening_of(text[: len(EMPTY)]) or opening_of(text[: len(OPEN)]) for text in texts] == [EMPTY, OPEN][::-1]
+    assert [opening_of(text[: len(EMPTY)]) or opening_of(text[: len(OPEN)]) for (text,) in texts] == [EMPTY, OPEN][::-1]
     chats = [encode_chat(judge.processor, render(PAIR), name="r")] * 2
     told: list[str] = []
     found = Sampler(judge.responder.model, judge.processor).sample(
@@ -151,7 +152,7 @@ def test_sampled_texts_start_with_what_their_prompt_opened(opened: Callable[[str
         ["a", "b"],
         bucket=judge.responder._bucket(chats),
         responses=3,
-        sampling=Sampling(4),
+        sampling=Sampling(),
         slots=4,
         seed=0,
         finished=lambda done: told.extend(done.texts),

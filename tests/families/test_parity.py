@@ -15,9 +15,11 @@ from tests.families.qwen_reference import QWEN2_5_VL, QWEN3_VL
 from tests.families.reference import EOS, PAD, Reference, hf_inputs, load_ours, random_chat
 from urt_jax.checkpoints.hf_weights import save_weights
 from urt_jax.data.collate import collate, collate_prompts, length_of, need_of, plan_buckets
-from urt_jax.generation.loop import advance, completions_of, prefill, row_keys, start, token_draws
+from urt_jax.generation.loop import advance, completions_of, row_keys, start, token_draws
+from urt_jax.generation.prompt_cache import prefill
+from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.schedule import Schedule
-from urt_jax.generation.state import Completions, SamplingSettings, Vocabulary
+from urt_jax.generation.state import Completions, Vocabulary, row_settings
 from urt_jax.generation.stops import no_stops
 
 pytestmark = pytest.mark.parity
@@ -93,18 +95,15 @@ def test_greedy_continuation_equals_transformers(reference: Reference, trait, tm
     chats = [random_chat(rng, config, row) for row in media]
     prompts = collate_prompts(chats, **shapes(config, chats))
     rows = len(chats)
-    settings = SamplingSettings(
-        jnp.zeros(rows), jnp.zeros(rows, jnp.int32), jnp.ones(rows), jnp.zeros(rows), jnp.ones(rows),
-        jnp.int32(NEW_TOKENS),
-    )  # fmt: skip
+    settings = row_settings([Sampling(0.0)] * rows, [NEW_TOKENS] * rows, lambda stop: 0)
     vocabulary = Vocabulary(jnp.array([EOS]), jnp.zeros(trait.vocab, bool), jnp.int32(PAD), no_stops(trait.vocab))
-    keys = row_keys(jax.random.key(0), jnp.int32(0), jnp.arange(rows), jnp.arange(rows))
+    keys = row_keys(jnp.zeros(rows, jnp.uint32), jnp.int32(0), jnp.arange(rows), jnp.arange(rows))
     positions = jnp.array([chat.next_position for chat in chats])
     plan = Schedule.of(questions=rows, responses=1, rows=rows)
 
     def sample(params: Any) -> Completions:
         asked, _ = prefill(model, params, prompts, positions, penalised=False)
-        begun = start(model, asked, plan, vocabulary, slots=NEW_TOKENS)
+        begun = start(model, asked, plan, settings, vocabulary, slots=NEW_TOKENS)
         draws, steps = token_draws(keys, NEW_TOKENS), jnp.int32(rows * NEW_TOKENS)
         return completions_of(advance(model, params, asked, plan, draws, settings, vocabulary, begun, steps))
 

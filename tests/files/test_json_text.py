@@ -38,7 +38,7 @@ def test_sound_json_is_read_with_or_without_a_byte_order_mark(data: bytes) -> No
         (b'{"a": "\xe9"}', "not UTF-8"),
         (b"{", "not JSON"),
         (b"", "not JSON"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' appears twice"),
         (nested(MAX_DEPTH + 1).encode(), f"nested deeper than {MAX_DEPTH}"),
         (nested(100_000).encode(), f"nested deeper than {MAX_DEPTH}"),
         (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, f"nested deeper than {MAX_DEPTH}"),
@@ -91,7 +91,7 @@ def test_lines_of_a_run_are_whole_objects_and_told_by_number(tmp_path: Path) -> 
     [
         (b"a: \xff", "not readable as YAML"),
         (b"a: [1", "not readable as YAML"),
-        (b"a: 1\nb: 2\na: 3", "stands twice"),
+        (b"a: 1\nb: 2\na: 3", "appears twice"),
         (b"[" * 5_000, "nested deeper"),
         (b"a: !!python/object/apply:os.system ['true']", "not readable as YAML"),
         (b"? [1]\n: 2", "not readable as YAML"),
@@ -114,7 +114,7 @@ def test_items_of_a_list_are_flawed_one_by_one() -> None:
     flawed = ['{"a": 1, "a": 2}', '{"b": {"c": 1, "c": 2}}', '["\\ud83d"]', nested(MAX_DEPTH + 1)]
     items = parse_items(f"[1, {', '.join(flawed)}, {{}}]".encode())
     assert (items[0], items[-1]) == (1, {})
-    told = ["a key stands twice", "a key stands twice", "half of a surrogate pair", "nested deeper"]
+    told = ["a key appears twice", "a key appears twice", "half of a surrogate pair", "nested deeper"]
     for item, words in zip(items[1:-1], told, strict=True):
         assert isinstance(item, JsonError)
         assert words in str(item)

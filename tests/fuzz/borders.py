@@ -334,8 +334,8 @@ def endpoint() -> tuple[str, list[bytes]]:
 
 def take_reply(folder: Path, case: bytes) -> object:
     """Ask a teacher who answers so, and read again what was written down."""
-    from urt_jax.data.examples import Chat
-    from urt_jax.teacher.client import TeacherRequest, ask_teacher
+    from urt_jax.data.examples import Chat, Query
+    from urt_jax.teacher.client import ask_teacher
     from urt_jax.teacher.replies import read_replies
     from urt_jax.teacher.settings import TeacherSettings
 
@@ -344,7 +344,7 @@ def take_reply(folder: Path, case: bytes) -> object:
     path = folder / "replies.jsonl"
     path.unlink(missing_ok=True)
     settings = TeacherSettings(url, "m", api_key_env=None, retries=1, timeout_s=5)
-    ask_teacher([TeacherRequest("a", Chat([{"role": "user", "content": "Which?"}]))], settings, replies_path=path)
+    ask_teacher([Query("a", Chat([{"role": "user", "content": "Which?"}]))], settings, replies_path=path)
     replies = read_replies(path)
     assert list(replies) == ["a"]
     return replies

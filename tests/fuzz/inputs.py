@@ -46,7 +46,7 @@ STORED_REPLY = {
     "prompt_tokens": 1, "completion_tokens": 1, "latency_s": 0.5, "attempts": 1,
 }
 KNOBS = (
-    "seed=3", "steps=4", "loss.kind='dapo'", "loss.clip_high=0.3", "loss.delta=2.0", "workers=0",
+    "seed=3", "steps=4", "loss='dapo'", "clip_high=0.3", "delta=2.0", "workers=0",
     "data.media_root='here'",
     "sampling.stop=('a',)", "sampling.temperature=1.0", "data.path='scenes'", "data.count=7", "data.fps=2.0",
     "data.tasks.image_gen=1.0", "model.path='urt-tiny'", "model.trainable=('^decoder/',)", "model.lora.rank=4",

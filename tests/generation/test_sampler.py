@@ -12,7 +12,8 @@ import pytest
 
 from tests.tiny import CONFIG, EOS, MODEL, PAD, PROCESSOR, VIDEO, WORDS, batch_of, jitted, make_chat, need, tiny_params
 from urt_jax.data.collate import join_completions
-from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
 from urt_jax.models.kv_cache import init_cache
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_state
@@ -20,7 +21,7 @@ from urt_jax.training.compile import compile_score_step
 from urt_jax.types import PromptedRows, Rollout
 
 SLOTS, RESPONSES = 12, 3
-HOT = Sampling(SLOTS, temperature=5.0)  # nearly uniform: every allowed token comes up
+HOT = Sampling(temperature=5.0)  # nearly uniform: every allowed token comes up
 CHATS = (make_chat(1, pictures=[(2, 2)]), make_chat(2, text=9), make_chat(3, clip=(2, 1, 2)))
 IDS = ("one", "two", "three")
 BUCKET = need(CHATS, tokens=24)
@@ -58,8 +59,8 @@ def test_what_the_pictures_were_encoded_to_comes_back(sampler: Sampler, hot: Rol
 
 
 def test_greedy_is_top_1(sampler: Sampler) -> None:
-    greedy = sample(sampler, Sampling(SLOTS, temperature=0.0))
-    top = sample(sampler, Sampling(SLOTS, temperature=1.0, top_k=1))
+    greedy = sample(sampler, Sampling(temperature=0.0))
+    top = sample(sampler, Sampling(temperature=1.0, top_k=1))
     np.testing.assert_array_equal(greedy.tokens_BU, top.tokens_BU)
     np.testing.assert_allclose(greedy.logp_BU, top.logp_BU, atol=1e-6)
     assert (greedy.tokens_BU[0] == greedy.tokens_BU[1]).all(), "all responses of a question are the greedy one"
@@ -67,10 +68,10 @@ def test_greedy_is_top_1(sampler: Sampler) -> None:
 
 @pytest.mark.parametrize("temperature", [0.6, 5.0])
 def test_sampler_logp_is_the_teacher_forced_logp(sampler: Sampler, temperature: float) -> None:
-    found = sample(sampler, Sampling(SLOTS, temperature=temperature, top_p=0.95), seed=4)
+    found = sample(sampler, Sampling(temperature=temperature, top_p=0.95), seed=4)
     rows = PromptedRows(found.prompts, found.next_position_Q, found.tokens_BU, found.mask_BU)
     score = compile_score_step(MODEL)
-    scores = score(tiny_params(), rows, np.float32(temperature), sampler.vocabulary.suppressed_V)
+    scores = score(tiny_params(), rows, np.float32(temperature), sampler.stops.plain.suppressed_V)
     assert found.mask_BU.sum() > 20
     np.testing.assert_allclose(found.logp_BU, np.where(found.mask_BU, scores.logp_BU, 0.0), atol=1e-4, rtol=0)
 
@@ -130,8 +131,8 @@ def test_the_same_call_gives_the_same_samples_and_responses_differ(sampler: Samp
 
 def test_settings_compile_nothing(sampler: Sampler, hot: Rollout) -> None:
     before = sampler.programs()
-    for sampling in (Sampling(SLOTS, 0.0), Sampling(3, 0.3, top_k=4), Sampling(SLOTS, 1.0, top_p=0.5, min_p=0.1)):
-        sample(sampler, sampling, seed=9, step=7)
+    for sampling in (Sampling(0.0), Sampling(0.3, top_k=4), Sampling(1.0, top_p=0.5, min_p=0.1)):
+        sample(sampler, sampling, seed=9, step=7, max_new_tokens=3)
     assert sampler.programs() == before
 
 
@@ -166,14 +167,14 @@ def test_texts_leave_special_tokens_out(hot: Rollout) -> None:
 
 
 def test_fewer_new_tokens_than_slots_are_respected(sampler: Sampler, hot: Rollout) -> None:
-    short = sample(sampler, dataclasses.replace(HOT, max_new_tokens=5))
+    short = sample(sampler, HOT, max_new_tokens=5)
     np.testing.assert_array_equal(short.tokens_BU[:, :5], hot.tokens_BU[:, :5])
     assert short.mask_BU.sum(axis=1).max() == 5
 
 
 def test_more_new_tokens_than_slots_are_refused(sampler: Sampler) -> None:
     with pytest.raises(ValueError, match=f"max_new_tokens is 13, the response cache has {SLOTS} slots"):
-        sample(sampler, Sampling(SLOTS + 1))
+        sample(sampler, HOT, max_new_tokens=SLOTS + 1)
 
 
 def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,8 +190,7 @@ def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(decoder_layer, "attend_group", noted)
     chats = (CHATS[1], CHATS[1])
-    all_rows = dataclasses.replace(HOT, at_once=10)
-    sample(Sampler(MODEL, PROCESSOR), all_rows, chats=chats, ids=IDS[:2], bucket=need(chats), responses=5)
+    sample(Sampler(MODEL, PROCESSOR), HOT, at_once=10, chats=chats, ids=IDS[:2], bucket=need(chats), responses=5)
     assert set(seen) == {(2, 10)}
 
 
@@ -202,7 +202,7 @@ def compiled(caplog: pytest.LogCaptureFixture, call: Callable[[], Any]) -> set[s
         call()
     finally:
         jax.config.update("jax_log_compiles", False)
-    names = ("gather_weights", "prefill", "_first", "_further")
+    names = ("gather_weights", "prefill", "_begun", "_advanced")
     return {name for name in names for record in caplog.records if f"Compiling jit({name})" in record.getMessage()}
 
 
@@ -219,6 +219,6 @@ def test_what_was_compiled_ahead_is_not_compiled_again(
         return compiled(caplog, lambda: asked(responses=responses))
 
     ahead = compiled(caplog, lambda: sampler.compile_ahead(params, [BUCKET], responses=RESPONSES, **settings))
-    assert ahead == {"prefill", "_first", "_further"} | further
+    assert ahead == {"prefill", "_begun", "_advanced"} | further
     assert sampled(RESPONSES) == set()
-    assert sampled(RESPONSES + 1) == {"_first", "_further"}
+    assert sampled(RESPONSES + 1) == {"_begun", "_advanced"}

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.generation.test_sampler import SLOTS, sample
+from tests.generation.test_sampler import sample
 from tests.tiny import MODEL, PROCESSOR
 from urt_jax.checkpoints.model_folder import ASSETS
 from urt_jax.data.tokenizer import load_tokenizer
-from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.stops import StopTable, byte_alphabet, no_stops, stop_table, token_bytes
 
 STOPS = ("</answer>", "r>\n", "ünd")
@@ -86,8 +87,8 @@ def test_the_sampler_ends_rows_at_stop_strings(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(type(PROCESSOR.tokenizer), "added_tokens_decoder", added)
     monkeypatch.setattr(type(PROCESSOR.tokenizer), "get_vocab", lambda self: {"w20": 20}, raising=False)
     sampler = Sampler(MODEL, PROCESSOR)
-    free = sample(sampler, Sampling(SLOTS, temperature=5.0))
-    held = sample(sampler, Sampling(SLOTS, temperature=5.0, stop=("top",)))
+    free = sample(sampler, Sampling(temperature=5.0))
+    held = sample(sampler, Sampling(temperature=5.0, stop=("top",)))
     assert (free.tokens_BU == 20).any(), "the draw must hold the word"
     for row in range(len(free.tokens_BU)):
         places = np.flatnonzero(free.mask_BU[row] & (free.tokens_BU[row] == 20))

@@ -18,11 +18,10 @@ import pytest
 
 from tests.data.video_samples import grey_frames, write_video
 from urt_jax import RewardModel
-from urt_jax.data.examples import DEFAULT_FRAMES, Chat, Example, FramePicking, Media
+from urt_jax.data.examples import DEFAULT_FRAMES, Chat, Example, FramePicking, Media, Query
 from urt_jax.data.frame_picking import spread
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import encode_chat
-from urt_jax.judge.reward_model import Query
 
 RED, BLUE = (np.full((56, 56, 3), colour, np.uint8) for colour in ([200, 0, 0], [0, 0, 200]))
 PAIR = Example("p", "image_gen", "x", (), (Media("image", RED), Media("image", BLUE)))
@@ -252,11 +251,11 @@ def frames_asked(judge: RewardModel, monkeypatch: pytest.MonkeyPatch, **given: A
     """Return how many frames of each clip a comparison shows."""
     shown: list[int] = []
 
-    def respond(queries: list[Query], **settings: Any) -> list[str]:
+    def respond(queries: list[Query], **settings: Any) -> list[tuple[str]]:
         for query in queries:
             encoded = encode_chat(judge.processor, query.chat, name="r")
             shown.append(len(encoded.frames))
-        return ["" for _ in queries]
+        return [("",) for _ in queries]
 
     monkeypatch.setattr(judge, "respond", respond)
     judge.compare(**given)

@@ -12,10 +12,9 @@ import pytest
 from tests.rewards.test_votes import verdict
 from urt_jax import RewardModel
 from urt_jax.data.comparisons import make_pair
-from urt_jax.data.examples import Chat, Example, Media
+from urt_jax.data.examples import Chat, Example, Media, Query
 from urt_jax.errors import BadInputError
 from urt_jax.judge import responder
-from urt_jax.judge.reward_model import Query
 from urt_jax.scenes import make_example
 
 TOKENS = 8
@@ -36,9 +35,9 @@ def say(judge: RewardModel, monkeypatch: pytest.MonkeyPatch, answer: Any) -> lis
     """Let ``answer(query)`` write the texts in place of the random model; return the queries it was given."""
     asked: list[Query] = []
 
-    def respond(queries: list[Query], **settings: Any) -> list[str]:
+    def respond(queries: list[Query], *, responses: int = 1, **settings: Any) -> list[list[str]]:
         asked.extend(queries)
-        return [answer(query) for query in queries]
+        return [[answer(query)] * responses for query in queries]
 
     monkeypatch.setattr(judge, "respond", respond)
     return asked
@@ -124,9 +123,7 @@ def test_both_orders_and_votes_are_asked_under_names_of_their_own(
     asked = say(judge, monkeypatch, brightest)
     white = np.full((56, 56, 3), 250, np.uint8)
     found = judge.compare(caption="x", images=(RED, white), order="both", votes=2, temperature=1.0)
-    assert [(query.id, query.response) for query in asked] == [
-        ("pair", 0), ("pair", 1), ("pair#swapped", 0), ("pair#swapped", 1),
-    ]  # fmt: skip
+    assert [query.id for query in asked] == ["pair", "pair#swapped"]
     assert found.winner == 2
     assert found.margin == pytest.approx(2.2 - 8.3)
     assert found.totals == (2.2, 8.3), "in the given order"
@@ -246,10 +243,10 @@ def test_the_length_of_answers_is_the_models_own_where_it_names_one(judge: Rewar
 
 def test_responses_to_one_question_differ_by_their_number(judge: RewardModel) -> None:
     chat = Chat([{"role": "user", "content": "which colour?"}])
-    queries = [Query("q", chat, 0), Query("q", chat, 1), Query("q", chat, 0)]
-    texts = judge.respond(queries, temperature=2.0, seed=0, max_new_tokens=TOKENS)
-    assert texts[0] == texts[2]
-    assert texts[0] != texts[1]
+    queries = [Query("q", chat), Query("p", chat), Query("q", chat)]
+    first, other, again = judge.respond(queries, responses=2, temperature=2.0, seed=0, max_new_tokens=TOKENS)
+    assert first == again != other
+    assert first[0] != first[1]
 
 
 def test_dtype_and_attention_are_those_of_the_device(judge: RewardModel) -> None:

@@ -1,6 +1,5 @@
 """The policy loss: every preset by hand and as TRL's formula, every split of the rows, what is masked, errors."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -8,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.losses.calls import call
 from tests.losses.trl_formulas import KINDS, LENGTH, Knobs, Rows, draw_rows, per_token, value_and_gradient
-from urt_jax.losses.choices import chosen
-from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus, policy_denominator, policy_loss
-from urt_jax.losses.kl import KL_KINDS
-from urt_jax.losses.settings import READ_BY, PolicyLoss
+from urt_jax.losses.grpo import OBJECTIVES, entropy_bonus
+from urt_jax.losses.policy import READ_BY
 
 # Two sequences of three and one tokens; ratios on both sides of each bound.
 OLD = jnp.array([[-1.0, -2.0, -3.0], [-1.0, -1.0, -1.0]])
@@ -40,16 +38,6 @@ EXPECTED = {
 }
 
 
-CONSTANTS = {item.name for item in dataclasses.fields(PolicyLoss)}
-
-
-def parts(kind, given):
-    """Return the loss of arrays and constants that are given together, by name."""
-    constants = {"kl_coef": 0.0} | {name: value for name, value in given.items() if name in CONSTANTS}
-    arrays = {name: value for name, value in given.items() if name not in CONSTANTS}
-    return policy_loss(PolicyLoss(kind, **constants), **arrays)
-
-
 def loss(kind="grpo", rows=slice(None), logp=LOGP, **settings):
     given = {
         "old_logp_BT": OLD[rows],
@@ -60,7 +48,7 @@ def loss(kind="grpo", rows=slice(None), logp=LOGP, **settings):
         "max_tokens": 5,
         "cispo_cap": 1.2,
     }
-    return parts(kind, {"logp_BT": logp[rows], **given, **settings})
+    return call(kind, logp_BT=logp[rows], **given | settings)
 
 
 def of_rows(kind, rows: Rows, knobs: Knobs, logp=None, **settings):
@@ -74,7 +62,7 @@ def of_rows(kind, rows: Rows, knobs: Knobs, logp=None, **settings):
         "max_tokens": LENGTH,
     }
     logp = jnp.asarray(rows.logp, jnp.float32) if logp is None else logp
-    return parts(kind, {"logp_BT": logp, **given, **knobs._asdict(), **settings})
+    return call(kind, logp_BT=logp, **given | knobs._asdict() | settings)
 
 
 def gradient_of(kind, rows: Rows, knobs: Knobs, **settings):
@@ -293,6 +281,8 @@ def test_entropy_bonus_by_hand():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"kind": "gpro"}, r"policy loss 'gpro' is unknown; did you mean 'grpo'\? known: .*gspo"),
+        ({"kl_kind": "k4"}, r"kl_kind 'k4' is unknown; did you mean 'k[123]'\? known: k1, k2, k3, none"),
         ({"ref_logp_BT": None, "kl_coef": 0.04}, r"kl_coef is 0.04 but ref_logp_BT is None: give the reference"),
         ({"kl_kind": "none", "kl_coef": 0.04}, r"kl_coef is 0.04 but kl_kind is 'none': give kl_coef 0, or a kind"),
         ({"kl_coef": 0.04, "idle_mask_XT": TOKENS}, r"kl_coef is 0.04 but 2 rows were left out .* keep them all"),
@@ -303,13 +293,6 @@ def test_entropy_bonus_by_hand():
 def test_errors_name_the_remedy(settings, message):
     with pytest.raises(ValueError, match=message):
         loss(**settings)
-
-
-def test_names_that_are_in_no_table_are_told_with_the_nearest():
-    with pytest.raises(ValueError, match=r"policy loss 'gpro' is unknown; did you mean 'grpo'\? known: .*gspo"):
-        policy_denominator("gpro", TOKENS)
-    with pytest.raises(ValueError, match=r"kl_kind 'k4' is unknown; did you mean 'k[123]'\? known: k1, k2, k3, none"):
-        chosen("kl_kind", "k4", KL_KINDS)
 
 
 def test_surrogates_of_the_formulas_differ():

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urt_jax.losses.grpo import policy_loss
+from tests.losses.calls import call
 from urt_jax.losses.kl import KL_KINDS, k1_kl, k2_kl, k3_kl
-from urt_jax.losses.settings import PolicyLoss
 
 KINDS = [k1_kl, k2_kl, k3_kl]
 
@@ -78,14 +77,17 @@ def test_corrected_for_who_sampled_a_kl_is_that_of_the_policy_in_value_and_gradi
 
     def of_token(logp, old, ref):
         """The loss of a sequence of one token without an advantage: its KL alone."""
-        total, _, _ = policy_loss(
-            PolicyLoss("dapo", kl_kind=kind, kl_coef=1.0, kl_bias_correction=True),
+        total, _, _ = call(
+            "dapo",
             logp_BT=logp[None, None],
             old_logp_BT=old[None, None],
             ref_logp_BT=ref[None, None],
             sampler_logp_BT=None,
             advantage_B=jnp.zeros(1),
             mask_BT=jnp.ones((1, 1), bool),
+            kl_kind=kind,
+            kl_coef=1.0,
+            kl_bias_correction=True,
         )
         return total
 

@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urt_jax.losses.grpo import policy_loss
-from urt_jax.losses.settings import PolicyLoss
+from tests.losses.calls import call
 
 # Ratios of four rows; the last row is empty.
 RATIO = np.array([[1.5, 1.0, 1.5], [0.5, 0.5, 1.0], [0.5, 1.5, 1.0], [9.0, 9.0, 9.0]])
@@ -26,9 +25,7 @@ def figures(kind="grpo", **settings):
         "mask_BT": MASK,
         "max_tokens": 3,
     }
-    constants = {name: value for name, value in settings.items() if not name.endswith(("T", "B"))}
-    arrays = given | {name: value for name, value in settings.items() if name not in constants}
-    metrics = policy_loss(PolicyLoss(kind, **{"kl_coef": 0.0} | constants), **arrays)[2]
+    metrics = call(kind, **given | settings)[2]
     return {name: float(x[0] / x[1]) if isinstance(x, tuple) else float(x) for name, x in metrics.items()}
 
 
@@ -124,8 +121,8 @@ def test_figures_without_reference_sampler_or_kind_are_missing():
 
 
 def test_of_nothing_means_are_zero_over_zero_and_extremes_are_missing():
-    metrics = policy_loss(
-        PolicyLoss(kl_coef=0.0),
+    metrics = call(
+        "grpo",
         logp_BT=OLD,
         old_logp_BT=OLD,
         ref_logp_BT=OLD,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.losses.surrogates import (
     cispo_surrogate,
     clipped_surrogate,

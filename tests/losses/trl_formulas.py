@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
 
 class Knobs(NamedTuple):
-    """The constants of a loss, under the names of ``policy_loss``."""
+    """The constants of a loss, under the names of ``PolicyLoss``."""
 
     clip_low: float = 0.2
     clip_high: float = 0.3

@@ -10,7 +10,8 @@ import pytest
 
 from tests.tiny import MODEL, PROCESSOR, as_jnp, batch_of, jitted, make_chat, need, tiny_params
 from tests.tiny_lora import DECODER, EVERYWHERE, adapted
-from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
 from urt_jax.models.layers import Linear
 from urt_jax.models.lora import merge_adapters, without_adapters
 from urt_jax.sharding.mesh import make_mesh
@@ -128,7 +129,7 @@ def test_the_sampler_runs_with_adapters() -> None:
     sampler = Sampler(MODEL, PROCESSOR)
 
     def sample(params: Any) -> Any:
-        settings = {"sampling": Sampling(6, temperature=1.0), "slots": 6, "seed": 3, "responses": 3}
+        settings = {"sampling": Sampling(temperature=1.0), "slots": 6, "seed": 3, "responses": 3}
         return sampler.sample(params, chats, ["one", "two"], bucket=need(chats), **settings)
 
     params = adapted(tiny_params())

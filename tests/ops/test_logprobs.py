@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from urt_jax.losses.grpo import policy_loss
-from urt_jax.losses.settings import PolicyLoss
-from urt_jax.ops.logprobs import chosen_logps, head_logits, reorder_columns, temper_logits
+from urt_jax.losses.policy import PolicyLoss
+from urt_jax.ops.logprobs import chosen_logps, head_logits, temper_logits
 
 RNG = np.random.default_rng(0)
 HIDDEN = jnp.asarray(RNG.normal(size=(2, 5, 4)), jnp.float32)
@@ -167,13 +167,3 @@ def test_a_chunk_without_wanted_tokens_runs_no_product() -> None:
     wanted = jnp.broadcast_to(jnp.arange(6) < 2, (2, 6))
     gradient = jax.grad(lambda head: jnp.sum(chosen_logps(hidden, head, targets, chunk=4, wanted=wanted)[0]))(HEAD)
     assert np.isfinite(gradient).all(), "nothing of the last chunk may reach the head"
-
-
-def test_columns_are_reordered_there_and_the_gradient_back() -> None:
-    x = jnp.arange(12.0).reshape(2, 3, 2)
-    order, weight = jnp.array([[2, 0, 1], [0, 2, 1]]), jnp.arange(12.0).reshape(2, 3, 2) ** 2
-    plain, ours = (
-        jax.value_and_grad(lambda x, f=f: jnp.sum(weight * f(x)))(x)
-        for f in (lambda x: jnp.stack([x[row][order[row]] for row in range(2)]), lambda x: reorder_columns(x, order))
-    )
-    jax.tree.map(np.testing.assert_array_equal, plain, ours)

@@ -14,7 +14,7 @@ from urt_jax.planning.hlo import collectives
 from urt_jax.planning.layout import Layout, held_entries
 from urt_jax.planning.memory import PROGRAMS, Program
 from urt_jax.planning.programs import Given, frame_slots, prepare
-from urt_jax.planning.workloads import Rows, Workload, workload
+from urt_jax.planning.workloads import RowCounts, Workload, workload
 from urt_jax.sharding.mesh import make_mesh
 
 WORK = workload("toy")
@@ -48,7 +48,7 @@ def test_a_program_compiles_and_holds_what_the_table_of_rules_says(program: Prog
 
 @pytest.mark.parametrize("model", ["qwen3_vl_2b", "llava_onevision_0_5b"])
 def test_every_family_lowers(model: str) -> None:
-    work = Workload(preset(model), Rows(2, 2, 64, 1, 64, 8, 2))
+    work = Workload(preset(model), RowCounts(2, 2, 64, 1, 64, 8, 2))
     step, arguments = prepare("grpo", given(work=work))
     assert "stablehlo" in step.lower(*arguments).as_text()[:20000]
 

@@ -25,7 +25,7 @@ from urt_jax.planning.roofline import (
     tower_weights,
     update_work,
 )
-from urt_jax.planning.workloads import Rows, Workload
+from urt_jax.planning.workloads import RowCounts, Workload
 
 # Width 4, one layer, two query heads and one key head of width 2, feed-forward 3, ten words, untied.
 DECODER = DecoderConfig(10, 4, 1, 2, 1, 2, 3, mrope_section=(1, 0, 0))
@@ -35,7 +35,7 @@ TOWER = WindowedVisionConfig(
 )
 MODEL = ModelConfig(DECODER, TOWER, image_token_id=4, video_token_id=5, vision_start_token_id=2, vision_end_token_id=3)
 # One question, two responses of three tokens, a picture of 4 x 4 patches (four merged) and its marks in ten tokens.
-WORK = Workload(MODEL, Rows(1, 2, 10, 1, 4, 3, sft_rows=1))
+WORK = Workload(MODEL, RowCounts(1, 2, 10, 1, 4, 3, sft_rows=1))
 
 LAYER = 4 * 4 + 4 * 2 + 4 * 2 + 4 * 4 + 3 * 4 * 3  # q, k, v, o, then gate, up, down
 HEAD = 10 * 4
@@ -97,7 +97,7 @@ def test_training_takes_three_products_for_one() -> None:
 
 
 def test_more_responses_cost_no_more_prompt() -> None:
-    more = Workload(MODEL, Rows(1, 4, 10, 1, 4, 3, sft_rows=1))
+    more = Workload(MODEL, RowCounts(1, 4, 10, 1, 4, 3, sft_rows=1))
     assert prefill_work(more, itemsize=4) == prefill_work(WORK, itemsize=4)
 
 

@@ -9,7 +9,7 @@ from urt_jax.config import BenchConfig
 from urt_jax.models.vlm import abstract_params
 from urt_jax.planning.workloads import (
     SIZES,
-    Rows,
+    RowCounts,
     Workload,
     blank_processor,
     encode,
@@ -60,6 +60,6 @@ def test_nothing_ends_a_response_of_a_blank_processor() -> None:
 
 
 def test_pictures_that_fill_the_prompt_are_refused() -> None:
-    work = Workload(workload("toy").config, Rows(1, 2, 12, 2, 56, 4, sft_rows=1))
+    work = Workload(workload("toy").config, RowCounts(1, 2, 12, 2, 56, 4, sft_rows=1))
     with pytest.raises(ValueError, match="2 pictures of 56 pixels a side take 12 tokens, the prompt has 12"):
         work.text_tokens()

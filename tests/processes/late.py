@@ -6,7 +6,7 @@ import time
 from urt_jax.runs import processes
 from urt_jax.runs.agreement import Agreement
 from urt_jax.sharding.settings import MeshSettings
-from urt_jax.stages.sft import open_mesh
+from urt_jax.stages.policy import open_mesh
 
 if __name__ == "__main__":
     processes.connect(sys.argv[2].removeprefix("--distributed="))

@@ -24,7 +24,8 @@ from urt_jax.data.collate import Need, collate, length_of
 from urt_jax.families.processor import padding_of
 from urt_jax.generation import sampler
 from urt_jax.generation.loop import row_keys, token_draws
-from urt_jax.generation.sampler import Sampler, decode_texts, question_number
+from urt_jax.generation.sampler import Sampler, question_number
+from urt_jax.generation.vocabulary import decode_texts
 from urt_jax.main import main
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.runs import processes
@@ -90,14 +91,14 @@ def distance(of: Sampler, params: Any, chat: EncodedChat, found: Row, wanted: Ro
     batch = collate([chat], [response_tokens], bucket=Need(1, *length), **padding_of(of.processor))
     own = jax.tree.map(np.asarray, params)  # whole on every process: the mesh of these runs has a data axis only
     logits = np.asarray(_logits(of.model, own, batch))[0, len(chat.tokens_T) - 1 + first].astype(np.float64)
-    logits[np.asarray(of.vocabulary.suppressed_V)] = -np.inf
+    logits[np.asarray(of.stops.plain.suppressed_V)] = -np.inf
     likely = np.exp((logits - logits.max()) / (temperature or 1.0))
     likely /= likely.sum()
     if not temperature:
         return float(np.diff(np.sort(likely)[-2:])[0])
-    keys = row_keys(
-        jax.random.key(seed), jnp.int32(step), jnp.array([question_number(question)]), jnp.array([response])
-    )
+    rows = (seed, question_number(question), response)
+    seeds, questions, responses = (jnp.array([part], jnp.uint32) for part in rows)
+    keys = row_keys(seeds, jnp.int32(step), questions, responses)
     draw = float(token_draws(keys, slots)[0, first])
     return float(np.abs(np.cumsum(likely) - draw).min())
 

@@ -5,7 +5,8 @@ import pytest
 
 from tests.processes.recorded import BOUNDARY, Row, distance
 from tests.tiny import MODEL, PROCESSOR, WORDS, batch_of, jitted, make_chat, need, tiny_params
-from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
 
 CHAT, SLOTS, SEED, STEP, RESPONSE = make_chat(1, pictures=[(2, 2)]), 12, 5, 3, 1
 
@@ -18,7 +19,7 @@ def sampler() -> Sampler:
 def sampled(sampler: Sampler, temperature: float) -> tuple[Row, np.ndarray]:
     """Return the second response to a question, and the log-probabilities of its tokens."""
     settings = {"bucket": need([CHAT]), "responses": 2, "slots": SLOTS, "seed": SEED, "step": STEP}
-    found = sampler.sample(tiny_params(), [CHAT], ["one"], sampling=Sampling(SLOTS, temperature), **settings)
+    found = sampler.sample(tiny_params(), [CHAT], ["one"], sampling=Sampling(temperature), **settings)
     return (found.tokens_BU[1], found.mask_BU[1], found.logp_BU[1], bool(found.ended_B[1])), found.logp_BU[1]
 
 

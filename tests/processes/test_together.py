@@ -35,7 +35,7 @@ def sft_config(path: Path, judge: Path, records: Path, **settings: object) -> Pa
 def grpo_config(path: Path, judge: Path, **settings: object) -> Path:
     given = {
         "model": {"path": str(judge)}, "data": {"count": 12}, "steps": 2, "questions_per_step": 4,
-        "responses_per_question": 4, "sample_every": 1, "dynamic_sampling": 1, "loss": {"kl_coef": 0.0},
+        "responses_per_question": 4, "sample_every": 1, "dynamic_sampling": 1, "kl_coef": 0.0,
         "optimizer": OPTIMIZER, "lengths": SHORT,
     }  # fmt: skip
     return write_config(path, "grpo", **{**given, **settings})
@@ -55,7 +55,7 @@ def trained(
     folder.mkdir(exist_ok=True)
     configs = (
         sft_config(folder / "sft.py", judge, records, **settings),
-        grpo_config(folder / "grpo.py", judge, loss={"kl_coef": 0.0, "entropy_coef": entropy_coef}, **settings),
+        grpo_config(folder / "grpo.py", judge, entropy_coef=entropy_coef, **settings),
     )
     run_to_end(count, list(map(str, configs)), folder, command=WORKER, flags=FAST_COMPILE)
     return folder

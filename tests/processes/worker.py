@@ -10,7 +10,7 @@ from urt_jax.config import GrpoConfig, as_json
 from urt_jax.main import read_arguments
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import open_run
-from urt_jax.stages import grpo, sft
+from urt_jax.stages import grpo, policy, sft
 
 if __name__ == "__main__":
     if sys.argv[-1].startswith("--distributed="):
@@ -19,8 +19,10 @@ if __name__ == "__main__":
         config = read_arguments([f"--config={file}", f"--workdir={Path(file).with_suffix('')}"])
         folder = open_run(config.workdir, as_json(config))
         if isinstance(config, GrpoConfig):
-            mesh = sft.open_mesh(config.mesh)
-            grpo.train_policy(config, folder, sft.open_model(config.model, config.pixels, seed=config.seed, mesh=mesh))
+            mesh = policy.open_mesh(config.mesh)
+            grpo.train_policy(
+                config, folder, policy.open_model(config.model, config.pixels, seed=config.seed, mesh=mesh)
+            )
         else:
             sft.run(config)
     processes.disconnect()

@@ -49,7 +49,7 @@ def test_a_reward_is_found_by_its_name_and_called_by_keyword() -> None:
         ("own_rewards.deep:f", r"importing 'own_rewards.deep' raised|there is no module 'own_rewards.deep'"),
         ("own_rewards:brevty", r"module 'own_rewards' has no function 'brevty'; did you mean 'brevity'\?"),
         ("own_rewards:number", r"has no function 'number'; it has brevity"),
-        ("own_broken:f", r"importing 'own_broken' raised ModuleNotFoundError: No module named 'no_such_library'; mend"),
+        ("own_broken:f", r"importing 'own_broken' raised ModuleNotFoundError: No module named 'no_such_library'; fix"),
     ],
 )
 def test_what_cannot_be_found_says_why(spec: str, message: str) -> None:

@@ -15,9 +15,9 @@ from urt_jax.runs.disk import disk_trouble
         (errno.EDQUOT, "the disk quota is used up (/runs/a): ", "free some space or ask for more, then"),
         (errno.EFBIG, "a file would be larger than allowed (/runs/a): ", "raise the file-size limit (ulimit -f), then"),
         (errno.EROFS, "the file system is read-only (/runs/a): ", "give a --workdir that can be written, then"),
-        (errno.EEXIST, "something is in the way of a folder (/runs/a): ", "take it away, then"),
-        (errno.ENOTDIR, "something is in the way of a folder (/runs/a): ", "take it away, then"),
-        (errno.EISDIR, "a folder is in the way of a file (/runs/a): ", "take it away, then"),
+        (errno.EEXIST, "something is in the way of a folder (/runs/a): ", "remove it, then"),
+        (errno.ENOTDIR, "something is in the way of a folder (/runs/a): ", "remove it, then"),
+        (errno.EISDIR, "a folder is in the way of a file (/runs/a): ", "remove it, then"),
         (errno.EACCES, "access is not permitted (/runs/a): ", "give a --workdir that can be written, then"),
     ],
 )
@@ -26,7 +26,7 @@ def test_each_refusal_has_its_words(number: int, what: str, remedy: str) -> None
     assert told is not None
     assert told.startswith(what)
     assert f"\n{remedy}" in told
-    assert "goes on from its last whole checkpoint" in told
+    assert "training resumes from its last complete checkpoint" in told
 
 
 def test_of_a_file_that_cannot_take_its_place_the_place_is_named() -> None:

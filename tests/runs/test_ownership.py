@@ -49,7 +49,7 @@ def owner(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_a_second_process_is_refused_and_told_whose_it_is(
     tmp_path: Path, owner: tuple[subprocess.Popen[str], int]
 ) -> None:
-    with pytest.raises(BadInputError, match=rf"belongs to a run that goes on \(host .*, pid {owner[0].pid}, since '2"):
+    with pytest.raises(BadInputError, match=rf"belongs to a run in progress \(host .*, pid {owner[0].pid}, since '2"):
         open_run(tmp_path / "run", {"seed": 1})
 
 
@@ -72,7 +72,7 @@ def test_a_process_may_open_its_own_run_again(tmp_path: Path) -> None:
 def test_a_stage_alone_is_refused_below_a_pipeline_that_goes_on(
     tmp_path: Path, owner: tuple[subprocess.Popen[str], int]
 ) -> None:
-    with pytest.raises(BadInputError, match=rf"run belongs to a run that goes on \(host .*, pid {owner[0].pid}"):
+    with pytest.raises(BadInputError, match=rf"run belongs to a run in progress \(host .*, pid {owner[0].pid}"):
         open_run(tmp_path / "run" / "1-sft", {"seed": 1})
     owner[0].kill()
     owner[0].wait()
@@ -86,7 +86,7 @@ def test_a_pipeline_is_refused_above_a_stage_that_goes_on(tmp_path: Path) -> Non
     pipeline = "import sys; from urt_jax.runs.run_folder import open_run; open_run(sys.argv[1], {'seed': 1})"
     command = [sys.executable, "-c", pipeline, str(tmp_path / "run")]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "belongs to a run that goes on" in refused.stderr
+    assert "belongs to a run in progress" in refused.stderr
     open_run(tmp_path / "run", {"seed": 1})  # this process may
     release()
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
@@ -120,5 +120,5 @@ def test_what_cannot_be_a_run_folder_is_told(tmp_path: Path, name: str, told: st
 
 def test_a_pipe_is_no_run_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(BadInputError, match="is no run folder"):
+    with pytest.raises(BadInputError, match="is not a run folder"):
         open_run(tmp_path / "fifo", {"seed": 1})

@@ -45,7 +45,7 @@ def test_other_work_ends_at_once_and_says_how_to_go_on() -> None:
     ended = leave("now")
     assert (ended.returncode, ended.stdout) == (75, "")
     assert ended.stderr == (
-        "preempted: what was done is in the run folder; call again with the same arguments to go on\n"
+        "preempted: finished work is in the run folder; call again with the same arguments to resume\n"
     )
 
 

@@ -36,21 +36,21 @@ def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> No
 
 
 def test_a_run_of_an_older_version_is_refused_by_the_settings_that_are_gone(tmp_path: Path) -> None:
-    open_run(tmp_path, {"stage": "grpo", "steps": 5, "kl_coef": 0.04, "optimizer": {"b1": 0.9, "b2": 0.98}})
+    open_run(tmp_path, {"stage": "grpo", "steps": 5, "difficulty": 0.45, "optimizer": {"b1": 0.9, "b2": 0.98}})
     with pytest.raises(BadInputError) as caught:
-        open_run(tmp_path, {"stage": "grpo", "steps": 5, "loss": {"kl_coef": 0.04}, "optimizer": {"b2": 0.98}})
+        open_run(tmp_path, {"stage": "grpo", "steps": 5, "wording": "v1", "optimizer": {"b2": 0.98}})
     text = str(caught.value)
-    assert "kl_coef: 0.04 there, no such setting here" in text
-    assert 'loss: no such setting there, {"kl_coef": 0.04} here' in text
+    assert "difficulty: 0.45 there, no such setting here" in text
+    assert 'wording: no such setting there, "v1" here' in text
     assert "optimizer.b1: 0.9 there, no such setting here" in text
     assert "another --workdir" in text
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(BadInputError, match="is no run folder"):
+    with pytest.raises(BadInputError, match="is not a run folder"):
         open_run(tmp_path, CONFIG)
-    with pytest.raises(BadInputError, match="is no run folder"):
+    with pytest.raises(BadInputError, match="is not a run folder"):
         open_run(tmp_path / "thesis.tex", CONFIG)
 
 

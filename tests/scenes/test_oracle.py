@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from urt_jax.data.examples import Example, Media
+from urt_jax.data.examples import Example, Media, Query
 from urt_jax.data.prompts import render
 from urt_jax.rewards.parse import parse
 from urt_jax.scenes import make_example, write_reasoning
@@ -27,7 +27,7 @@ from urt_jax.scenes.oracle import MODEL_NAME, Oracle, main
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.scenes.pool import OracleSettings, RefusalError
 from urt_jax.tasks import TASKS
-from urt_jax.teacher.client import TeacherRequest, ask_teacher
+from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import read_replies
 from urt_jax.teacher.settings import TeacherSettings
@@ -63,7 +63,7 @@ def test_all_four_tasks_are_judged_rightly_in_both_orders(url: str, tmp_path: Pa
         replace(shown, id=f"{shown.id}/{n}") for one in scenes() for n, shown in enumerate((one, one.swapped()))
     ]
     settings = TeacherSettings(base_url=url, model=MODEL_NAME, api_key_env=None, retries=0)
-    usage = ask_teacher([TeacherRequest(e.id, render(e)) for e in examples], settings, replies_path=tmp_path / "r")
+    usage = ask_teacher([Query(e.id, render(e)) for e in examples], settings, replies_path=tmp_path / "r")
     verdicts = {name: parse(reply.text or "") for name, reply in read_replies(tmp_path / "r").items()}
     assert {example.id: example.label for example in examples} == {name: v.winner for name, v in verdicts.items()}
     for example in examples:
@@ -121,7 +121,7 @@ def test_errors_come_at_the_set_rate_and_do_not_depend_on_the_order_of_requests(
 
 
 def test_injected_stumbles_are_overcome_and_change_no_reply(url: str, tmp_path: Path) -> None:
-    requests = [TeacherRequest(example.id, render(example)) for example in scenes()[:8]]
+    requests = [Query(example.id, render(example)) for example in scenes()[:8]]
     calm = TeacherSettings(base_url=url, model=MODEL_NAME, api_key_env=None, retries=0)
     ask_teacher(requests, calm, replies_path=tmp_path / "calm")
     with running_oracle(replace(SETTINGS, busy_rate=0.3, broken_rate=0.3)) as troubled_url:

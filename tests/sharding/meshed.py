@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from tests.tiny import EOS, MODEL, PAD, PROCESSOR, WORDS, batch_of, first_groups, make_chat, need, tiny_params
 from tests.training.tiny_training import SUPPRESSED, TEMPERATURE, fresh_state, one_device
-from urt_jax.generation.sampler import Sampler, Sampling
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
@@ -34,7 +35,7 @@ FAST = ("one device", "data=2 fsdp=2 tensor=2", "data=2 sequence=4")
 CHATS = tuple(make_chat(i, text=3 + i % 6, pictures=[(1, 1 + i % 2)]) for i in range(QUESTIONS))
 OF_ROWS = ("advantage_B", "old_logp_BU", "ref_logp_BU", "sampler_logp_BU")
 MOMENTUM = optax.sgd(0.1, momentum=0.9)  # its state after the first step is the gradient
-LOSS = PolicyLoss(kl_coef=0.1, entropy_coef=0.01)
+LOSS = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1, entropy_coef=0.01)
 
 
 def some_slow(names: Iterable[str]) -> list[Any]:
@@ -56,10 +57,10 @@ def mesh_of(name: str) -> Mesh:
 
 
 @cache
-def sft_rows(count: int = QUESTIONS) -> Batch:
+def sft_rows(count: int = QUESTIONS, parts: int = 1) -> Batch:
     rng = np.random.default_rng(5)
     answers = [[*map(int, rng.integers(WORDS.start, WORDS.stop, i % 4)), EOS] for i in range(count)]
-    return batch_of(CHATS[:count], answers, tokens=TOKENS, frames=FRAMES, patches=16)
+    return batch_of(CHATS[:count], answers, tokens=TOKENS, frames=FRAMES, patches=16, parts=parts)
 
 
 @cache
@@ -93,7 +94,7 @@ def sft(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
     mesh = mesh_of(name)
     state = fresh_state(MOMENTUM, mesh)
     step = compile_sft_step(MODEL.clone(attention=attention), MOMENTUM, state, mesh)
-    return _stepped(*step(state, place_rows(mesh, sft_rows(count))))
+    return _stepped(*step(state, place_rows(mesh, sft_rows(count, mesh.shape["sequence"]))))
 
 
 def grpo_arguments(name: str, count: int = QUESTIONS) -> tuple[Any, ...]:
@@ -118,10 +119,11 @@ def grpo(name: str, attention: str = "xla", count: int = QUESTIONS) -> Stepped:
 def sample(sampler: Sampler, name: str, questions: int = QUESTIONS, **settings: Any) -> Rollout:
     """Sample nearly uniform tokens from the tiny model on a mesh."""
     params = place_state(mesh_of(name), tiny_params())
-    hot = Sampling(SLOTS, temperature=5.0, **settings)
+    hot = Sampling(temperature=5.0)
     chats, ids = CHATS[:questions], [f"q{i}" for i in range(questions)]
     bucket = need(chats, tokens=TOKENS, frames=FRAMES, patches=16)
-    return sampler.sample(params, chats, ids, bucket=bucket, responses=RESPONSES, sampling=hot, slots=SLOTS, seed=0)
+    settings |= {"bucket": bucket, "responses": RESPONSES, "sampling": hot, "slots": SLOTS}
+    return sampler.sample(params, chats, ids, seed=0, **settings)
 
 
 @cache

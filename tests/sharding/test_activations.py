@@ -117,7 +117,7 @@ def test_tokens_that_do_not_divide_are_refused() -> None:
 
 def test_a_long_row_is_split_in_all_layers_and_only_keys_and_values_are_gathered() -> None:
     """Eight rows of 128 tokens: no device holds the hidden states of more than its own tokens, or whole scores."""
-    mesh, batch = make_mesh(2, 1, 1, 4), sft_batch(tokens=128)
+    mesh, batch = make_mesh(2, 1, 1, 4), sft_batch(tokens=128, parts=4)
     state = fresh_state(mesh=mesh)
     step = compile_sft_step(MODEL, PLAIN, state, mesh).lower(state, place_rows(mesh, batch)).compile()
     decoder, rows = MODEL.config.decoder, batch.tokens_BT.size // 2

@@ -61,17 +61,17 @@ def test_caches_of_few_long_prompts(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 def check_caches(name: str, questions: int, parts: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     sampler, seen = Sampler(MODEL, PROCESSOR), []
-    advance = sampler._advance
+    advance = sampler.engine._advance
 
     def watched(*arguments: Any, **static: Any) -> Any:
         compiled = advance.lower(*arguments, **static).compile()
         seen.append((arguments, compiled.input_shardings[0], compiled.memory_analysis().argument_size_in_bytes))
         return advance(*arguments, **static)
 
-    monkeypatch.setattr(sampler, "_advance", watched)
+    monkeypatch.setattr(sampler.engine, "_advance", watched)
     sample(sampler, name, questions, at_once=questions * RESPONSES)
     [(arguments, places, measured)] = seen
-    state, at = arguments[5], places[5]
+    state, at = arguments[2].state, places[2].state
     slot = 2 * 4 * CONFIG.decoder.layers * CONFIG.decoder.kv_heads * CONFIG.decoder.head_width  # keys and values
     prompts = slot * questions * TOKENS // (parts["rows"] * parts["heads"] * parts["slots"])
     responses = slot * questions * RESPONSES * SLOTS // (parts["rows"] * parts["heads"])

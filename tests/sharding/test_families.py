@@ -34,7 +34,6 @@ def widened(prompts: Batch, step: int) -> Batch:
         pad(prompts.positions_3BT, 2),
         pad(prompts.segments_BT),
         pad(prompts.vision_index_BT, fill=TEXT),
-        pad(prompts.loss_mask_BT),
         prompts.vision,
         blend=None if prompts.blend is None else FeatureBlend(*(pad(part) for part in prompts.blend)),
     )

@@ -44,13 +44,13 @@ def test_samples_are_the_same_and_no_weight_travels_at_a_token(monkeypatch: pyte
     found, moved = [], []
     for gather in (True, False):
         sampler = Sampler(MODEL, PROCESSOR)
-        advance = sampler._advance
+        advance = sampler.engine._advance
 
         def watched(*arguments: Any, advance: Any = advance, **static: Any) -> Any:
             moved.append(largest_moved(advance.lower(*arguments, **static).compile()))
             return advance(*arguments, **static)
 
-        monkeypatch.setattr(sampler, "_advance", watched)
+        monkeypatch.setattr(sampler.engine, "_advance", watched)
         found.append(sample(sampler, "fsdp=8", gather_weights=gather))
     np.testing.assert_array_equal(found[0].tokens_BU, found[1].tokens_BU)
     np.testing.assert_allclose(found[0].logp_BU, found[1].logp_BU, atol=1e-5)

@@ -28,7 +28,7 @@ def test_processes_hold_neighbouring_parts() -> None:
     assert found == Share(1, 2, (2, 3), (0, 1, 2, 3), leads=True, spans=True)
     assert found.cut(range(8)) == range(4, 8)
     assert found.size_of(8, "rows") == 4
-    with pytest.raises(ValueError, match="rows is 6, and 2 processes deal it out to 4 parts"):
+    with pytest.raises(ValueError, match="rows is 6, and 2 processes split it into 4 parts"):
         found.size_of(6, "rows")
 
 

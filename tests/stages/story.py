@@ -151,7 +151,7 @@ def small_recipe(judge: Path) -> dict[str, Any]:
         },
         "grpo": {
             **{"eval_data": {"count": 4}, "steps": 2, "questions_per_step": 4},
-            **{"responses_per_question": 4, "loss": {"kl_coef": 0.0}, "optimizer": gentle, "lengths": SHORT},
+            **{"responses_per_question": 4, "kl_coef": 0.0, "optimizer": gentle, "lengths": SHORT},
         },
         "evaluate": {
             **{"data": {"count": 4, "seed": 1}, "modes": ("greedy",), "batch_size": 8},

@@ -49,7 +49,7 @@ def test_settings_are_judged_on_the_same_pairs_and_compared_with_the_first(
     different = weights(single["plain", 0] / "model"), weights(single["slow steps", 0] / "model")
     assert any((different[0][name] != different[1][name]).any() for name in different[0])
 
-    assert_called_again(config, folder, capsys, changed="--config.grpo.loss.kl_coef=0.1")
+    assert_called_again(config, folder, capsys, changed="--config.grpo.kl_coef=0.1")
     (folder / "result.json").unlink()
     (single["slow steps", 1] / "result.json").unlink()
     del started[:]

@@ -9,11 +9,11 @@ import pytest
 
 from tests.stages.story import REPOSITORY, cache_settings, run_in_process, write_config
 from urt_jax.main import main
+from urt_jax.planning import bench_programs, bench_table
+from urt_jax.planning.bench_table import Machine, bench_text, phase_rows, working_sets
+from urt_jax.planning.input_table import input_text
 from urt_jax.planning.roofline import floor_seconds, sft_work
 from urt_jax.planning.workloads import workload
-from urt_jax.stages import bench, bench_table
-from urt_jax.stages.bench_table import Machine, bench_text, phase_rows, working_sets
-from urt_jax.stages.input_table import input_text
 
 MACHINE = Machine("a machine", "cpu", 1e9, 4, 1e9, {})
 READY = {"first": 5.0, "memory_before": 1e6, "parameters": 2e6}
@@ -26,7 +26,7 @@ def repetitions(*seconds: float) -> list[dict[str, float]]:
 def run_bench(folder: Path, patch: pytest.MonkeyPatch, **settings: Any) -> Path:
     """Run the toy size with the tests' compile cache, on one device."""
     patch.delenv("XLA_FLAGS")
-    patch.setattr(bench, "OUR_ENVIRONMENT", {"PYTHONPATH": str(REPOSITORY)} | cache_settings())
+    patch.setattr(bench_programs, "OUR_ENVIRONMENT", {"PYTHONPATH": str(REPOSITORY)} | cache_settings())
     config = write_config(folder / "bench.py", "bench", sizes=("toy",), repetitions=2, **settings)
     return run_in_process(config, folder / "out")
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
-from urt_jax.config import DistillConfig
+from urt_jax.config import DistillConfig, as_json
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.settings import PoolData
@@ -23,6 +23,7 @@ from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
 from urt_jax.runs.preemption import Preempted
+from urt_jax.runs.run_folder import open_run
 from urt_jax.scenes import make_example
 from urt_jax.scenes.oracle import MODEL_NAME
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
@@ -135,6 +136,7 @@ import sys
 from urt_jax.config import DistillConfig
 from urt_jax.data.settings import PoolData
 from urt_jax.teacher.settings import TeacherSettings
+from urt_jax.runs.run_folder import open_run
 from urt_jax.stages import distill
 distill.run(eval(sys.argv[1]))
 """
@@ -261,7 +263,9 @@ def test_credentials_of_the_endpoint_are_in_no_file_and_may_change(tmp_path: Pat
         for part in ("pass-word-1", "pass-word-2"):
             url = endpoint.url.replace("//", f"//me:{part}@") + "?api_key=k3y-abcdef"
             teacher = replace(settings.teacher, base_url=url, api_key_env=None, error_rate=0.5)
-            distill.run(replace(settings, teacher=teacher))
+            asked = replace(settings, teacher=teacher)
+            open_run(tmp_path, as_json(asked))
+            distill.run(asked)
     written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "pass-word" not in written
     assert "k3y-abcdef" not in written

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from urt_jax.data.examples import Query
 from urt_jax.data.settings import HeldOutData
 from urt_jax.errors import BadInputError
-from urt_jax.evals.pairwise import Request, judge_pairs
+from urt_jax.evals.pairwise import judge_pairs
 from urt_jax.evals.protocols import PROTOCOLS
 from urt_jax.evals.statistics import summarize
 from urt_jax.feeds.records import labelled_pool
@@ -39,15 +40,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def judge(requests: Sequence[Request]) -> list[str]:
+def judge(queries: Sequence[Query]) -> list[tuple[str]]:
     """Name the picture with the green in it, the other one of a pair it is wrong about; the order is the shown one."""
     texts = []
-    for request in requests:
-        with Image.open(request.chat.images[0].source) as picture:
+    for query in queries:
+        with Image.open(query.chat.images[0].source) as picture:
             number, green, _ = np.asarray(picture)[0, 0]
         place = 1 if green else 2
         place = 3 - place if int(number) in WRONG else place
-        texts.append(f"{REASON}<answer>Image {place} is better</answer>")
+        texts.append((f"{REASON}<answer>Image {place} is better</answer>",))
     return texts
 
 
@@ -166,8 +167,8 @@ def test_in_every_form_of_row(folder: Path, form: str, swap: bool) -> None:
 def test_in_every_wording(folder: Path, template: str, think: bool) -> None:
     path = written(folder, [as_caption(n) for n in range(PAIRS)])
 
-    def direct(requests: Sequence[Request]) -> list[str]:
-        return [text.removeprefix("" if think else REASON) for text in judge(requests)]
+    def direct(queries: Sequence[Query]) -> list[tuple[str]]:
+        return [(text.removeprefix("" if think else REASON),) for (text,) in judge(queries)]
 
     data = HeldOutData(path=str(path), template=template)
     protocol = replace(PROTOCOLS["urt"], think=think)

@@ -16,9 +16,8 @@ from tests.stages.story import OPTIMIZER, assert_complete, run_in_process, write
 from tests.stages.test_real_input import rated_pairs
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.data.collate import length_of, need_of, roomy
-from urt_jax.data.examples import Chat, Media
+from urt_jax.data.examples import Chat, Media, Query
 from urt_jax.families.processor import encode_chat
-from urt_jax.judge.responder import Query
 from urt_jax.judge.reward_model import RewardModel
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_qwen")
@@ -102,7 +101,7 @@ def test_sft_learns_from_pictures_and_videos(family: str, folder: Path, test_dat
 def test_grpo_learns_from_pictures_and_videos(family: str, noun: str, folder: Path, test_data: Path) -> None:
     judge = write_family_judge(family, folder, noun)
     data = data_of(noun, folder, test_data, responses=False)
-    groups = {"questions_per_step": 3, "responses_per_question": 8, "loss": {"kl_coef": 0.0}}
+    groups = {"questions_per_step": 3, "responses_per_question": 8, "kl_coef": 0.0}
     settings = {"data": data, "eval_data": data | {"count": 2}, "model": {"path": str(judge)}}
     pixels = {"pixels": PIXELS.get(family, {})}
     config = write_config(folder / f"grpo-{family}-{noun}.py", "grpo", **settings, **groups, **STEPS, **pixels)

@@ -31,15 +31,12 @@ from urt_jax.config import (
     LengthConfig,
     LoraConfig,
     ModelSettings,
-    SamplingConfig,
+    RolloutSampling,
 )
 from urt_jax.data.settings import PoolData
-from urt_jax.feeds import rollouts
 from urt_jax.feeds.rollouts import RolloutMaker
-from urt_jax.generation.sampler import Sampling
-from urt_jax.losses.settings import PolicyLoss
 from urt_jax.main import main
-from urt_jax.stages import grpo, judging
+from urt_jax.stages import grpo
 from urt_jax.training.settings import OptimizerSettings
 from urt_jax.types import VisionFeatures, VisionInput
 
@@ -67,7 +64,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path:
         responses_per_question=4,
         updates_per_rollout=2,
         micro_batches=2,
-        loss={"kl_coef": 0.04},
+        kl_coef=0.04,
         optimizer={**OPTIMIZER, "schedule": "constant"},
         lengths=SHORT,
         save_every=1,
@@ -136,7 +133,7 @@ def test_a_run_takes_few_programs(finished: Path, trainers: list[grpo.GrpoTraine
 def test_called_again_it_prints_its_table_and_keeps_to_its_config(
     config: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert_called_again(config, finished, capsys, changed="--config.loss.kl_coef=0.0")
+    assert_called_again(config, finished, capsys, changed="--config.kl_coef=0.0")
 
 
 def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bits(
@@ -156,14 +153,14 @@ def test_preempted_between_rollouts_of_several_updates_it_ends_with_the_same_bit
         assert main(arguments(config, stopped)) == 75
     assert f"saved after step 2 of {STEPS}" in capsys.readouterr().err
     assert checkpoint_steps(stopped)[-1] == 2
-    respond = judging.RewardModel.respond
+    respond = grpo.RewardModel.respond
     judged: list[int] = []
 
-    def counted(model: Any, queries: Any, **settings: Any) -> list[str]:
+    def counted(model: Any, queries: Any, **settings: Any) -> list[tuple[str, ...]]:
         judged.append(len(queries))
         return respond(model, queries, **settings)
 
-    monkeypatch.setattr(judging.RewardModel, "respond", counted)
+    monkeypatch.setattr(grpo.RewardModel, "respond", counted)
     run_in_process(config, stopped, "--config.workers=1")
     assert judged == [8, 8], "what was judged before training is read back, not judged again"
     assert [line["step"] for line in metric_lines(stopped)] == list(range(1, STEPS + 1))
@@ -191,7 +188,7 @@ def test_a_sampler_that_drifts_from_the_trainer_stops_the_run(coin_judge: Path, 
 
 def hot_trainer(coin_judge: Path, folder: Path) -> grpo.GrpoTrainer:
     """Return a trainer at a temperature at which the judge writes nearly anything."""
-    config = dataclasses.replace(hand_config(coin_judge), sampling=SamplingConfig(temperature=4.0))
+    config = dataclasses.replace(hand_config(coin_judge), sampling=RolloutSampling(temperature=4.0))
     return grpo.GrpoTrainer(config, folder, load_model(str(coin_judge)))
 
 
@@ -204,8 +201,9 @@ def test_the_gate_lets_a_sound_step_through(coin_judge: Path, tmp_path: Path) ->
 def test_the_gate_stops_a_sampler_of_another_temperature(
     coin_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollouts, "Sampling", lambda slots, **given: Sampling(slots, 0.5 * given["temperature"]))
     trainer = hot_trainer(coin_judge, tmp_path)
+    given = trainer.rollouts._settings["sampling"]
+    trainer.rollouts._settings["sampling"] = dataclasses.replace(given, temperature=0.5 * given.temperature)
     with pytest.raises(grpo.DisagreementError, match=r"step 1: .*agreement_band is 0\.05"):
         trainer.advance(trainer.start, 0)
 
@@ -213,10 +211,10 @@ def test_the_gate_stops_a_sampler_of_another_temperature(
 def test_the_gate_stops_a_sampler_that_lets_a_vision_token_through(coin_judge: Path, tmp_path: Path) -> None:
     trainer = hot_trainer(coin_judge, tmp_path)
     image = trainer.processor.config.image_token_id
-    vocabulary = trainer.sampler.vocabulary
+    vocabulary = trainer.sampler.stops.plain
     assert vocabulary.suppressed_V[image]
     let_through = vocabulary._replace(suppressed_V=vocabulary.suppressed_V.at[image].set(False))
-    trainer.sampler._stopping[()] = let_through
+    trainer.sampler.stops._made[((),)] = let_through, {(): 0}
 
     def steps() -> None:
         state = trainer.start
@@ -264,7 +262,7 @@ def hand_config(coin_judge: Path) -> GrpoConfig:
         steps=3,
         questions_per_step=4,
         updates_per_rollout=2,
-        loss=PolicyLoss(kl_coef=0.0),
+        kl_coef=0.0,
         optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=2, schedule="constant"),
         lengths=LengthConfig(**SHORT),
     )
@@ -293,7 +291,7 @@ def twin_config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> I
             steps=6,
             questions_per_step=4,
             responses_per_question=2,
-            loss={"kl_coef": 0.0},
+            kl_coef=0.0,
             rewards={
                 **{"swap_consistency": 0.5, "overlong": 1.0, "overlong_cache": 4},
                 "user": ({"function": "grpo_own_rewards:decided", "weight": 1.0},),
@@ -374,19 +372,3 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
     assert main(arguments(settings, tmp_path / "run")) == 2
     assert "config.rewards.user: reward 'no_such_rewards:f': there is no module" in capsys.readouterr().err
     assert not (tmp_path / "run" / "records").exists()
-
-
-def test_the_update_gets_the_loss_and_the_longest_response_of_the_settings(
-    coin_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loss = PolicyLoss("dr_grpo", clip_high=0.28, kl_coef=0.0)
-    config = dataclasses.replace(hand_config(coin_judge), loss=loss)
-    given: list[Any] = []
-
-    def compiled(model: Any, optimizer: Any, state: Any, mesh: Any, loss: PolicyLoss, **settings: Any) -> None:
-        given.append((loss, settings["first_update"], settings["max_tokens"]))
-
-    monkeypatch.setattr(grpo, "compile_grpo_step", compiled)
-    loaded = grpo.open_model(config.model, config.pixels, seed=0)
-    grpo.GrpoTrainer(config, tmp_path, loaded)
-    assert given == [(loss, True, SHORT["max_new_tokens"]), (loss, False, SHORT["max_new_tokens"])]

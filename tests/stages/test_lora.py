@@ -26,7 +26,6 @@ from urt_jax import RewardModel
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import GrpoConfig, LengthConfig, LoraConfig, ModelSettings
 from urt_jax.data.settings import PoolData
-from urt_jax.losses.settings import PolicyLoss
 from urt_jax.main import main
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.placement import place_state
@@ -114,7 +113,7 @@ def grpo_settings(judge: Path) -> dict[str, Any]:
         "data": {"count": 8, "seed": 2},
         "eval_data": {"count": 2},
         "model": {"path": str(judge), "lora": {"rank": 2}},
-        **{"steps": 3, "questions_per_step": 4, "responses_per_question": 4, "loss": {"kl_coef": 0.04}},
+        **{"steps": 3, "questions_per_step": 4, "responses_per_question": 4, "kl_coef": 0.04},
         **{"optimizer": {**FAST, "warmup_steps": 0}, "lengths": SHORT, "save_every": 2},
     }
 
@@ -152,7 +151,7 @@ def test_the_reference_of_grpo_is_the_base_and_no_second_copy_of_it(coin_judge: 
         data=PoolData(count=8),
         steps=2,
         questions_per_step=4,
-        loss=PolicyLoss(kl_coef=0.1),
+        kl_coef=0.1,
         lengths=LengthConfig(**SHORT),
     )
     trainer = grpo.GrpoTrainer(settings, tmp_path, load_model(str(coin_judge)))

@@ -9,11 +9,12 @@ import pytest
 
 from tests.stages.story import run_in_process, write_config
 from urt_jax.main import main
+from urt_jax.planning import plan_check
 from urt_jax.planning.aot import Evidence
 from urt_jax.planning.chips import GIB
 from urt_jax.planning.paired import ProgramError
-from urt_jax.stages import plan, plan_check
-from urt_jax.stages.plan_check import Checked, predict
+from urt_jax.planning.plan_check import Checked, predict
+from urt_jax.stages import plan
 
 SMALL = {"questions": 8, "responses": 2, "prompt_tokens": 256, "new_tokens": 64, "sft_rows": 8}
 FITS, TOO_LARGE = "llava_onevision_0_5b@v6e:2x4", "qwen2_5_vl_72b@v6e:2x4"

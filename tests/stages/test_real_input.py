@@ -132,7 +132,7 @@ def test_reject_sorts_rated_pairs(
 def test_grpo_trains_on_rated_pairs(folder: Path, judge: Path, questions: Path, pictures: Path) -> None:
     data = {"path": str(questions), "media_root": str(pictures)}
     groups = {"questions_per_step": 4, "responses_per_question": 8}
-    settings = {"data": data, "eval_data": data | {"count": 2}, "model": {"path": str(judge)}, "loss": {"kl_coef": 0.0}}
+    settings = {"data": data, "eval_data": data | {"count": 2}, "model": {"path": str(judge)}, "kl_coef": 0.0}
     run = run_small(folder, "grpo", **settings, **groups, **STEPS)
     assert_complete(run, steps=2, figures={"loss", "grad_norm", "reward"})
     assert_trained(run, judge)

@@ -30,6 +30,7 @@ from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.generation.sampler import Sampler
+from urt_jax.judge import responder
 from urt_jax.main import main
 from urt_jax.stages import reject
 
@@ -139,7 +140,7 @@ def samplers() -> list[Sampler]:
 @pytest.fixture(scope="module")
 def finished(config: Path, samplers: list[Sampler]) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reject, "Sampler", lambda *a, **k: samplers.append(Sampler(*a, **k)) or samplers[-1])
+        patch.setattr(responder, "Sampler", lambda *a, **k: samplers.append(Sampler(*a, **k)) or samplers[-1])
         return run_in_process(config, config.parent / "whole")
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.stages.coin_judge import WRITTEN
@@ -40,7 +39,7 @@ from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.records import training_source
 from urt_jax.main import main
 from urt_jax.scenes import make_drill
-from urt_jax.stages import sft
+from urt_jax.stages import policy, sft
 from urt_jax.tasks import TASKS
 from urt_jax.training.state import TrainState
 
@@ -207,8 +206,8 @@ def test_a_stage_starts_from_the_model_it_names(
         asked.append(name)
         return loaded
 
-    monkeypatch.setattr(sft, opener, opened)
-    assert sft.open_model(LearnerSettings(path="lab/judge@v1.0", init=init), PixelsConfig(), seed=0) is loaded
+    monkeypatch.setattr(policy, opener, opened)
+    assert policy.open_model(LearnerSettings(path="lab/judge@v1.0", init=init), PixelsConfig(), seed=0) is loaded
     assert asked == ["lab/judge@v1.0"]
 
 
@@ -224,7 +223,7 @@ def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Pa
             for source in sources
         ]
         feed = SftFeed(config, loaded, sources, batch_size=1, row_step=1)
-        return {int(np.argmax(feed.prepare(step).batch.loss_mask_BT[0])) for step in range(12)}
+        return {int(feed.prepare(step).batch.targets.place_BZJ[0, 0, 0]) for step in range(12)}
 
     short, long = prompts("v1"), prompts(str(tmp_path / "long.txt"))
     assert len(short) == len(long) == 1

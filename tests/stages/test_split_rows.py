@@ -18,7 +18,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "questions_per_step": 8,
         "responses_per_question": 4,
         "updates_per_rollout": 2,
-        "loss": {"kl_coef": 0.04},
+        "kl_coef": 0.04,
         "lengths": SHORT,
     },
 }

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.teacher.scripted_endpoint import Answer, completion, prompt_of, scripted_endpoint
-from urt_jax.data.examples import Chat, Media
+from urt_jax.data.examples import Chat, Media, Query
 from urt_jax.errors import BadInputError
-from urt_jax.teacher.client import TeacherRequest, TokenBudgetError, ask_teacher
+from urt_jax.teacher.client import TokenBudgetError, ask_teacher
 from urt_jax.teacher.replies import Usage, read_replies
 from urt_jax.teacher.settings import TeacherSettings
 
@@ -20,8 +20,8 @@ def chat(text: str) -> Chat:
     return Chat([{"role": "user", "content": [{"type": "text", "text": text}]}])
 
 
-def requests(count: int) -> list[TeacherRequest]:
-    return [TeacherRequest(f"r{n}", chat(f"question {n}")) for n in range(count)]
+def requests(count: int) -> list[Query]:
+    return [Query(f"r{n}", chat(f"question {n}")) for n in range(count)]
 
 
 def settings(url: str, **changes: Any) -> TeacherSettings:
@@ -112,7 +112,7 @@ def test_a_refused_request_is_not_repeated(tmp_path: Path) -> None:
 
 def test_an_unreadable_picture_is_a_recorded_failure(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
-    broken = TeacherRequest("broken", Chat(messages, images=(Media("image", str(tmp_path / "none.png")),)))
+    broken = Query("broken", Chat(messages, images=(Media("image", str(tmp_path / "none.png")),)))
     with scripted_endpoint(echo) as endpoint:
         usage = ask_teacher([broken, *requests(1)], settings(endpoint.url), replies_path=tmp_path / "r.jsonl")
     assert (usage.answered, usage.failed) == (1, 1)
@@ -156,7 +156,7 @@ def test_replies_to_another_prompt_are_refused(tmp_path: Path) -> None:
     with scripted_endpoint(echo) as endpoint:
         ask_teacher(requests(1), settings(endpoint.url), replies_path=path)
         with pytest.raises(BadInputError, match=r"r\.jsonl answers record 'r0' for another prompt.*new workdir"):
-            ask_teacher([TeacherRequest("r0", chat("other"))], settings(endpoint.url), replies_path=path)
+            ask_teacher([Query("r0", chat("other"))], settings(endpoint.url), replies_path=path)
 
 
 def test_an_id_used_twice_is_refused(tmp_path: Path) -> None:

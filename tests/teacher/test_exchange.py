@@ -13,9 +13,10 @@ import pytest
 from tests.teacher.scripted_endpoint import Answer, Endpoint, completion, scripted_endpoint
 from tests.teacher.test_client import requests, settings
 from urt_jax.errors import BadInputError
-from urt_jax.teacher.client import TeacherSettings, ask_teacher
+from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.exchange import MAX_REPLY_BYTES
 from urt_jax.teacher.replies import Reply, Usage, read_replies
+from urt_jax.teacher.settings import TeacherSettings
 
 KEY = "k3y-0f-a-test/with+signs="
 
@@ -171,7 +172,7 @@ def test_credentials_of_the_address_are_used_and_not_told(tmp_path: Path, caplog
     ["", "host/v1", "ftp://host/v1", "http://", "http://host:port/v1", "http://[::1/v1", "http://a b/v1", "http:///v1"],
 )
 def test_an_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(BadInputError, match="is no address; give one such as"):
+    with pytest.raises(BadInputError, match="is not an address; give one such as"):
         ask_teacher(requests(1), settings(url), replies_path=tmp_path / "r.jsonl")
 
 
@@ -187,11 +188,11 @@ def test_settings_that_mean_nothing_are_refused(changes: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("MY_KEY", None, "MY_KEY is not set.*None where the endpoint needs no key"),
+        ("MY_KEY", None, "MY_KEY is not set.*None if the endpoint needs no key"),
         ("MY_KEY", "  ", "MY_KEY is empty"),
         ("MY_KEY", "schl\u00fcssel-geheim", "MY_KEY holds characters that no API key"),
         ("MY_KEY", "two\nlines-of-it", "MY_KEY holds characters that no API key"),
-        ("sk-live-1234567890", None, "is no name of an environment variable; put the key into a variable"),
+        ("sk-live-1234567890", None, "is not the name of an environment variable; put the key into a variable"),
     ],
 )
 def test_a_key_that_cannot_be_sent_is_told_without_it(

@@ -50,7 +50,7 @@ def test_a_broken_line_is_named_with_file_and_number(tmp_path: Path, line: str) 
     with open_replies(path) as file:
         append_reply(file, reply("a"))
         file.write(line.encode(errors="surrogatepass") + b"\n")
-    with pytest.raises(BadInputError, match=r"replies\.jsonl line 2: .*(line out|delete this line)"):
+    with pytest.raises(BadInputError, match=r"replies\.jsonl line 2: .*(remove the line|delete this line)"):
         read_replies(path)
 
 

@@ -129,7 +129,7 @@ def test_sft_of_the_model_resumes_bit_for_bit(tmp_path: Path) -> None:
     settings = LoopSettings(3, save_every=2, keep=1)
 
     def advance(state: TrainState, step: int) -> Any:
-        tokens = np.where(batch.loss_mask_BT, 7 + (batch.tokens_BT + step) % 31, batch.tokens_BT).astype(np.int32)
+        tokens = (7 + (batch.tokens_BT + step) % 31).astype(np.int32)
         return *step_fn(state, batch._replace(tokens_BT=tokens)), NOTHING
 
     def go(folder: Path, advance: Advance) -> TrainState:

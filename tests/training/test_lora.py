@@ -12,7 +12,7 @@ from tests.tiny import MODEL, as_jnp, tiny_params
 from tests.tiny_lora import DECODER, EVERYWHERE, adapted
 from tests.training.tiny_training import SUPPRESSED, assert_close, assert_same, grpo_batch, one_device, sft_batch
 from urt_jax.errors import BadInputError
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
@@ -128,7 +128,7 @@ def test_adapters_on_eight_devices_are_those_on_one(sizes: tuple[int, int, int])
 
 def test_grpo_moves_adapters_alone() -> None:
     state = state_on(one_device(), fresh())
-    loss = PolicyLoss(kl_coef=0.1)
+    loss = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.1)
     step = compile_grpo_step(MODEL, ADAMW, state, one_device(), loss, first_update=True)
     advantage = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, -1.0, 0.0], np.float32)
     state, figures = step(state, place_rows(one_device(), grpo_batch(advantage)), SUPPRESSED)
@@ -148,7 +148,7 @@ def test_a_stopped_run_ends_with_the_same_adapters(tmp_path: Path) -> None:
         def advance(state: TrainState, step: int) -> Any:
             if step == stop:
                 raise KeyboardInterrupt
-            tokens = np.where(batch.loss_mask_BT, 7 + (batch.tokens_BT + step) % 31, batch.tokens_BT).astype(np.int32)
+            tokens = (7 + (batch.tokens_BT + step) % 31).astype(np.int32)
             return *step_fn(state, batch._replace(tokens_BT=tokens)), TrainedBatch([], {})
 
         return train(folder, state, advance, settings, title="lora")

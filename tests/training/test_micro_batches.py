@@ -24,7 +24,8 @@ from tests.training.tiny_training import (
     sft_batch,
 )
 from urt_jax.losses.grpo import OBJECTIVES
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
+from urt_jax.models.tuning import CPU
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
@@ -35,6 +36,7 @@ from urt_jax.training.steps import CompletionScores, GrpoBatch, scored_policy_lo
 PAIRS = 2  # of questions, so 4 groups
 WHOLE = (*TRAINED, r"^vision/")
 EVERY_TERM = {"kl_coef": 0.1, "kl_kind": "k2", "importance_cap": 1.1, "entropy_coef": 0.3}
+LONGEST = 9  # response allowed
 
 
 def fresh(trained: tuple[str, ...], mesh: Mesh) -> TrainState:
@@ -61,7 +63,9 @@ def grpo_in(pieces: int, loss: PolicyLoss, trained: tuple[str, ...] = TRAINED, m
     """Return the parameters and figures after one later update."""
     mesh = mesh or one_device()
     state = fresh(trained, mesh)
-    step = compile_grpo_step(MODEL, PLAIN, state, mesh, loss, first_update=False, micro_batches=pieces)
+    step = compile_grpo_step(
+        MODEL, PLAIN, state, mesh, loss, first_update=False, max_tokens=LONGEST, micro_batches=pieces
+    )
     return jax.device_get(step(state, place_rows(mesh, uneven_batch()), SUPPRESSED))
 
 
@@ -75,13 +79,13 @@ def sft_in(pieces: int, trained: tuple[str, ...] = TRAINED, mesh: Mesh | None = 
 @pytest.mark.parametrize("kind", sorted(OBJECTIVES))
 def test_sums_and_gradients_of_every_loss_add_up(kind: str) -> None:
     """Of one question at a time, on scores that need no model."""
-    batch, loss = uneven_batch(), replace(GRPO, kind=kind, **EVERY_TERM)
+    batch, loss = uneven_batch(), replace(GRPO, loss=kind, **EVERY_TERM)
     rng = np.random.default_rng(4)
     logp = np.asarray(batch.old_logp_BU) + 0.3 * rng.normal(size=batch.old_logp_BU.shape).astype(np.float32)
     scores = CompletionScores(logp, rng.uniform(1, 3, logp.shape).astype(np.float32))
 
     def total(scores: CompletionScores, batch: GrpoBatch, whole: GrpoBatch | None) -> Any:
-        return scored_policy_loss(scores, batch, loss, first_update=False, max_tokens=9, whole=whole)[0]
+        return scored_policy_loss(scores, batch, loss, first_update=False, max_tokens=LONGEST, whole=whole)[0]
 
     value, gradient = jax.value_and_grad(total)(scores, batch, None)
     parts = []
@@ -97,7 +101,7 @@ def test_sums_and_gradients_of_every_loss_add_up(kind: str) -> None:
 
 def test_a_policy_step_in_pieces() -> None:
     """With every term, the tower trained too."""
-    loss = replace(GRPO, kind="dapo", **EVERY_TERM)
+    loss = replace(GRPO, loss="dapo", **EVERY_TERM)
     whole = grpo_in(1, loss, WHOLE)
     assert_close(grpo_in(2, loss, WHOLE), whole, atol=5e-6)
     start = jax.device_get(fresh(WHOLE, one_device()).params["vision"])
@@ -127,7 +131,7 @@ def test_a_cpu_takes_pieces_of_many_places_by_default(monkeypatch: pytest.Monkey
     assert rows.places == 4 * (12 + 4 * 6)
     assert default_pieces(rows) == 1
     for least, pieces in ((73, 1), (72, 2), (36, 4), (1, 4)):
-        monkeypatch.setattr("urt_jax.training.pieces.CPU_PLACES", least)
+        monkeypatch.setattr("urt_jax.training.pieces.tuning", lambda least=least: replace(CPU, piece_places=least))
         assert default_pieces(rows) == pieces
 
 

@@ -21,7 +21,7 @@ from tests.training.tiny_training import (
     score,
 )
 from urt_jax.losses.grpo import OBJECTIVES, policy_loss
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.training.rollout import make_grpo_batch
 from urt_jax.training.steps import CompletionScores, GrpoBatch, scored_policy_loss
@@ -63,7 +63,7 @@ def test_the_step_gives_the_loss_all_its_constants(kind: str) -> None:
         "logp_BT": scores.logp_BU, "old_logp_BT": batch.old_logp_BU, "ref_logp_BT": batch.ref_logp_BU,
         "sampler_logp_BT": batch.sampler_logp_BU, "advantage_B": batch.advantage_B, "mask_BT": mask,
     }  # fmt: skip
-    plain, count, figures = policy_loss(replace(loss, entropy_coef=0.0), **arrays, max_tokens=6)
+    plain, count, figures = policy_loss(PolicyLoss(kind, **bounds), **arrays, max_tokens=6)  # type: ignore[arg-type]
     wanted = float(plain) / float(count) - ENTROPY * scores.entropy_BU[mask].mean()
     assert float(total) / float(denominator) == pytest.approx(wanted, rel=1e-5)
     assert metrics.keys() == figures.keys() | {"entropy"}
@@ -102,7 +102,7 @@ def test_masked_rows_leave_the_loss_and_its_counts_of_tokens(kind: str) -> None:
     """At ratio 1: minus the sum of advantages over sequences, of A x length over kept tokens or over 8 x 6 slots."""
     batch = truncated_batch(ADVANTAGE, IN_LOSS)
     scores = CompletionScores(np.asarray(batch.sampler_logp_BU), np.ones((8, 6), np.float32))
-    total, denominator, _ = scored_policy_loss(scores, batch, replace(GRPO, kind=kind), first_update=True)
+    total, denominator, _ = scored_policy_loss(scores, batch, replace(GRPO, loss=kind), first_update=True)
     advantage, lengths = ADVANTAGE[IN_LOSS], LENGTHS[IN_LOSS]
     wanted = {
         "grpo": (-advantage.sum(), 8),
@@ -136,7 +136,7 @@ def test_masked_rows_that_are_left_out_count_as_masked() -> None:
 @pytest.mark.parametrize("kind", ["grpo", "gspo"])
 def test_a_second_update_is_measured_from_before_the_first(kind: str) -> None:
     """Its old log-probabilities are those of the fresh policy, its ratio is that of the moved policy to it."""
-    loss = replace(GRPO, kind=kind, clip_low=0.01, clip_high=0.01)
+    loss = replace(GRPO, loss=kind, clip_low=0.01, clip_high=0.01)
     batch = grpo_batch(ADVANTAGE)  # old log-probabilities scored with the fresh parameters
     mask, old = np.asarray(batch.rows.mask_BU), np.asarray(batch.old_logp_BU)
     np.testing.assert_array_equal(old, score(tiny_params(), batch.rows))
@@ -163,7 +163,7 @@ def test_a_second_update_is_measured_from_before_the_first(kind: str) -> None:
 
 
 def test_on_eight_devices_as_on_one() -> None:
-    loss = replace(GRPO, kind="gspo", importance_cap=2.0, kl_coef=0.1, kl_kind="k2", entropy_coef=ENTROPY)
+    loss = replace(GRPO, loss="gspo", importance_cap=2.0, kl_coef=0.1, kl_kind="k2", entropy_coef=ENTROPY)
     batch = grpo_batch(ADVANTAGE)
     rng = np.random.default_rng(1)
     off = (0.2 * rng.normal(size=(2, 8, 6))).astype(np.float32)

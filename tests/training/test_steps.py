@@ -19,6 +19,7 @@ from tests.training.tiny_training import (
     assert_same,
     fresh_state,
     grpo_batch,
+    learnt_places,
     one_device,
     run_grpo,
     run_sft,
@@ -26,7 +27,7 @@ from tests.training.tiny_training import (
     sft_batch,
 )
 from urt_jax.losses.advantages import group_advantages
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.training import steps
 from urt_jax.training.compile import compile_grpo_step
@@ -50,7 +51,7 @@ def test_sft_loss_is_the_mean_over_all_trained_tokens(sft_plain: tuple[Any, dict
     batch = sft_batch()
     logp = np.asarray(jax.nn.log_softmax(jitted()(tiny_params(), batch), axis=-1))[:, :-1]
     chosen = np.take_along_axis(logp, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
-    mask = batch.loss_mask_BT[:, 1:]
+    mask = learnt_places(batch)[:, :-1]
     figures = sft_plain[1]
     np.testing.assert_allclose(figures["loss"], -chosen[mask].mean(), rtol=1e-5)
     np.testing.assert_allclose(figures["token_probability"], np.exp(chosen[mask]).mean(), rtol=1e-5)
@@ -58,10 +59,17 @@ def test_sft_loss_is_the_mean_over_all_trained_tokens(sft_plain: tuple[Any, dict
 
 def test_sft_learns_the_targets_while_it_reads_the_tokens() -> None:
     batch = sft_batch()
-    targets = np.where(batch.loss_mask_BT, 25, batch.tokens_BT)
     logp = np.asarray(jax.nn.log_softmax(jitted()(tiny_params(), batch), axis=-1))[:, :-1, 25]
-    _, figures = run_sft(batch._replace(targets_BT=targets))
-    np.testing.assert_allclose(figures["loss"], -logp[batch.loss_mask_BT[:, 1:]].mean(), rtol=1e-5)
+    others = batch.targets._replace(token_BZJ=np.full_like(batch.targets.token_BZJ, 25))
+    _, figures = run_sft(batch._replace(targets=others))
+    np.testing.assert_allclose(figures["loss"], -logp[learnt_places(batch)[:, :-1]].mean(), rtol=1e-5)
+
+
+def test_an_sft_step_needs_targets() -> None:
+    with pytest.raises(ValueError, match="the batch has no targets to learn"):
+        run_sft(sft_batch()._replace(targets=None))
+    with pytest.raises(ValueError, match="targets are of 2 parts of a row, the mesh splits it into 1"):
+        run_sft(sft_batch(parts=2))
 
 
 def test_sft_updates_the_trained_and_leaves_the_frozen(sft_plain: tuple[Any, dict[str, Any]]) -> None:
@@ -180,7 +188,7 @@ def test_the_first_update_is_the_general_one_with_old_log_probabilities(
 
 def test_the_kl_term_pulls_only_where_the_policy_left_the_reference() -> None:
     """At the reference its value and gradient are 0, so nothing moves without an advantage."""
-    loss = PolicyLoss(kl_coef=0.5)
+    loss = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.5)
     state, figures = run_grpo(grpo_batch(np.zeros(8)), loss=loss)
     np.testing.assert_allclose(figures["kl"], 0, atol=1e-9)
     assert_close(state.trainable, fresh_state().trainable, atol=1e-5)

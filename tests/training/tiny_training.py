@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from tests.tiny import EOS, MODEL, PAD, WORDS, as_jnp, batch_of, make_chat, tiny_params
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
@@ -24,7 +24,7 @@ PLAIN = optax.sgd(0.1)  # parameters move by a tenth of the gradient, which is c
 SLOTS, QUESTIONS, RESPONSES = 6, 2, 4
 TEMPERATURE = 0.8
 SUPPRESSED = np.isin(np.arange(40), [1, 3, 4, 5, 6, 38, 39])
-GRPO = PolicyLoss(kl_coef=0.0)
+GRPO = PolicyLoss("grpo", clip_low=0.2, clip_high=0.2, kl_coef=0.0)
 
 
 def one_device() -> Mesh:
@@ -46,6 +46,14 @@ def sft_records() -> tuple[list[Any], list[list[int]]]:
 def sft_batch(packed: list[list[int]] | None = None, **larger: int) -> Batch:
     chats, answers = sft_records()
     return batch_of(chats, answers, packed=packed, **{"tokens": 16, "frames": 8, **larger})
+
+
+def learnt_places(batch: Batch) -> np.ndarray:
+    """Return where a token is learnt from, ``bool [B, T]``."""
+    learnt = np.zeros(batch.tokens_BT.shape, bool)
+    for row, (places, mask) in enumerate(zip(batch.targets.place_BZJ[:, 0], batch.targets.mask_BZJ[:, 0])):
+        learnt[row, places[mask]] = True
+    return learnt
 
 
 def rollout(pairs: int = 1) -> Rollout:

@@ -1,4 +1,4 @@
-"""``adapter_config.json`` of PEFT: which model an adapter is for, what of it is adapted, and by which options."""
+"""PEFT's ``adapter_config.json``: the adapter's base model, its target modules, and its options."""
 
 import math
 import re
@@ -13,25 +13,25 @@ from urt_jax.files.json_text import read_object
 
 CONFIG_NAME = "adapter_config.json"
 
-MAX_RANK = 4096  # of an adapter: beyond the width of most layers it would save nothing
-MAX_PATTERN = 100_000  # signs: a pattern that names every module of a large model has some ten thousand
-MAX_REPEATS = 4  # in a row: matching takes the length of a name to their number, at most, and names are short
-# What PEFT may say that changes nothing in how a trained adapter is applied. Any other option must be off.
+MAX_RANK = 4096  # of an adapter; a rank above the width of most layers would save nothing
+MAX_PATTERN = 100_000  # characters; a pattern that names every module of a large model has some ten thousand
+MAX_REPEATS = 4  # in sequence: with n of them a match of a name of length l takes at most l**n steps; names are short
+# PEFT options that do not change how a trained adapter is applied. Any other option must be off.
 _HARMLESS = {
     *("peft_type", "peft_version", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
     *("auto_mapping", "r", "lora_alpha", "use_rslora", "target_modules", "lora_dropout", "bias", "init_lora_weights"),
     *("megatron_core", "qalora_group_size", "eva_config", "loftq_config", "ensure_weight_tying", "runtime_config"),
 }
-_INITS = (True, False, "gaussian", "eva")  # others change the weights of the base too
+_INITS = (True, False, "gaussian", "eva")  # other initialisations also change the base's weights
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter alone; with a config.json it is a whole model."""
+    """Return whether a folder holds only an adapter; with a config.json it is a whole model."""
     return (folder / CONFIG_NAME).is_file() and not (folder / "config.json").is_file()
 
 
 def adapter_base(folder: Path) -> tuple[str, str | None]:
-    """Return name or path, and revision, of the model that an adapter is for.
+    """Return the name or path, and the revision, of an adapter's base model.
 
     Raises:
         BadInputError: adapter_config.json cannot be read or names no base.
@@ -49,8 +49,8 @@ def adapter_base(folder: Path) -> tuple[str, str | None]:
 def plain_lora(*, rank: int, alpha: float, modules: Sequence[str]) -> dict[str, Any]:
     """Return the settings of plain LoRA on ``modules``, whose ``{}`` stands for any layer; alpha to six digits.
 
-    The pattern for them selects exactly these modules: PEFT matches it with all of a path, while a list of last names
-    would select projections of the vision tower too.
+    They are written as a pattern that selects exactly these modules: PEFT matches a pattern with the full path, while
+    a list of last names would also select projections of the vision tower.
     """
     alpha = float(f"{alpha:.6g}")
     return {
@@ -77,17 +77,17 @@ def read_settings(folder: Path) -> Fields:
     """Return adapter_config.json.
 
     Raises:
-        BadInputError: it is not there, or no JSON object.
+        BadInputError: it is missing, or not a JSON object.
     """
     path = folder / CONFIG_NAME
     return Fields(read_object(path, remedy="copy the adapter's folder again"), str(path))
 
 
 def check_options(folder: Path, settings: Fields) -> None:
-    """Refuse what is not plain LoRA.
+    """Refuse anything but plain LoRA.
 
     Raises:
-        BadInputError: naming the options that are not done here, are missing, or are out of bounds.
+        BadInputError: naming the options that are not supported, missing, or out of bounds.
     """
     settings.integer("r", at_least=1, at_most=MAX_RANK)
     settings.number("lora_alpha", above=0, at_most=1e9)
@@ -108,11 +108,11 @@ def check_options(folder: Path, settings: Fields) -> None:
 
 
 def _check_pattern(settings: Fields) -> None:
-    """Refuse a pattern of target modules that is none, or that might not end: repeats inside repeats."""
+    """Refuse a pattern of target modules that is invalid, or that has nested repeats and so might not terminate."""
     pattern = settings.text("target_modules")
     needed = "a regular expression without repeats inside repeats, such as .*\\.(q|v)_proj"
     if len(pattern) > MAX_PATTERN:
-        raise settings.refusal("target_modules", f"{needed}, of at most {MAX_PATTERN:,} signs")
+        raise settings.refusal("target_modules", f"{needed}, of at most {MAX_PATTERN:,} characters")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -125,7 +125,7 @@ def _check_pattern(settings: Fields) -> None:
 
 
 def _repeats(parsed: Any) -> float:
-    """Return how many unbounded repeats of a parsed pattern can try the same signs: infinite where they are nested."""
+    """Return how many unbounded repeats of a parsed pattern can match the same characters: infinite if nested."""
     found = 0.0
     for name, value in parsed:
         kind = str(name)
@@ -144,7 +144,7 @@ def _repeats(parsed: Any) -> float:
 
 
 def is_selected(name: str, settings: Mapping[str, Any]) -> bool:
-    """Return whether PEFT's ``target_modules`` selects a module: a pattern for all of its path, or names it ends in."""
+    """Return whether PEFT's ``target_modules`` selects a module: a pattern for its full path, or a list of endings."""
     targets = settings["target_modules"]
     if isinstance(targets, str):
         return re.fullmatch(targets, name) is not None

@@ -1,6 +1,6 @@
-"""LoRA adapters in the layout of PEFT: ``adapter_model.safetensors`` and ``adapter_config.json``, strict when read.
+"""LoRA adapters in PEFT's layout: ``adapter_model.safetensors`` and ``adapter_config.json``, read strictly.
 
-A projection of ours is one module of transformers, or one a layer where it is stacked. Its tensors are
+A projection of ours is one module of transformers, or one module per layer if it is stacked. Its tensors are
 ``base_model.model.<module>.lora_A.weight`` [r, in] and ``.lora_B.weight`` [out, r].
 """
 
@@ -32,9 +32,9 @@ _FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 
 class Module(NamedTuple):
-    """One module of transformers that can be adapted: a layer of a projection of ours."""
+    """One module of transformers that can be adapted: one layer of a projection of ours."""
 
-    name: str  # path in memory, "model.language_model.layers.0.self_attn.q_proj"
+    name: str  # path of the module, "model.language_model.layers.0.self_attn.q_proj"
     rule: WeightRule
     layer: int
 
@@ -48,12 +48,12 @@ def save_adapter(
     base: str,
     revision: str | None = None,
 ) -> None:
-    """Write the adapters of a parameter tree, and nothing of its other weights, as PEFT does.
+    """Write the adapters of a parameter tree, without its other weights, as PEFT does.
 
-    ``base`` is the name or path by which the adapted model is found again. ``lora_alpha`` is written to six digits.
+    ``base`` is the name or path of the base model. ``lora_alpha`` is written to six digits.
 
     Raises:
-        ValueError: no adapters, adapters of several ranks or scales, or one on what is no plain projection.
+        ValueError: no adapters, adapters of several ranks or scales, or an adapter on another kind of weight.
     """
     flat = flatten_dict(dict(params))
     rules = {rule.path[:-1]: rule for rule in family.weight_rules(config) if _is_projection(rule)}
@@ -81,11 +81,11 @@ def save_adapter(
 def load_adapter(folder: str | Path, params: Mapping[str, Any], family: Family, config: ModelConfig) -> dict[str, Any]:
     """Return the tree with the adapters of a folder, written here or by PEFT, as float32 numpy leaves.
 
-    The layers of a stacked projection that have no adapter there get one of zeros, which adds nothing.
+    Layers of a stacked projection without an adapter get one of zeros, which adds nothing.
 
     Raises:
-        BadInputError: unreadable files, options that this model does not do, and, naming them, tensors that are
-            missing, unexpected, or of another shape than the base and the rank say.
+        BadInputError: unreadable files, unsupported options, and, naming them, tensors that are missing, unexpected,
+            or of a shape that does not fit base and rank.
     """
     folder = Path(folder)
     with checked(folder):
@@ -119,7 +119,7 @@ def load_adapter(folder: str | Path, params: Mapping[str, Any], family: Family, 
 
 
 def _is_projection(rule: WeightRule) -> bool:
-    return rule.kernel and rule.stored_tail is None  # a kernel with a tail is a convolution there
+    return rule.kernel and rule.stored_tail is None  # a kernel with a tail is a convolution in transformers
 
 
 def _modules_of(rule: WeightRule, family: Family) -> Iterator[Module]:
@@ -137,7 +137,7 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, "np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # the library raises several kinds on broken bytes
+    except Exception as error:  # the library raises several types for damaged bytes
         raise BadInputError(
             f"{path}: not a readable safetensors file ({error}); copy it again. Adapters are read from safetensors only"
         ) from None
@@ -158,7 +158,7 @@ def _place(
     modules: Mapping[str, Module],
     family: Family,
 ) -> dict[tuple[Module, str], np.ndarray]:
-    """Return the tensors by module and side; what is missing or unexpected is an error."""
+    """Return the tensors by module and side; raise a BadInputError for missing or unexpected ones."""
     placed: dict[tuple[Module, str], np.ndarray] = {}
     unexpected = []
     for name, tensor in stored.items():
@@ -196,6 +196,6 @@ def _check_shapes(
         inner, outer = flat[module.rule.path].shape[-2:]
         wanted = (rank, inner) if side == "A" else (outer, rank)
         if tensor.shape != wanted:
-            wrong.append(f"{module.name}.lora_{side} is {tensor.shape}, rank {rank} and the base ask for {wanted}")
+            wrong.append(f"{module.name}.lora_{side} is {tensor.shape}, rank {rank} and the base need {wanted}")
     if wrong:
         raise BadInputError(f"{folder}: the adapter and its base do not belong together: " + "; ".join(wrong[:8]))

@@ -1,4 +1,4 @@
-"""A sum over the bits of an array that is the same on every mesh, computed where the array lies."""
+"""A checksum of an array's bits that is the same on every mesh, computed on the array's devices."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_PRIMES = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)  # odd, so that no weight loses a bit
+_PRIMES = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)  # odd, so that a product loses no bit
 
 
 def checksums(leaves: Mapping[str, Any]) -> dict[str, int]:
-    """Return 32 bits for each array: the sum, modulo 2^32, of its elements' bits times odd weights by their place.
+    """Return 32 bits for each array: the sum, modulo 2^32, of its elements' bits times odd weights by index.
 
-    Whole numbers add up to the same in any order, so a sum over the parts of a mesh is that over the whole array. Any
-    one changed element changes it; it waits for the arrays.
+    An integer sum does not depend on the order, so the sum over the shards is the sum over the whole array. A change
+    of any one element changes it. The call blocks until the arrays are computed.
     """
-    groups: dict[Any, dict[str, Any]] = {}  # one program for all leaves that lie on the same devices
+    groups: dict[Any, dict[str, Any]] = {}  # one program for all leaves on the same devices
     for path, leaf in leaves.items():
         devices = leaf.sharding.device_set if isinstance(leaf, jax.Array) else None
         groups.setdefault(devices and frozenset(devices), {})[path] = leaf

@@ -1,8 +1,8 @@
-"""Weights in the published safetensors layout: read slice by slice into place, strict both ways, written bit-equal.
+"""Weights in the published safetensors layout: read slice by slice, strict both ways, written bit-equal.
 
-Reading: names and shapes of all tensors are compared with the config before any data is touched; then each of our
-leaves is filled from slices of the files, on a mesh only the part that lies on this process's devices. No more than one
-leaf's local part is held beside what is on the devices already.
+Reading compares names and shapes of all tensors with the config before it reads data. It then fills each of our leaves
+from slices of the files; on a mesh it reads only the shards of this process's devices. The host holds at most one
+leaf's local shards at a time.
 """
 
 import json
@@ -30,13 +30,13 @@ DTYPES = {
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
 }
-# What stands beside quantised weights (fp8, AWQ, GPTQ, bitsandbytes, compressed-tensors).
+# Names of tensors that accompany quantised weights (fp8, AWQ, GPTQ, bitsandbytes, compressed-tensors).
 _QUANTISED = re.compile(
     r"\.(?:(?:weight|input|output|k|v)_scale(?:_inv)?|weight_(?:packed|zero_point|shape)|qweight|qzeros|scales|g_idx|absmax"
     r"|SCB|quant_map|nested_absmax|quant_state\..+|weight\.(?:absmax|quant_map|nested_.+|quant_state.*))$"
 )
-READ_BYTES = 1 << 26  # read at once from a file
-TURNED_ROWS = 256  # transposed at once
+READ_BYTES = 1 << 26  # bytes per read from a file
+TURNED_ROWS = 256  # rows per transposed block
 
 
 def load_weights(
@@ -44,8 +44,8 @@ def load_weights(
 ) -> dict[str, Any]:
     """Read a checkpoint folder into our parameter tree, layers stacked on axis 0.
 
-    ``dtype`` casts; ``None`` keeps what is stored. Without ``shardings`` the leaves are numpy arrays, with a tree of
-    them jax arrays placed as it says.
+    ``dtype`` casts; ``None`` keeps the stored dtypes. With a tree of ``shardings`` the leaves are jax arrays with these
+    shardings, otherwise numpy arrays.
 
     Raises:
         BadInputError: no safetensors, a missing or truncated shard, and, naming them, tensors that are missing,
@@ -64,7 +64,7 @@ def weights_from(
     dtype: Any = None,
     shardings: Any = None,
 ) -> dict[str, Any]:
-    """Read what ``load_weights`` does from the tensors of a folder that are already found."""
+    """Read the tree of ``load_weights`` from tensors that ``stored_tensors`` has found."""
     rules, expected = family.weight_rules(config), abstract_params(config)
     if config.decoder.tied_head:
         stored = _tied(stored, family, config)
@@ -90,13 +90,13 @@ def save_weights(
     max_shard_bytes: int = 5_000_000_000,
     rename: Callable[[str], str] = str,
 ) -> None:
-    """Write the parameter tree as safetensors, with an index where it takes more than one shard.
+    """Write the parameter tree as safetensors, with an index if there are several shards.
 
     Weights that the folder held before are replaced. ``dtype`` casts; ``None`` keeps the dtype of each leaf. ``rename``
-    maps our rules' names to those to write.
+    maps our rules' names to the written names.
 
     Raises:
-        ValueError: the tree has other leaves than the config says.
+        ValueError: the tree has other leaves than the config's.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,14 +120,14 @@ def save_weights(
         index = {"metadata": {"total_size": sum(size for *_, size in sizes)}, "weight_map": weight_map}
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n")
     for stale in (*folder.glob("model*.safetensors"), *([folder / INDEX_NAME] if len(shards) == 1 else [])):
-        if stale.name not in names:  # of an earlier model in this folder, cut in other files
+        if stale.name not in names:  # a shard of an earlier model in this folder
             stale.unlink(missing_ok=True)
 
 
 def _read_leaf(
     rule: WeightRule, tensors: list[StoredTensor], shape: tuple[int, ...], kind: np.dtype, sharding: Any
 ) -> Any:
-    """Return one of our leaves, whole on the host or placed by its sharding."""
+    """Return one of our leaves, whole on the host or sharded over devices."""
     if sharding is None:
         return _read_part(rule, tensors, tuple(slice(0, size) for size in shape), kind)
     parts: dict[tuple, tuple[tuple[slice, ...], list[jax.Device]]] = {}
@@ -139,12 +139,12 @@ def _read_leaf(
     for part, devices in parts.values():
         host = _read_part(rule, tensors, part, kind)
         placed += [jax.device_put(host, device) for device in devices]
-        jax.block_until_ready(placed)  # the host copy goes before the next part comes
+        jax.block_until_ready(placed)  # frees the host copy before the next part is read
     return jax.make_array_from_single_device_arrays(shape, sharding, placed)
 
 
 def _read_part(rule: WeightRule, tensors: list[StoredTensor], part: tuple[slice, ...], kind: np.dtype) -> np.ndarray:
-    """Read the part of a leaf that lies in the given slices, straight into an array of its own."""
+    """Read the given slices of a leaf straight into a new array."""
     out = np.empty([cut.stop - cut.start for cut in part], kind)
     if not rule.stack:
         _read_tensor(rule, tensors[0], part, out)
@@ -155,7 +155,7 @@ def _read_part(rule: WeightRule, tensors: list[StoredTensor], part: tuple[slice,
 
 
 def _read_tensor(rule: WeightRule, tensor: StoredTensor, part: tuple[slice, ...], out: np.ndarray) -> None:
-    """Fill ``out`` with a part of one layer's tensor, some rows of the file at a time."""
+    """Fill ``out`` with a part of one layer's tensor, ``READ_BYTES`` of the file at a time."""
     first = part[-1] if rule.kernel else part[0]  # the file's first axis is our last for a kernel
     row_bytes = max(int(np.prod(tensor.shape[1:])) * np.dtype(DTYPES[tensor.dtype]).itemsize, 1)
     step = max(READ_BYTES // row_bytes, 1)
@@ -172,7 +172,7 @@ def _read_tensor(rule: WeightRule, tensor: StoredTensor, part: tuple[slice, ...]
 
 def _turn_into(out: np.ndarray, rows: np.ndarray) -> None:
     """Write ``rows.T`` into ``out`` (which may be of another dtype), a block that fits the cache at a time."""
-    if out.dtype == rows.dtype:  # bit patterns: numpy copies its own types several times faster than bfloat16
+    if out.dtype == rows.dtype:  # copy as integers: numpy copies its own types several times faster than bfloat16
         kind = np.dtype(f"u{out.dtype.itemsize}")
         out, rows = out.view(kind), rows.view(kind)
     for start in range(0, len(rows), TURNED_ROWS):
@@ -182,7 +182,7 @@ def _turn_into(out: np.ndarray, rows: np.ndarray) -> None:
 def has_own_head(stored: Mapping[str, StoredTensor], family: Family, config: ModelConfig) -> bool:
     """Return whether a folder whose config ties the head to the embedding stores a head that differs from it.
 
-    The config is then wrong of the file, and the stored head is the one that was trained (so transformers takes it).
+    The config is then wrong, and the stored head is the trained one (transformers uses it too).
     """
     head, embedding = _head_names(family, config)
     if head not in stored or embedding not in stored:
@@ -196,14 +196,14 @@ def has_own_head(stored: Mapping[str, StoredTensor], family: Family, config: Mod
 
 
 def _head_names(family: Family, config: ModelConfig) -> tuple[str, str]:
-    """Return the names of head and embedding in the family's own layout."""
+    """Return the tensor names of head and embedding in the family's own layout."""
     untied = replace(config, decoder=replace(config.decoder, tied_head=False))
     names = {rule.path: rule.name for rule in family.weight_rules(untied)}
     return names["head",], names["embedding",]
 
 
 def _tied(stored: Mapping[str, StoredTensor], family: Family, config: ModelConfig) -> dict[str, StoredTensor]:
-    """Return the tensors of a tied model without the second copy of its embedding, which may be the only one."""
+    """Return the tensors of a tied model with one embedding, which may be stored under either name or both."""
     head, embedding = _head_names(family, config)
     kept = dict(stored)
     if head in kept:
@@ -217,9 +217,8 @@ def _check_names(folder: Path, rules: tuple[WeightRule, ...], stored: Mapping[st
     missing, extra = sorted(wanted - stored.keys()), sorted(stored.keys() - wanted)
     if quantised := [name for name in extra if _QUANTISED.search(name)]:
         raise BadInputError(
-            f"{folder}: its weights are quantised ({quantised[0]} stands beside them), and only plain float16, "
-            "bfloat16 and float32 ones are read; give the model it was made from, or dequantise it with the tool that "
-            "made it"
+            f"{folder}: its weights are quantised (it has {quantised[0]}), and only plain float16, bfloat16 and "
+            "float32 ones are read; give the model it was made from, or dequantise it with the tool that made it"
         )
     shown = [stored[name].name for name in extra]
     problems = [
@@ -252,7 +251,7 @@ def _check_shapes(
 
 
 def _plan_shards(sizes: list[tuple[str, Any, int]], limit: int) -> list[list[tuple[str, Any, int]]]:
-    """Share tensors among files in order; a file is closed before it would pass the limit."""
+    """Split the tensors into files in order, none above the limit unless one tensor is."""
     shards: list[list[tuple[str, Any, int]]] = [[]]
     filled = 0
     for entry in sizes:

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: fetched as plain files into the standard cache; nothing in them is ever run."""
+"""Models of the Hugging Face hub, downloaded as plain files into the standard cache; none of their code is run."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from urt_jax.errors import BadInputError
 from urt_jax.files.redaction import redacted
 
-# All that is read of a model. Pickles (*.bin, *.pt) and code (*.py) are never fetched, so an "auto_map" that names
-# code in config.json names files that are not there.
+# The files that are read of a model. Pickles (*.bin, *.pt) and code (*.py) are never downloaded, so an "auto_map" in
+# config.json names code that is not there.
 READ_FILES = (
     "*.safetensors",
     "model.safetensors.index.json",
@@ -39,10 +39,9 @@ def is_hub_name(name: str) -> bool:
 def fetch_model(
     name: str, *, revision: str | None = None, endpoint: str | None = None, cache_dir: str | Path | None = None
 ) -> Path:
-    """Download what is read of a hub model, with a progress bar, and return the folder it lies in.
+    """Download the needed files of a hub model, with a progress bar, and return their folder.
 
-    A file that the cache holds is not fetched again. Offline (``HF_HUB_OFFLINE=1``, or no connection) the cache alone
-    is used.
+    Cached files are not downloaded again. Offline (``HF_HUB_OFFLINE=1``, or no connection) only the cache is used.
 
     Args:
         name: ``org/name``, or ``org/name@revision``.
@@ -66,11 +65,11 @@ def fetch_model(
                 endpoint=endpoint,
                 cache_dir=cache_dir,
                 allow_patterns=list(READ_FILES),
-                ignore_patterns=["*/*"],  # a model lies in the top folder; what is below is another format of it
+                ignore_patterns=["*/*"],  # the model is in the top folder; subfolders hold other formats of it
             )
         )
-    except Exception as error:  # the network, the disk and the cache each raise their own
-        told = redacted(_told(error, asked))  # a library repeats addresses and headers
+    except Exception as error:  # network, disk and cache each raise their own types
+        told = redacted(_told(error, asked))  # libraries quote addresses and headers
         raise BadInputError(f"model {shown}: no folder of that name here, and {told}") from None
     missing = [pattern for pattern in NEEDED_FILES if not any(folder.glob(pattern))]
     if missing:
@@ -82,17 +81,17 @@ def fetch_model(
 
 
 def _split(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Return the repository and the revision that a name and a knob ask for together."""
+    """Return the repository and the revision that the name and the ``revision`` setting give together."""
     match = _HUB_NAME.fullmatch(name)
     if match is None:
-        raise BadInputError(f"model {name!r} is no hub name; give org/name, or org/name@revision")
+        raise BadInputError(f"model {name!r} is not a hub name; give org/name, or org/name@revision")
     if revision is not None and match[2] is not None and revision != match[2]:
         raise BadInputError(f"model {name!r} came with revision {revision!r}; give one of the two")
     return match[1], revision if revision is not None else match[2]
 
 
 def _told(error: Exception, revision: str | None) -> str:
-    """Say what happened on the way to the hub, and what to do."""
+    """Return what went wrong with the hub, and what to do."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -106,17 +105,15 @@ def _told(error: Exception, revision: str | None) -> str:
         return f"on the hub it has no branch, tag or commit {revision or 'main'!r}: give one that its page lists"
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         if isinstance(error.__cause__ or error, errors.OfflineModeIsEnabled):
-            return (
-                "the cache does not hold all of it while HF_HUB_OFFLINE forbids to fetch it: unset that, " + _ELSEWHERE
-            )
+            return "the cache does not hold all of it while HF_HUB_OFFLINE forbids downloads: unset that, " + _ELSEWHERE
         reason = f" ({type(error.__cause__).__name__}: {_first_line(error.__cause__)})" if error.__cause__ else ""
         return (
             f"the hub cannot be reached{reason} while the cache does not hold all of it: check the connection, "
             + _ELSEWHERE
         )
     return (
-        f"the download broke off ({type(error).__name__}: {_first_line(error)}): start again, which fetches only the "
-        f"files that are not whole yet, {_ELSEWHERE}"
+        f"the download broke off ({type(error).__name__}: {_first_line(error)}): start again, which downloads only "
+        f"the incomplete files, {_ELSEWHERE}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A model on disk in the published layout: config, weights, tokenizer and picture settings, read and written whole."""
+"""A model on disk in the published layout: reading and writing config, weights, tokenizer and picture settings."""
 
 import json
 import shutil
@@ -29,21 +29,22 @@ from urt_jax.files.whole import whole_folder
 from urt_jax.models.attention import choose_attention
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.lora import merge_adapters
+from urt_jax.models.tuning import tuning
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params, init_params
 from urt_jax.runs import processes
 from urt_jax.sharding.mesh import compute_dtype
 from urt_jax.sharding.rules import shardings_for
 
 ASSETS = Path(__file__).parent.parent / "assets"
-# Of a source: what is written anew, what belongs to it alone, and what nothing is read from.
+# Files of a source that are not copied: those written anew, those specific to it, and those never read.
 NOT_COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", CONFIG_NAME, SUMS_NAME, "*.bin", "*.pt", ".*")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory. Its parameters are numpy arrays, or jax arrays on the mesh that it was read for.
+    """A checkpoint in memory. Its parameters are numpy arrays, or jax arrays on the mesh given to ``load_model``.
 
-    Training donates parameters that lie on a mesh: after its first step they are gone. Load the model again to keep it.
+    Training donates parameters on a mesh, so they are deleted after its first step; load the model again to use it.
     """
 
     processor: Processor
@@ -53,13 +54,12 @@ class LoadedModel:
     def module(self, *, dtype: Any = jnp.float32, remat: str = "none", attention: str = "xla") -> VisionLanguageModel:
         """Return the Flax module for these parameters, computing in ``dtype``; see ``models.attention``."""
         layers = self.processor.config.decoder.layers
-        # Small decoders unroll their layers: the scan's own overhead would be most of a step.
-        unroll = layers if layers <= 8 else 1
+        unroll = layers if layers <= tuning().unrolled_layers else 1
         param_dtype = np.dtype(self.params["embedding"].dtype)
         return VisionLanguageModel(self.processor.config, dtype, param_dtype, remat, unroll, attention)
 
     def module_for(self, mesh: Mesh | None, *, dtype: Any, attention: str, remat: str = "none") -> VisionLanguageModel:
-        """Return the module with its dtype and attention chosen for the devices of a mesh where they are "auto".
+        """Return the module; a dtype or attention of "auto" is chosen for the devices of the mesh.
 
         Raises:
             BadInputError: an attention that these devices or this dtype cannot run.
@@ -75,19 +75,19 @@ class LoadedModel:
 def find_model(name: str, *, revision: str | None = None) -> Path:
     """Return the folder of a shipped model, a run folder's ``model/``, a published layout, or a model of the hub.
 
-    An adapter's folder stands for that of its base. Where no folder of that name exists, ``org/name`` (or
-    ``org/name@revision``) is fetched from the hub, its main branch unless ``revision`` names another.
+    The folder of an adapter resolves to that of its base. If no folder has that name, ``org/name`` (or
+    ``org/name@revision``) is downloaded from the hub, its main branch unless ``revision`` names another.
 
     Raises:
-        BadInputError: nothing of that name (lists the shipped models), what ``hub.fetch_model`` raises, a revision
-            of a model that is not the hub's, or an adapter whose base is not found.
+        BadInputError: no model of that name (lists the shipped ones), an error of ``hub.fetch_model``, a revision for
+            a model that is not from the hub, or an adapter whose base is not found.
     """
     shipped, folder = _shipped(), Path(name)
     if name not in shipped and not folder.exists() and is_hub_name(name):
         return fetch_model(name, revision=revision)
     if revision is not None:
         raise BadInputError(
-            f"model {name!r} came with revision {revision!r}, but it is no hub name (org/name), or a folder of that "
+            f"model {name!r} came with revision {revision!r}, but it is not a hub name (org/name), or a folder of that "
             "name is there; leave the revision out"
         )
     if name in shipped:
@@ -105,7 +105,7 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
 
 
 def adapter_of(name: str) -> Path | None:
-    """Return the folder where the name is that of an adapter alone."""
+    """Return the folder if the name is the path of an adapter, else None."""
     return Path(name) if is_adapter(Path(name)) and name not in _shipped() else None
 
 
@@ -136,17 +136,17 @@ def load_model(
 ) -> LoadedModel:
     """Read a model; weights are cast to ``dtype`` (``None`` keeps the stored one).
 
-    Of a folder that holds an adapter alone, the base is read and the adapter merged into it.
-    With a ``mesh`` the weights are read straight to where the placement table puts them, else they stay on the host.
-    ``pixels`` are (min, max) pixels of a picture that replace the checkpoint's own where given; ``revision`` is a hub
-    model's (see ``find_model``).
+    If the folder holds only an adapter, its base is read and the adapter merged into it. With a ``mesh`` the weights
+    are read straight onto their devices by the sharding rules, else they stay on the host. ``pixels`` are (min, max)
+    pixels of a picture that replace the checkpoint's own where given; ``revision`` is that of a hub model (see
+    ``find_model``).
 
     Raises:
         BadInputError: no such model (see ``find_model``), unknown family, weights that do not fit config.json, an
-            adapter that does not fit its base, unusable tokenizer, or a file that is not as it was written here.
+            adapter that does not fit its base, unusable tokenizer, or a file whose checksum differs.
     """
     folder = find_model(name, revision=revision)
-    # Of several processes the first checks the files, and ends the others where they are damaged.
+    # The first process checks the files, and its error ends the others if a file is damaged.
     with checked(folder) if processes.is_first() else nullcontext():
         processor = _open_processor(folder, pixels)
         family, config = processor.family, processor.config
@@ -164,7 +164,7 @@ def load_model(
 def random_model(
     name: str, *, seed: int, revision: str | None = None, pixels: tuple[int | None, int | None] = (None, None)
 ) -> LoadedModel:
-    """Make a model of the layout and tokenizer of ``name`` with fresh float32 weights."""
+    """Make a model with the config and tokenizer of ``name`` and new random float32 weights."""
     processor, folder = load_processor(name, revision=revision, pixels=pixels)
     params = jax.jit(lambda key: init_params(processor.config, key))(jax.random.key(seed))
     return LoadedModel(processor, jax.tree.map(np.asarray, params), folder)
@@ -173,7 +173,7 @@ def random_model(
 def load_processor(
     name: str, *, revision: str | None = None, pixels: tuple[int | None, int | None] = (None, None)
 ) -> tuple[Processor, Path]:
-    """Read everything of a model but its weights."""
+    """Read a model without its weights; return its processor and folder."""
     folder = find_model(name, revision=revision)
     return _open_processor(folder, pixels), folder
 
@@ -197,7 +197,7 @@ def _open_processor(folder: Path, pixels: tuple[int | None, int | None]) -> Proc
 
 
 def _check_not_quantised(folder: Path, stored: dict[str, Any]) -> None:
-    """Refuse weights that are stored in another arithmetic, naming it."""
+    """Refuse quantised weights, naming the method."""
     text = stored.get("text_config")
     for part in (stored, text if isinstance(text, dict) else {}):
         for key in ("quantization_config", "compression_config", "quantization"):
@@ -205,17 +205,17 @@ def _check_not_quantised(folder: Path, stored: dict[str, Any]) -> None:
                 method = part[key].get("quant_method", key) if isinstance(part[key], dict) else part[key]
                 raise BadInputError(
                     f"{folder}: its weights are quantised ({shown(method)}), and only plain float16, bfloat16 and "
-                    "float32 ones are read; give the model it was made from, or dequantise it with the tool it is of"
+                    "float32 ones are read; give the model it was made from, or dequantise it with that method's tool"
                 )
 
 
 def is_original(config: dict[str, Any], family: Family) -> bool:
-    """Tell whether config.json is of the layout from before transformers."""
+    """Return whether config.json has the family's original layout, older than transformers."""
     return family.original_model_type is not None and config.get("model_type") == family.original_model_type
 
 
 def _described(stored: dict[str, Any], family: Family, folder: Path, tokenizer: Any) -> dict[str, Any]:
-    """Return config.json in the layout of transformers; of the older layout the tokenizer gets its placeholders."""
+    """Return config.json in the transformers layout; for the original layout, add placeholders to the tokenizer."""
     if family.complete_config is None or not is_original(stored, family):
         return stored
     placeholders = [family.image_placeholder, family.video_placeholder]
@@ -234,7 +234,7 @@ def _check_tokenizer(tokenizer: Any, family: Family, config: ModelConfig, folder
             f"{folder}: the tokenizer has {ids} ids, the embedding only {config.decoder.vocab_size} rows; {apart}"
         )
     if tokenizer.convert_tokens_to_ids(TURN_END) in (None, tokenizer.unk_token_id):
-        raise BadInputError(f"{folder}: the tokenizer has no {TURN_END}, so no answer would end; {apart}")
+        raise BadInputError(f"{folder}: the tokenizer has no {TURN_END}, so no response would end; {apart}")
     for placeholder, wanted in (
         (family.image_placeholder, config.image_token_id),
         (family.video_placeholder, config.video_token_id),
@@ -257,8 +257,8 @@ def save_model(
 ) -> None:
     """Write a model in the transformers layout; tokenizer and picture settings are copied from ``source``.
 
-    Tensors keep the names that ``source`` gives them, of the layouts transformers has used; a source in the layout
-    from before transformers is written in today's, its settings and tokenizer with it.
+    Tensors keep their names in ``source``, in whichever transformers layout it has; a source in the original layout is
+    written in today's, with its settings and tokenizer converted.
     """
     folder, family = Path(folder), processor.family
     before = _json(source / "config.json")

@@ -1,4 +1,4 @@
-"""Checkpoints on orbax: arrays and the data position saved together, whole or not at all, checked when read."""
+"""Checkpoints on orbax: arrays and the data position saved together atomically, and checked when read."""
 
 import dataclasses
 import json
@@ -18,23 +18,23 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.runs import processes
 
 PyTree = Any
-LONG_S = 10 * 365 * 86400  # what a clock will hardly be set forward by
+LONG_S = 10 * 365 * 86400  # longer than any jump of the clock
 _log = logging.getLogger(__name__)
 
 
 class DamagedError(Exception):
-    """A checkpoint can be read but does not hold what was saved."""
+    """A checkpoint is readable but differs from what was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-    """Says to orbax which checkpoints stay: the newest, and before it multiples of ``every``, ``keep`` in all."""
+    """An orbax policy of which checkpoints to keep: the newest, and older multiples of ``every``, ``keep`` in all."""
 
     keep: int
     every: int
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Return for each checkpoint, oldest first, whether it stays."""
+        """Return for each checkpoint, oldest first, whether it is kept."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         regular = [step for step in steps[:-1] if step % self.every == 0]
@@ -43,15 +43,15 @@ class _Kept:
 
 
 class CheckpointStore:
-    """Checkpoints ``<folder>/<step>/`` of one run; the newest ``keep`` stay.
+    """Checkpoints ``<folder>/<step>/`` of one run; the newest ``keep`` are kept.
 
-    One between the multiples of ``every``, saved before an early leave, goes with the next and displaces none of them:
-    an interrupted run ends with the checkpoints of one that was left alone.
+    A checkpoint between multiples of ``every``, saved at a preemption, is deleted at the next save and displaces none
+    of them, so that an interrupted run ends with the same checkpoints as an uninterrupted one.
 
-    The state's leaves are stored under their paths ("params.decoder.layers..."), so what a leaf is called in an error
-    message is what it is called on disk. Saving copies the arrays off the devices before it returns and writes them in
-    the background; a folder gets its final name only when it is complete. Close the store (or use it in a ``with``) to
-    wait for the last one. Beside the arrays lies a sum over the bits of each, which must be found again on loading.
+    The state's leaves are stored under their paths ("params.decoder.layers..."), which error messages use too. Saving
+    copies the arrays off the devices before it returns and writes them in the background; a folder gets its final name
+    only when it is complete. Close the store (or use it in a ``with``) to wait for the last one. A checksum of each
+    array is stored and compared on loading.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2, every: int = 1) -> None:
@@ -60,7 +60,7 @@ class CheckpointStore:
         self._manager = self._open()
 
     def save(self, step: int, tree: PyTree, extra: dict[str, Any]) -> None:
-        """Save the state and what JSON can hold beside it (data position, counters) as one checkpoint."""
+        """Save the state and ``extra``, plain JSON (data position, counters), as one checkpoint."""
         leaves = _by_path(tree)
         beside = {"step": int(step), "extra": extra, "sums": checksums(leaves), "extra_sum": _text_sum(extra)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), extra=ocp.args.JsonSave(beside))
@@ -71,10 +71,10 @@ class CheckpointStore:
         return sorted(self._manager.all_steps())
 
     def restore_latest(self, abstract_tree: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
-        """Return (step, state, extra) of the newest readable checkpoint, None where there is none at all.
+        """Return (step, state, extra) of the newest readable checkpoint, or None if there is no checkpoint.
 
-        ``abstract_tree`` holds arrays or ``jax.ShapeDtypeStruct``; leaves come back in its shapes, dtypes and, where
-        they name one, shardings. A damaged checkpoint is set aside as ``damaged-<step>`` and the one before is taken.
+        ``abstract_tree`` holds arrays or ``jax.ShapeDtypeStruct``; leaves are restored in its shapes, dtypes and, if
+        given, shardings. A damaged checkpoint is renamed to ``damaged-<step>`` and the one before it is used.
 
         Raises:
             BadInputError: the checkpoint is of another model, or none of the checkpoints can be read.
@@ -89,9 +89,9 @@ class CheckpointStore:
                 found = self._restore(step, abstract_tree)
             except BadInputError:
                 raise
-            except Exception as error:  # orbax, tensorstore and json each raise their own kinds for a torn file
+            except Exception as error:  # orbax, tensorstore and json each raise their own types for a damaged file
                 told = str(error).splitlines()[0] if str(error) else type(error).__name__
-            told = next(filter(None, processes.gather(told)), "")  # what one process cannot read, none takes
+            told = next(filter(None, processes.gather(told)), "")  # if one process cannot read it, none uses it
             if found is None or told:
                 damage.append(f"step {step}: {told}")
                 _log.warning("checkpoint %s/%d cannot be read, going back to the one before", self.folder, step)
@@ -106,7 +106,7 @@ class CheckpointStore:
         return None
 
     def close(self) -> None:
-        """Wait for the checkpoint being written, then let go of the folder."""
+        """Wait for the checkpoint being written, then close the folder."""
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -119,8 +119,8 @@ class CheckpointStore:
         self.close()
 
     def _open(self) -> ocp.CheckpointManager:
-        # orbax times its waits by the wall clock: with its 20 minutes a clock set forward, or a machine that slept, in
-        # the middle of a save would end the run. Alone there is nobody to wait for but the disk.
+        # orbax times its waits by the wall clock, 20 minutes by default: if the clock was set forward or the machine
+        # slept during a save, the run would end. A single process waits for the disk only, so it needs no limit.
         waits = {"timeout_secs": LONG_S} if jax.process_count() == 1 else {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._kept,
@@ -128,13 +128,13 @@ class CheckpointStore:
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False, **waits),
         )
-        self.folder.mkdir(parents=True, exist_ok=True)  # a file of that name ends here, not in a thread of orbax
+        self.folder.mkdir(parents=True, exist_ok=True)  # a file of that name fails here, not in a thread of orbax
         try:
             return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "extra"))
-        except (ValueError, TypeError, RecursionError) as error:  # it reads what stands beside every checkpoint
+        except (ValueError, TypeError, RecursionError) as error:  # orbax reads the metadata of every checkpoint
             raise BadInputError(
                 f"{self.folder}: the file _CHECKPOINT_METADATA of a checkpoint is damaged ({shown(str(error), 300)}); "
-                "rename that checkpoint's folder to go on from the one before, or give another --workdir"
+                "rename that checkpoint's folder to resume from the one before, or give another --workdir"
             ) from None
 
     def _restore(self, step: int, abstract_tree: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -142,11 +142,12 @@ class CheckpointStore:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), extra=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=items)
         leaves, beside = {path: found["state"][path] for path in wanted}, found["extra"]
-        of = beside.get("step", beside["extra"].get("step", step))  # older ones: where the loop that saved it was
+        # Older checkpoints have the step of the loop that saved them.
+        of = beside.get("step", beside["extra"].get("step", step))
         if of != step:
-            raise DamagedError(f"it is the checkpoint of step {of}; give its folder its name back")
+            raise DamagedError(f"it is the checkpoint of step {of}; rename its folder to {of}")
         if beside["extra_sum"] != _text_sum(beside["extra"]):
-            raise DamagedError("what lies beside the arrays is not what was saved")
+            raise DamagedError("the data position and counters are not what was saved")
         sums = checksums(leaves)
         changed = [path for path in wanted if sums[path] != beside["sums"][path]]
         if changed:
@@ -190,7 +191,7 @@ def _text_sum(value: Any) -> int:
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves under dotted names; a flat dict means the same on disk whatever made the tree."""
+    """Return the leaves under dotted names, so that the layout on disk does not depend on the tree's types."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 

@@ -1,4 +1,4 @@
-"""The tensors of a safetensors folder: found by name in whichever shard, described by its header, read by slices."""
+"""The tensors of a safetensors folder: located by name in any shard, described by its header, read by slices."""
 
 import re
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 
 
-# Buffers that writers of some versions stored: computed from the config, here as there.
+# Buffers that some versions of transformers saved; both transformers and this code compute them from the config.
 _BUFFERS = re.compile(r"(?:^|\.)(?:rotary(?:_pos)?_emb\.(?:original_)?inv_freq|position_ids|masked_bias|attn\.bias)$")
 _OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "*.bin": "pickles", "*.pt": "pickles", "*.npz": "of numpy"}
 
 
 class StoredTensor(NamedTuple):
-    """One tensor of a file that is open: its header is known, its data is read on demand."""
+    """One tensor of an open file: its header is read, its data is read on demand."""
 
     name: str
     path: Path
@@ -39,7 +39,7 @@ class StoredTensor(NamedTuple):
         """
         try:
             return self.file.get_slice(self.name)[part]
-        except Exception as error:  # the library raises several kinds on broken data
+        except Exception as error:  # the library raises several types for damaged data
             raise BadInputError(f"{self.path}: {self.name} cannot be read ({error}); copy the file again") from None
 
 
@@ -71,9 +71,9 @@ def plain_name(name: str, family: Family) -> str:
 
 
 def written_names(folder: Path, family: Family) -> Mapping[str, str]:
-    """Return what a folder calls each tensor, by the family's own names; empty where it holds no readable weights.
+    """Return a folder's tensor names by the family's own names; empty if it holds no readable weights.
 
-    Asked when a model is written: a source that was removed meanwhile must not lose what was trained.
+    It is called when a model is saved, so it must not fail if the source was removed during training.
     """
     try:
         return {plain: tensor.name for plain, tensor in stored_tensors(folder, family).items()}
@@ -82,7 +82,7 @@ def written_names(folder: Path, family: Family) -> Mapping[str, str]:
 
 
 def _locate(folder: Path) -> dict[Path, list[str] | None]:
-    """Return the files of a folder with the tensors that the index names in them, None where there is no index."""
+    """Return the files of a folder, each with its tensors in the index, or with None if there is no index."""
     index, single = folder / INDEX_NAME, (folder / SINGLE_NAME).is_file()
     if not index.is_file() and not single:
         others = sorted({kind for pattern, kind in _OTHER_FORMATS.items() if any(folder.glob(pattern))})
@@ -101,10 +101,10 @@ def _locate(folder: Path) -> dict[Path, list[str] | None]:
     missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
     if single and SINGLE_NAME not in weight_map.values():
         if missing:
-            return {folder / SINGLE_NAME: None}  # the index is left over, its shards are gone
+            return {folder / SINGLE_NAME: None}  # a leftover index, whose shards were deleted
         raise BadInputError(
             f"{folder}: two sets of weights, {SINGLE_NAME} and the shards of {INDEX_NAME}; one is left over from an "
-            "earlier model: take it out of the folder"
+            "earlier model: remove it from the folder"
         )
     if missing:
         raise BadInputError(
@@ -127,5 +127,5 @@ def _described(file: Any, name: str, path: Path) -> StoredTensor:
 def _open(path: Path) -> Any:
     try:
         return safe_open(path, "np")
-    except Exception as error:  # the library raises several kinds on a broken header
+    except Exception as error:  # the library raises several types for a damaged header
         raise BadInputError(f"{path}: not a readable safetensors file ({error}); copy it again") from None

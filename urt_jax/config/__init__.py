@@ -2,7 +2,7 @@
 
 A config file names its stage (``config.stage = "grpo"``) and lists only what that experiment decides; every other knob
 has its default where it is declared and can be set on the command line by name. A record lives in the room that reads
-it (``losses.settings``, ``training.settings``, ``data.settings``, ...); here they are bound together, one record a
+it (``losses.policy``, ``training.settings``, ``data.settings``, ...); here they are bound together, one record a
 stage. ``ConfigDict`` stops in ``resolve``.
 """
 
@@ -13,7 +13,6 @@ from urt_jax.config.parts import (
     ModelSettings,
     PixelsConfig,
     RowLengths,
-    SamplingConfig,
     ShapeConfig,
     StageConfig,
 )
@@ -57,7 +56,6 @@ __all__ = [
     "PlanRowsConfig",
     "RejectConfig",
     "RowLengths",
-    "SamplingConfig",
     "SettingConfig",
     "SftConfig",
     "ShapeConfig",

@@ -96,25 +96,6 @@ class RowLengths(LengthConfig):
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
-    """How tokens are drawn; filters off by default."""
-
-    temperature: float = knob(1.0, at_least=0)  # 0 = greedy
-    top_k: int = knob(0, at_least=0)  # likeliest tokens kept; 0 = off
-    top_p: float = knob(1.0, above=0, at_most=1)  # probability that the likeliest tokens kept have together; 1 = off
-    min_p: float = knob(0.0, at_least=0, at_most=1)  # least probability kept, as a share of the largest; 0 = off
-    repetition_penalty: float = knob(1.0, above=0)  # arXiv 1909.05858; 1 = off
-    stop: tuple[str, ...] = ()  # texts that end a response and stay in it, e.g. "</answer>"
-    at_once: int | None = knob(None, at_least=1)  # responses decoded at a time; None = 32 a core of a CPU, else all
-    gather_weights: bool = True  # split by fsdp or sequence: once, a copy while sampling; else for each token
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        if "" in self.stop:
-            yield "stop", "an empty text would end every response at once; leave it out"
-
-
-@dataclass(frozen=True)
 class ShapeConfig:
     """Sizes of a base model made from nothing, in the Qwen2.5-VL layout."""
 

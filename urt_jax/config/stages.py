@@ -10,7 +10,6 @@ from urt_jax.config.parts import (
     ModelSettings,
     PixelsConfig,
     RowLengths,
-    SamplingConfig,
     ShapeConfig,
     StageConfig,
 )
@@ -18,7 +17,8 @@ from urt_jax.config.planning import BenchConfig, PlanConfig
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 from urt_jax.data.curriculum import CurriculumRules
 from urt_jax.data.settings import HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.generation.sampling import RolloutSampling
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.rewards.settings import RewardWeights
 from urt_jax.settings import Problems, knob
 from urt_jax.sharding.settings import MeshSettings
@@ -116,7 +116,7 @@ class RejectConfig(SupervisedConfig):
     data: PoolData = PoolData(count=512)
     samples_per_item: int = knob(4, at_least=1)  # responses to each question
     batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: RolloutSampling = RolloutSampling()
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -127,7 +127,7 @@ class RejectConfig(SupervisedConfig):
 
 
 @dataclass(frozen=True)
-class GrpoConfig(TrainingConfig):
+class GrpoConfig(PolicyLoss, TrainingConfig):
     """Sample groups of reasonings, reward form and correctness, improve the policy (arXiv 2402.03300)."""
 
     stage: ClassVar[str] = "grpo"
@@ -137,8 +137,7 @@ class GrpoConfig(TrainingConfig):
     questions_per_step: int = knob(16, at_least=1)  # questions of one rollout
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
-    sampling: SamplingConfig = SamplingConfig()  # no filters: filtered samples have no matching log-probability
-    loss: PolicyLoss = PolicyLoss()
+    sampling: RolloutSampling = RolloutSampling()  # no filters: filtered samples have no matching log-probability
     mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
@@ -154,14 +153,15 @@ class GrpoConfig(TrainingConfig):
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
-        yield from super().problems()
+        yield from TrainingConfig.problems(self)
+        yield from PolicyLoss.problems(self)
         yield from _splits_rows("questions_per_step", self.questions_per_step, self.mesh, self.micro_batches)
         tokens, parts = self.lengths.max_new_tokens, self.mesh.sequence
         step = parts if self.token_step == 8 else self.token_step
         if parts > 1 and tokens % step:
             message = f"{tokens} tokens cannot be split over sequence = {parts} devices; give a multiple of {step}"
             yield "lengths.max_new_tokens", message
-        neutral = replace(SamplingConfig(), temperature=self.sampling.temperature)
+        neutral = replace(RolloutSampling(), temperature=self.sampling.temperature)
         for key in ("top_k", "top_p", "min_p", "repetition_penalty"):
             if getattr(self.sampling, key) != getattr(neutral, key):
                 yield (

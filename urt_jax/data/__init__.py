@@ -1,1 +1,1 @@
-"""Strings and files in, padded numpy batches out."""
+"""From records and media files to padded numpy batches."""

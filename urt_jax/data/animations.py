@@ -1,4 +1,4 @@
-"""Frames of a GIF, WebP or PNG animation, by Pillow."""
+"""Decoding of GIF, WebP and PNG animations by Pillow."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ from urt_jax.data.frame_picking import MAX_CLIP_SECONDS, Timeline, measured_time
 from urt_jax.data.images import check_pixels, decode_picture, quiet, without_addresses
 from urt_jax.errors import BadInputError
 
-_ANIMATED_FORMATS = {"GIF", "WEBP", "PNG"}  # others with several pictures in a file (TIFF, MPO) are no clips
-# Each frame is decoded to reach the next: 8 minutes at 16 a second, more than messengers and pages show.
+_ANIMATED_FORMATS = {"GIF", "WEBP", "PNG"}  # other formats with several pictures per file (TIFF, MPO) are not clips
+# Each frame is decoded to reach the next. These are 8 minutes at 16 frames a second, longer than animations in use.
 MAX_ANIMATION_FRAMES = 2**13
 MAX_ANIMATION_PIXELS = 2**29  # of all its frames: 1,700 of 640 x 480; decoding them takes a few seconds
 _MILLISECOND = Fraction(1, 1000)
 
 
 def animation_timeline(picture: Image.Image, *, name: str, data: bytes = b"") -> Timeline:
-    """Return the number of frames of a picture and, where it moves, their times.
+    """Return the number of frames of a picture and, if it is animated, their times.
 
-    ``data`` are its bytes where they are known: Pillow seeks through a GIF to count its frames, which has no bound.
+    ``data`` are its bytes, if known: they bound the work of counting a GIF's frames, for which Pillow seeks the file.
 
     Raises:
         BadInputError: a cut or broken file, more than ``MAX_DECODED_PIXELS`` in a frame, or more than
@@ -54,7 +54,7 @@ def read_animation(picture: Image.Image, kept: Sequence[int], *, name: str) -> U
 
 
 def _check_count(picture: Image.Image, count: int, name: str) -> None:
-    """Refuse a long animation by what its header promises."""
+    """Refuse an animation whose header states too many frames or pixels."""
     pixels = count * picture.width * picture.height
     if count > MAX_ANIMATION_FRAMES or (count > 1 and pixels > MAX_ANIMATION_PIXELS):
         told = f"more than {MAX_ANIMATION_FRAMES}" if count > MAX_ANIMATION_FRAMES else str(count)
@@ -65,7 +65,7 @@ def _check_count(picture: Image.Image, count: int, name: str) -> None:
 
 
 def _milliseconds(frame: Image.Image) -> float:
-    """Return how long a frame is shown; 0 where the file says nothing, or no time."""
+    """Return the duration of a frame; 0 if the file states none or an invalid one."""
     lasting = frame.info.get("duration", 0)
     sound = isinstance(lasting, int | float) and math.isfinite(lasting) and lasting > 0
     return min(lasting, MAX_CLIP_SECONDS * 1000) if sound else 0
@@ -77,17 +77,17 @@ def _count(picture: Image.Image, name: str) -> int:
     try:
         with quiet():
             return int(getattr(picture, "n_frames", 1))
-    except Exception as error:  # decoders raise anything on broken bytes
+    except Exception as error:  # decoders raise anything for damaged bytes
         raise _broken(name, picture, 1, error) from None
 
 
 def _frames(picture: Image.Image, indices: Sequence[int], name: str) -> Iterator[Image.Image]:
-    """Yield the picture standing at each of its frames, pixels and duration loaded."""
+    """Yield the picture seeked to each of these frames, with pixels and duration loaded."""
     for index in indices:
         try:
             with quiet():
                 picture.seek(index)
-                picture.load()  # a WebP knows the duration of a frame only then
+                picture.load()  # for WebP, this sets the frame's duration
         except Exception as error:  # as above
             raise _broken(name, picture, index + 1, error) from None
         yield picture

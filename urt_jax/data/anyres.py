@@ -15,7 +15,7 @@ PUBLISHED_GRIDS = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for 
 
 @dataclass(frozen=True, kw_only=True)
 class TileGeometry:
-    """How a checkpoint sees pictures: tiles of ``tile_size`` pixels cut into patches, and the grids of tiles allowed.
+    """A checkpoint's picture settings: tiles of ``tile_size`` pixels, cut into patches, and the allowed grids of tiles.
 
     ``grids`` are (height, width) in pixels; a picture of more than ``max_tiles`` tiles is pooled to that many after
     the projector. ``mean`` and ``std`` are per channel (RGB) on the scale 0..1.
@@ -30,7 +30,7 @@ class TileGeometry:
 
     @property
     def side(self) -> int:
-        """Patches along one side of a tile; what is left over at the right and bottom is not seen."""
+        """Patches along one side of a tile; a remainder of pixels at the right and bottom is dropped."""
         return self.tile_size // self.patch_size
 
     def within(self, min_pixels: int | None, max_pixels: int | None) -> "TileGeometry":
@@ -51,7 +51,7 @@ class TileGeometry:
         return replace(self, grids=kept)
 
     def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "TileGeometry | None":
-        """Return settings without the largest grids, or None where they make no difference or none would be left."""
+        """Return settings without the largest grids, or None if that changes nothing or would leave none."""
         areas = sorted({math.prod(grid) for grid in self.grids})
         if len(images) != 1 or len(areas) == 1:
             return None
@@ -59,7 +59,7 @@ class TileGeometry:
 
 
 def best_grid(height: int, width: int, grids: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """Return the grid that shows most pixels of a picture, and of those the one that wastes least, first come first."""
+    """Return the grid that keeps most pixels of a picture, then the one that wastes fewest, then the first."""
 
     def merit(grid: tuple[int, int]) -> tuple[int, int]:
         scale = min(grid[1] / width, grid[0] / height)
@@ -72,7 +72,7 @@ def best_grid(height: int, width: int, grids: tuple[tuple[int, int], ...]) -> tu
 def cut_tiles(image: UInt8[np.ndarray, "H W 3"], geometry: TileGeometry) -> UInt8[np.ndarray, "n S S 3"]:
     """Return the whole picture as one tile, then the tiles of its best grid row by row.
 
-    The picture is scaled to fit the grid and centred on black; an odd pixel of border is at the right or bottom.
+    The picture is scaled to fit the grid and centred on black; an odd pixel of padding is at the right or bottom.
     """
     size, (height, width) = geometry.tile_size, image.shape[:2]
     grid = best_grid(height, width, geometry.grids)
@@ -90,7 +90,7 @@ def cut_tiles(image: UInt8[np.ndarray, "H W 3"], geometry: TileGeometry) -> UInt
 
 
 def square_tile(image: UInt8[np.ndarray, "H W 3"], geometry: TileGeometry) -> UInt8[np.ndarray, "1 S S 3"]:
-    """Return a picture as one tile, bordered to a square in the mean colour."""
+    """Return a picture as one tile, padded to a square with the mean colour."""
     height, width = image.shape[:2]
     side = max(height, width)
     canvas = np.empty((side, side, 3), np.uint8)
@@ -101,7 +101,7 @@ def square_tile(image: UInt8[np.ndarray, "H W 3"], geometry: TileGeometry) -> UI
 
 
 def tile_patches(tiles: UInt8[np.ndarray, "n S S 3"], geometry: TileGeometry) -> Float32[np.ndarray, "n P C"]:
-    """Normalise tiles and cut them into patches, row by row; a patch lists its channels, then rows, columns."""
+    """Normalise tiles and cut them into patches, row by row; a patch's values are ordered channel, row, column."""
     side, patch = geometry.side, geometry.patch_size
     seen = normalize(tiles[:, : side * patch, : side * patch], geometry.mean, geometry.std)
     cut = seen.reshape(len(tiles), side, patch, side, patch, 3).transpose(0, 1, 3, 5, 2, 4)
@@ -109,7 +109,7 @@ def tile_patches(tiles: UInt8[np.ndarray, "n S S 3"], geometry: TileGeometry) ->
 
 
 def shown_window(height: int, width: int, rows: int, columns: int) -> tuple[slice, slice]:
-    """Return which rows and columns of a grid of patches a picture of height x width fills; the rest is border."""
+    """Return the rows and columns of a patch grid that a picture of height x width fills; the rest is padding."""
     if width / height > columns / rows:
         border = (rows - int(round(height * (columns / width), 7))) // 2
         return slice(border, rows - border), slice(0, columns)
@@ -118,16 +118,16 @@ def shown_window(height: int, width: int, rows: int, columns: int) -> tuple[slic
 
 
 def pooled_size(rows: int, columns: int, side: int, max_tiles: int) -> tuple[int, int]:
-    """Return the size that rows x columns patches are pooled to, so that they count about ``max_tiles`` tiles."""
+    """Return the size to which rows x columns patches are pooled, of about ``max_tiles`` tiles."""
     ratio = math.sqrt(rows * columns / (max_tiles * side**2))
     return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
 
 def bilinear_taps(length: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of ``wanted`` places the two neighbours on an axis of ``length`` and the share of the second.
+    """Return for each of ``wanted`` points the two neighbours on an axis of ``length`` and the second one's weight.
 
-    Centres meet centres (``align_corners=False`` of torch), places before the first centre take the first. As in torch
-    a place is a float32 rounded once, after the product and the difference.
+    Centres are aligned (``align_corners=False`` of torch); points before the first centre take the first. As in torch,
+    a coordinate is rounded to float32 once, after product and difference.
     """
     scale = np.float64(np.float32(length) / np.float32(max(wanted, 1)))
     place = np.maximum((scale * (np.arange(wanted) + 0.5) - 0.5).astype(np.float32), 0)

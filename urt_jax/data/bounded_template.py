@@ -1,9 +1,9 @@
-"""Chat templates, which strangers write, rendered within bounds of work, size and time, in any thread.
+"""Rendering of untrusted chat templates within bounds of work, size and time, in any thread.
 
-The environment has what that of transformers 5.23 has (``tests/families/test_chat_parity.py``). Beside it, what a
-template does is paid for from a budget: every round of a loop and call of a macro, every text and list that is made,
-by its size and before it is made where it can be larger than what it is made from. Loops, ``~``, slices and literals,
-which jinja compiles to plain Python, get a filter of ours put around them when the template is parsed.
+The environment is that of transformers 5.23 (``tests/families/test_chat_parity.py``). In addition, a budget is charged
+for everything a template does: each loop iteration, macro call, text and list, by its size, and in advance if a result
+can be larger than its inputs. Jinja compiles loops, ``~``, slices and literals to plain Python, so they are wrapped in
+charging filters when the template is parsed.
 """
 
 import json
@@ -40,15 +40,15 @@ from urt_jax.data.template_budget import (
 )
 
 MAX_SOURCE = 1 << 18  # characters of a template; the longest published ones have some 20,000
-_UNUSED = ("translate", "maketrans", "expandtabs")  # text methods whose results no sum foretells
+_UNUSED = ("translate", "maketrans", "expandtabs")  # text methods whose result size cannot be predicted; refused
 _ROUND, _MADE, _JOINED, _SLICED = " round", " made", " joined", " sliced"  # no template can write these names
 
 
 def render_template(source: str, variables: dict[str, Any]) -> str:
-    """Return what a template writes.
+    """Return the text that a template renders.
 
     Raises:
-        Exception: of any kind, of a template that is wrong, refuses the variables, or goes beyond the bounds.
+        Exception: of any type; the template is invalid, refuses the variables, or exceeds the bounds.
     """
     if len(source) > MAX_SOURCE:
         raise TooMuch(f"{len(source):,} characters, at most {MAX_SOURCE:,} are read of a template")
@@ -58,7 +58,7 @@ def render_template(source: str, variables: dict[str, Any]) -> str:
 
 @lru_cache(64)
 def compiled(source: str) -> Template:
-    """Return a template compiled; one at a time is used, and few more are looked at."""
+    """Return a compiled template; few are cached, since one is used at a time."""
     return _environment().from_string(source)
 
 
@@ -85,7 +85,7 @@ def _sliced(context: Context, value: Any, start: Any, stop: Any, step: Any) -> A
 
 
 class _Metered(NodeTransformer):
-    """Puts the filters above around what jinja compiles to plain Python."""
+    """Wraps the nodes that jinja compiles to plain Python in the filters above."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -134,13 +134,13 @@ def _filter(value: nodes.Expr, name: str, arguments: Iterable[nodes.Expr] = ()) 
 
 
 def _counted(node: Any) -> nodes.ExprStmt:
-    """Return the statement that pays for one round of a body, with the text it writes."""
+    """Return the statement that charges for one iteration of a body and its literal text."""
     written = sum(len(data.data) for part in node.body for data in part.find_all(nodes.TemplateData))
     return nodes.ExprStmt(_filter(nodes.Const(ROUND + written, lineno=node.lineno), _ROUND), lineno=node.lineno)
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox of transformers, with operators, calls and filters that pay."""
+    """The sandbox of transformers, with operators, calls and filters that charge the budget."""
 
     intercepted_binops = frozenset({"*", "+", "**", "%"})
 
@@ -184,11 +184,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         if isinstance(owner, str | bytes | int | float):
             args = paid_ahead(owner, __obj.__name__, args, kwargs)
         made = super().call(__context, __obj, *args, **kwargs)
-        return made if isinstance(__obj, Macro) else paid(made)  # a macro's text was paid for as it was written
+        return made if isinstance(__obj, Macro) else paid(made)  # a macro's text was charged while it was written
 
 
 class _Generation(Extension):
-    """The tag that marks what the model wrote: its body is written as it stands."""
+    """The tag that marks the model's own text; its body is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -209,7 +209,7 @@ class _Dict:
         return dict(*args, **kwargs)
 
     def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """Return what ``dict.fromkeys`` does."""
+        """Return the result of ``dict.fromkeys``."""
         return dict.fromkeys(*args, **kwargs)
 
 
@@ -255,7 +255,7 @@ def _environment() -> Environment:
     made.filters["tojson"] = _to_json
     made.filters = {name: paying_filter(name, function) for name, function in made.filters.items()}
     made.filters |= {_ROUND: _round, _MADE: _made, _JOINED: _joined, _SLICED: _sliced}
-    del made.globals["lipsum"]  # random words, as many as asked for
+    del made.globals["lipsum"]  # makes any number of random words
     made.globals |= {
         "raise_exception": _raise_exception,
         "strftime_now": _strftime_now,

@@ -1,4 +1,4 @@
-"""Which chat template a model folder means, by the rules of transformers' processors (5.23), and where it stands."""
+"""The chat template of a model folder, found by the rules of transformers' processors (5.23)."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import read_object
 from urt_jax.files.reading import read_whole
 
-MORE_TEMPLATES = "additional_chat_templates"  # a folder of further ones, for tools, by name
+MORE_TEMPLATES = "additional_chat_templates"  # folder of further templates by name, as for tools
 
 
 class ChatTemplate(NamedTuple):
@@ -18,14 +18,14 @@ class ChatTemplate(NamedTuple):
 
 
 def find_chat_template(folder: Path) -> ChatTemplate | None:
-    """Return the template of a folder, None where it holds none.
+    """Return the template of a folder, or None if it has none.
 
-    That of the processor comes first: the key ``chat_template`` of processor_config.json, then chat_template.json, then
-    chat_template.jinja. The tokenizer's own, in tokenizer_config.json, may know of text alone and comes last. Of
-    several by name it is the one named "default".
+    The processor's template comes first: the key ``chat_template`` of processor_config.json, then chat_template.json,
+    then chat_template.jinja. The tokenizer's own, in tokenizer_config.json, may support text only and comes last. Of
+    several named templates it is the one named "default".
 
     Raises:
-        BadInputError: a file that cannot be read, a template that is no text, several of which none is the default.
+        BadInputError: a file that cannot be read, a template that is not a text, or several without a default.
     """
     more = sorted((folder / MORE_TEMPLATES).glob("*.jinja"))
     stored = _key_of(folder / "processor_config.json")
@@ -34,7 +34,7 @@ def find_chat_template(folder: Path) -> ChatTemplate | None:
     if (file := folder / "chat_template.json").is_file():
         if more:
             raise BadInputError(
-                f"{file} stands beside the folder {MORE_TEMPLATES}, which is chat_template.jinja's; delete one of them"
+                f"{file} conflicts with the folder {MORE_TEMPLATES}, which is chat_template.jinja's; delete one"
             )
         stored = _key_of(file)
         if stored is None:
@@ -53,7 +53,7 @@ def _key_of(file: Path) -> Any:
 
 
 def _default_of(stored: Any, file: Path) -> ChatTemplate:
-    """Return the template that a file holds, alone or as one of several by name."""
+    """Return a file's template: its only one, or the default of several named ones."""
     named = stored
     if isinstance(stored, list) and all(isinstance(item, dict) for item in stored):
         named = {item.get("name"): item.get("template") for item in stored}

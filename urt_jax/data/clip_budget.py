@@ -1,4 +1,4 @@
-"""Clips under one budget of pixels for all their frames: the rule of Qwen3-VL (arXiv 2511.21631)."""
+"""Resizing of clips under one pixel budget for all frames, as in Qwen3-VL (arXiv 2511.21631)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,16 +12,16 @@ from urt_jax.errors import BadInputError
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGeometry(PictureGeometry):
-    """As pictures of the Qwen line, but the pixel budget of a video is that of the whole clip (frames x h x w).
+    """The Qwen picture settings, with a video pixel budget for the whole clip (frames x h x w).
 
-    ``keep_wrapper``: the time stamps of a clip stand inside the vision start and end that the chat template wrote
-    around the clip (transformers 5), or in place of them (transformers 4, with which the first checkpoints were made).
+    ``keep_wrapper``: a clip's time stamps go inside the vision start and end tokens that the chat template writes
+    around the clip (transformers 5), or replace them (transformers 4, which wrote the first checkpoints).
     """
 
     keep_wrapper: bool = False
 
     def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "ClipGeometry | None":
-        """Return settings that give these media fewer pixels, or None when all are at the minimum already."""
+        """Return settings under which these media have fewer pixels, or None if all are at their minimum."""
         longest = max((int(np.prod(frames.shape[:3])) for frames in clips), default=0)
         clip_pixels = min(self.video_max_pixels, longest) if longest else self.video_min_pixels
         pictures = super().smaller(images, [])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from urt_jax.types import TEXT, Array, Batch, EncodedChat, FeatureBlend, FramePatches, VisionInput
+from urt_jax.types import TEXT, Array, Batch, EncodedChat, FeatureBlend, FramePatches, Targets, VisionInput
 
 
 class Need(NamedTuple):
@@ -21,6 +21,7 @@ class Need(NamedTuple):
     tokens: int
     frames: int
     patches: int
+    learnt: int = 0  # tokens that are learnt of a row
 
 
 class Length(NamedTuple):
@@ -29,6 +30,7 @@ class Length(NamedTuple):
     tokens: int
     frames: int
     patches: int
+    learnt: int = 0  # tokens of the response
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class Buckets:
     tokens: tuple[int, ...]
     frames: tuple[int, ...]
     patches: tuple[int, ...]
+    learnt: tuple[int, ...] = (0,)
     endless: bool = False
 
     @property
     def count(self) -> int:
         """Number of shapes, hence of compiled programs of one kind, at most."""
-        return len(self.rows) * len(self.tokens) * len(self.frames) * len(self.patches)
+        return len(self.rows) * len(self.tokens) * len(self.frames) * len(self.patches) * len(self.learnt)
 
     def fit(self, need: Need) -> Need:
         """Return the bucket for a need.
@@ -98,6 +101,7 @@ def plan_buckets(
         tokens=tokens,
         frames=sizes([need.frames for need in needs], frame_step),
         patches=sizes(patches, slot_step if max(patches) > slot_step else 4),
+        learnt=(-(-max(need.learnt for need in needs) // token_step) * token_step,),
     )
 
 
@@ -123,16 +127,23 @@ def roomy(need: Need, *, slot_step: int) -> Need:
 def length_of(chat: EncodedChat, response_tokens: int = 0) -> Length:
     """Return the size of one record."""
     slots = max((len(frame.mask_P) for frame in chat.frames), default=0)
-    return Length(len(chat.tokens_T) + response_tokens, len(chat.frames), slots)
+    return Length(len(chat.tokens_T) + response_tokens, len(chat.frames), slots, response_tokens)
 
 
-def need_of(lengths: Sequence[Length], *, rows: int, tokens: int | None = None) -> Need:
-    """Return the smallest shape that holds these records in ``rows`` rows (of ``tokens``, by default the longest)."""
+def need_of(
+    lengths: Sequence[Length], *, rows: int, tokens: int | None = None, packed: Sequence[Sequence[int]] | None = None
+) -> Need:
+    """Return the smallest shape that holds these records in ``rows`` rows (of ``tokens``, by default the longest).
+
+    ``packed`` lists the records of each row, by default one each.
+    """
+    of_rows = [[i] for i in range(len(lengths))] if packed is None else packed
     return Need(
         rows=rows,
         tokens=max(length.tokens for length in lengths) if tokens is None else tokens,
         frames=sum(length.frames for length in lengths),
         patches=max(length.patches for length in lengths),
+        learnt=max(sum(lengths[i].learnt for i in row) for row in of_rows),
     )
 
 
@@ -179,20 +190,22 @@ def collate(
     blend_sources: int = 0,
     packed: Sequence[Sequence[int]] | None = None,
     histories: Sequence[np.ndarray] | None = None,
+    parts: int = 1,
 ) -> Batch:
-    """Pad prompts followed by responses to the right; only response tokens are trained.
+    """Pad prompts followed by responses to the right; only response tokens are learnt.
 
     ``merge`` is the number of patches in one merged patch, ``blend_sources`` the number of features that are mixed at
     one place (0: each place shows one as it is). ``packed`` lists the records of each row (by default one
     each); packed records have segments of their own and never see each other::
 
         tokens      p p r r r | p p p r . .      segments   1 1 1 1 1 2 2 2 2 0 0
-        loss_mask   0 0 1 1 1   0 0 0 1 0 0
+        learnt at   1 2 3       7
 
-    ``histories`` are read in place of the responses, which then stand in ``targets_BT``.
+    ``histories`` are read in place of the responses, which are learnt. ``parts`` is the number of devices that split
+    the tokens of a row.
     """
     batch = _empty(bucket.rows, bucket.tokens, pad_id, blend_sources)
-    targets_BT = None if histories is None else np.full_like(batch.tokens_BT, pad_id)
+    next_BT, learnt_BT = np.full_like(batch.tokens_BT, pad_id), np.zeros(batch.tokens_BT.shape, bool)
     frames: list[FramePatches] = []
     for row, records in enumerate(packed if packed is not None else [[i] for i in range(len(chats))]):
         start = 0
@@ -203,16 +216,30 @@ def collate(
             after = chat.next_position + np.arange(len(response), dtype=np.int32)
             batch.tokens_BT[row, start:middle] = chat.tokens_T
             batch.tokens_BT[row, middle:end] = response if histories is None else histories[record]
-            if targets_BT is not None:
-                targets_BT[row, middle:end] = response
+            next_BT[row, middle - 1 : end - 1] = response
+            learnt_BT[row, middle - 1 : end - 1] = True
             batch.positions_3BT[:, row, start:middle] = chat.positions_3T
             batch.positions_3BT[:, row, middle:end] = after
             batch.segments_BT[row, start:end] = segment
             _show(batch, row, slice(start, middle), chat, len(frames), bucket.patches // merge)
-            batch.loss_mask_BT[row, middle:end] = True
             frames.extend(chat.frames)
             start = end
-    return batch._replace(vision=_pad_frames(frames, bucket, patch_features), targets_BT=targets_BT)
+    targets = targets_of(next_BT, learnt_BT, learnt=bucket.learnt, parts=parts)
+    return batch._replace(vision=_pad_frames(frames, bucket, patch_features), targets=targets)
+
+
+def targets_of(next_BT: np.ndarray, learnt_BT: np.ndarray, *, learnt: int = 0, parts: int = 1) -> Targets:
+    """Return the tokens that follow the places of ``learnt_BT``, left-aligned; see ``Targets``.
+
+    There is room for ``learnt`` tokens a row, by default for as many as the row that has most.
+    """
+    rows, width = learnt_BT.shape
+    apart = learnt_BT.reshape(rows, parts, width // parts)
+    most = max(int(apart.sum(axis=2).max(initial=0)), min(learnt, width // parts))
+    place = np.argsort(~apart, axis=2, kind="stable")[..., :most]
+    mask = np.take_along_axis(apart, place, axis=2)
+    tokens = np.take_along_axis(next_BT.reshape(apart.shape), place, axis=2)
+    return Targets(place.astype(np.int32), tokens, mask)
 
 
 def collate_prompts(
@@ -264,7 +291,6 @@ def join_completions(
         ),
         segments_BT=np.concatenate([rows(prompts.segments_BT), mask_BU.astype(np.int32)], axis=1),
         vision_index_BT=np.concatenate([rows(prompts.vision_index_BT), no_picture], axis=1),
-        loss_mask_BT=np.concatenate([np.zeros_like(rows(prompts.loss_mask_BT)), mask_BU], axis=1),
         vision=prompts.vision,
         blend=None if prompts.blend is None else FeatureBlend(*(_widened(rows(x), width) for x in prompts.blend)),
     )
@@ -281,7 +307,6 @@ def _empty(rows: int, width: int, pad_id: int, sources: int) -> Batch:
         positions_3BT=np.zeros((3, rows, width), np.int32),
         segments_BT=np.zeros((rows, width), np.int32),
         vision_index_BT=np.full((rows, width), TEXT, np.int32),
-        loss_mask_BT=np.zeros((rows, width), bool),
         vision=VisionInput(np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 2), np.int32), np.zeros((0, 0), bool)),
         blend=None
         if not sources

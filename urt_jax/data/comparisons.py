@@ -1,4 +1,4 @@
-"""Records of comparisons and chats from what a caller has at hand: pictures, clips or answers in any form."""
+"""Records of comparisons and chats from a caller's arguments: pictures, clips or answers in any form."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -11,18 +11,17 @@ from urt_jax.data.examples import Chat, Example, FramePicking, Media
 from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.tasks import TASKS, find_task, is_task
 
-MAX_CANDIDATES = 512  # of one ranking: all their pairs, in both orders, are a quarter of a million judgements
+MAX_CANDIDATES = 512  # of one ranking; all pairs in both orders make a quarter of a million judgements
 MAX_MESSAGES = 10_000  # of one chat
 
 _NEEDED = "give caption= with two images= or videos=, or question= with two answers= and context= (picture or clip)"
 
 
 def make_pair(*, caption: Any, question: Any, images: Any, videos: Any, answers: Any, context: Any = None) -> Example:
-    """Build the record of one comparison from the arguments of ``RewardModel.compare``, of whatever type they are.
+    """Build the record of one comparison from the arguments of ``RewardModel.compare``, of any type.
 
     Raises:
-        BadInputError: arguments that name no task, another number of candidates than two, or candidates of another
-            kind.
+        BadInputError: the arguments name no task, there are not two candidates, or a candidate has a wrong type.
     """
     for name, words in (("caption", caption), ("question", question)):
         if words is not None and not isinstance(words, str):
@@ -54,7 +53,7 @@ def listed_candidates(candidates: Any) -> list[Any]:
     """Return the candidates of a ranking.
 
     Raises:
-        BadInputError: no list of them, fewer than two, or more than ``MAX_CANDIDATES``.
+        BadInputError: not a list, fewer than two, or more than ``MAX_CANDIDATES``.
     """
     made = _listed("candidates", candidates)
     if not 2 <= len(made) <= MAX_CANDIDATES:
@@ -66,10 +65,10 @@ def listed_candidates(candidates: Any) -> list[Any]:
 def pair_of(
     first: Any, second: Any, caption: str | None, question: str | None, context: Any, name: str, *, video: bool = False
 ) -> Example:
-    """Build the record of two candidates: answers to a question about ``context``, or media of a caption.
+    """Build the record of two candidates: answers to a question about ``context``, or media for a caption.
 
     Raises:
-        BadInputError: a context beside media, or a medium of no known form.
+        BadInputError: a context with media candidates, or a medium of unknown type.
     """
     if isinstance(first, str) and isinstance(second, str) and context is not None:
         about = as_media(context, video=None, name="context")
@@ -83,10 +82,10 @@ def pair_of(
 
 
 def as_media(item: Any, *, video: bool | None, name: str) -> Media:
-    """Take a medium as it is: four axes, a list of frames or the name of a video's file are a clip, all else a picture.
+    """Wrap a medium: an array of four axes, a list of frames or a video file name is a clip, all else a picture.
 
     Raises:
-        BadInputError: it is of no kind that holds a picture or a clip.
+        BadInputError: its type cannot hold a picture or a clip.
     """
     if isinstance(item, Media):
         return item
@@ -103,7 +102,7 @@ def make_chat(messages: Any, images: Any, videos: Any) -> Chat:
     """Build a chat from the arguments of ``RewardModel.logits`` and ``generate``.
 
     Raises:
-        BadInputError: messages that are no list of roles with contents, or media of no known form.
+        BadInputError: messages are not a list of roles with contents, or a medium has an unknown type.
     """
     turns = _listed("messages", messages, most=MAX_MESSAGES)
     if not turns:
@@ -117,7 +116,7 @@ def as_examples(examples: Any) -> list[Example]:
     """Return records as a list.
 
     Raises:
-        BadInputError: it holds something else.
+        BadInputError: an item is not a record.
     """
     made = _listed("examples", examples, most=None)
     for n, example in enumerate(made):
@@ -129,7 +128,7 @@ def as_examples(examples: Any) -> list[Example]:
 
 
 def picked(example: Example, picking: FramePicking) -> Example:
-    """Return a record whose clips say which of their frames are used, where they do not say so themselves."""
+    """Return a record with ``picking`` set for every clip that has none of its own."""
     if picking == FramePicking():
         return example
 
@@ -146,7 +145,7 @@ def _media(name: str, given: Any, *, video: bool) -> tuple[Media, ...]:
 
 
 def _listed(name: str, given: Any, most: int | None = MAX_CANDIDATES) -> list[Any]:
-    """Return what was given as a list, of which no more than one beyond ``most`` is looked at."""
+    """Return an iterable as a list, reading at most ``most + 1`` items."""
     is_single = isinstance(given, str | bytes | Path | Media | Mapping | set | frozenset)
     if is_single or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise BadInputError(f"{name} is {shown(given)}; give a list")
@@ -154,7 +153,7 @@ def _listed(name: str, given: Any, most: int | None = MAX_CANDIDATES) -> list[An
 
 
 def _check_turn(turn: Any, name: str) -> None:
-    """Refuse a message that is none."""
+    """Refuse a malformed message."""
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise BadInputError(f'{name} is {shown(turn)}; give {{"role": ..., "content": ...}}')
     content = turn.get("content")

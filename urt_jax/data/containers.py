@@ -1,11 +1,11 @@
-"""What the first bytes of a file say of it: whether it is a video, and how long the file has to be."""
+"""Detection of video files by their first bytes, and their sizes by their headers."""
 
 from io import SEEK_END, BufferedIOBase
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 )
-HEAD_BYTES = 189  # read of a file to tell what it is: a packet of a transport stream and one byte
+HEAD_BYTES = 189  # read to detect a file's type: one packet of a transport stream and one byte
 
 _STILL_BRANDS = (
     b"avif",
@@ -18,7 +18,7 @@ _STILL_BRANDS = (
     b"msf1",
 )  # pictures in the container of mp4
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # old QuickTime files have no ftyp
-_SIGNATURES = {  # first bytes -> ending of such a file
+_SIGNATURES = {  # first bytes -> usual file name suffix
     b"\x1a\x45\xdf\xa3": "mkv",  # and webm
     b"\x00\x00\x01\xba": "mpeg",
     b"\x00\x00\x01\xb3": "mpeg",
@@ -29,7 +29,7 @@ _UNKNOWN_SIZES = (0x7F, 0x01FFFFFFFFFFFFFF)  # Matroska: all bits set, a stream 
 
 
 def video_suffix(head: bytes) -> str | None:
-    """Return the usual ending ("mp4", "mkv", ...) of a video file by its first ``HEAD_BYTES``; None: no known video."""
+    """Return the usual suffix ("mp4", "mkv", ...) of a video file by its first ``HEAD_BYTES``; None if not a video."""
     if head[4:8] in _BOXES:
         return None if head[8:12] in _STILL_BRANDS else "mp4"
     if head[:4] == b"RIFF" and head[8:11] == b"AVI":
@@ -40,17 +40,17 @@ def video_suffix(head: bytes) -> str | None:
 
 
 def gif_frames(data: bytes, most: int) -> int:
-    """Return the number of frames of a GIF, at most ``most``, by its blocks alone; a damaged one has those before."""
+    """Count the frames of a GIF, at most ``most``, by its blocks alone; a damaged one up to the damage."""
     if data[:4] != b"GIF8" or len(data) < 13:
         return 0
     place, count = 13 + _table_bytes(data[10]), 0
     while place + 10 <= len(data) and count < most:
-        if data[place] == 0x2C:  # a picture: its place and size, colours, and a byte before its blocks
+        if data[place] == 0x2C:  # a picture: its offset and size, colours, and a byte before its blocks
             count += 1
             place += 10 + _table_bytes(data[place + 9]) + 1
         elif data[place] == 0x21:
             place += 2
-        else:  # 0x3B ends the file; others are passed over, as Pillow does
+        else:  # 0x3B ends the file; other bytes are skipped, as in Pillow
             if data[place] == 0x3B:
                 break
             place += 1
@@ -66,9 +66,9 @@ def _table_bytes(flags: int) -> int:
 
 
 def stated_bytes(file: BufferedIOBase) -> int | None:
-    """Return the number of bytes that a video file has to have by its own headers; None where they do not say.
+    """Return the size in bytes that a video file's headers state, or None if they state none.
 
-    A longer file is sound, a shorter one is cut. Known of mp4 and mov (sizes of the outer boxes), avi, mkv and webm.
+    A longer file is valid, a shorter one is cut. Supports mp4 and mov (sizes of the outer boxes), avi, mkv and webm.
     """
     file.seek(0)
     head = file.read(8)
@@ -87,7 +87,7 @@ def _end_of_boxes(file: BufferedIOBase) -> int | None:
         file.read(4)
         if size == 1:  # the size follows, in 64 bits
             size, header = int.from_bytes(file.read(8), "big"), 16
-        if size < header:  # 0: to the end of the file, whatever its length; others: junk behind the last box
+        if size < header:  # 0: the box ends with the file, whatever its length; others: junk after the last box
             return None
         place += size
     return place
@@ -104,7 +104,7 @@ def _end_of_segment(file: BufferedIOBase) -> int | None:
 
 
 def _variable_integer(file: BufferedIOBase) -> tuple[int, int]:
-    """Read an EBML integer; return it without and with its length marker (1 to 8 bytes, told by leading zeros)."""
+    """Read an EBML integer; return it without and with its length marker (1 to 8 bytes, encoded by leading zeros)."""
     first = file.read(1)[:1] or b"\x80"
     width = 9 - first[0].bit_length()
     raw = int.from_bytes(first + file.read(width - 1), "big") if width <= 8 else 0

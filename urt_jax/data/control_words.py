@@ -1,7 +1,7 @@
-"""Texts in which the names of control tokens stay words: text is text, placeholders come from parts alone.
+"""Escaping of control-token names in texts: they stay plain text, and only media parts make placeholders.
 
-A word that the tokenizer would take for a control token ("<image>" in a caption) is replaced, before the chat template
-sees it, by a stand-in that no token is found in; when the prompt is cut into tokens it is put back and cut as a word::
+A word that the tokenizer would read as a control token ("<image>" in a caption) is replaced, before the chat template
+is rendered, by a stand-in that contains no token; when the prompt is tokenised it is restored and split as text::
 
     a <image> b   ->   a \ufdd0 0 \ufdd1 b   ->   template, media   ->   a, ` <`, `image`, `>`, ` b`
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from urt_jax.errors import BadInputError
 
-OPEN, CLOSE = "\ufdd0", "\ufdd1"  # of Unicode's codes that never stand for a character
+OPEN, CLOSE = "\ufdd0", "\ufdd1"  # two of Unicode's noncharacters
 _STAND_IN = re.compile(f"{OPEN}([0-9]+){CLOSE}")
 
 
@@ -27,20 +27,20 @@ class ControlWords:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Finds a name; of two that start alike the longer."""
+        """A pattern that matches a name, the longer of two with the same start."""
         longest = sorted(self.names, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, longest))})" if longest else "(?!)")
 
     @cached_property
     def _starts(self) -> tuple[str, ...]:
-        """What a text holds that is to be looked at; a search for each is ten times faster than one of the pattern."""
+        """Substrings of texts that may hold a name; searching them is ten times faster than matching the pattern."""
         return (OPEN, CLOSE, *sorted({name[:2] for name in self.names}))
 
     def hidden(self, text: str) -> str:
         """Return a text with a stand-in for each name.
 
         Raises:
-            BadInputError: it holds a code that stand-ins are made of.
+            BadInputError: the text holds a character of the stand-ins.
         """
         for start in self._starts:
             if start in text:
@@ -48,11 +48,11 @@ class ControlWords:
         else:
             return text
         if OPEN in text or CLOSE in text:
-            raise BadInputError("a text holds the code U+FDD0 or U+FDD1, which stands for no character; take it out")
+            raise BadInputError("a text holds the code U+FDD0 or U+FDD1, which stands for no character; remove it")
         return self.pattern.sub(lambda found: f"{OPEN}{self.names.index(found[0])}{CLOSE}", text)
 
     def token_ids(self, text: str) -> list[int]:
-        """Return the ids of a prompt: names are control tokens, stand-ins words."""
+        """Return the ids of a prompt: names become control tokens, stand-ins plain text."""
         if OPEN not in text:
             ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             return ids
@@ -67,10 +67,10 @@ class ControlWords:
 
     @cached_property
     def _plain(self) -> Any:
-        """A copy of the tokenizer that knows no control tokens; a switch of the one that others use would race."""
+        """A copy of the tokenizer without control tokens; switching them off in the shared one would be a race."""
         try:
             plain = copy.deepcopy(self.tokenizer.backend_tokenizer)
-        except Exception as error:  # bare ones, of a vocabulary with a hole
+        except Exception as error:  # a bare Exception, for a vocabulary with gaps
             folder = self.tokenizer.name_or_path
             raise BadInputError(f"tokenizer folder {folder}: it cannot be copied ({error}); copy its files") from None
         plain.encode_special_tokens = True

@@ -1,4 +1,4 @@
-"""The record every stage reads and writes: a comparison, or a chat to learn, with its media."""
+"""The record that every stage reads and writes: a comparison, or a chat to learn, with its media."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, Literal
 from urt_jax.errors import BadInputError
 from urt_jax.tasks import TASKS
 
-DEFAULT_FRAMES = 8  # kept of a clip, first and last among them, as the authors evaluate theirs
-MAX_FPS = 1000  # frames a second, of a clip and of what is picked from one
+DEFAULT_FRAMES = 8  # kept of a clip, including the first and the last, as in the paper's evaluation
+MAX_FPS = 1000  # frames per second, of a clip and of picking
 
 
 @dataclass(frozen=True)
 class FramePicking:
-    """Which frames of a clip are kept: those nearest to every ``1 / fps`` seconds (None: all), at most ``max_frames``.
+    """The rule for keeping frames of a clip: those nearest to every ``1 / fps`` seconds (None: all), evenly thinned.
 
-    Too many are thinned to frames at even distances, the first and the last among them.
+    More than ``max_frames`` frames are thinned at even distances, keeping the first and the last.
 
     Raises:
         BadInputError: ``max_frames`` below 1, ``fps`` not above 0 or above ``MAX_FPS``.
@@ -39,8 +39,8 @@ class Media:
     """A picture or a clip, not yet decoded.
 
     ``source`` is a path or data URL, encoded bytes, a list of frame paths (a clip), a PIL image, or an array:
-    ``uint8 [H, W, 3]`` for a picture, ``uint8 [frames, H, W, 3]`` for a clip. ``fps`` is frames a second of the clip as
-    it stands in ``source``; None: what the file says. ``picking`` says which of its frames are used; None: all.
+    ``uint8 [H, W, 3]`` for a picture, ``uint8 [frames, H, W, 3]`` for a clip. ``fps`` is the frame rate of the clip in
+    ``source``; None = the file's own. ``picking`` selects its frames; None = all.
     """
 
     kind: Literal["image", "video"]
@@ -55,10 +55,9 @@ class Example:
 
     ``prompt`` is the caption of a generation task or the question of an understanding task. ``context`` is media shared
     by all candidates (the picture asked about). ``label`` is the 1-based index of the better candidate, "tie" or None.
-    ``text`` is the record's own complete prompt and, when given, is used unchanged; ``response`` is a written answer to
-    learn (SFT). ``read_back``, when given, is what the learner reads back in place of its response so far, token for
-    token as long; the response stays what it learns to write. ``meta`` keeps what else the record says (gold dimension
-    scores, difficulty, provenance).
+    ``text`` is the record's own complete prompt and, when given, is used unchanged; ``response`` is the response to
+    learn (SFT). ``read_back``, when given, has as many tokens and replaces the response as input; the targets stay
+    those of the response. ``meta`` keeps the record's other fields (gold dimension scores, difficulty, provenance).
     """
 
     id: str
@@ -77,7 +76,7 @@ class Example:
         """Return the same pair in the other order: candidates, label, votes and gold scores all mirrored.
 
         Raises:
-            BadInputError: the record has no two candidates, or its own prompt text names their content.
+            BadInputError: the record does not have two candidates, or its own prompt text holds the answers.
         """
         if len(self.candidates) != 2:
             raise BadInputError(
@@ -105,33 +104,41 @@ class Example:
 
     @property
     def swappable(self) -> bool:
-        """Whether there is another order to show: a pair, unless its own prompt text already holds its answers."""
+        """Whether there is another order to show: true of a pair, unless its own prompt text holds the answers."""
         own_answers = self.text is not None and any(isinstance(item, str) for item in self.candidates)
         return len(self.candidates) == 2 and not own_answers
 
     @property
     def solution(self) -> str | None:
-        """The exact answer text of the label, ``None`` where there is no decided label."""
+        """The exact answer text of the label; ``None`` without a decided label."""
         if self.task is None or not isinstance(self.label, int):
             return None
         return TASKS[self.task].label(self.label)
 
     @property
     def noun(self) -> str | None:
-        """What its task calls the candidates; ``None`` where it has no task."""
+        """The task's noun for candidates; ``None`` without a task."""
         return None if self.task is None else TASKS[self.task].noun
 
 
 @dataclass(frozen=True)
 class Chat:
-    """What a model sees and should say: Hugging Face style messages with their media in order of appearance.
+    """A conversation: Hugging Face style messages with their media in order of appearance.
 
     ``messages`` is ``[{"role": ..., "content": [part, ...]}]`` with parts ``{"type": "text", "text": ...}``,
-    ``{"type": "image"}`` or ``{"type": "video"}``. ``think`` says whether the answer starts with reasoning; None: as
-    the chat template has it.
+    ``{"type": "image"}`` or ``{"type": "video"}``. ``think`` says whether the response starts with reasoning; None =
+    the chat template's default.
     """
 
     messages: list[dict[str, Any]]
     images: tuple[Media, ...] = ()
     videos: tuple[Media, ...] = ()
     think: bool | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A chat that a judge or a teacher is asked; ``id`` names it in messages and, of a judge, its random stream."""
+
+    id: str
+    chat: Chat

@@ -1,4 +1,4 @@
-"""Pictures of any form in, RGB arrays out, with Pillow alone."""
+"""Decoding of pictures of any form to RGB arrays, with Pillow alone."""
 
 import base64
 import re
@@ -18,26 +18,26 @@ from urt_jax.data.media_bytes import check_kind, kind_of, read_bytes
 from urt_jax.data.picture_modes import upright_rgb
 from urt_jax.errors import BadInputError, shown
 
-# Width times height allowed to be decoded: above any camera in common use, 200 MB as RGB, and below the size at which
-# Pillow itself begins to warn.
+# Most pixels (width x height) of a decoded picture: above common cameras, 200 MB as RGB, and below the size at which
+# Pillow starts to warn.
 MAX_DECODED_PIXELS = 2**26
-# Of a JPEG above that, decoded at a half, a quarter or an eighth of its sides: the largest cameras have 102 to 108
-# million pixels, and above 178 million Pillow refuses itself.
+# Most pixels of a JPEG that is decoded at a half, a quarter or an eighth of its sides: the largest cameras have 102 to
+# 108 million pixels, and Pillow refuses more than 178 million.
 MAX_REDUCED_PIXELS = 2**27
-# Of all pictures and frames of one prompt: two of the largest pictures, or two clips of 32 frames of 1920 x 1080; they
-# are 400 MB as RGB, which leaves room to decode the next one below 1 GB.
+# Most pixels of all pictures and frames of one prompt: two of the largest pictures, or two clips of 32 frames of
+# 1920 x 1080; they are 400 MB as RGB, which leaves room to decode the next one below 1 GB.
 MAX_RECORD_PIXELS = 2**27
-# What pictures come as. All are decoded inside this process: other formats of Pillow start programs (EPS, WMF), are
-# documents (PDF), or pass as such only by mistake. The first five are those that it loads first.
+# Accepted picture formats, all decoded inside this process. Pillow's other formats start programs (EPS, WMF), are
+# documents (PDF), or match only by mistake. Pillow loads the first five first.
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")  # MPO comes with JPEG
 
-_ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")  # of an object, in the words of an error
+_ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")  # memory address of an object, in an error message
 _BYTES = re.compile(r"""b(?:'[^']*'|"[^"]*")""")
 _READ_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 
 
 class PixelBudget:
-    """The pixels that one prompt may still decode, of ``MAX_RECORD_PIXELS``."""
+    """The rest of one prompt's ``MAX_RECORD_PIXELS``."""
 
     def __init__(self) -> None:
         self._left = MAX_RECORD_PIXELS
@@ -46,7 +46,7 @@ class PixelBudget:
         """Count pixels before they are decoded.
 
         Raises:
-            BadInputError: they are more than are left.
+            BadInputError: there are more than the budget has left.
         """
         self._left -= pixels
         if self._left < 0:
@@ -57,16 +57,16 @@ class PixelBudget:
 
 
 def load_image(media: Any, *, name: str, budget: PixelBudget | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode one picture to RGB; ``name`` says in every error which picture it was.
+    """Decode one picture to RGB; ``name`` is the picture's name in errors.
 
     ``media`` is a ``Media``, a path, encoded bytes, a data URL, a PIL image, or a ``uint8`` array ``[H, W]`` or
     ``[H, W, 1 | 3 | 4]`` (an ``[H, W, 3]`` array is returned itself, not copied). The EXIF orientation is applied,
-    transparency is laid over white, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken; colour
-    profiles are ignored. A JPEG of more than ``MAX_DECODED_PIXELS`` is decoded at a part of its size.
+    transparency is composited over white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is
+    used; colour profiles are ignored. A JPEG of more than ``MAX_DECODED_PIXELS`` is decoded at a reduced size.
 
     Raises:
-        BadInputError: missing, empty or unreadable file, a web address, more than ``MAX_DECODED_PIXELS`` or than the
-            ``budget`` has left (found before decoding), an array of another type or shape.
+        BadInputError: missing, empty or unreadable file, a web address, more pixels than ``MAX_DECODED_PIXELS`` or
+            than the ``budget`` has left (checked before decoding), an array of another dtype or shape.
     """
     if isinstance(media, Media):
         if media.kind != "image":
@@ -85,7 +85,7 @@ def load_image(media: Any, *, name: str, budget: PixelBudget | None = None) -> U
             budget.take(array.shape[0] * array.shape[1], name=name)
         return array
     raise BadInputError(
-        f"{name}: a picture can not be read from {type(media).__name__}; give a path, encoded bytes, a data URL, "
+        f"{name}: a picture cannot be read from {type(media).__name__}; give a path, encoded bytes, a data URL, "
         "a PIL image or a uint8 array [H, W, 3]"
     )
 
@@ -94,21 +94,21 @@ def open_picture(data: bytes, *, name: str) -> Image.Image:
     """Read the header of an encoded picture of ``PICTURE_FORMATS``; its pixels are decoded later.
 
     Raises:
-        BadInputError: no such picture, or more pixels than are decoded.
+        BadInputError: not such a picture, or too many pixels.
     """
     try:
         with quiet():
             picture = Image.open(BytesIO(data), formats=PICTURE_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadInputError(f"{name}: {error}; {_too_many_pixels()}") from None
-    except (UnidentifiedImageError, KeyError):  # a key: an old Pillow that has no AVIF
+    except (UnidentifiedImageError, KeyError):  # KeyError: an old Pillow without AVIF
         kind = kind_of(data[:HEAD_BYTES])
         check_kind(kind, name=name, wanted="picture")
         found = f"it begins as {kind.name} but breaks off or is damaged" if kind else f"none of {_READ_FORMATS}"
         raise BadInputError(
             f"{name}: not a readable picture ({len(data)} bytes, {found}); download or save it again as PNG or JPEG"
         ) from None
-    except Exception as error:  # decoders raise anything on broken bytes
+    except Exception as error:  # decoders raise anything for damaged bytes
         raise _unreadable(name, error, f"{len(data)} bytes") from None
     if _is_reducible(picture):
         with quiet():
@@ -118,10 +118,10 @@ def open_picture(data: bytes, *, name: str) -> Image.Image:
 
 
 def decode_picture(picture: Image.Image, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode the frame a PIL image stands at, upright and as RGB over white.
+    """Decode the current frame of a PIL image, upright and as RGB over white.
 
     Raises:
-        BadInputError: broken or cut pixel data, more than ``MAX_DECODED_PIXELS``, or pixels without a fixed range.
+        BadInputError: damaged or cut pixel data, more than ``MAX_DECODED_PIXELS``, or pixels without a fixed range.
     """
     check_pixels(picture, name=name)
     try:
@@ -130,15 +130,15 @@ def decode_picture(picture: Image.Image, *, name: str) -> UInt8[np.ndarray, "H W
             return upright_rgb(picture)
     except BadInputError as error:
         raise BadInputError(f"{name}: {error}") from None
-    except Exception as error:  # decoders raise anything on broken bytes
+    except Exception as error:  # decoders raise anything for damaged bytes
         raise _unreadable(name, error, f"{picture.format or 'PIL'} picture, mode {picture.mode}") from None
 
 
 def check_pixels(picture: Image.Image, *, name: str) -> None:
-    """Refuse a picture of more than ``MAX_DECODED_PIXELS``, or of none, by its header.
+    """Check by its header that a picture has pixels, and at most ``MAX_DECODED_PIXELS``.
 
     Raises:
-        BadInputError: it is; the message has its size.
+        BadInputError: it does not; the message has its size.
     """
     if not picture.width * picture.height:
         raise BadInputError(f"{name}: the picture is {picture.height}x{picture.width} pixels; give one with pixels")
@@ -147,32 +147,32 @@ def check_pixels(picture: Image.Image, *, name: str) -> None:
 
 
 def quiet() -> AbstractContextManager[Any]:
-    """Keep what Pillow warns of (odd tags, cut notes) out of the log: a picture is read or refused."""
+    """Silence Pillow's warnings (odd tags, cut metadata): a picture is either decoded or refused."""
     return warnings.catch_warnings(action="ignore")
 
 
 def without_addresses(error: Exception) -> str:
-    """Return the words of a decoder's error, short, with no heap address and no bytes of a file."""
+    """Return a decoder's error message, shortened, without memory addresses and without bytes of a file."""
     return _BYTES.sub("some bytes", _ADDRESS.sub("the bytes", str(error)))[:200]
 
 
 def encode_data_url(array: UInt8[np.ndarray, "H W 3"]) -> str:
-    """Return a picture as a PNG data URL, lossless and the same string for the same pixels."""
+    """Return a picture as a PNG data URL: lossless, and the same string for the same pixels."""
     stream = BytesIO()
     Image.fromarray(array).save(stream, format="PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def array_of(media: Any, *, name: str) -> np.ndarray:
-    """Return what says of itself that it is an array as one.
+    """Convert an object with an array interface to a numpy array.
 
     Raises:
-        BadInputError: it is none.
+        BadInputError: the conversion fails.
     """
     try:
         return np.asarray(media)
-    except Exception as error:  # the user's own object
-        raise BadInputError(f"{name}: {shown(media)} can not be read as an array ({type(error).__name__})") from None
+    except Exception as error:  # of the user's own object
+        raise BadInputError(f"{name}: {shown(media)} cannot be read as an array ({type(error).__name__})") from None
 
 
 def _rgb_of_array(array: np.ndarray, *, name: str) -> np.ndarray:
@@ -189,14 +189,14 @@ def _rgb_of_array(array: np.ndarray, *, name: str) -> np.ndarray:
 
 
 def _is_reducible(picture: Image.Image) -> bool:
-    """Say whether a picture is a JPEG that is decoded at a part of its size; one sent in passes needs all its size."""
+    """Return whether a picture is a JPEG that can be decoded at a reduced size; a progressive one cannot."""
     pixels = picture.width * picture.height
     baseline = picture.format in ("JPEG", "MPO") and not picture.info.get("progressive")
     return baseline and MAX_DECODED_PIXELS < pixels <= MAX_REDUCED_PIXELS
 
 
 def _reduce(picture: Image.Image) -> None:
-    """Set a JPEG to be decoded at the largest part of its size that has no more than ``MAX_DECODED_PIXELS``."""
+    """Set a JPEG to be decoded at the largest reduced size of at most ``MAX_DECODED_PIXELS``."""
     width, height = picture.size
     for part in (2, 4, 8):
         if -(-width // part) * -(-height // part) <= MAX_DECODED_PIXELS:

@@ -1,4 +1,4 @@
-"""Which record a training row shows, as a pure function of seed and row number, and batches made one step ahead."""
+"""The record of each training row, a pure function of seed and row number, and batches prepared ahead of use."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Source(NamedTuple):
-    """A stream of records: ``get(n)`` is the n-th one drawn, without end; ``weight`` is its share of the rows.
+    """An endless stream of records: ``get(n)`` is the n-th record; ``weight`` is the source's share of the rows.
 
-    ``template`` says in which wording its questions are asked (see ``prompts.render``); ``skipped`` what of its file
-    was left out (None: it is made on the fly).
+    ``template`` is its prompt template (see ``prompts.render``); ``skipped`` counts the records of its file that were
+    left out (None: records are generated).
     """
 
     weight: float
@@ -28,17 +28,17 @@ class Source(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A record of one row, and the wording its source is asked in."""
+    """The record of one row, and its source's prompt template."""
 
     example: Example
     template: str
 
 
 def mix(sources: Sequence[Source], *, seed: int, rows: int) -> Callable[[int], Drawn]:
-    """Return ``row number -> record with its wording`` for ``rows`` rows.
+    """Return ``row number -> record with its template`` for ``rows`` rows.
 
     Each source is drawn by its weight and read in its own order. The assignment depends on (seed, rows) only,
-    so a resumed run sees what an uninterrupted one sees.
+    so a resumed run gets the same records as an uninterrupted one.
     """
     weights = np.array([source.weight for source in sources], np.float64)
     which = np.random.default_rng([seed, 1]).choice(len(sources), size=rows, p=weights / weights.sum())
@@ -55,7 +55,7 @@ def mix(sources: Sequence[Source], *, seed: int, rows: int) -> Callable[[int], D
 
 
 def shuffled_epochs(examples: Sequence[Example], *, seed: int) -> Callable[[int], Example]:
-    """Return ``n -> record`` that runs through all records in a new random order each epoch.
+    """Return ``n -> record``, which iterates over all records in a new random order each epoch.
 
     Raises:
         BadInputError: there are no records.
@@ -74,9 +74,9 @@ def shuffled_epochs(examples: Sequence[Example], *, seed: int) -> Callable[[int]
 
 
 def in_random_order(example: Example, *, seed: int, place: int) -> Example:
-    """Ask about a pair in one of its two orders by a coin that (seed, place) decides; what cannot be swapped stays.
+    """Return a pair in one of its two orders, chosen at random by (seed, place), if it can be swapped.
 
-    A written response is of one order only, and is left out in the other.
+    A written response fits one order only, so it is dropped in the other.
     """
     if not example.swappable:
         return example
@@ -84,7 +84,7 @@ def in_random_order(example: Example, *, seed: int, place: int) -> Example:
 
 
 def with_twins(examples: Sequence[Example]) -> list[Example]:
-    """Return every pair followed by its twin, the same pair in the other order: places 2n and 2n + 1.
+    """Return every pair followed by its twin, the same pair in the other order, at indices 2n and 2n + 1.
 
     Raises:
         BadInputError: a record has no other order.
@@ -93,7 +93,7 @@ def with_twins(examples: Sequence[Example]) -> list[Example]:
 
 
 class Prefetcher(Generic[T]):
-    """Makes ``make(n)``, ``make(n + 1)``, ... in a thread, ``depth`` items ahead of their use."""
+    """Runs ``make(n)``, ``make(n + 1)``, ... in a thread, ``depth`` items ahead of their use."""
 
     def __init__(self, make: Callable[[int], T], *, start: int, stop: int, depth: int = 2) -> None:
         self._make, self._stop = make, stop
@@ -103,7 +103,7 @@ class Prefetcher(Generic[T]):
         self._depth = depth
 
     def __getitem__(self, n: int) -> T:
-        """Return item n, waiting for it if it is not ready; an error of ``make`` is raised here."""
+        """Return item n, and wait for it if it is not ready; an error of ``make`` is raised here."""
         self._next = max(self._next, n)
         while self._next < min(n + 1 + self._depth, self._stop):
             self._ready[self._next] = self._pool.submit(self._make, self._next)
@@ -111,12 +111,12 @@ class Prefetcher(Generic[T]):
         return self._ready.pop(n).result()
 
     def close(self) -> None:
-        """Stop the thread; items not asked for are dropped."""
+        """Stop the thread; unused items are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def batches(count: int, size: int) -> Iterator[tuple[list[int], int]]:
-    """Yield index lists of exactly ``size``, the last filled up with its first index, and how many of each are real."""
+    """Yield index lists of length ``size``, the last padded with its first index, each with its number of real ones."""
     for start in range(0, count, size):
         real = list(range(start, min(start + size, count)))
         yield real + [real[0]] * (size - len(real)), len(real)

@@ -1,4 +1,4 @@
-"""The encoded bytes of a picture or clip, wherever they are given, and what they are where they are neither."""
+"""The encoded bytes of a picture or clip from any source, and their file type."""
 
 import base64
 import binascii
@@ -12,15 +12,15 @@ from urt_jax.data.containers import video_suffix
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.reading import open_regular
 
-# Of a file that is read whole, a picture or an animation; videos are not. The largest picture that is decoded has 512
-# MiB as PNG or TIFF of 16 bits and four channels.
+# Limit for files that are read whole: pictures and animations, but not videos. The largest picture that is decoded has
+# 512 MiB as PNG or TIFF of 16 bits and four channels.
 MAX_MEDIA_BYTES = 1 << 29
-_MIN_BASE64 = 64  # letters; shorter text without an ending is a name
+_MIN_BASE64 = 64  # characters; shorter text without a suffix is a name
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
 
 
 class Kind(NamedTuple):
-    """What a file is by its first bytes; ``remedy`` is what to do with one that is no picture or clip, else empty."""
+    """A file type by its first bytes; ``remedy`` is the advice for a file that is not a picture or clip, else empty."""
 
     name: str
     remedy: str = ""
@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
 
 _SAVE_AS = "save it as PNG or JPEG"
-# What begins with these bytes -> what to do. Pictures and clips that are read are named too: they may be broken.
+# First bytes, file type, remedy. Readable pictures and clips are listed too, for messages about damaged ones.
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with: git lfs pull"),
     (b"%PDF", "a PDF document", _SAVE_AS),
@@ -64,12 +64,12 @@ _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"heim": "HEIC", b
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """Return what a file is by its first ``HEAD_BYTES``; None: unknown."""
+    """Return the type of a file by its first ``HEAD_BYTES``; None = unknown."""
     for start, kind, remedy in _KINDS:
         if head.startswith(start):
             return Kind(kind, remedy)
     if head[4:8] == b"ftyp":
-        if b"avif" in head[8:64] or b"avis" in head[8:64]:  # among the brands that it says to be of
+        if b"avif" in head[8:64] or b"avis" in head[8:64]:  # one of its compatible brands
             return Kind("an AVIF picture")
         if head[8:12] in _BRANDS:
             return Kind(f"a {_BRANDS[head[8:12]]} picture", _SAVE_AS)
@@ -90,10 +90,10 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def check_kind(kind: Kind | None, *, name: str, wanted: str) -> None:
-    """Refuse what is known to be no picture or clip; ``wanted`` is "picture" or "clip".
+    """Refuse a type that is known not to be a picture or clip; ``wanted`` is "picture" or "clip".
 
     Raises:
-        BadInputError: it says what was given, and what to do.
+        BadInputError: with the type and what to do.
     """
     remedy = kind.remedy if kind else ""
     if kind and kind.is_video and wanted == "picture":
@@ -103,11 +103,11 @@ def check_kind(kind: Kind | None, *, name: str, wanted: str) -> None:
 
 
 def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int | None = None) -> bytes:
-    """Return the encoded bytes behind a path or a data URL, or the bytes themselves; of a file only the first ``most``.
+    """Return the bytes of a path or a data URL, or given bytes themselves; of a file only the first ``most``.
 
     Raises:
-        BadInputError: a web address, a missing or unreadable file, a pipe or device, base64 that is no data URL, a
-            broken data URL, more than ``MAX_MEDIA_BYTES``, or no bytes at all.
+        BadInputError: a web address, a missing or unreadable file, a pipe or device, base64 without a data URL's
+            prefix, a broken data URL, more than ``MAX_MEDIA_BYTES``, or no bytes at all.
     """
     given = shown(str(source), 120) if isinstance(source, (str, Path)) else "the given bytes"
     try:
@@ -134,11 +134,11 @@ def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int |
         raise BadInputError(f"{name}: {given} is a folder; give one file in it") from None
     except BadInputError as error:
         raise BadInputError(f"{name}: {error}") from None
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in a name
+    except (OSError, ValueError) as error:  # no permission, a name that is too long, a NUL byte in a name
         if isinstance(source, str) and _is_base64(source):
             raise _no_data_url(source, name) from None
         reason = getattr(error, "strerror", None) or "no name of a file"  # its own text repeats the whole path
-        raise BadInputError(f"{name}: {given} can not be read ({reason}); check path and permissions") from None
+        raise BadInputError(f"{name}: {given} cannot be read ({reason}); check path and permissions") from None
     if not data:
         raise BadInputError(f"{name}: {given} is empty (0 bytes); download or write it again")
     return data
@@ -148,11 +148,11 @@ def decode_data_url(url: str) -> bytes:
     """Return the bytes of a data URL (RFC 2397), base64 or percent-encoded.
 
     Raises:
-        BadInputError: no data URL, or broken base64.
+        BadInputError: not a data URL, or broken base64.
     """
     head, comma, body = url.partition(",")
     if head[:5].lower() != "data:" or not comma:
-        raise BadInputError(f"{shown(url, 60)} is no data URL; it must look like data:image/png;base64,<base64>")
+        raise BadInputError(f"{shown(url, 60)} is not a data URL; it must look like data:image/png;base64,<base64>")
     try:
         raw = unquote_to_bytes(body)
         if not head.lower().rstrip().endswith(";base64"):

@@ -1,4 +1,4 @@
-"""RGB arrays in, the flat patches of the Qwen vision towers out: sizes, normalisation, cutting."""
+"""From RGB arrays to the flat patches of the Qwen vision towers: resizing, normalisation, cutting."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from PIL import Image
 
 from urt_jax.errors import BadInputError
 
-SHRINK = 0.8  # each retry of a too long prompt keeps this share of the pixels
-MAX_ASPECT_RATIO = 200  # longer strips are refused, as the published processors do
+SHRINK = 0.8  # share of the pixels that each retry of a too long prompt keeps
+MAX_ASPECT_RATIO = 200  # longer strips are refused, as in the published processors
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureGeometry:
-    """How one checkpoint sees pictures: patch sizes in pixels and frames, pixel budgets of one picture or video frame.
+    """A checkpoint's picture settings: patch sizes in pixels and frames, pixel budgets of a picture or video frame.
 
     ``mean`` and ``std`` are per channel (RGB) on the scale 0..1.
     """
@@ -36,7 +36,7 @@ class PictureGeometry:
             if not 1 <= least <= most:
                 raise BadInputError(
                     f"{prefix}min_pixels={least} and {prefix}max_pixels={most}: need 1 <= min <= max; these are counts "
-                    "of pixels (height x width) of one picture, mend the preprocessor settings of the checkpoint"
+                    "of pixels (height x width) of one picture, fix the preprocessor settings of the checkpoint"
                 )
 
     @property
@@ -45,10 +45,10 @@ class PictureGeometry:
         return self.patch_size * self.merge_size
 
     def within(self, min_pixels: int | None, max_pixels: int | None) -> "PictureGeometry":
-        """Return settings with other pixel bounds of a picture where they are given.
+        """Return settings with the given pixel bounds of a picture; None keeps a bound.
 
         Raises:
-            BadInputError: a lower bound above the upper one.
+            BadInputError: the lower bound is above the upper one.
         """
         low, high = min_pixels or self.min_pixels, max_pixels or self.max_pixels
         if low > high:
@@ -56,7 +56,7 @@ class PictureGeometry:
         return replace(self, min_pixels=low, max_pixels=high)
 
     def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "PictureGeometry | None":
-        """Return settings that give these media fewer pixels, or None when all are at the minimum already."""
+        """Return settings under which these media have fewer pixels, or None if all are at their minimum."""
         largest_image = max((image.shape[0] * image.shape[1] for image in images), default=0)
         largest_frame = max((frames.shape[1] * frames.shape[2] for frames in clips), default=0)
         image_pixels = min(self.max_pixels, largest_image) if largest_image else self.min_pixels
@@ -71,7 +71,7 @@ class PictureGeometry:
 
 
 def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Return the (height, width) a picture is resized to: multiples of ``factor`` within a budget of pixels.
+    """Return the (height, width) to which a picture is resized: multiples of ``factor`` within a pixel budget.
 
     The rule of Qwen2-VL and Qwen2.5-VL: round each side to the nearest multiple (half to even); outside the budget,
     scale both sides by one ratio and round towards the budget.
@@ -87,7 +87,7 @@ def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_p
         )
 
     rounded = round(height / factor) * factor, round(width / factor) * factor
-    # Multiplied and divided in the published order: next to a multiple, another order rounds to the other side.
+    # In the published order of operations: close to a multiple, another order rounds differently.
     if math.prod(rounded) > max_pixels:
         ratio = math.sqrt(height * width / max_pixels)
         rows, columns = math.floor(height / ratio / factor), math.floor(width / ratio / factor)
@@ -99,7 +99,7 @@ def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_p
 
 
 def resize_image(array: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Resize to (height, width) by Pillow's bicubic filter; a picture of that size already is returned itself."""
+    """Resize to (height, width) by Pillow's bicubic filter; a picture of that size is returned itself."""
     if array.shape[:2] == size:
         return array
     return np.asarray(Image.fromarray(array).resize((size[1], size[0]), resample=Image.Resampling.BICUBIC))
@@ -110,9 +110,9 @@ def normalize(
 ) -> Float32[np.ndarray, "... 3"]:
     """Return ``(x - 255 mean) / (255 std)`` per channel, in float32 on the scale 0..255.
 
-    The order of the fused torchvision processors, bit for bit; the Pillow ones differ from it by 3e-7.
+    The order of operations is that of the fused torchvision processors, bit for bit; the Pillow ones differ by 3e-7.
     """
-    # A row of pixels at a time: numpy is slow over a last axis of three.
+    # Whole rows of pixels at once, since numpy is slow over a last axis of three.
     offset, spread = (np.tile(np.asarray(part, np.float32) * np.float32(255), array.shape[-2]) for part in (mean, std))
     result = array.reshape(*array.shape[:-2], -1).astype(np.float32)
     result -= offset
@@ -125,14 +125,14 @@ def patchify(
 ) -> tuple[Float32[np.ndarray, "P K"], tuple[int, int, int]]:
     """Cut frames into flat patches and return them with their grid (t, h, w) in patches, ``P = t*h*w``.
 
-    The last frame is repeated until the frames fill whole temporal patches, so a picture is one frame. The patches of
-    a merge block follow each other; a patch lists its channels, then frames, rows, columns. With ``merge_size=2``::
+    The last frame is repeated until the frames fill whole temporal patches, so a picture is one frame. The patches of a
+    merge block are consecutive; a patch's values are ordered channel, frame, row, column. With ``merge_size=2``::
 
         order of the patches of one frame    0 1 | 4 5
                                              2 3 | 6 7
 
     Raises:
-        ValueError: a side is no multiple of ``patch_size * merge_size``.
+        ValueError: a side is not a multiple of ``patch_size * merge_size``.
     """
     count, height, width, channels = frames.shape
     factor = patch_size * merge_size
@@ -159,7 +159,7 @@ def image_patches(
     """Resize, normalise and cut one picture; return its patches and grid (1, h, w).
 
     Raises:
-        BadInputError: the picture, called ``name``, is too long a strip.
+        BadInputError: the picture's aspect ratio is too large; ``name`` is in the message.
     """
     low, high = geometry.min_pixels, geometry.max_pixels
     try:
@@ -172,7 +172,7 @@ def image_patches(
 def frame_patches(
     frames: UInt8[np.ndarray, "F H W 3"], geometry: PictureGeometry
 ) -> tuple[Float32[np.ndarray, "P K"], tuple[int, int, int]]:
-    """Normalise and cut frames that have their size already; the shared part of pictures and clips."""
+    """Normalise and cut frames that already have their final size."""
     return patchify(
         normalize(frames, geometry.mean, geometry.std),
         patch_size=geometry.patch_size,

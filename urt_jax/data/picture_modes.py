@@ -1,4 +1,4 @@
-"""Pixels of every kind as upright RGB, a strip at a time, so that no second copy of a large picture is made."""
+"""Conversion of all pixel formats to upright RGB, strip by strip, so that a large picture is not copied twice."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from PIL import Image
 
 from urt_jax.errors import BadInputError
 
-_STRIP_PIXELS = 1 << 22  # converted at once; a picture of fewer is converted whole
+_STRIP_PIXELS = 1 << 22  # pixels per strip; smaller pictures are converted whole
 _EXIF_ORIENTATION = 0x0112
-# How the upright pixels lie in the file (EXIF 2.3): views of an array, so that turning costs nothing.
+# EXIF orientation -> the upright picture as a view of the stored array (EXIF 2.3), so that rotating copies nothing.
 _STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda upright: upright[:, ::-1],
     3: lambda upright: upright[::-1, ::-1],
@@ -26,7 +26,7 @@ def upright_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """Return a decoded picture upright and as RGB, transparency over white, 16 bits scaled to 8.
 
     Raises:
-        BadInputError: pixels of no fixed range.
+        BadInputError: pixels without a fixed range.
     """
     width, height = picture.size
     turn = _orientation(picture)
@@ -43,7 +43,7 @@ def upright_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 def _orientation(picture: Image.Image) -> int:
     try:
         return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a broken note beside sound pixels: shown as stored
+    except Exception:  # damaged metadata with valid pixels: keep the stored orientation
         return 1
 
 

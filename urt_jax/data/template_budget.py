@@ -1,4 +1,4 @@
-"""What a chat template may do for one chat: a budget that texts, lists and rounds are paid from, often ahead."""
+"""The budget of a chat template for one chat, charged for texts, lists and iterations, often in advance."""
 
 import re
 import threading
@@ -9,24 +9,24 @@ from typing import Any
 
 from jinja2.utils import Namespace
 
-# What a template may do for one chat: characters and items it makes or goes through. A long prompt of a million
-# characters takes a few million; what is left is held in memory at four bytes each at most.
+# Characters and items that a template may make or iterate over for one chat. A long prompt of a million characters
+# takes a few million; at four bytes each at most, the rest fits in memory.
 MAX_WORK = 50_000_000
-ROUND = 50  # of it, what a round, a call of a macro or an item of a list costs beside the characters: a microsecond
-LOOK = 20 * ROUND  # of work, after which a round looks at the clock
-MAX_SECONDS = 1.0  # of this thread's own time, for what no count of characters sees; published templates take 0.001
-MAX_BITS = 4096  # of a whole number; published templates count turns
+ROUND = 50  # charge for an iteration, a macro call or a list item besides its characters: about a microsecond
+LOOK = 20 * ROUND  # work after which an iteration checks the clock
+MAX_SECONDS = 1.0  # of this thread's CPU time, for work without characters; published templates take 0.001
+MAX_BITS = 4096  # of an integer; published templates only count turns
 MAX_PADDING = 1000  # columns that a format may fill up to
 
 _WIDE = re.compile(r"%[^a-zA-Z%]*(?:\*|\d{4,})")
 
 
 class TooMuch(RuntimeError):
-    """A template went beyond its bounds."""
+    """A template exceeded its bounds."""
 
 
 class _Budget(threading.local):
-    """What is left to the thread, and when it is next to look at its clock and must have ended by it."""
+    """The thread's remaining budget, the work at which it next checks the clock, and its deadline."""
 
     left = 0
     look = 0
@@ -42,10 +42,10 @@ def start_budget() -> None:
 
 
 def spend(amount: int) -> None:
-    """Take from the budget of what this thread renders.
+    """Charge this thread's budget.
 
     Raises:
-        TooMuch: there is not as much left.
+        TooMuch: the budget is exceeded.
     """
     _BUDGET.left -= amount
     if _BUDGET.left < 0:
@@ -53,10 +53,10 @@ def spend(amount: int) -> None:
 
 
 def spend_round(amount: int) -> None:
-    """Take a round from the budget, and after every so many look at the clock, which runs from the first look.
+    """Charge an iteration, and check the clock every so often; the clock starts at the first check.
 
     Raises:
-        TooMuch: there is not as much left, or the time is used up.
+        TooMuch: the budget or the time is exceeded.
     """
     spend(amount)
     budget = _BUDGET
@@ -71,11 +71,11 @@ def spend_round(amount: int) -> None:
 
 
 def size_of(value: Any) -> int:
-    """Return how many characters a value is written as, about; what cannot be paid for is not counted to its end."""
+    """Return the approximate length of a value's text; counting stops once the budget is exceeded."""
     if isinstance(value, str | bytes | range):
         return len(value)
     if isinstance(value, Namespace):
-        value = object.__getattribute__(value, "_Namespace__attrs")  # which reads names as a template does
+        value = object.__getattribute__(value, "_Namespace__attrs")  # Namespace redefines attribute access
     if not isinstance(value, list | tuple | dict | set | frozenset):
         return 0
     total = 0
@@ -88,13 +88,13 @@ def size_of(value: Any) -> int:
 
 
 def paid(value: Any) -> Any:
-    """Return a value that was made, once it is paid for."""
+    """Charge for a value and return it."""
     spend(len(value) if type(value) is str else size_of(value))
     return value
 
 
 def check_product(left: Any, right: Any) -> None:
-    """Pay for ``left * right`` ahead."""
+    """Charge for ``left * right`` in advance."""
     if isinstance(left, int) and isinstance(right, int):
         check_bits(left.bit_length() + right.bit_length())
     for many, times in ((left, right), (right, left)):
@@ -103,20 +103,20 @@ def check_product(left: Any, right: Any) -> None:
 
 
 def check_bits(bits: int) -> None:
-    """Refuse a whole number of that many bits."""
+    """Refuse an integer of more than ``MAX_BITS`` bits."""
     if bits > MAX_BITS:
         raise TooMuch(f"a whole number of more than {MAX_BITS} bits")
 
 
 def check_format(wanted: str, values: Any) -> None:
-    """Pay for ``wanted % values`` ahead."""
+    """Charge for ``wanted % values`` in advance."""
     if _WIDE.search(wanted):
         raise TooMuch(f"a format fills up to more than {MAX_PADDING} columns")
     spend(len(wanted) + (1 + wanted.count("%(")) * (size_of(values) + MAX_PADDING))
 
 
 def paid_ahead(owner: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Pay for what a method of a text or number may make; return its arguments, of which one may be used up."""
+    """Charge for the result of a method of a text or number; return its arguments, copied if one is an iterator."""
     if name == "replace" and isinstance(owner, str) and len(args) > 1:
         _pay_replaced(owner, args[0], args[1])
     elif name == "join" and args:
@@ -155,14 +155,14 @@ def _pay_joined(value: list[Any], separator: Any = "", *_: Any, **__: Any) -> No
 
 
 def _pay_wrapped(text: Any, width: Any = 79, *_: Any, **__: Any) -> None:
-    spend(len(str(text)) * (1 + len(str(text)) // max(int(width), 1)))  # a long word is cut off line by line
+    spend(len(str(text)) * (1 + len(str(text)) // max(int(width), 1)))  # a long word is split line by line
 
 
 def _pay_spelled(value: Any, *_: Any, **__: Any) -> None:
-    spend(10 * size_of(value))  # "&quot;" and "%F0%9F%99%82" are the longest that one character becomes
+    spend(10 * size_of(value))  # the longest escapes of one character are "&quot;" and "%F0%9F%99%82"
 
 
-# What filters may make that is larger than what they are given, paid for ahead.
+# Filters whose results can be larger than their inputs, with their charge in advance.
 _AHEAD: dict[str, Callable[..., None]] = {
     "center": _pay_numbers,
     "batch": _pay_numbers,
@@ -179,7 +179,7 @@ _AHEAD: dict[str, Callable[..., None]] = {
 
 
 def paying_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the filter of that name so that it pays for what it makes."""
+    """Wrap the filter of that name so that it charges for its result."""
     ahead, first = _AHEAD.get(name), 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""Tokenizers in the published Qwen layout: load one, build a small one, write a chat as text."""
+"""Tokenizers in the published Qwen layout: load one, build a small one, render a chat as text."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ SPECIAL_TOKENS: tuple[str, ...] = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# What a prompt may end with of the reply itself: reasoning that is begun, or that is left empty.
+# The opening of a response with which a prompt may end: reasoning that is begun, or left empty.
 _OPENING = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
-# An id of a hundred million and more in a vocabulary, which is given memory up to its largest; published ones end at
-# 262,144. Looked for in the bytes: reading them all once more as JSON would be a tenth of the time of loading.
+# An id of a hundred million or more in a vocabulary, for which loading would allocate memory up to the id; published
+# ids end at 262,144. The bytes are searched, since parsing the JSON again would add a tenth to the time of loading.
 _LARGE_ID = re.compile(rb'":\s*(\d{9,})')
-EMPTY_REASONING = "<think>\n\n</think>\n\n"  # as the published templates leave it empty
-ROLE_PHRASES = ("system\n", "user\n", "assistant\n")  # every turn opens with one of them
+EMPTY_REASONING = "<think>\n\n</think>\n\n"  # as in the published templates
+ROLE_PHRASES = ("system\n", "user\n", "assistant\n")  # every turn starts with one of them
 
-# Pieces that byte pairs are merged within: a word, a number of one or two digits (scores and sums) or a run of
-# punctuation, each with the space before it; what is left between them is whitespace.
+# Pieces within which byte pairs are merged: a word, a number of one or two digits (scores and sums) or a run of
+# punctuation, each with the space before it; between them is only whitespace.
 _PIECES = r" ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+"
 
 _CHAT_TEMPLATE = """\
@@ -68,10 +68,10 @@ _CHAT_TEMPLATE = """\
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """Load the tokenizer of a model folder from its files alone: nothing is fetched, no code among them is run.
+    """Load the tokenizer of a model folder from its files only: nothing is downloaded, and no code of it is run.
 
     Returns:
-        a ``transformers`` tokenizer; its chat template is the one that ``find_chat_template`` finds.
+        a ``transformers`` tokenizer with the chat template of ``find_chat_template``.
 
     Raises:
         BadInputError: the folder or its tokenizer files are missing or cannot be read.
@@ -116,8 +116,8 @@ def load_tokenizer(folder: str | Path) -> Any:
 def _tokenizer_class(name: Any) -> Any:
     """Return the class of transformers that reads a tokenizer of this class.
 
-    Those of the Qwen line are taken from their own modules: ``AutoTokenizer`` would choose the same, and its import
-    takes torch along where torch is installed.
+    Qwen classes are imported from their own modules: ``AutoTokenizer`` would choose the same ones, but its import also
+    imports torch if installed.
     """
     with _no_torch_advice():
         if name in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
@@ -134,7 +134,7 @@ def _tokenizer_class(name: Any) -> Any:
 
 
 def _try_out(tokenizer: Any) -> None:
-    """Do once what later is relied upon; of spoiled files some can be read and fail only then."""
+    """Use the tokenizer once, since some damaged files load and fail only at use."""
     ids = tokenizer("a b", add_special_tokens=False)["input_ids"]
     tokenizer.decode(ids, skip_special_tokens=True)
     for token in tokenizer.added_tokens_decoder.values():
@@ -146,16 +146,16 @@ def _try_out(tokenizer: Any) -> None:
 def build_tokenizer(corpus: Iterable[str], phrases: Sequence[str], *, vocab_size: int, folder: str | Path) -> None:
     """Train a small byte-level tokenizer and write it to ``folder`` in the published layout.
 
-    Any text encodes and decodes back unchanged. Ids follow Qwen's order: byte pairs, special tokens, then one token for
-    every phrase (the longest that matches wins), which ``decode`` keeps when special tokens are skipped.
+    Any text encodes and decodes back unchanged. Ids follow Qwen's order: byte pairs, special tokens, then one token per
+    phrase (the longest match wins), which ``decode`` keeps when special tokens are skipped.
 
     Args:
         corpus: texts whose words become tokens; the same corpus gives the same files.
-        phrases: fixed ASCII texts to hold as one token each.
+        phrases: fixed ASCII texts that become one token each.
         vocab_size: upper limit of all tokens together; a small corpus yields fewer.
 
     Raises:
-        BadInputError: no room for the bytes, or a phrase that cannot be a token.
+        BadInputError: ``vocab_size`` is too small for the bytes, or a phrase cannot be a token.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -192,22 +192,22 @@ def build_tokenizer(corpus: Iterable[str], phrases: Sequence[str], *, vocab_size
 
 
 def chat_text(tokenizer: Any, chat: Chat, *, add_generation_prompt: bool = True) -> str:
-    """Write a chat as the model reads it, by the tokenizer's own chat template.
+    """Render a chat as the model's input text, by the tokenizer's own chat template.
 
     Every picture or clip is still one ``<|image_pad|>`` or ``<|video_pad|>``; with ``add_generation_prompt`` the text
-    ends where the model's answer starts, or after the opening of its reasoning where the template writes that.
-    ``chat.think`` is given to the template as ``enable_thinking``; where it is False and the template opens the
-    reasoning all the same, it is closed again, empty.
+    ends where the response starts, or after the opening of its reasoning if the template writes that. ``chat.think``
+    is passed to the template as ``enable_thinking``; if it is False and the template still opens the reasoning, the
+    reasoning is closed again, empty.
 
     Raises:
-        BadInputError: the tokenizer has no chat template, its template refuses the messages, fails, or goes beyond the
+        BadInputError: the tokenizer has no chat template; the template refuses the messages, fails, or exceeds the
             bounds of ``bounded_template``; or a text holds half of a surrogate pair.
     """
     return write_chat(tokenizer, chat, None, add_generation_prompt=add_generation_prompt)
 
 
 def write_chat(tokenizer: Any, chat: Chat, words: ControlWords | None, *, add_generation_prompt: bool) -> str:
-    """Write a chat as ``chat_text`` does, a stand-in for each of the control words in its texts.
+    """Render a chat as ``chat_text`` does, with a stand-in for each control word in its texts.
 
     Raises:
         BadInputError: as ``chat_text``.
@@ -229,34 +229,34 @@ def write_chat(tokenizer: Any, chat: Chat, words: ControlWords | None, *, add_ge
         text = render_template(tokenizer.chat_template, {**tokenizer.special_tokens_map, **given})
     except BadInputError:
         raise
-    except Exception as error:  # a stranger's program: any
+    except Exception as error:  # an untrusted template can raise anything
         raise BadInputError(_refusal(tokenizer, error)) from None
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadInputError(
             f"a text holds half of a surrogate pair (\\u{ord(text[error.start]):04x}), as a cut emoji leaves it: "
-            f"{shown(text[max(error.start - 20, 0) : error.end])}; take it out"
+            f"{shown(text[max(error.start - 20, 0) : error.end])}; remove it"
         ) from None
     opened = opening_of(text) if add_generation_prompt and chat.think is False else ""
     return text.removesuffix(opened) + EMPTY_REASONING if opened and "</think>" not in opened else text
 
 
 def opening_of(prompt: str) -> str:
-    """Return what a prompt ends with of the reply itself: ``<think>``, open or closed again, or nothing."""
+    """Return the opening of the response at a prompt's end: ``<think>``, open or closed again, or ""."""
     found = _OPENING.search(prompt, max(len(prompt) - 64, 0))
     return found[0] if found else ""
 
 
 def without_end(text: str) -> str:
-    """Return a written reply without the end token that it ends with, where it does, and without what follows that."""
+    """Return a response without its end token, if it ends with one, and without the whitespace after it."""
     ended = text.rstrip()
     end = next((token for token in (TURN_END, END_OF_TEXT) if ended.endswith(token)), None)
     return text if end is None else ended.removesuffix(end)
 
 
 def _plain(value: Any, words: ControlWords | None) -> Any:
-    """Return a value of plain types alone; a template sees of anything else the name of its type."""
+    """Return a value converted to plain types; any other type becomes its type's name."""
     kind = type(value)
     if kind is str:
         return value if words is None else words.hidden(value)
@@ -270,7 +270,7 @@ def _plain(value: Any, words: ControlWords | None) -> Any:
 
 
 def _refusal(tokenizer: Any, error: Exception) -> str:
-    """Say what a template did, and where it stands."""
+    """Return a message about a template's error, with the template's location."""
     from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError
 
     folder = Path(tokenizer.name_or_path)
@@ -290,13 +290,13 @@ def _refusal(tokenizer: Any, error: Exception) -> str:
 
 
 def _told(error: BaseException, most: int = 300) -> str:
-    """Return the words of a foreign error on one line, without addresses in memory."""
+    """Return the message of a library's error on one line, without memory addresses."""
     told = " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", str(error)).split()) or type(error).__name__
     return told if len(told) <= most else f"{told[:most]}..."
 
 
 def _settings() -> dict[str, Any]:
-    """Return the contents of ``tokenizer_config.json``; the class named reads ``tokenizer.json`` as it stands."""
+    """Return the contents of ``tokenizer_config.json``; the class it names reads ``tokenizer.json`` unchanged."""
     return {
         "add_bos_token": False,
         "add_prefix_space": False,
@@ -330,7 +330,7 @@ def _no_torch_advice() -> Iterator[None]:
 
 @contextmanager
 def _no_word_on_config_json() -> Iterator[None]:
-    """Silence what transformers says of a model type it has no class for: only the tokenizer is read."""
+    """Silence the warning of transformers about an unknown model type, since only the tokenizer is read."""
     logger = logging.getLogger("transformers")
     before = logger.level
     logger.setLevel(logging.ERROR)

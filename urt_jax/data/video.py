@@ -1,4 +1,4 @@
-"""Clips of any supported form in, stacked RGB frames and the patches of the Qwen vision towers out."""
+"""From clips of any supported form to stacked RGB frames and the patches of the Qwen vision towers."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from urt_jax.data.media_bytes import check_kind, kind_of, read_bytes
 from urt_jax.data.patches import PictureGeometry, frame_patches, smart_resize
 from urt_jax.errors import BadInputError, shown
 
-DEFAULT_FPS = 24.0  # what transformers assumes of frames without times
-MAX_CLIP_PIXELS = MAX_RECORD_PIXELS  # frames x height x width decoded of one clip, where it has no budget
+DEFAULT_FPS = 24.0  # assumed for frames without times, as in transformers
+MAX_CLIP_PIXELS = MAX_RECORD_PIXELS  # frames x height x width of one clip, if no budget is given
 
 _FRAME_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -28,8 +28,8 @@ _FRAME_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".t
 class Clip(NamedTuple):
     """The kept frames of a clip.
 
-    ``fps`` is the rate of these frames, their number over the length of the clip; ``times`` the second at which each is
-    shown, counted from the first frame; both None where nothing is known of time.
+    ``fps`` is the rate of these frames, their number over the length of the clip; ``times`` are their times in seconds
+    from the first frame; both are None if unknown.
     """
 
     frames: UInt8[np.ndarray, "F H W 3"]
@@ -37,11 +37,11 @@ class Clip(NamedTuple):
     times: Float64[np.ndarray, " F"] | None
 
 
-_Check = Callable[[int, int], None]  # of the height and width of the frames, where they are known only then
+_Check = Callable[[int, int], None]  # checks (height, width) of frames whose size is known only at decoding
 
 
 class _Source(NamedTuple):
-    """A clip whose frames are not decoded yet; ``size`` is (height, width) where it is known before."""
+    """A clip whose frames are not decoded yet; ``size`` is (height, width) if known before decoding."""
 
     timeline: Timeline
     size: tuple[int, int] | None
@@ -49,20 +49,20 @@ class _Source(NamedTuple):
 
 
 def load_clip(media: Any, *, name: str, picking: FramePicking | None = None, budget: PixelBudget | None = None) -> Clip:
-    """Decode the frames of a clip that are kept, with their rate; ``name`` says in every error which clip it was.
+    """Decode the kept frames of a clip, with their rate; ``name`` is the clip's name in errors.
 
-    ``media`` is a ``Media``, a ``uint8`` array ``[F, H, W, 3]`` (returned itself where all frames are kept, not
-    copied), a list of frames (each anything ``load_image`` takes), a folder of frame pictures (in the order of their
-    names, numbers counted as numbers), or as path, bytes or data URL a video file (mp4, mov, mkv, webm, avi, mpeg) or
-    a GIF, WebP or PNG animation (also a PIL image). Frames are upright.
+    ``media`` is a ``Media``, a ``uint8`` array ``[F, H, W, 3]`` (returned itself if all frames are kept, not copied), a
+    list of frames (each anything ``load_image`` accepts), a folder of frame pictures (in the order of their names,
+    numbers compared as numbers), or as path, bytes or data URL a video file (mp4, mov, mkv, webm, avi, mpeg) or a GIF,
+    WebP or PNG animation (also a PIL image). Frames are upright.
 
-    Times are those of a ``Media`` with ``fps``, its frames at even distances, or else those of the file. Its
-    ``picking`` holds unless one is given here; without any, all frames are kept.
+    The ``fps`` of a ``Media`` gives evenly spaced times, otherwise the file's times are used. Its ``picking`` applies
+    unless one is given here; without any, all frames are kept.
 
     Raises:
         BadInputError: an unreadable or empty source, a video cut before its last kept frame, frames of several sizes,
-            more than ``MAX_CLIP_PIXELS`` or than the ``budget`` has left, a longer clip than is believed, a rate asked
-            for of frames without times, an ``fps`` not above 0.
+            more pixels than ``MAX_CLIP_PIXELS`` or than the ``budget`` has left, too long a clip, a requested rate for
+            frames without times, an ``fps`` not above 0.
     """
     fps = None
     if isinstance(media, Media):
@@ -78,7 +78,7 @@ def load_clip(media: Any, *, name: str, picking: FramePicking | None = None, bud
     kept = pick_frames(timeline, picking or FramePicking(), name=name)
 
     def check(height: int, width: int) -> None:
-        """Refuse the kept frames by their size, before they are decoded."""
+        """Refuse too many pixels, before the kept frames are decoded."""
         _check_clip_pixels(len(kept), height, width, name=name)
         if budget:
             budget.take(len(kept) * height * width, name=name)
@@ -94,9 +94,9 @@ def _is_rate(fps: Any) -> bool:
 
 
 def load_frames(media: Any, *, name: str, max_frames: int | None = None) -> UInt8[np.ndarray, "F H W 3"]:
-    """Decode one clip to RGB frames, as ``load_clip`` does, where their rate is not asked for.
+    """Decode one clip to RGB frames, as ``load_clip`` does, without their rate.
 
-    ``max_frames`` thins what the ``picking`` of a ``Media`` keeps: its first and last frame and others between.
+    ``max_frames`` thins the frames that the ``picking`` of a ``Media`` keeps, retaining the first and the last.
 
     Raises:
         BadInputError: as ``load_clip``, or ``max_frames`` below 1.
@@ -116,11 +116,11 @@ def video_patches(
 ) -> tuple[Float32[np.ndarray, "P K"], tuple[int, int, int]]:
     """Resize, normalise and cut one clip; return its patches and grid (t, h, w).
 
-    Each frame gets the Qwen2.5-VL budget of a video frame, whatever the number of frames; frames that fit the grid
-    already are not resampled.
+    Each frame gets the Qwen2.5-VL budget of a video frame, whatever the number of frames; frames that already fit the
+    grid are not resampled.
 
     Raises:
-        BadInputError: the frames of the clip, called ``name``, are too long strips.
+        BadInputError: the frames' aspect ratio is too large; ``name`` is in the message.
     """
     low, high = geometry.video_min_pixels, geometry.video_max_pixels
     try:
@@ -131,7 +131,7 @@ def video_patches(
 
 
 def _open(media: Any, name: str) -> _Source:
-    """Find out what a clip is given as, and read of it what can be known before decoding."""
+    """Detect the form of a clip, and read its properties that are known before decoding."""
     if isinstance(media, (list, tuple)):
         return _open_list(media, name)
     if isinstance(media, (str, Path)) and str(media)[:5].lower() != "data:":
@@ -154,7 +154,7 @@ def _open(media: Any, name: str) -> _Source:
     if hasattr(media, "__array__"):
         return _open_array(array_of(media, name=name), name)
     raise BadInputError(
-        f"{name}: a clip can not be read from {type(media).__name__}; give a uint8 array [F, H, W, 3], a list of "
+        f"{name}: a clip cannot be read from {type(media).__name__}; give a uint8 array [F, H, W, 3], a list of "
         "frames, a folder of frames, a video file or an animation"
     )
 
@@ -208,7 +208,7 @@ def _folder_frames(folder: Path, *, name: str) -> list[Path]:
         frames = [file for file in folder.iterdir() if file.suffix.lower() in _FRAME_SUFFIXES and file.name[0] != "."]
     except OSError as error:
         raise BadInputError(
-            f"{name}: the folder {shown(str(folder), 120)} can not be read ({error.strerror}); check its permissions"
+            f"{name}: the folder {shown(str(folder), 120)} cannot be read ({error.strerror}); check its permissions"
         ) from None
     if not frames:
         raise BadInputError(
@@ -217,7 +217,7 @@ def _folder_frames(folder: Path, *, name: str) -> list[Path]:
         )
 
     def by_number(file: Path) -> list[tuple[int, str]]:
-        # "frame_10.png" after "frame_9.png": runs of digits compare by value, all else as text
+        # "frame_10.png" after "frame_9.png": runs of digits compare by value, the rest as text
         parts = re.split(r"(\d+)", file.name)
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
@@ -235,5 +235,5 @@ def _check_clip_pixels(count: int, height: int, width: int, *, name: str) -> Non
 def _is_folder(path: str | Path) -> bool:
     try:
         return Path(path).is_dir()
-    except (OSError, ValueError):  # a name too long or with a zero byte: reported when it is read
+    except (OSError, ValueError):  # a name that is too long or has a NUL byte: reported when it is read
         return False

@@ -1,7 +1,7 @@
-"""Frames of a video file, by PyAV.
+"""Decoding of video files by PyAV.
 
-1. the packets are listed without decoding: when each frame is shown, and where decoding can start;
-2. of the packets those that the kept frames need are decoded, in one pass, and only the kept frames stay in memory.
+1. the packets are listed without decoding: the time of each frame, and the key frames;
+2. the packets that the kept frames need are decoded in one pass, and only the kept frames stay in memory.
 
 Import it where a video file is read, not before: it loads FFmpeg.
 """
@@ -29,29 +29,30 @@ from urt_jax.data.images import MAX_DECODED_PIXELS
 from urt_jax.errors import BadInputError
 from urt_jax.files.reading import open_regular
 
-# Demuxers that read one file and open no other, as a playlist would; by FFmpeg's names.
+# Demuxers that do not open other files, as a playlist's would; by FFmpeg's names.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf"
-# Decoded to reach the kept frames: 20 minutes of 1920 x 1080 at 30 a second without a key frame, minutes of work.
+# Pixels decoded to reach the kept frames: 20 minutes of 1920 x 1080 at 30 a second without a key frame, which take
+# minutes to decode.
 MAX_REACHED_PIXELS = 2**36
 MAX_THREADS = 8  # of one decoder; each holds frames of its own
-_LARGE_FRAME = 2**24  # pixels; above that the threads of a decoder share one frame
+_LARGE_FRAME = 2**24  # pixels; above it the threads of a decoder share one frame
 _REMEDY = "download or copy it again, or write it anew: ffmpeg -i OLD -c:v libx264 NEW.mp4"
 
 
 class VideoFile(NamedTuple):
-    """What is known of a video file before a frame is decoded."""
+    """The properties of a video file that are known before decoding."""
 
     source: Path | bytes
-    given: str  # what errors call it
-    timeline: Timeline  # of a cut file with the frames that are missing
+    given: str  # its name in errors
+    timeline: Timeline  # of a cut file including the missing frames
     size: tuple[int, int]  # height and width of the frames as stored
-    ticks: Int64[np.ndarray, " found"]  # when each frame that is there is shown, ascending
-    by_order: bool  # frames are told by their order, as the container says nothing of when they are shown
-    starts: list[tuple[int, int]]  # key frames: (when shown, number of its packet), in the order of the file
+    ticks: Int64[np.ndarray, " found"]  # times of the frames that are present, ascending
+    by_order: bool  # frames are identified by their order, since the container has no times
+    starts: list[tuple[int, int]]  # key frames: (time, packet number), in file order
 
 
 class _Damaged(Exception):
-    """A frame that the decoder passed over or made up."""
+    """A frame that the decoder skipped or invented."""
 
 
 def open_video(source: Path | bytes, *, name: str) -> VideoFile:
@@ -59,8 +60,8 @@ def open_video(source: Path | bytes, *, name: str) -> VideoFile:
 
     Raises:
         BadInputError: no readable video, no video stream, no frame, frames of more than ``MAX_DECODED_PIXELS``, more
-            frames than ``MAX_CLIP_FRAMES``, there or promised, or a cut file that does not say how many frames it
-            should have. ``name`` and the file are in every message.
+            frames than ``MAX_CLIP_FRAMES``, present or stated, or a cut file that does not state its number of
+            frames. ``name`` and the file are in every message.
     """
     given = f"the {len(source)} bytes" if isinstance(source, bytes) else repr(str(source)[-120:])
     try:
@@ -88,7 +89,7 @@ def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.
     """Decode the kept frames, ascending indices into the timeline, upright and as RGB.
 
     Raises:
-        BadInputError: a kept frame lies beyond the end of a cut file, is damaged, or has another size than the rest.
+        BadInputError: a kept frame is beyond the end of a cut file, is damaged, or has another size than the rest.
     """
     if kept[-1] >= len(video.ticks):
         raise BadInputError(
@@ -115,14 +116,14 @@ def read_video(video: VideoFile, kept: Sequence[int], *, name: str) -> UInt8[np.
                 frames[place] = picture
     except (FFmpegError, _Damaged) as error:
         reason = error.strerror if isinstance(error, FFmpegError) else error
-        raise BadInputError(f"{name}: {video.given} can not be decoded: {reason}; {_REMEDY}") from None
+        raise BadInputError(f"{name}: {video.given} cannot be decoded: {reason}; {_REMEDY}") from None
     assert frames is not None
     return frames
 
 
 @contextmanager
 def _opened(source: Path | bytes, name: str, given: str) -> Iterator[tuple[Any, Any]]:
-    """Open a file and the first of its video streams."""
+    """Open a file and its first video stream."""
     place = BytesIO(source) if isinstance(source, bytes) else f"file:{source.absolute()}"
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "fflags": "+genpts"}
     with av.open(place, options=options, metadata_errors="replace") as container:
@@ -132,7 +133,7 @@ def _opened(source: Path | bytes, name: str, given: str) -> Iterator[tuple[Any, 
             raise BadInputError(f"{name}: {given} holds no video stream (found: {found}); give a file with one")
         stream = streams[0]
         if stream.codec_context is None or not stream.height * stream.width:
-            raise BadInputError(f"{name}: {given} is coded in a way that PyAV can not decode; {_REMEDY}")
+            raise BadInputError(f"{name}: {given} is coded in a way that PyAV cannot decode; {_REMEDY}")
         if stream.height * stream.width > MAX_DECODED_PIXELS:
             raise BadInputError(
                 f"{name}: the frames of {given} are {stream.height}x{stream.width} (height x width); at most "
@@ -145,15 +146,15 @@ def _opened(source: Path | bytes, name: str, given: str) -> Iterator[tuple[Any, 
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets that hold data; an empty one would end the decoder's work."""
+    """Yield the packets that hold data; an empty one would flush the decoder."""
     return (packet for packet in container.demux(stream) if packet.size)
 
 
 def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " found"], list[tuple[int, int]], int, bool]:
-    """Return when frames are shown, the key frames, how many frames serve to decode others only, and ``by_order``.
+    """Return the frames' times, the key frames, the number of frames that are never shown, and ``by_order``.
 
-    An AVI has no times but a rate and the order of its packets, which is that of decoding: frames that refer to later
-    ones stand behind them. What FFmpeg makes of it is wrong for H.264, so such frames are told by their order.
+    An AVI has no times, only a rate and the order of its packets, which is the decoding order: frames that refer to
+    later ones come after them. The times that FFmpeg derives are wrong for H.264, so frames are identified by order.
     """
     shown, decoded = set[int](), list[int | None]()
     starts: list[tuple[int, int]] = []
@@ -161,14 +162,14 @@ def _list_packets(container: Any, stream: Any) -> tuple[Int64[np.ndarray, " foun
     for number, packet in enumerate(_packets(container, stream)):
         if packet.is_corrupt or packet.pts is None:  # the last packet of a cut file
             continue
-        if len(decoded) > MAX_CLIP_FRAMES:  # told by the caller
+        if len(decoded) > MAX_CLIP_FRAMES:  # the caller reports it
             break
         if packet.is_keyframe:
             starts.append((packet.pts, number))
-        # The header of a VP8 frame says whether it is shown; the other codings pack such frames with a shown one.
+        # The header of a VP8 frame says whether it is shown; other codecs pack hidden frames with a shown one.
         if packet.is_discard or (stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10):
             hidden += 1
-        elif starts and packet.pts >= starts[0][0]:  # what comes before the first key frame can not be decoded
+        elif starts and packet.pts >= starts[0][0]:  # packets before the first key frame cannot be decoded
             shown.add(packet.pts)
             decoded.append(packet.dts)
     by_order = container.format.name == "avi" and stream.codec_context.has_b_frames
@@ -188,12 +189,12 @@ def _check_frames(count: int, name: str, told: str) -> None:
 
 
 def _start_of(starts: list[tuple[int, int]], tick: int) -> tuple[int, int]:
-    """Return the last key frame shown at a tick or before it, or the first one."""
+    """Return the last key frame at or before a tick, or the first one."""
     return starts[max(bisect_right(starts, tick, key=lambda item: item[0]) - 1, 0)]
 
 
 def _frames_reached(video: VideoFile, kept: Sequence[int]) -> int:
-    """Return about how many frames are decoded for the kept ones: each from its key frame, or from the one before."""
+    """Return about how many frames must be decoded: each kept one from its key frame, or from the kept one before."""
     count, done = 0, 0
     for index in kept:
         begin = 0
@@ -205,13 +206,13 @@ def _frames_reached(video: VideoFile, kept: Sequence[int]) -> int:
 
 
 def _decode(container: Any, stream: Any, video: VideoFile, kept: Sequence[int]) -> Iterator[Any]:
-    """Yield the kept frames, decoding each from the key frame before it, or from the last one."""
+    """Yield the kept frames, decoding each from the key frame before it, or from the last decoded one."""
     if video.by_order:
         yield from _decode_in_order(container, stream, video, kept)
         return
     ahead, skipped = iter(video.ticks[list(kept)].tolist()), False
     tick: Any = next(ahead)
-    for number, packet in enumerate(chain(_packets(container, stream), (None,))):  # None: what the decoder still holds
+    for number, packet in enumerate(chain(_packets(container, stream), (None,))):  # None flushes the decoder
         if packet is not None and number < _start_of(video.starts, tick)[1]:
             skipped = True
             continue
@@ -230,7 +231,7 @@ def _decode(container: Any, stream: Any, video: VideoFile, kept: Sequence[int]) 
 
 
 def _decode_in_order(container: Any, stream: Any, video: VideoFile, kept: Sequence[int]) -> Iterator[Any]:
-    """Yield the kept frames by their number in the order in which the decoder gives them, from the first key frame."""
+    """Yield the kept frames by their number in decoder output order, from the first key frame."""
     ahead, count = iter(kept), 0
     wanted: Any = next(ahead)
     for number, packet in enumerate(chain(_packets(container, stream), (None,))):
@@ -254,7 +255,7 @@ def _damaged_at(video: VideoFile, stream: Any, tick: int) -> _Damaged:
 
 
 def _upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """Return a frame as RGB, turned and mirrored in quarters as its display matrix says."""
+    """Return a frame as RGB, rotated by quarter turns and mirrored as its display matrix says."""
     picture = frame.to_ndarray(format="rgb24")
     matrices = [item for item in frame.side_data if item.type == Type.DISPLAYMATRIX]
     if not matrices:
@@ -267,13 +268,13 @@ def _upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _promised_frames(container: Any, stream: Any, found: int) -> int | None:
-    """Return how many frames the header of a file speaks of, None where that is not known."""
+    """Return the number of frames that the header of a file states, or None if unknown."""
     if stream.frames >= found:
         return stream.frames
     if "matroska" in container.format.name and container.duration and stream.average_rate:
         promised = round(Fraction(container.duration, av.time_base) * stream.average_rate)
         return promised if promised >= found else None
-    return None  # a fragmented file counts its first part, others nothing
+    return None  # a fragmented file states the count of its first part only, others none
 
 
 def _with_missing(ticks: Int64[np.ndarray, " found"], promised: int, step: Fraction) -> Int64[np.ndarray, " n"]:

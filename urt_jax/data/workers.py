@@ -1,14 +1,13 @@
-"""Processes beside this one that work for it: in any number, the same results in the same order.
+"""Worker processes: with any number of them, the same results in the same order.
 
-A feed here is a function of (seed, step) and, in GRPO, of what was answered so far; its position is the number of the
-step, which every checkpoint has. What is left to do beside the step is slow work on single records, and that is all
-these processes know. Grain 0.2.18 was tried for the whole of it and is not used: the position it saves with two workers
-cannot be restored with three, its streams cannot ask what a curriculum wants next, and its workers live on when the run
-is killed (SIGKILL).
+A feed is a function of (seed, step) and, in GRPO, of the rewards so far; its position is the step number, which every
+checkpoint has. Workers therefore only do slow work on single records. Grain 0.2.18 was tried for the whole feed and is
+not used: the position that it saves with two workers cannot be restored with three, its streams cannot follow a
+curriculum, and its workers survive a killed run (SIGKILL).
 
-Each worker is a program at the other end of a pair of sockets. Arrays go through it as they lie in memory and are read
-straight to their place; no file and no shared memory is left for somebody to clean up. A worker hears neither SIGTERM
-nor SIGINT, which are for the run; it ends, also in the middle of its work, when the run closes its end or is no more.
+Each worker is a program at the other end of a socket pair. Arrays are sent as raw memory and received in place; there
+are no files and no shared memory to clean up. A worker ignores SIGTERM and SIGINT, which are for the run; it ends, even
+during its work, when the run closes its end of the socket or dies.
 """
 
 import os
@@ -37,26 +36,26 @@ from urt_jax.errors import BadInputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Pending = Callable[[], Result]  # returns the result, waiting for it or making it; raises what the work raised
+Pending = Callable[[], Result]  # waits for the result, or computes it, and returns it; raises the work's error
 
 PACKAGE = Path(__file__).parents[1]
 SOCKET_BYTES = 2**20  # that one end may write before the other has read
-AHEAD = 2  # jobs a worker that are begun before their results are asked for, at least
-END_S = 10.0  # that a worker has to end in, then it is killed
-# A worker touches no accelerator, and its parallelism is that of the workers.
+AHEAD = 2  # least number of jobs per worker that are started before their results are needed
+END_S = 10.0  # in which a worker must end, before it is killed
+# A worker uses no accelerator and a single thread.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1",
                 "OMP_NUM_THREADS": "1"}  # fmt: skip
 
 
 class WorkerDied(RuntimeError):
-    """A worker ended in the middle of its work."""
+    """A worker process ended during its work."""
 
 
 class Workers(Generic[Job, Result]):
-    """Does ``work(job)`` in up to ``count`` processes; with none here, when a result is asked for.
+    """Runs ``work(job)`` in up to ``count`` processes; with 0, in this process, when a result is requested.
 
-    ``work`` and jobs are pickled: ``work`` is a function of a module, or a ``partial`` of one. To be closed, or used
-    as a context; one that is forgotten is closed when it is collected.
+    ``work`` and jobs are pickled: ``work`` is a function of a module, or a ``partial`` of one. Close it, or use it in a
+    ``with``; otherwise it is closed when it is garbage-collected.
     """
 
     def __init__(self, work: Callable[[Job], Result], count: int) -> None:
@@ -70,11 +69,11 @@ class Workers(Generic[Job, Result]):
         self._closed = weakref.finalize(self, _close, self._all, self._threads)
 
     def begin(self, job: Job) -> Pending[Result]:
-        """Have a job done, after all that were begun before; the result is what the returned function returns."""
+        """Start a job, after all earlier ones; return a function that returns its result."""
         return partial(self._work, job) if self._threads is None else self._threads.submit(self._do, job).result
 
     def in_order(self, begun: Iterable[Pending[Result]], *, ahead: int = 0) -> Iterator[Result]:
-        """Yield the results of many jobs in their order, while workers do the next ``ahead``, or a few for each."""
+        """Yield the results of jobs in order, while workers run the next ``ahead`` jobs, or a few per worker."""
         waiting: deque[Pending[Result]] = deque()
         most = max(ahead, AHEAD * self.count) if self.count else 0
         for pending in begun:
@@ -85,7 +84,7 @@ class Workers(Generic[Job, Result]):
             yield waiting.popleft()()
 
     def close(self) -> None:
-        """End the processes; work that nobody has waited for is dropped."""
+        """End the processes; pending work is dropped."""
         self._closed()
 
     def __enter__(self) -> "Workers[Job, Result]":
@@ -106,20 +105,20 @@ def _close(workers: Sequence["_Worker"], threads: ThreadPoolExecutor | None) -> 
     for worker in workers:
         worker.close()
     if threads is not None:
-        threads.shutdown(wait=False, cancel_futures=True)  # this may be one of them, as collected objects end anywhere
+        threads.shutdown(wait=False, cancel_futures=True)  # no wait: garbage collection may run in one of these threads
 
 
 class _Worker:
-    """One process, started when it is first needed."""
+    """One worker process, started when first needed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # between its start and its end
+        self._lock = threading.Lock()  # so that its start and its end do not overlap
         self._closed = False
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def do(self, work: Callable[[Any], Any], job: Any) -> Any:
-        """Return ``work(job)``, or raise what it raised; always the same work."""
+        """Return ``work(job)``, or raise its error; ``work`` must be the same in all calls."""
         try:
             if self._socket is None:
                 _send(self._start(), work)
@@ -136,12 +135,12 @@ class _Worker:
         raise result
 
     def close(self) -> None:
-        """End the process and leave no trace of it."""
+        """End the process and close its socket."""
         with self._lock:
             self._closed = True
         if self._socket is not None:
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for it, too
+                self._socket.shutdown(socket.SHUT_RDWR)  # also wakes a thread that waits for it
             self._ended()
             self._socket.close()
 
@@ -152,7 +151,7 @@ class _Worker:
         command = [sys.executable, "-c", f"from urt_jax.data.workers import serve; serve({theirs.fileno()})"]
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
-        # A signal to the whole group must not end it before the run has saved: it is born deaf.
+        # A signal to the process group must not end it before the run has saved, so it starts with signals blocked.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         try:
             with self._lock:
@@ -168,7 +167,7 @@ class _Worker:
         return ours
 
     def _ended(self) -> int | None:
-        """Wait for the end of the process, which has been told or has died, and return its exit code."""
+        """Wait until the process, which was closed or has died, ends; return its exit code."""
         if self._process is None:
             return None
         try:
@@ -179,7 +178,7 @@ class _Worker:
 
 
 def serve(descriptor: int) -> None:
-    """Be a worker: receive the work, then jobs one by one, and answer each with its result or its error."""
+    """Run as a worker: receive the work, then jobs one by one, and send each one's result or error."""
     parent = socket.socket(fileno=descriptor)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
@@ -187,7 +186,7 @@ def serve(descriptor: int) -> None:
         while True:
             _send(parent, _attempt(work, _receive(parent)))
     except (EOFError, OSError):
-        return  # the run has gone
+        return  # the run has ended
 
 
 def _attempt(work: Callable[[Any], Any], job: Any) -> tuple[bool, Any]:
@@ -201,7 +200,7 @@ def _attempt(work: Callable[[Any], Any], job: Any) -> tuple[bool, Any]:
 
 
 def _sendable(error: Exception) -> Exception:
-    """Return an error itself, or what it says where it cannot be pickled."""
+    """Return an error itself, or its message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -214,15 +213,15 @@ def _sendable(error: Exception) -> Exception:
 
 
 def _end_with(parent: socket.socket) -> None:
-    """End this process when the other end of its socket is closed, which the death of its owner does too."""
+    """End this process when the other end of its socket is closed, as it also is when its owner dies."""
     poll = select.poll()
-    poll.register(parent, 0)  # nothing but the hang-up
+    poll.register(parent, 0)  # hang-ups only
     poll.poll()
     os._exit(0)
 
 
 def _send(end: socket.socket, value: Any) -> None:
-    """Write how many parts there are and their sizes, then the parts: the pickle, and each large array by itself."""
+    """Send the number of parts and their sizes, then the parts: the pickle, and each large array separately."""
     buffers: list[pickle.PickleBuffer] = []
     parts: list[Any] = [pickle.dumps(value, protocol=5, buffer_callback=buffers.append)]
     parts += [buffer.raw() for buffer in buffers]
@@ -239,12 +238,12 @@ def _receive(end: socket.socket) -> Any:
 
 
 def _read(end: socket.socket, size: int) -> memoryview:
-    """Read exactly so many bytes.
+    """Read exactly ``size`` bytes.
 
     Raises:
         EOFError: the other end was closed.
     """
-    whole = np.empty(size, np.uint8).data  # not a bytearray, which would be cleared first
+    whole = np.empty(size, np.uint8).data  # not a bytearray, which would be zeroed first
     done = 0
     while done < size:
         received = end.recv_into(whole[done:])

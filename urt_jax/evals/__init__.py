@@ -1,1 +1,1 @@
-"""Honest measurement of a judge: protocols, pairwise judging, blind baselines, the HTML report."""
+"""Evaluation of a judge: protocols, pairwise judging, blind baselines, the HTML report."""

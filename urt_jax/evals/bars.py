@@ -1,4 +1,4 @@
-"""Bars of stacked parts as geometry: where each part of each bar lies in a chart, and the line none should cross."""
+"""The geometry of a stacked bar chart with a limit line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from urt_jax.evals.charts import nice_ticks, number
 
 WIDTH, BAR, GAP = 720, 18, 10
 _LEFT, _TOP, _BOTTOM = 170, 8, 24
-SHADES = 8  # colours of the page's style, used again from the first where there are more parts
+SHADES = 8  # colours of the page's style, reused from the first if there are more parts
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a bar: name, value as text, number of its colour, where it starts and how long it is."""
+    """One part of a bar: name, value as text, colour number, start and width."""
 
     name: str
     value: str
@@ -23,7 +23,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar with what stands at its left and its end."""
+    """One bar, its name at the left, and its total and note at the end."""
 
     name: str
     y: float
@@ -52,7 +52,7 @@ class BarChart:
 def make_bars(
     name: str, bars: Sequence[tuple[str, Mapping[str, float], str]], *, limit: float, limit_name: str
 ) -> BarChart:
-    """Lay out bars of (name, parts, note at the end); a part has the same colour in all bars."""
+    """Lay out bars of (name, parts, note); a part has the same colour in all bars."""
     names = list(dict.fromkeys(part for _, parts, _ in bars for part in parts))
     longest = max([limit, *(sum(parts.values()) for _, parts, _ in bars)])
     ticks = nice_ticks(0.0, longest)

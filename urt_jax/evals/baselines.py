@@ -1,4 +1,4 @@
-"""Blind baselines: what a judge scores that sees only a part; they tell a skill from an artefact of the data."""
+"""Blind baselines: accuracies of judges that see only part of a pair, which reveal artefacts of the data."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,8 @@ def blind_baselines(train: Sequence[Example], heldout: Sequence[Example]) -> dic
     * pixel statistics: a linear model on the candidates' differences in brightness, contrast, edges and histogram, or
       on these statistics of the shared picture where candidates are text.
 
-    What differs between the candidates is judged in both orders. What does not (a caption, a shared picture) is right
-    in just one of two orders whatever it holds, so it is judged in the order given.
+    Baselines on differences between the candidates are judged in both orders. A baseline on a caption or a shared
+    picture gives the same verdict in both orders and is right in just one, so it is judged in the given order.
 
     Raises:
         BadInputError: one of the two sets holds no decided pair.
@@ -49,12 +49,12 @@ def _decided_pairs(examples: Sequence[Example], name: str) -> list[Example]:
 
 
 def _outcomes(examples: list[Example]) -> Float[np.ndarray, " n"]:
-    """+1 where the first candidate is the better one, else -1."""
+    """Return +1 where the first candidate is the better one, else -1."""
     return np.array([1.0 if example.label == 1 else -1.0 for example in examples])
 
 
 def _accuracy(margins: Float[np.ndarray, " n"], outcomes: Float[np.ndarray, " n"]) -> float:
-    """Share of margins with the outcome's sign; a margin of 0 is a coin."""
+    """Return the share of margins with the outcome's sign; a margin of 0 counts as half."""
     return float(np.mean(0.5 + 0.5 * np.sign(margins) * outcomes))
 
 
@@ -76,7 +76,7 @@ def _caption_only(fit: list[Example], test: list[Example]) -> float:
 
 
 def _gold_scores(example: Example) -> list[tuple[str, ...]] | None:
-    """Return each candidate's gold scores, with the task before them."""
+    """Return each candidate's gold scores, preceded by the task."""
     scores = example.meta.get("scores")
     if not scores or example.task is None:
         return None
@@ -104,7 +104,7 @@ def _linear_margins(
     *,
     penalty: float = 1.0,
 ) -> Float[np.ndarray, " m"]:
-    """Ridge regression of the outcomes; features are scaled by their root mean square, not centred."""
+    """Fit a ridge regression of the outcomes; features are scaled by their root mean square, not centred."""
     scale = np.sqrt(np.mean(fit**2, axis=0)) + 1e-9
     fit, test = fit / scale, test / scale
     weights = np.linalg.solve(fit.T @ fit + penalty * np.eye(fit.shape[1]), fit.T @ outcomes)
@@ -122,7 +122,7 @@ def _answer_length(fit: list[Example], test: list[Example]) -> float:
         )
         return (first - second).astype(float)
 
-    # Odd in the order of the candidates, so both orders are right or wrong together.
+    # Swapping the candidates flips the sign, so both orders are right or wrong together.
     return _accuracy(_linear_margins(differences(fit), _outcomes(fit), differences(test)), _outcomes(test))
 
 
@@ -131,7 +131,7 @@ def _frames(medium: Media, name: str) -> UInt8[np.ndarray, "f h w 3"]:
 
 
 def pixel_statistics(frames: UInt8[np.ndarray, "f h w 3"]) -> Float[np.ndarray, " features"]:
-    """Mean and deviation of each channel, edge and change-in-time energy, and the histogram of grey values."""
+    """Return each channel's mean and deviation, edge energy, energy of changes in time, and the grey histogram."""
     pixels = frames.reshape(-1, 3).astype(np.float32)
     grey = pixels.mean(-1).reshape(frames.shape[:3])
     edges = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (1, 2)]
@@ -148,7 +148,7 @@ def _pixel_statistics(fit: list[Example], test: list[Example]) -> float:
 
 def _pixel_features(example: Example) -> Float[np.ndarray, " features"]:
     media = [candidate for candidate in example.candidates if isinstance(candidate, Media)]
-    if len(media) == 2:  # the difference is odd in the order, so both orders are right or wrong together
+    if len(media) == 2:  # swapping flips the sign of the difference, so both orders are right or wrong together
         first, second = (pixel_statistics(_frames(medium, f"record {example.id}")) for medium in media)
         return first - second
     shared = [pixel_statistics(_frames(medium, f"record {example.id}")) for medium in example.context]

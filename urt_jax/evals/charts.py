@@ -1,4 +1,4 @@
-"""Learning curves as geometry: where the lines, ticks and labels of a small chart lie."""
+"""The geometry of a learning curve's chart: lines, ticks and labels."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import numpy as np
 
 WIDTH, HEIGHT = 320, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 10, 22  # margins around the plot
-_MOST_POINTS = 240  # drawn of one curve; more are averaged in runs of equal length
-_SMOOTH_FROM = 24  # points from which a smooth line is drawn over the pale raw line
+_MOST_POINTS = 240  # per curve; longer curves are averaged over equal segments
+_SMOOTH_FROM = 24  # least number of points for a smooth line over the pale raw line
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Chart:
 
 
 def make_chart(name: str, curve: Sequence[tuple[float, float]]) -> Chart | None:
-    """Lay out one learning curve of (step, value); values that are not finite are left out, no value is no chart."""
+    """Lay out one learning curve of (step, value); non-finite values are left out; None without finite values."""
     points = [(float(step), float(value)) for step, value in curve if math.isfinite(value)]
     if not points:
         return None
@@ -74,7 +74,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Write a figure short: four significant digits, no exponent where it can be avoided."""
+    """Return a number as short text: four significant digits, no exponent where it can be avoided."""
     if value == 0 or abs(value) < 1e-12:
         return "0"
     if abs(value) < 1e-3:
@@ -89,7 +89,7 @@ def _averaged(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Put every value on the straight line that fits its neighbours best: a running mean, true at the ends too."""
+    """Smooth each value by a straight line fitted to its neighbours, so that the ends are not biased."""
     reach = max(2, len(points) // 10)
     steps, values = np.array(points).T
     smooth = []

@@ -1,4 +1,4 @@
-"""The completions of a training step as a report shows them: a question, and its group of responses with rewards."""
+"""The completions of a training step for a report: a question, and its group of responses with rewards."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ class Completion:
 
 @dataclass(frozen=True)
 class CompletionGroup:
-    """One question in the order it was asked in, with its responses."""
+    """One question, in the presentation order of its prompt, with its responses."""
 
     example: Example
     completions: Sequence[Completion]
 
 
 def group_shown(group: CompletionGroup) -> dict[str, Any]:
-    """Return what the report's template shows of a group: the question, the parts' names, and a row a response.
+    """Return a group's values for the report's template: the question, the parts' names, and a row per response.
 
     Raises:
         BadInputError: a picture or clip of the question cannot be read.

@@ -1,7 +1,7 @@
 """Judge pairs under a protocol.
 
-1. every pair becomes one request a presentation order and vote (a pair that cannot be swapped: the given order only);
-2. ``generate`` turns requests into texts, in whatever batches suit it;
+1. every pair becomes one query per presentation order (the given order only, if it cannot be swapped);
+2. ``generate`` answers each query as often as there are votes, in batches of its own choice;
 3. texts are parsed strictly, votes of one order merged, and each (pair, order) becomes one judgement.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urt_jax.data.examples import Chat, Example, Media
+from urt_jax.data.examples import Example, Media, Query
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
 from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
@@ -24,36 +24,24 @@ from urt_jax.rewards.verifiable import score_agreement
 from urt_jax.rewards.votes import majority
 
 Order = Literal["given", "swapped"]
-MediaName = str | tuple[str, ...]  # a path as given (a clip: its frames), or a word on what was in memory
+MediaName = str | tuple[str, ...]  # the given path (of a clip: its frames' paths), or a description of media in memory
 
 
 MAX_LISTED = 1000  # candidates or media of one judgement
 
 
-@dataclass(frozen=True)
-class Request:
-    """One response to write: ``response`` counts the votes of one (record, order) and, with the id, makes its key.
-
-    ``id`` is the record's own, with ``#swapped`` behind it for the other order.
-    """
-
-    id: str
-    chat: Chat
-    response: int
-
-
-Generate = Callable[[Sequence[Request]], list[str]]
+Generate = Callable[[Sequence[Query]], Sequence[Sequence[str]]]  # the votes on each query
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One verdict on one pair in one order; everything that names a candidate is in the order shown to the judge.
+    """One verdict on one pair in one order; all fields on candidates are in the order shown to the judge.
 
-    ``agreement``: the written totals are the sums of the written scores and the answer follows from them (None: nothing
-    was parsed, or a direct answer has no scores). ``gold_match``: share of the gold dimension scores that the judge
-    wrote exactly (None: the record has none, or the judge gave none). ``vote_counts``: votes for 1, for 2, for
-    neither. ``novelty``: "seen" or "unseen", whether training showed this combination of attributes (None: not known).
-    ``group``: what items that share a prompt have in common.
+    ``agreement``: the written totals are the sums of the written scores and the answer follows from them (None: the
+    response did not parse, or is a direct answer without scores). ``gold_match``: share of the gold dimension scores
+    that the judge wrote exactly (None: the record or the response has none). ``vote_counts``: votes for 1, for 2, for
+    neither. ``novelty``: "seen" or "unseen", whether training showed this combination of attributes (None: unknown).
+    ``group``: the common key of items that share a prompt.
     """
 
     id: str
@@ -75,7 +63,7 @@ class Judgement:
 
     @property
     def text(self) -> str:
-        """The judge's own words."""
+        """The judge's response."""
         return self.verdict.text
 
 
@@ -85,45 +73,43 @@ def judge_pairs(
     *,
     protocol: Protocol,
     template: str = DEFAULT_TEMPLATE,
-    requests_per_call: int = 256,
+    queries_per_call: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Judgement]:
-    """Judge labelled pairs and return the judgements, a pair's orders next to each other.
+    """Judge labelled pairs and return the judgements, the two orders of a pair adjacent.
 
-    ``template`` is the wording (see ``prompts.render``). ``generate`` is asked for at most ``requests_per_call`` texts
-    at a time and must draw at the protocol's temperature; ``progress(done, total)`` is told after each call.
+    ``template`` is the prompt template (see ``prompts.render``). ``generate`` gets at most ``queries_per_call`` queries
+    at a time and must sample the protocol's votes at its temperature; ``progress(done, total)`` is called after each.
 
     Raises:
-        BadInputError: a record is no pair or has no label.
-        ValueError: ``generate`` gave another number of texts than it was asked for.
+        BadInputError: a record is not a pair or has no label.
+        ValueError: ``generate`` returned a number of texts other than its queries and votes need.
     """
     shown = [pair for example in examples for pair in _presentations(example, protocol)]
-    requests = [
-        Request(_request_id(example, order), chat, vote)
+    queries = [
+        Query(_query_id(example, order), render(example, think=protocol.think, template=template))
         for example, order in shown
-        for chat in [render(example, think=protocol.think, template=template)]
-        for vote in range(protocol.votes)
     ]
-    texts: list[str] = []
-    for start in range(0, len(requests), requests_per_call):
-        asked = requests[start : start + requests_per_call]
+    votes: list[Sequence[str]] = []
+    for start in range(0, len(queries), queries_per_call):
+        asked = queries[start : start + queries_per_call]
         given = generate(asked)
-        if len(given) != len(asked):
-            raise ValueError(f"generate was asked for {len(asked)} responses and gave {len(given)}; give one a request")
-        texts.extend(given)
+        if [len(texts) for texts in given] != [protocol.votes] * len(asked):
+            told = f"{len(asked)} queries with {protocol.votes} votes each"
+            raise ValueError(f"generate was asked for {told} and gave {[len(texts) for texts in given]} texts")
+        votes.extend(given)
         if progress is not None:
-            progress(len(texts), len(requests))
-    k = protocol.votes
+            progress(len(votes), len(queries))
     return [
-        judge_texts(example, texts[n * k : n * k + k], order=order, think=protocol.think)
-        for n, (example, order) in enumerate(shown)
+        judge_texts(example, texts, order=order, think=protocol.think)
+        for (example, order), texts in zip(shown, votes, strict=True)
     ]
 
 
 def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given", think: bool = True) -> Judgement:
-    """Return the judgement that ``texts`` (the votes) make on an example as it was shown, i.e. already swapped or not.
+    """Return the judgement of ``texts`` (the votes) on an example in its shown order, that is, already swapped or not.
 
-    A draw of the votes is no verdict; the text kept is the first that voted with the majority.
+    Drawn votes give no verdict; the kept text is the first that voted with the majority.
     """
     verdicts = [parse(text, think=think, noun=shown.noun) for text in texts]
     verdict = majority(verdicts)
@@ -152,21 +138,21 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
 
 
 def write_judgements(path: str | Path, judgements: Sequence[Judgement]) -> None:
-    """Write judgements as JSON lines; the file is either whole or not there."""
+    """Write judgements as JSON lines, atomically."""
     lines = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n" for item in judgements)
     write_whole(path, "".join(lines))
 
 
 def read_judgements(path: str | Path) -> list[Judgement]:
-    """Read what ``write_judgements`` wrote.
+    """Read the judgements that ``write_judgements`` wrote.
 
     Raises:
-        BadInputError: the file is missing, or a line is no judgement (file and line number are named).
+        BadInputError: the file is missing, or a line is not a judgement (names file and line).
     """
     path = Path(path)
     if not path.is_file():
         raise BadInputError(f"{path}: no such file; give the JSON lines that an evaluation wrote under records/")
-    remedy = "; cut the line out or run the evaluation again"
+    remedy = "; delete the line or run the evaluation again"
     return [
         _judgement(Fields(line, f"{path} line {n}", error=lambda told: BadInputError(told + remedy)))
         for n, line in whole_lines(path)
@@ -184,11 +170,11 @@ def _presentations(example: Example, protocol: Protocol) -> Iterator[tuple[Examp
     if protocol.orders == "both":
         try:
             yield example.swapped(), "swapped"
-        except BadInputError:  # its own prompt text fixes the order; the summary counts such items
+        except BadInputError:  # the record's own prompt text fixes the order; the summary counts such items
             return
 
 
-def _request_id(example: Example, order: Order) -> str:
+def _query_id(example: Example, order: Order) -> str:
     return example.id if order == "given" else f"{example.id}#swapped"
 
 

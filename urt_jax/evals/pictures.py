@@ -1,4 +1,4 @@
-"""A record as a report shows it: its question, and its pictures as data URLs."""
+"""A record for a report: its question, and its pictures as data URLs."""
 
 import base64
 import io
@@ -12,12 +12,12 @@ from urt_jax.data.images import encode_data_url, load_image
 from urt_jax.data.video import load_frames
 
 _LARGEST_SIDE = 448  # pixels of an embedded picture
-_LOSSLESS_SIDE = 160  # up to this a picture is kept as it is
-_MOST_FRAMES = 6  # shown of a clip
+_LOSSLESS_SIDE = 160  # largest side in pixels of a picture that is embedded unchanged
+_MOST_FRAMES = 6  # per clip
 
 
 def picture_url(picture: np.ndarray) -> str:
-    """Return a ``uint8 [H, W, 3]`` picture as a data URL: small ones as they are, large ones scaled down as JPEG."""
+    """Return a ``uint8 [H, W, 3]`` picture as a data URL: small ones unchanged, large ones scaled down as JPEG."""
     if max(picture.shape[:2]) <= _LOSSLESS_SIDE:
         return encode_data_url(picture)
     image = Image.fromarray(picture)
@@ -28,7 +28,7 @@ def picture_url(picture: np.ndarray) -> str:
 
 
 def question_shown(example: Example, *, swapped: bool) -> dict[str, Any]:
-    """Return what the report's template shows of a record in the order it has here; ``swapped`` is only told.
+    """Return a record's values for the report's template, in the record's own order; ``swapped`` is only displayed.
 
     Raises:
         BadInputError: a picture or clip cannot be read.
@@ -55,7 +55,7 @@ def _candidate(item: Media | str, name: str) -> dict[str, Any]:
 
 
 def _pictures(media: Media, name: str) -> list[tuple[str, bool]]:
-    """Return (data URL, whether it is so small that its pixels should stay sharp) of a picture or a clip's frames."""
+    """Return (data URL, whether it is small and so to be scaled without smoothing) of a picture or a clip's frames."""
     if media.kind == "image":
         frames = [load_image(media, name=name)]
     else:

@@ -1,4 +1,4 @@
-"""Named evaluation protocols: figures compare only where orders, temperature, votes and unparsed agree."""
+"""Named evaluation protocols: figures are comparable only if orders, temperature, votes and unparsed agree."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,11 +15,11 @@ _MODES: dict[str, tuple[float, bool]] = {  # temperature, think
 
 @dataclass(frozen=True)
 class Protocol:
-    """What was asked of the judge and how its answers count.
+    """How a judge is prompted and how its responses count.
 
-    ``orders``: every pair in both presentation orders, or in the record's own only. ``votes``: responses a judgement is
-    the majority of. ``unparsed``: what an answer without a valid verdict counts as; "dropped" takes it out of the
-    denominator, "random" gives it half a point. ``think``: reasoning before the answer, or the bare answer.
+    ``orders``: every pair in both presentation orders, or in the record's own only. ``votes``: number of responses
+    whose majority is a judgement. ``unparsed``: how a response without a valid verdict counts; "dropped" removes it
+    from the denominator, "random" gives it half a point. ``think``: reasoning before the answer, or the bare answer.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Protocol:
     think: bool = True
 
     def in_mode(self, mode: Mode) -> "Protocol":
-        """Return this protocol with the temperature and the kind of answer of ``mode``; everything else stays."""
+        """Return this protocol with the temperature and reasoning of ``mode``."""
         temperature, think = _MODES[mode]
         return replace(self, temperature=temperature, think=think)
 
     def describe(self) -> str:
-        """Say the protocol in one line, for tables and reports."""
+        """Return a line that describes the protocol, for tables and reports."""
         parts = [
             "each pair in both orders" if self.orders == "both" else "each pair in the given order",
             "greedy" if self.temperature == 0 else f"temperature {self.temperature:g}",

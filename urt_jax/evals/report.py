@@ -1,9 +1,9 @@
-"""One self-contained HTML file of an evaluation: figures, learning curves, and reasonings beside their pictures.
+"""The HTML report of an evaluation, one self-contained file: figures, learning curves, responses with their pictures.
 
 1. figures become table cells with their intervals drawn below them;
 2. curves become small charts (inline SVG, no script);
-3. every sample becomes its pictures (as data URLs), the gold scores and what each model wrote on it;
-4. a template lays all of it out, escaping whatever was written by a model or a record.
+3. every sample becomes its pictures (as data URLs), its gold scores and each model's response;
+4. a template lays out the page and escapes all text of models and records.
 """
 
 import json
@@ -31,9 +31,9 @@ Curve = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair of the gallery: the record in its given order and what each model (by label) said about it.
+    """One pair of the gallery: the record in its given order, and each model's judgement by the model's name.
 
-    All judgements of a sample are of one order; pictures and gold scores are shown in that order.
+    All judgements of a sample have one order; pictures and gold scores are shown in that order.
     """
 
     example: Example
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A figure of the tables in percent; the marks are positions on a track from 0 to 100."""
+    """A figure of the tables in percent; marks are positions on a scale from 0 to 100."""
 
     text: str
     interval: str = ""
@@ -62,11 +62,11 @@ def write_report(
     settings: Mapping[str, Any] | None = None,
     note: str = "",
 ) -> None:
-    """Write the report of ``summaries[model][mode]`` to ``path`` (``.html``); the file is either whole or not there.
+    """Write the report of ``summaries[model][mode]`` to ``path`` (``.html``), atomically.
 
-    ``curves`` are named ``stage/figure``; ``baselines`` are accuracies of judges that cannot see the pair; ``settings``
-    is any nest of plain values; ``note`` is a line below the title (the protocol); ``completions`` are groups of a
-    training step with their rewards. The caller picks samples and completions: every one of them is embedded.
+    ``curves`` are named ``stage/figure``; ``baselines`` are accuracies of blind judges; ``settings`` is any nesting of
+    plain values; ``note`` is a line below the title (the protocol); ``completions`` are groups of a training step with
+    their rewards. The caller selects samples and completions; all of them are embedded.
 
     Raises:
         BadInputError: there is nothing to report, a picture cannot be read, or a sample mixes presentation orders.
@@ -94,7 +94,7 @@ def write_report(
 
 
 def page_template(name: str) -> jinja2.Template:
-    """Return a template of this folder; what is put in is escaped, and nothing may be left out."""
+    """Return a template of this folder; it escapes its variables, and an undefined one is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -129,7 +129,7 @@ def _result(summary: Summary) -> list[_Cell]:
 
 
 def _counts(summaries: Sequence[Summary]) -> str:
-    """Say what a row was taken over, once where all rows have the same counts."""
+    """Return the numbers of judgements and pairs behind the rows, once if all rows have the same."""
     lines = []
     for s in summaries:
         line = f"{s.judgements:,} judgements of {s.items:,} pairs"
@@ -138,7 +138,7 @@ def _counts(summaries: Sequence[Summary]) -> str:
 
 
 def _parts(summaries: Mapping[str, Mapping[str, Summary]]) -> dict[str, Any]:
-    """Return accuracy per task, difficulty and novelty: column names, and a row a model and mode."""
+    """Return accuracy per task, difficulty and novelty: column names, and a row per model and mode."""
     every = [s for modes in summaries.values() for s in modes.values()]
     names = list(dict.fromkeys(name for s in every for name in s.parts))
     rows = {
@@ -162,7 +162,7 @@ def _treatments(summaries: Mapping[str, Mapping[str, Summary]]) -> dict[str, lis
 
 
 def _by_stage(charts: Sequence[Any]) -> dict[str, list[tuple[str, Any]]]:
-    """Group charts by what stands before the first slash of their names."""
+    """Group charts by the part of their names before the first slash."""
     groups: dict[str, list[tuple[str, Any]]] = {}
     for chart in charts:
         stage, slash, figure = chart.name.partition("/")

@@ -1,8 +1,8 @@
 """Figures of a set of judgements, each with a 95 % bootstrap interval over items.
 
-1. every item (or group of items that share a prompt) becomes one row of sums: a numerator and a denominator a figure;
+1. every item (or group of items that share a prompt) becomes one row of sums: numerator and denominator per figure;
 2. a figure is the ratio of the two column sums;
-3. rows are drawn with replacement, all figures recomputed at once, and the middle 95 % of the results is the interval.
+3. rows are resampled with replacement, all figures recomputed at once; the middle 95 % of the results is the interval.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _MIRROR = {1: 2, 2: 1, "tie": "tie"}
 
 
 class Estimate(NamedTuple):
-    """A share between 0 and 1 (or a difference of two) with its interval; ``n`` is what it was taken over.
+    """A share between 0 and 1 (or a difference of two) with its interval; ``n`` is its denominator or unit count.
 
     All three figures are NaN where ``n`` is 0.
     """
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        """Return it in percent, e.g. ``87.3 [85.1, 89.4]``; a dash where nothing was counted."""
+        """Return the estimate in percent, such as ``87.3 [85.1, 89.4]``, or a dash if ``n`` is 0."""
         if self.n == 0:
             return "–"
         value, low, high = (round(100 * number, 1) + 0.0 for number in self[:3])  # + 0.0: no "-0.0"
@@ -41,12 +41,12 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """Our figures of one set of judgements.
+    """The figures of one set of judgements.
 
-    ``one_order`` counts items that were judged in one order only; they have no part in ``position_consistency``.
-    ``accuracy`` counts the unparsed as wrong, ``accuracy_dropped`` leaves them out, ``accuracy_random`` gives half.
-    ``first_position`` is the share of candidate 1 among decided verdicts, ``gold_match`` of exactly right dimension
-    scores. The parts by task, by difficulty and by novelty are summaries of their own.
+    ``one_order`` counts items that were judged in one order only, which ``position_consistency`` leaves out.
+    ``accuracy`` counts unparsed responses as wrong, ``accuracy_dropped`` leaves them out, ``accuracy_random`` counts
+    them as half. ``first_position`` is the share of candidate 1 among decided verdicts, ``gold_match`` the share of
+    exactly right dimension scores. Each task, difficulty and novelty has a summary of its own.
     """
 
     judgements: int
@@ -84,7 +84,7 @@ class Summary:
         return plain
 
 
-# One judgement's (numerator, denominator) for each figure that needs no second order.
+# One judgement's (numerator, denominator) for each figure that needs only one order.
 _SINGLE: dict[str, Callable[[Judgement], tuple[float, float]]] = {
     "accuracy": lambda j: (float(j.correct), 1.0),
     "accuracy_dropped": lambda j: (float(j.correct), float(j.verdict.winner is not None)),
@@ -100,11 +100,11 @@ FIGURES: tuple[str, ...] = (*_SINGLE, "position_consistency")
 def summarize(judgements: Sequence[Judgement], *, seed: int = 0, resamples: int = RESAMPLES) -> Summary:
     """Return all figures of one model in one mode, overall and per task, difficulty and novelty.
 
-    Several runs on the same items (seeds of a study) go in together when every run's ids are made distinct and
-    ``group`` holds the item's own id: the interval is then over items, not over runs times items.
+    Several runs on the same items (seeds of a study) can be combined if the runs' ids are distinct and ``group`` holds
+    the item's own id: the interval is then over items, not over runs times items.
 
     Raises:
-        BadInputError: there is no judgement, or one item was judged twice in the same order.
+        BadInputError: there is no judgement, or an item was judged twice in the same order.
     """
 
     def by(kind: str) -> dict[str, Summary]:
@@ -135,7 +135,7 @@ def paired_difference(
     ``figure`` is one of ``FIGURES``; ``n`` is the number of resampled units (items, or groups of a prompt).
 
     Raises:
-        BadInputError: the two were not judged on the same items and orders, or the figure is unknown.
+        BadInputError: the two models did not judge the same items and orders, or the figure is unknown.
     """
     if figure not in FIGURES:
         raise BadInputError(f"there is no figure {figure!r}; known: {', '.join(FIGURES)}")
@@ -159,7 +159,7 @@ def paired_difference(
 
 
 class _Table(NamedTuple):
-    """Sums per resampled unit: float64 [units, figures] twice, and the items behind them."""
+    """Numerators and denominators per resampled unit, float64 [units, figures], and the number of items."""
 
     num: np.ndarray
     den: np.ndarray
@@ -169,14 +169,14 @@ class _Table(NamedTuple):
 
 def _table(judgements: Sequence[Judgement]) -> _Table:
     if not judgements:
-        raise BadInputError("there is no judgement to take figures of; give at least one labelled pair")
+        raise BadInputError("there is no judgement to summarise; give at least one labelled pair")
     items: dict[str, dict[str, Judgement]] = {}
     for judgement in judgements:
         orders = items.setdefault(judgement.id, {})
         if judgement.order in orders:
             raise BadInputError(
                 f"record {judgement.id} was judged twice in {judgement.order} order; ids of one evaluation must be "
-                "unique (runs put together: give each run's ids a mark and keep the item's id in group)"
+                "unique (to combine runs, mark each run's ids and keep the item's id in group)"
             )
         orders[judgement.order] = judgement
     # Sorted, so that the two models of a paired difference have their units in the same rows.
@@ -210,10 +210,10 @@ def _summarize(judgements: Sequence[Judgement], seed: int, resamples: int) -> Su
 
 
 def _resampled_ratios(num: np.ndarray, den: np.ndarray, *, seed: int, resamples: int) -> np.ndarray:
-    """Return float64 [resamples, figures]; NaN where a draw holds nothing of a figure's denominator.
+    """Return the figures of each resample, float64 [resamples, figures]; NaN where a denominator is 0.
 
-    Units with equal sums are alike, so it is the kinds of units that are drawn, each as often as it occurs: the same
-    distribution as drawing units one by one, and a few dozen numbers a resample instead of thousands.
+    Units with equal sums are interchangeable, so the count of each distinct unit is drawn from a multinomial. That is
+    the same distribution as drawing units one by one, with a few dozen numbers per resample instead of thousands.
     """
     kinds, occurs = np.unique(np.concatenate([num, den], axis=1), axis=0, return_counts=True)
     times = np.random.default_rng(seed).multinomial(len(num), occurs / len(num), size=resamples)
@@ -222,7 +222,7 @@ def _resampled_ratios(num: np.ndarray, den: np.ndarray, *, seed: int, resamples:
 
 
 def _middle(drawn: np.ndarray) -> tuple[float, float]:
-    """Return the bounds of the middle 95 % of the draws that have a value."""
+    """Return the bounds of the middle 95 % of the resamples, without NaN."""
     known = drawn[~np.isnan(drawn)]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Figures as aligned text: the table an evaluation prints."""
+"""The printed tables of an evaluation: figures as aligned text."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,15 +11,15 @@ _GAP = "  "
 def format_table(rows: Sequence[Mapping[str, Cell]], *, width: int = 100) -> str:
     """Return rows as aligned columns, named by the keys in order of first appearance.
 
-    The first column is the row's name and stands left, the others right; a missing cell stays empty. What is wider than
-    ``width`` goes on in a second block that repeats the names.
+    The first column, the row's name, is aligned left, the others right; a missing cell is empty. Columns beyond
+    ``width`` continue in a second block that repeats the names.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not names:
         return ""
     columns = {name: [name, *(_text(row[name]) if name in row else "" for row in rows)] for name in names}
     sizes = {name: max(map(len, cells)) for name, cells in columns.items()}
-    # A row that is only a name is a heading: it may run on over its own empty cells.
+    # A row with a name only is a heading, which may extend over its empty cells.
     sizes[names[0]] = max(len(names[0]), *(len(_text(row.get(names[0], ""))) for row in rows if len(row) > 1), 0)
     blocks: list[list[str]] = [[]]
     for name in names[1:]:
@@ -33,7 +33,7 @@ def format_table(rows: Sequence[Mapping[str, Cell]], *, width: int = 100) -> str
 def result_rows(
     summaries: Mapping[str, Mapping[str, Summary]], baselines: Mapping[str, float] | None = None
 ) -> list[dict[str, Cell]]:
-    """Return the standard result table: a line a model, its modes indented below, blind baselines last."""
+    """Return the standard result table: a line per model, its modes indented below, blind baselines last."""
     rows: list[dict[str, Cell]] = []
     for model, modes in summaries.items():
         rows.append({"model": model})
@@ -55,7 +55,7 @@ def result_rows(
 
 
 def part_rows(summaries: Mapping[str, Mapping[str, Summary]]) -> list[dict[str, Cell]]:
-    """Return accuracy per task, difficulty and novelty, a row a model and mode."""
+    """Return accuracy per task, difficulty and novelty, a row per model and mode."""
     return [
         {
             "accuracy of": f"{model}, {mode}",

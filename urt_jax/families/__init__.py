@@ -1,4 +1,4 @@
-"""One published model family a module: configuration, weight names, picture geometry, chat layout."""
+"""Published model families, one per module: configuration, weight names, picture geometry, chat layout."""
 
 from urt_jax.errors import BadInputError, unknown_choice
 from urt_jax.families import llava_onevision, qwen2_5_vl, qwen3_vl
@@ -11,7 +11,7 @@ ORIGINALS = {family.original_model_type: family for family in FAMILIES.values() 
 
 
 def family_of(config: Json, *, where: str) -> Family:
-    """Return the family that a parsed config.json names, also by the layout from before transformers.
+    """Return the family that a parsed config.json names; the original LLaVA layout is recognised too.
 
     Raises:
         BadInputError: the model type is missing or unknown.

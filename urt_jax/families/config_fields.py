@@ -1,4 +1,4 @@
-"""What config.json of a model may say: every size capped before anything is made of it."""
+"""Checked fields of a model's config.json: every size is bounded before anything is allocated."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from urt_jax.errors import BadInputError
 from urt_jax.families.family import Json
 from urt_jax.files.fields import Fields
 
-# Beyond the largest published models (126 layers, width 18,432, 262,144 tokens) by far, and below what would fill a
-# memory before the weights are looked at.
+# Far above the largest published models (126 layers, width 18,432, 262,144 tokens), and below sizes that would fill
+# the memory before the weights are read.
 MAX_LAYERS = 1024
 MAX_WIDTH = 2**18
 MAX_HEADS = 4096
@@ -18,20 +18,20 @@ MAX_CHANNELS = 64
 
 
 def config_fields(config: Json) -> Fields:
-    """Return the settings of config.json, to be taken by type."""
+    """Return the settings of config.json as checked fields."""
     return config if isinstance(config, Fields) else Fields(config, "config.json")
 
 
 def is_tied(config: Fields, text: Fields) -> bool:
-    """Return whether config.json ties the head to the embedding, of the whole model or of its text model."""
+    """Return whether config.json ties the head to the embedding, at its top level or in its text model."""
     return config.flag("tie_word_embeddings", False) or text.flag("tie_word_embeddings", False)
 
 
 def refuse_others(fields: Fields, known: dict[str, tuple[Any, ...]], *, name: str) -> None:
-    """Refuse settings that change what a model computes, and that only these values of are done here.
+    """Refuse values of computation settings that this code does not support; ``known`` lists the supported ones.
 
     Raises:
-        BadInputError: naming setting, value, and what is known; a setting that is missing or null is not looked at.
+        BadInputError: naming setting, value, and the supported values; a missing or null setting is accepted.
     """
     for key, values in known.items():
         value = fields.get(key)
@@ -39,14 +39,14 @@ def refuse_others(fields: Fields, known: dict[str, tuple[Any, ...]], *, name: st
             value == one and isinstance(value, bool) == isinstance(one, bool) for one in values
         ):
             shown = " or ".join(repr(one) for one in values) or "nothing"
-            raise fields.refusal(key, f"{shown}: what checkpoints of {name} are published with and is done here")
+            raise fields.refusal(key, f"{shown}, as in published {name} checkpoints; no other value is supported")
 
 
 def layer_numbers(fields: Fields, key: str, default: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """Return numbers of layers below ``depth``, ascending.
+    """Return ascending layer numbers below ``depth``.
 
     Raises:
-        BadInputError: others.
+        BadInputError: they are not.
     """
     numbers = fields.integers(key, default, at_most=MAX_LAYERS)
     if list(numbers) != sorted(set(numbers)) or any(number >= depth for number in numbers):

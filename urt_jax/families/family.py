@@ -1,4 +1,4 @@
-"""What a family module must provide, and the records its pictures and weights are described by."""
+"""The interface of a family module, and the records that describe its pictures and weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ Json = dict[str, Any]
 
 
 class WeightRule(NamedTuple):
-    """One tensor name of the published layout and where it lives in our parameter tree.
+    """One tensor name of the published layout and its path in our parameter tree.
 
-    ``{}`` in ``name`` stands for a number below ``stack``, which is our stacked axis 0. ``kernel`` tensors are stored
-    ``[out, in...]`` there and ``[in, out]`` here; ``stored_tail`` gives the ``in...`` axes where they are not one.
+    ``{}`` in ``name`` stands for the layer number, from 0 to ``stack - 1``, which is our stacked axis 0. ``kernel``
+    tensors are ``[out, in...]`` in the published layout and ``[in, out]`` in ours; ``stored_tail`` gives the ``in...``
+    axes if there are several.
     """
 
     name: str
@@ -59,44 +60,44 @@ def norm_rules(name: str, path: tuple[str, ...], *, stack: int = 0) -> list[Weig
 
 
 class Piece(NamedTuple):
-    """What one placeholder of the prompt stands for: E tokens that show a merged patch, a mix of them or a line end.
+    """The E tokens that replace one placeholder of the prompt: each a merged patch, a blend of patches, or a line end.
 
     ``blend`` is (sources int [E, K, 2], weights float [E, K]); see ``types.FrameBlend``.
     """
 
     slots_E2: np.ndarray  # int [E, 2]: (frame of this medium, merged slot) of each token; (-2, -2) is a line end
-    offsets_3E: np.ndarray  # int [3, E]: positions from where the piece starts
-    advance: int  # positions the piece takes
+    offsets_3E: np.ndarray  # int [3, E]: positions relative to the start of the piece
+    advance: int  # positions that the piece occupies
     blend: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class MediaLayout(NamedTuple):
-    """One picture or clip, ready for the tower and for the prompt."""
+    """One picture or clip, laid out for the tower and for the prompt."""
 
     frames: tuple[FramePatches, ...]
     pieces: tuple[Piece, ...]
-    text: str | None = None  # what stands in the prompt for its placeholder, one placeholder a piece; None = itself
-    instead_of: str | None = None  # what ``text`` replaces where it is found around the placeholder
+    text: str | None = None  # replacement of its placeholder in the prompt, with one placeholder per piece; None = same
+    instead_of: str | None = None  # wrapped placeholder that ``text`` replaces where the prompt has it
 
 
 @runtime_checkable
 class Geometry(Protocol):
-    """How one checkpoint sees pictures; each family has its own record of settings."""
+    """The picture settings of a checkpoint; each family has its own record."""
 
     def within(self, min_pixels: int | None, max_pixels: int | None) -> "Geometry":
-        """Return settings with other pixel bounds of a picture where they are given.
+        """Return settings with the given pixel bounds of a picture; None keeps a bound.
 
         Raises:
-            BadInputError: bounds that no picture can meet.
+            BadInputError: no picture can meet the bounds.
         """
 
     def smaller(self, images: list[np.ndarray], clips: list[np.ndarray]) -> "Geometry | None":
-        """Return settings that give these media fewer tokens, or None when there are none."""
+        """Return settings under which these media have fewer tokens, or None if there are none."""
 
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """The parsed settings files of a model folder that speak of pictures; empty where a file is missing."""
+    """The parsed picture settings files of a model folder; empty where a file is missing."""
 
     image: Json
     video: Json
@@ -105,13 +106,13 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class Family:
-    """A published model family as data: everything that differs between families goes through these."""
+    """A published model family as data: these fields hold everything that differs between families."""
 
     model_type: str
     read_config: Callable[[Json], ModelConfig]
     write_config: Callable[[ModelConfig, Json], Json]
     weight_rules: Callable[[ModelConfig], tuple[WeightRule, ...]]
-    name_aliases: tuple[tuple[str, str], ...]  # (regex, replacement): other key layouts the family was saved in
+    name_aliases: tuple[tuple[str, str], ...]  # (regex, replacement): other published tensor names of the family
     module_names: tuple[tuple[str, str], ...]  # (regex, replacement): from our rules' names to transformers' modules
     read_geometry: Callable[[PictureSettings], Any]
     picture_files: Callable[[Any], dict[str, Json]]  # geometry -> settings files by name
@@ -119,8 +120,8 @@ class Family:
     lay_out_clip: Callable[..., MediaLayout]  # (clip, geometry, config, *, name)
     image_placeholder: str = "<|image_pad|>"
     video_placeholder: str = "<|video_pad|>"
-    kept_settings: tuple[str, ...] = ()  # keys of config.json beside the sizes that are written back as they were
-    unused_tensors: str = r"(?!)"  # regex of stored tensors that a checkpoint may bring and no model uses
-    chat_template: str | None = None  # for folders that bring none
-    original_model_type: str | None = None  # the model_type of a layout from before transformers, and its translation
+    kept_settings: tuple[str, ...] = ()  # further keys of config.json that are saved unchanged
+    unused_tensors: str = r"(?!)"  # regex of stored tensors that a checkpoint may have and no model uses
+    chat_template: str | None = None  # for folders without one
+    original_model_type: str | None = None  # model_type of a layout older than transformers; translated by the next
     complete_config: Callable[[Json, Mapping[str, tuple[int, ...]], tuple[int, int]], Json] | None = None

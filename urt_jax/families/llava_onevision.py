@@ -41,7 +41,7 @@ def read_config(config: Json) -> ModelConfig:
     """Translate config.json of the transformers layout into our sizes.
 
     Raises:
-        BadInputError: a needed key is missing, or the checkpoint uses something this family's code does not do.
+        BadInputError: a needed key is missing, or the checkpoint uses a setting that is not supported.
     """
     fields = config_fields(config)
     text, vision = fields.group("text_config"), fields.group("vision_config")
@@ -140,7 +140,7 @@ def weight_rules(config: ModelConfig) -> tuple[WeightRule, ...]:
 
 
 def read_geometry(settings: PictureSettings) -> TileGeometry:
-    """Return the picture settings; grids come from the processor's file or else from config.json."""
+    """Return the picture settings; grids come from the processor's file, else from config.json."""
     image, config = Fields(settings.image, "preprocessor_config.json"), config_fields(settings.config)
     vision = config.group("vision_config", {})
     patch = vision.integer("patch_size", 14, at_least=1, at_most=MAX_SIDE)
@@ -150,7 +150,7 @@ def read_geometry(settings: PictureSettings) -> TileGeometry:
         tile = size.integer(key, tile, at_least=patch, at_most=MAX_SIDE)
     mode = config.text("vision_aspect_ratio", "anyres_max_9")
     if not (found := re.fullmatch(r"anyres_max_([1-9][0-9]{0,3})", mode)):
-        raise config.refusal("vision_aspect_ratio", "'anyres_max_<tiles>': nothing else is known")
+        raise config.refusal("vision_aspect_ratio", "'anyres_max_<tiles>': no other value is supported")
     return TileGeometry(
         tile_size=tile,
         patch_size=patch,
@@ -162,7 +162,7 @@ def read_geometry(settings: PictureSettings) -> TileGeometry:
 
 
 def _read_grids(fields: Fields, tile: int) -> tuple[tuple[int, int], ...]:
-    """Return the grids of tiles in pixels that settings list, whole tiles each."""
+    """Return the listed tile grids as (height, width) in pixels, each a whole number of tiles."""
     listed = fields.items_of("image_grid_pinpoints", None, at_least=1, at_most=MAX_GRIDS)
     if listed is None:
         return PUBLISHED_GRIDS
@@ -197,14 +197,14 @@ def picture_files(geometry: TileGeometry) -> dict[str, Json]:
 def lay_out_image(
     image: np.ndarray, geometry: TileGeometry, config: ModelConfig, *, alone: bool, name: str
 ) -> MediaLayout:
-    """Lay out one picture uint8 [H, W, 3]: the only one of a chat in tiles, one of several as a bordered square."""
+    """Lay out one picture uint8 [H, W, 3]: as tiles if it is the chat's only one, else as one padded square."""
     if not alone:
         return lay_out_square(tile_patches(square_tile(image, geometry), geometry), geometry)
     return lay_out_tiles(tile_patches(cut_tiles(image, geometry), geometry), image.shape[:2], geometry)
 
 
 def lay_out_clip(clip: Clip, geometry: TileGeometry, config: ModelConfig, *, name: str) -> MediaLayout:
-    """Lay out one clip, every frame one stretched tile; the model is not told of time."""
+    """Lay out one clip, every frame stretched to one tile; the prompt holds no times."""
     size = (geometry.tile_size, geometry.tile_size)
     return lay_out_frames(tile_patches(resize_frames(clip.frames, size), geometry), geometry)
 

@@ -1,4 +1,4 @@
-"""The layout from before transformers in which LLaVA-OneVision judges are published: ``model_type: llava_qwen``."""
+"""The original LLaVA layout, older than transformers, of published LLaVA-OneVision judges (``llava_qwen``)."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from urt_jax.files.fields import Fields
 
 SO400M = {"hidden_size": 1152, "num_attention_heads": 16, "intermediate_size": 4304, "num_hidden_layers": 27}
 
-# What changes how pictures are laid out, and the values of it that are OneVision's; null and false are as if missing.
+# Settings that change the layout of pictures, with OneVision's values; null and false count as missing.
 _KNOWN: dict[str, tuple[Any, ...]] = {
     "mm_projector_type": ("mlp2x_gelu",),
     "mm_patch_merge_type": ("spatial_unpad",),
@@ -52,12 +52,12 @@ CHAT_TEMPLATE = """\
 def complete_config(config: Json, shapes: Mapping[str, tuple[int, ...]], placeholder_ids: tuple[int, int]) -> Json:
     """Translate config.json of the original LLaVA layout (``llava_qwen``) into that of transformers.
 
-    The tower is named, not described: its sizes come from ``vision_config`` where a folder brings one, else from its
-    name and from the ``shapes`` of the stored tensors (by their names in the transformers layout). Placeholders of
-    pictures and clips have no ids of their own there: ``placeholder_ids`` are those the tokenizer was given.
+    The original layout names the tower without its sizes: they come from ``vision_config`` if the folder has one, else
+    from the name and from the ``shapes`` of the stored tensors (by their names in the transformers layout). It has no
+    placeholder ids for pictures and clips: ``placeholder_ids`` are those added to the tokenizer.
 
     Raises:
-        BadInputError: a projector, merge or picture mode that the transformers layout has no place for.
+        BadInputError: a projector, merge or picture mode that the transformers layout cannot express.
     """
     fields = config_fields(config)
     refuse_others(fields, _KNOWN, name="LLaVA-OneVision")
@@ -76,7 +76,7 @@ def complete_config(config: Json, shapes: Mapping[str, tuple[int, ...]], placeho
     named = {"hidden_size": width, "patch_size": patch, "intermediate_size": inner, "image_size": size}
     vision = {**SO400M, **named, **described}
     known = vision["hidden_size"] == SO400M["hidden_size"]
-    # The layer is counted from the end of the whole tower, of which a file may leave out the layers behind it.
+    # The layer is counted from the end of the whole tower, whose later layers a file may omit.
     select = fields.integer("mm_vision_select_layer", -2, at_least=-MAX_LAYERS, at_most=-1)
     usual = SO400M["num_hidden_layers"] if known else len(stored) - 1 - select
     whole = described.integer("num_hidden_layers", usual, at_least=1, at_most=MAX_LAYERS)
@@ -96,7 +96,7 @@ def complete_config(config: Json, shapes: Mapping[str, tuple[int, ...]], placeho
 
 
 def _named_sizes(tower: str) -> tuple[int, int]:
-    """Return patch and picture size of a tower that carries them in its name, such as siglip-so400m-patch14-384."""
+    """Return the patch and picture size in a tower's name, such as siglip-so400m-patch14-384."""
     found = re.search(r"patch(\d+)-(\d+)", tower)
     return (int(found[1]), int(found[2])) if found else (14, 384)
 

@@ -1,4 +1,4 @@
-"""The picture settings files of the Qwen families, read and written: older files and transformers 5's."""
+"""Reading and writing the picture settings files of the Qwen families, of older versions and transformers 5."""
 
 from dataclasses import fields
 from typing import TypeVar
@@ -11,13 +11,13 @@ from urt_jax.files.fields import Fields
 QWEN_MEAN = (0.48145466, 0.4578275, 0.40821073)
 QWEN_STD = (0.26862954, 0.26130258, 0.27577711)
 
-MAX_PIXELS = 2**32  # of a picture or clip, as a bound: above what is decoded, so that it bounds nothing
+MAX_PIXELS = 2**32  # largest pixel bound accepted; no decoded picture or clip reaches it
 
 G = TypeVar("G", bound=PictureGeometry)
 
 
 def read_picture_geometry(settings: PictureSettings, default: G) -> G:
-    """Return the geometry that a folder's settings state, of the kind of ``default``, which fills what is missing."""
+    """Return the geometry of a folder's settings, of the type of ``default``, which fills missing fields."""
     image = Fields(settings.image, "preprocessor_config.json")
     video = Fields(settings.video, "video_preprocessor_config.json")
     low, high = _pixel_bounds(image, default.min_pixels, default.max_pixels)
@@ -37,7 +37,7 @@ def read_picture_geometry(settings: PictureSettings, default: G) -> G:
 
 
 def picture_files(geometry: PictureGeometry, *, processor: str, video_processor: str) -> dict[str, Json]:
-    """Return the older settings files of a Qwen family by name, which every transformers version reads."""
+    """Return a Qwen family's settings files by name, in the older form that every transformers version reads."""
     shared = {
         "patch_size": geometry.patch_size,
         "temporal_patch_size": geometry.temporal_patch_size,
@@ -59,7 +59,7 @@ def _edges(low: int, high: int) -> Json:
 
 
 def read_colours(image: Fields, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Return the mean or the spread of a picture's three colours, on the scale 0..1."""
+    """Return the mean or the standard deviation of the three colour channels, on the scale 0..1."""
     above = {"above": 0.0} if key == "image_std" else {"at_least": 0.0}
     red, green, blue = image.numbers(key, default, size=3, at_most=10.0, **above)
     return red, green, blue

@@ -1,4 +1,4 @@
-"""The true sizes of the published checkpoints, by name: for planning and benchmarks without any weights at hand."""
+"""The sizes of the published checkpoints by name, for planning and benchmarks without weights."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""Turn a chat into token ids, positions and frames: template, placeholder expansion, M-RoPE positions.
+"""Encode a chat as token ids, positions and frames: template, placeholder expansion, M-RoPE positions.
 
 1. media are decoded, resized and cut into patches by one rule for training, rollout, scoring and export;
-2. the checkpoint's chat template writes one placeholder per medium; what a family writes for it takes its place;
-3. each placeholder id is repeated for the features it stands for, and gets their positions.
+2. the checkpoint's chat template writes one placeholder per medium, which the family's own text replaces;
+3. each placeholder id is repeated once per feature, with the features' positions.
 
-A response to learn becomes token ids here too: it goes on where the prompt ends.
+It also encodes a response to learn, which continues the prompt.
 """
 
 import re
@@ -30,13 +30,13 @@ from urt_jax.types import TEXT, EncodedChat, FrameBlend, FramePatches
 
 @dataclass(frozen=True)
 class Processor:
-    """What is needed to encode chats for one checkpoint."""
+    """Encodes chats for one checkpoint: family, sizes, picture settings and tokenizer."""
 
     family: Family
     config: ModelConfig
     geometry: Geometry
     tokenizer: Any
-    kept_settings: Json = field(default_factory=dict)  # of config.json, beside the sizes
+    kept_settings: Json = field(default_factory=dict)  # keys of config.json that are saved unchanged
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -46,12 +46,12 @@ class Processor:
 
     @cached_property
     def control_words(self) -> ControlWords:
-        """The names of the tokenizer's control tokens, which are no tokens where a text holds them."""
+        """The names of the tokenizer's control tokens; inside a text they are plain text, not tokens."""
         return control_words(self.tokenizer)
 
     @property
     def pad_id(self) -> int:
-        """Id that fills padded slots; never seen by attention."""
+        """Id of padding tokens, which attention masks."""
         stored = self.tokenizer.pad_token_id
         return self.end_ids[-1] if stored is None else int(stored)
 
@@ -67,7 +67,7 @@ class Processor:
 
 
 def padding_of(processor: Processor) -> dict[str, int]:
-    """Return what ``collate`` must know about a checkpoint."""
+    """Return the checkpoint's padding arguments of ``collate``."""
     vision = processor.config.vision
     return {
         "pad_id": processor.pad_id,
@@ -80,12 +80,12 @@ def padding_of(processor: Processor) -> dict[str, int]:
 def encode_chat(
     processor: Processor, chat: Chat, *, name: str, max_tokens: int | None = None, generation_prompt: bool = True
 ) -> EncodedChat:
-    """Encode one chat; pictures of a prompt longer than ``max_tokens`` are shrunk until it fits.
+    """Encode one chat; the pictures of a prompt longer than ``max_tokens`` are shrunk until it fits.
 
     Raises:
         BadInputError: more pictures than placeholders or fewer, an unreadable medium, media of more pixels than
-            ``MAX_RECORD_PIXELS``, or a prompt whose text alone, or
-            with its pictures at their smallest, is longer than ``max_tokens``. ``name`` says which record it was.
+            ``MAX_RECORD_PIXELS``, or a prompt whose text alone, or with its pictures at their smallest, is longer than
+            ``max_tokens``. ``name`` is the record's name in the message.
     """
     try:
         text = write_chat(processor.tokenizer, chat, processor.control_words, add_generation_prompt=generation_prompt)
@@ -111,18 +111,19 @@ def encode_chat(
 
 
 def encode_response(processor: Processor, text: str, *, name: str, opening: str = "") -> Int[np.ndarray, " U"]:
-    """Return the ids of a response to learn, the end token behind it.
+    """Return the ids of a response to learn, followed by the end token.
 
-    What the prompt opened (``EncodedChat.opening``) is taken off its start; so is one end token that it ends with.
+    The opening that the prompt already holds (``EncodedChat.opening``) is removed from its start, and one end token
+    from its end.
 
     Raises:
-        BadInputError: it names a control token elsewhere, opens its reasoning where the prompt has done so in another
-            way, or holds half of a surrogate pair. ``name`` says which record it was.
+        BadInputError: it contains a control token elsewhere, opens its reasoning differently from the prompt, or holds
+            half of a surrogate pair. ``name`` is the record's name in the message.
     """
     text = without_end(text)
     if found := processor.control_words.pattern.search(text):
         raise BadInputError(
-            f"{name}: its response holds {found[0]!r}, which the tokenizer reads as a control token; take it out"
+            f"{name}: its response holds {found[0]!r}, which the tokenizer reads as a control token; remove it"
         )
     if opening:
         text = _after_opening(text, opening, name)
@@ -131,14 +132,14 @@ def encode_response(processor: Processor, text: str, *, name: str, opening: str 
     except UnicodeEncodeError as error:
         raise BadInputError(
             f"{name}: its response holds half of a surrogate pair, as a cut emoji leaves it: "
-            f"{shown(text[max(error.start - 20, 0) : error.end])}; take it out"
+            f"{shown(text[max(error.start - 20, 0) : error.end])}; remove it"
         ) from None
     ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     return _known_ids(processor, [*ids, processor.end_ids[0]], name)
 
 
 def _after_opening(text: str, opening: str, name: str) -> str:
-    """Return what is left to write of a response whose start stands in the prompt already."""
+    """Return a response without the opening that the prompt already holds."""
     body = text.lstrip()
     for start in (opening, opening.rstrip()):
         if body.startswith(start):
@@ -153,7 +154,7 @@ def _after_opening(text: str, opening: str, name: str) -> str:
 
 
 def _known_ids(processor: Processor, ids: list[int], name: str) -> Int[np.ndarray, " T"]:
-    """Return ids as an array, none of them beyond the embedding."""
+    """Return the ids as an array; raise a BadInputError for an id beyond the embedding."""
     largest, rows = max(ids, default=0), processor.config.decoder.vocab_size
     if largest >= rows:
         raise BadInputError(
@@ -164,14 +165,14 @@ def _known_ids(processor: Processor, ids: list[int], name: str) -> Int[np.ndarra
 
 
 class NamedChat(NamedTuple):
-    """A chat to encode; ``name`` says in errors which record it is."""
+    """A chat to encode; ``name`` is the record's name in errors."""
 
     chat: Chat
     name: str
 
 
 def encoding_workers(processor: Processor, *, max_tokens: int | None, count: int) -> Workers[NamedChat, EncodedChat]:
-    """Return what encodes chats as ``encode_chat`` does, in ``count`` processes (0: in this one)."""
+    """Return ``count`` worker processes that run ``encode_chat`` (0: it runs in this process)."""
     return Workers(partial(_encode_named, processor, max_tokens), count)
 
 
@@ -195,7 +196,7 @@ def _lay_out(
 def _encode(
     processor: Processor, text: str, images: list[MediaLayout], videos: list[MediaLayout], *, name: str
 ) -> EncodedChat:
-    """Write what the media stand for into the text, tokenise it, and repeat each placeholder."""
+    """Write the media's texts into the prompt, tokenise it, and expand each placeholder."""
     family = processor.family
     placeholders = (("image", family.image_placeholder, images), ("video", family.video_placeholder, videos))
     for kind, placeholder, media in placeholders:
@@ -211,7 +212,7 @@ def _encode(
 
 
 def write_media(text: str, placeholder: str, media: Sequence[MediaLayout]) -> str:
-    """Put in the place of each placeholder what its medium is written as, in order of appearance."""
+    """Replace each placeholder by its medium's ``text``, in order of appearance."""
     if all(medium.text is None for medium in media):
         return text
     longer = {medium.instead_of for medium in media if medium.instead_of}
@@ -223,7 +224,7 @@ def write_media(text: str, placeholder: str, media: Sequence[MediaLayout]) -> st
 def expand_placeholders(
     config: ModelConfig, ids: np.ndarray, images: list[MediaLayout], videos: list[MediaLayout], *, name: str
 ) -> EncodedChat:
-    """Repeat each placeholder for the tokens of its piece and lay positions along the whole prompt.
+    """Repeat each placeholder for the tokens of its piece, and assign positions to the whole prompt.
 
     Raises:
         BadInputError: placeholders and pieces differ in number.
@@ -255,7 +256,7 @@ class _Rows:
     """Collects the tokens of a prompt piece by piece."""
 
     def __init__(self, sources: int) -> None:
-        self._sources, self._here = sources, 0  # position of what comes next
+        self._sources, self._here = sources, 0  # position of the next token
         self._tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
         self._positions: list[np.ndarray] = [np.zeros((3, 0), np.int32)]
         self._shown: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
@@ -268,7 +269,7 @@ class _Rows:
         self.add(tokens, Piece(np.full((count, 2), TEXT, np.int32), places, count), 0)
 
     def add(self, tokens: np.ndarray, piece: Piece, first_frame: int) -> None:
-        """Append the tokens of a piece, whose frames count from ``first_frame``."""
+        """Append the tokens of a piece, whose frames are numbered from ``first_frame``."""
         length, frame = len(tokens), np.array([first_frame, 0], np.int32)
         self._tokens.append(tokens)
         self._positions.append(piece.offsets_3E + np.int32(self._here))
@@ -282,7 +283,7 @@ class _Rows:
             self._blends.append((np.zeros((*shape, 2), np.int32), np.zeros(shape, np.float32)))
 
     def encoded(self, frames: tuple[FramePatches, ...]) -> EncodedChat:
-        """Return what was collected."""
+        """Return the collected rows as an encoded chat."""
         blend = FrameBlend(*(np.concatenate(part) for part in zip(*self._blends))) if self._sources else None
         return EncodedChat(
             tokens_T=np.concatenate(self._tokens),

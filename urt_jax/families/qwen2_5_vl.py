@@ -38,7 +38,7 @@ def read_config(config: Json) -> ModelConfig:
     """Translate config.json, in the older flat form or with ``text_config``, into our sizes.
 
     Raises:
-        BadInputError: a needed key is missing, or the checkpoint uses something this family's code does not do.
+        BadInputError: a needed key is missing, or the checkpoint uses a setting that is not supported.
     """
     fields = config_fields(config)
     text = Fields({**fields, **fields.group("text_config", {})}, fields.where)
@@ -113,12 +113,12 @@ def weight_rules(config: ModelConfig) -> tuple[WeightRule, ...]:
 def lay_out_image(
     image: np.ndarray, geometry: PictureGeometry, config: ModelConfig, *, alone: bool, name: str
 ) -> MediaLayout:
-    """Resize, cut and lay out one picture uint8 [H, W, 3]; it makes no difference whether it is ``alone``."""
+    """Resize, cut and lay out one picture uint8 [H, W, 3]; ``alone`` is ignored."""
     return lay_out(*image_patches(image, geometry=geometry, name=name), config, None)
 
 
 def lay_out_clip(clip: Clip, geometry: PictureGeometry, config: ModelConfig, *, name: str) -> MediaLayout:
-    """Resize, cut and lay out one clip; where nothing is known of its rate, 24 frames a second are assumed."""
+    """Resize, cut and lay out one clip; an unknown frame rate counts as 24 frames per second."""
     patches, grid = video_patches(clip.frames, geometry=geometry, name=name)
     return lay_out(patches, grid, config, geometry.temporal_patch_size / (clip.fps or DEFAULT_FPS))
 
@@ -129,7 +129,7 @@ def lay_out(
     """Lay a picture or clip out for the tower and the prompt.
 
     ``patches`` float32 [t*h*w, C] come in Hugging Face order (2x2 groups contiguous, raster over groups); ``grid``
-    is (t, h, w) in patches. ``seconds_per_grid`` is the time one temporal patch covers, ``None`` for a picture, whose
+    is (t, h, w) in patches. ``seconds_per_grid`` is the duration of one temporal patch, ``None`` for a picture, whose
     temporal positions are not spaced. Positions follow transformers 5 (``get_rope_index``): a medium advances the text
     by its larger side in merged patches.
     """
@@ -170,8 +170,8 @@ def lay_out(
 def _window_slots(rows: int, cols: int, side: int) -> tuple[np.ndarray, int]:
     """Return the slot of each merged patch (raster order) and the number of slots.
 
-    Windows of ``side x side`` merged patches follow each other, each padded to its full number of slots; a picture that
-    fits one window takes no padding::
+    Windows of ``side x side`` merged patches follow each other, each padded to its full number of slots; a picture
+    within one window has no padding::
 
         3 x 5 groups, side 2      a a | b b | c        slots  a a a a  b b b b  c c . .
                                   a a | b b | c               d d . .  e e . .  f . . .

@@ -50,7 +50,7 @@ def read_config(config: Json) -> ModelConfig:
     """Translate config.json into our sizes.
 
     Raises:
-        BadInputError: a needed key is missing, or the checkpoint uses something this family's code does not do.
+        BadInputError: a needed key is missing, or the checkpoint uses a setting that is not supported.
     """
     fields = config_fields(config)
     text, vision = fields.group("text_config"), fields.group("vision_config")
@@ -58,7 +58,7 @@ def read_config(config: Json) -> ModelConfig:
     decoder = read_decoder(
         text,
         name=NAME,
-        tied=fields.flag("tie_word_embeddings", False),  # its class reads the whole model's setting alone
+        tied=fields.flag("tie_word_embeddings", False),  # transformers reads the top-level setting only
         default_theta=5e6,
         default_section=(24, 20, 20),
         default_head=128,
@@ -130,7 +130,7 @@ def weight_rules(config: ModelConfig) -> tuple[WeightRule, ...]:
 
 
 def read_geometry(settings: PictureSettings) -> ClipGeometry:
-    """Return the picture settings, and from the version that wrote config.json how clips stand in the prompt."""
+    """Return the picture settings; the version that wrote config.json decides how prompts write clips."""
     geometry = read_picture_geometry(settings, DEFAULT_GEOMETRY)
     major = str(settings.config.get("transformers_version", "4")).split(".")[0]
     return replace(geometry, keep_wrapper=major.isdecimal() and int(major) >= 5)
@@ -139,14 +139,14 @@ def read_geometry(settings: PictureSettings) -> ClipGeometry:
 def lay_out_image(
     image: np.ndarray, geometry: ClipGeometry, config: ModelConfig, *, alone: bool, name: str
 ) -> MediaLayout:
-    """Resize, cut and lay out one picture uint8 [H, W, 3]; it makes no difference whether it is ``alone``."""
+    """Resize, cut and lay out one picture uint8 [H, W, 3]; ``alone`` is ignored."""
     return lay_out(*image_patches(image, geometry=geometry, name=name), config)
 
 
 def lay_out_clip(clip: Clip, geometry: ClipGeometry, config: ModelConfig, *, name: str) -> MediaLayout:
-    """Resize, cut and lay out one clip; every temporal patch is written with its time in seconds before it.
+    """Resize, cut and lay out one clip; the prompt gives each temporal patch's time in seconds before it.
 
-    Where nothing is known of time, 24 frames a second are assumed.
+    Unknown times count as 24 frames per second.
     """
     patches, grid = clip_patches(clip.frames, geometry, name=name)
     times = np.arange(len(clip.frames)) / DEFAULT_FPS if clip.times is None else clip.times
@@ -157,9 +157,9 @@ def lay_out_clip(clip: Clip, geometry: ClipGeometry, config: ModelConfig, *, nam
 
 
 def patch_times(times: np.ndarray, step: int) -> list[float]:
-    """Return the time of each temporal patch of ``step`` frames: the middle between its first and last frame.
+    """Return the time of each temporal patch of ``step`` frames: the midpoint of its first and last frame's times.
 
-    The last frame is repeated where the clip does not fill its last patch.
+    The last frame is repeated to fill the last patch.
     """
     padded = np.concatenate([times, np.repeat(times[-1:], -len(times) % step)]).reshape(-1, step)
     return [float(first + last) / 2 for first, last in zip(padded[:, 0], padded[:, -1])]
@@ -202,7 +202,7 @@ FAMILY = Family(
         (r"^model\.(?=layers\.|embed_tokens\.|norm\.)", "model.language_model."),
     ),
     module_names=(),
-    kept_settings=("transformers_version",),  # tells how clips stand in the prompt
+    kept_settings=("transformers_version",),  # decides how prompts write clips
     read_geometry=read_geometry,
     picture_files=partial(picture_files, processor="Qwen3VLProcessor", video_processor="Qwen3VLVideoProcessor"),
     lay_out_image=lay_out_image,

@@ -1,4 +1,4 @@
-"""The Qwen2 / Qwen3 text decoder and vision settings as published: what their families share."""
+"""The published settings of the Qwen2 / Qwen3 decoder and towers that their families share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from urt_jax.families.family import Json, WeightRule, linear_rules
 from urt_jax.files.fields import Fields
 from urt_jax.models.config import DecoderConfig, DeepStackVisionConfig, WindowedVisionConfig
 
-# Placeholders and what stands around them in the Qwen-VL families, as published.
+# Ids of the placeholders and of the tokens around them in the Qwen-VL families, as published.
 VISION_IDS = {
     "image_token_id": 151655,
     "video_token_id": 151656,
@@ -40,11 +40,11 @@ def read_decoder(
 ) -> DecoderConfig:
     """Translate the settings of the text model into our sizes; ``kind`` are the switches of the family.
 
-    ``default_section`` None means plain rotary positions, written as one section of three equal rows; ``default_head``
-    None a head width of width / heads.
+    ``default_section`` None means plain rotary positions, written as one section with three equal position rows;
+    ``default_head`` None means a head width of width / heads.
 
     Raises:
-        BadInputError: a setting that is missing, out of bounds, or not done by this decoder.
+        BadInputError: a setting that is missing, out of bounds, or not supported by this decoder.
     """
     refuse_others(text, {"use_sliding_window": (False,), "hidden_act": ("silu",)}, name=name)
     stated = {**text.group("rope_scaling", {}), **text.group("rope_parameters", {})}
@@ -96,7 +96,7 @@ def write_decoder(decoder: DecoderConfig, model_type: str, token_ids: Json, **ro
         "hidden_act": "silu",
         "tie_word_embeddings": decoder.tied_head,
         "rope_parameters": {"rope_type": "default", "rope_theta": decoder.rope_theta, **rope},
-        **({"head_dim": decoder.head_width} if decoder.qk_norm else {}),  # elsewhere it is width / heads
+        **({"head_dim": decoder.head_width} if decoder.qk_norm else {}),  # without qk_norm it is width / heads
         **token_ids,
     }
 
@@ -129,21 +129,21 @@ def _scale_rules(layer: str, layers: tuple[str, ...], scales: Any, stack: int) -
 
 
 def vision_ids(config: Fields) -> dict[str, int]:
-    """Return the token ids of pictures and clips that config.json of a Qwen-VL model states, by their names there."""
+    """Return the token ids of pictures and clips in a Qwen-VL model's config.json, by their keys."""
     return {name: token_id(config, [name], default) for name, default in VISION_IDS.items()}
 
 
 def token_id(config: Fields, names: Sequence[str], default: int) -> int:
-    """Return the first of the named ids that config.json states."""
+    """Return the first of the named ids that config.json has, else ``default``."""
     stated = [config.integer(name, None, at_most=MAX_TOKEN_ID) for name in names]
     return next((found for found in stated if found is not None), default)
 
 
 def read_tower(vision: Fields, *, patch_size: int, name: str, act: str) -> dict[str, Any]:
-    """Translate what the towers of Qwen2.5-VL and Qwen3-VL have in common into our sizes, by field name.
+    """Translate the common settings of the Qwen2.5-VL and Qwen3-VL towers into our sizes, by field name.
 
     Raises:
-        BadInputError: a setting that is missing, out of bounds, or not done by these towers.
+        BadInputError: a setting that is missing, out of bounds, or not supported by these towers.
     """
     refuse_others(vision, {"hidden_act": (act,)}, name=name)
     width = vision.integer("hidden_size", at_least=1, at_most=MAX_WIDTH)
@@ -165,7 +165,7 @@ def read_tower(vision: Fields, *, patch_size: int, name: str, act: str) -> dict[
 
 
 def check_out_width(tower: dict[str, Any], decoder: DecoderConfig) -> None:
-    """Refuse a tower that does not end in the width of the decoder."""
+    """Refuse a tower whose output width is not the decoder's width."""
     if tower["out_width"] != decoder.width:
         raise BadInputError(
             f"config.json: the tower's out_hidden_size is {tower['out_width']}, the text model's hidden_size "
@@ -174,7 +174,7 @@ def check_out_width(tower: dict[str, Any], decoder: DecoderConfig) -> None:
 
 
 def write_tower(tower: WindowedVisionConfig | DeepStackVisionConfig, model_type: str) -> Json:
-    """Write what the towers of Qwen2.5-VL and Qwen3-VL have in common as transformers 5 does."""
+    """Write the common settings of the Qwen2.5-VL and Qwen3-VL towers as transformers 5 does."""
     return {
         "model_type": model_type,
         "depth": tower.depth,

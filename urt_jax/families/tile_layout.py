@@ -1,4 +1,4 @@
-"""Where the patches of tiles stand in a prompt: grids put together, borders left out, pooling, line ends."""
+"""The layout of tile patches in a prompt: joined grids, removed borders, pooling, line ends."""
 
 import math
 
@@ -10,7 +10,7 @@ from urt_jax.types import NEWLINE, FramePatches
 
 
 def lay_out_square(patches: np.ndarray, geometry: TileGeometry) -> MediaLayout:
-    """Lay out one picture of several, patches float32 [1, P, C]: all its patches and a line end."""
+    """Lay out one of several pictures, patches float32 [1, P, C]: all its patches and a line end."""
     slots = np.concatenate([_whole_tile(0, geometry.side), [(NEWLINE, NEWLINE)]])
     return MediaLayout(_frames(patches, geometry.side), (_piece(slots),))
 
@@ -18,8 +18,8 @@ def lay_out_square(patches: np.ndarray, geometry: TileGeometry) -> MediaLayout:
 def lay_out_tiles(patches: np.ndarray, size: tuple[int, int], geometry: TileGeometry) -> MediaLayout:
     """Lay out a picture of (height, width) from its tiles float32 [1 + rows * columns, P, C], whole picture first.
 
-    The patches of the tiles are put together to one grid, borders are left out, a grid of too many is pooled, and
-    every line of it ends with a line end::
+    The patches of the tiles are joined to one grid, its borders are removed, a grid that is too large is pooled, and
+    every line ends with a line end token::
 
         whole picture (side * side)   a b c d   then the grid line by line   e f g h ; i j k l ;
     """
@@ -38,7 +38,7 @@ def lay_out_tiles(patches: np.ndarray, size: tuple[int, int], geometry: TileGeom
 
 
 def lay_out_frames(patches: np.ndarray, geometry: TileGeometry) -> MediaLayout:
-    """Lay out a clip from the tiles of its frames float32 [F, P, C]: each pooled by two, one line end at the end."""
+    """Lay out a clip from the tiles of its frames float32 [F, P, C]: each pooled by two, then one line end in all."""
     side = geometry.side
     taps = [bilinear_taps(side, math.ceil(side / 2))] * 2
     sources, weights = _grid_blend(taps, (0, 0), 1, side)
@@ -61,7 +61,7 @@ def _whole_tile(frame: int, side: int) -> np.ndarray:
 def _grid_blend(
     taps: list[tuple[np.ndarray, np.ndarray, np.ndarray]], start: tuple[int, int], columns: int, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return sources [h, w, 4, 2] and weights [h, w, 4] of a resampled window of a grid of tiles (frame 1 onwards)."""
+    """Return sources [h, w, 4, 2] and weights [h, w, 4] of a resampled window of a tile grid (frames from 1)."""
     (low, high, share), (left, right, across) = taps
     sources, weights = [], []
     for row, row_weight in ((low, 1 - share), (high, share)):
@@ -74,19 +74,19 @@ def _grid_blend(
 
 
 def _with_line_ends(grid: np.ndarray, end: int = NEWLINE) -> np.ndarray:
-    """Append a column that stands for the line end, filled with ``end``."""
+    """Append a column of line ends, filled with ``end``."""
     return np.concatenate([grid, np.full((len(grid), 1, *grid.shape[2:]), end, grid.dtype)], axis=1)
 
 
 def _plain_blend(slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the blend of places that show one patch each."""
+    """Return the blend of tokens that show one patch each."""
     weights = np.zeros((len(slots), 4), np.float32)
     weights[:, 0] = 1
     return np.repeat(slots[:, None], 4, axis=1), weights
 
 
 def _piece(slots: np.ndarray, blend: tuple[np.ndarray, np.ndarray] | None = None) -> Piece:
-    """Return a piece whose tokens follow each other as text does."""
+    """Return a piece whose positions are consecutive, like those of text."""
     if blend is None:
         sources, weights = _plain_blend(np.maximum(slots, 0))
         blend = sources, np.where(slots[:, :1] >= 0, weights, 0)

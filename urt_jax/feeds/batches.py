@@ -59,6 +59,7 @@ class SftFeed:
         self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
         self._size, self._share, self._patch_budget = batch_size, share, lengths.row_patches
         self._padding = padding_of(loaded.processor)
+        self._parts = config.mesh.sequence
         grid = {
             "slot_step": loaded.processor.config.vision.slot_step,
             "token_step": config.token_step,
@@ -70,15 +71,12 @@ class SftFeed:
     def _plan(self, steps: int, grid: dict[str, int]) -> Buckets:
         """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
         probed = min(steps, -(-PROBED_RECORDS // self._size))
-        lengths = [[length_of(r.chat, len(r.response)) for r in self._records(step)[1]] for step in range(probed)]
+        lengths = [[_length(record) for record in self._records(step)[1]] for step in range(probed)]
         self._begun.clear()
         step = grid["token_step"]
         longest = max(record.tokens for batch in lengths for record in batch)
         width = -(-max(processes.gather(longest)) // step) * step
-        own = [
-            need_of(batch, rows=len(pack(batch, width=width, patch_budget=self._patch_budget)), tokens=width)
-            for batch in lengths
-        ]
+        own = [self._packed(batch, width)[0] for batch in lengths]
         needs = [largest(of_step) for of_step in zip(*processes.gather(own))]
         if probed == steps:
             return plan_buckets(needs, **grid)
@@ -103,7 +101,7 @@ class SftFeed:
         """Make the padded batch of one step, in the smallest shape that holds this process's records."""
         ids, records = self._records(step)
         width = self.buckets.fit_axis("tokens", max(_length(record).tokens for record in records))
-        need, packed = self._packed(records, width)
+        need, packed = self._packed([_length(record) for record in records], width)
         batch = self._collated(records, packed, self.buckets.fit(need))
         return Prepared(ids, batch, need, records if self._share.of > 1 else [])
 
@@ -114,18 +112,19 @@ class SftFeed:
         batch, need, records = prepared.batch, prepared.need, prepared.records
         bucket = self.buckets.fit(largest(processes.gather(need)))
         if bucket != self.buckets.fit(need):
-            batch = self._collated(records, self._packed(records, bucket.tokens)[1], bucket)
+            batch = self._collated(records, self._packed([_length(r) for r in records], bucket.tokens)[1], bucket)
         return shown_by_all(batch, self._share, merge=self._padding["merge"])
 
-    def _packed(self, records: Sequence[TrainedRecord], width: int) -> tuple[Need, list[list[int]]]:
-        """Return which records share rows of ``width`` tokens, and what those need."""
-        lengths = [_length(record) for record in records]
+    def _packed(self, lengths: Sequence[Length], width: int) -> tuple[Need, list[list[int]]]:
+        """Return the shape of rows of ``width`` tokens that hold records of these lengths, and who shares a row."""
         packed = pack(lengths, width=width, patch_budget=self._patch_budget)
-        return need_of(lengths, rows=len(packed), tokens=width), packed
+        return need_of(lengths, rows=len(packed), tokens=width, packed=packed), packed
 
     def _collated(self, records: Sequence[TrainedRecord], packed: list[list[int]], bucket: Need) -> Batch:
         chats, responses, histories = zip(*records)
-        return collate(chats, responses, bucket=bucket, packed=packed, histories=histories, **self._padding)
+        return collate(
+            chats, responses, bucket=bucket, packed=packed, histories=histories, parts=self._parts, **self._padding
+        )
 
 
 def _length(record: TrainedRecord) -> Length:
@@ -143,4 +142,4 @@ def with_headroom(
     rows, tokens, frames = (
         tuple(sorted({*getattr(small, axis), *getattr(large, axis)})) for axis in ("rows", "tokens", "frames")
     )
-    return Buckets(rows, tokens, frames, small.patches, endless=True)
+    return Buckets(rows, tokens, frames, small.patches, large.learnt, endless=True)

@@ -11,7 +11,6 @@ Of several processes each encodes, samples and scores its share of the questions
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,8 @@ from urt_jax.errors import BadInputError
 from urt_jax.families.processor import Processor
 from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.questions import Question, QuestionFeed
-from urt_jax.generation.sampler import Sampler, Sampling, decode_texts
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.vocabulary import decode_texts
 from urt_jax.rewards.user import RewardError, load_reward
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import all_rows
@@ -95,11 +95,12 @@ class RolloutMaker:
         self.buckets = self.feed.plan_buckets()
         self._tokens = 0  # prompts and responses of all steps
         slots = config.lengths.max_new_tokens
-        sampling = Sampling(slots, **asdict(config.sampling))
         self._settings: dict[str, Any] = {
             "responses": config.responses_per_question,
-            "sampling": sampling,
+            "sampling": config.sampling,
             "slots": slots,
+            "at_once": config.sampling.at_once,
+            "gather_weights": config.sampling.gather_weights,
         }
 
     def saved(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Bytes on disk: read whole and bounded, JSON parsed in one way, fields taken by type, files written whole."""
+"""Bytes on disk: bounded reads, strict JSON, fields read by type, atomic writes."""

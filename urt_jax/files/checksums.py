@@ -1,7 +1,7 @@
-"""Checksums that stand beside the files of a folder that was written here, and are checked when it is read.
+"""Checksums of the files in a folder that this project wrote, checked when the folder is read.
 
-CRC-32, as zlib computes it: what is looked for is damage on the way, not intent, and at some 4 GB a second it is hidden
-behind reading the files, where a cryptographic sum at 1 to 2 would be seen.
+They are zlib's CRC-32: they detect accidental damage, not tampering. At some 4 GB a second CRC-32 is hidden behind
+reading the files; a cryptographic hash at 1 to 2 GB a second would slow it down.
 """
 
 import json
@@ -17,8 +17,8 @@ from urt_jax.files.json_text import read_object
 from urt_jax.files.reading import open_regular
 
 SUMS_NAME = "checksums.json"
-MAX_FILES = 100_000  # that a folder may list
-LARGE_BYTES = 1 << 24  # files above are checked beside the reading
+MAX_FILES = 100_000  # in a folder's list
+LARGE_BYTES = 1 << 24  # larger files are checked in parallel with reading
 _CHUNK_BYTES = 1 << 22
 _REMEDY = "copy the folder again, or delete checksums.json if its files were changed on purpose"
 
@@ -37,7 +37,7 @@ def crc32(path: Path) -> int:
     """Return the CRC-32 of a file.
 
     Raises:
-        OSError, BadInputError: it cannot be read.
+        OSError, BadInputError: the file cannot be read.
     """
     found = 0
     with open_regular(path) as file:
@@ -48,12 +48,12 @@ def crc32(path: Path) -> int:
 
 @contextmanager
 def checked(folder: Path) -> Iterator[None]:
-    """Check the files of a folder while the block reads them: small ones before it, large ones beside it.
+    """Check the files of a folder that the block reads: small ones before the block, large ones in parallel with it.
 
-    A folder without ``checksums.json``, written elsewhere, is taken as it is.
+    A folder without ``checksums.json``, written elsewhere, is not checked.
 
     Raises:
-        BadInputError: naming it, a file that is missing or not as it was written.
+        BadInputError: a file is missing or its checksum differs; names the file.
     """
     files = _listed(folder)
     large = {name: stated for name, stated in files.items() if stated[0] > LARGE_BYTES}
@@ -67,7 +67,7 @@ def checked(folder: Path) -> Iterator[None]:
         yield
     except BadInputError:
         beside.join()
-        if found:  # what is read of a damaged file fails in many ways: tell the cause
+        if found:  # reading a damaged file can raise anything: report the damage instead
             raise found[0] from None
         raise
     beside.join()
@@ -76,7 +76,7 @@ def checked(folder: Path) -> Iterator[None]:
 
 
 def _listed(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return size and sum of every file that is listed."""
+    """Return size and checksum of every listed file."""
     path = folder / SUMS_NAME
     if not path.is_file():
         return {}
@@ -106,6 +106,6 @@ def _check_all(folder: Path, files: dict[str, tuple[int, int]], found: list[Exce
 def _check(folder: Path, name: str, stated: tuple[int, int]) -> None:
     path = folder / name
     if not path.is_file():
-        raise BadInputError(f"{path}: it is listed in {SUMS_NAME} and not there; {_REMEDY}")
+        raise BadInputError(f"{path}: it is listed in {SUMS_NAME} but missing; {_REMEDY}")
     if path.stat().st_size != stated[0] or crc32(path) != stated[1]:
         raise BadInputError(f"{path}: it is not as it was written (its checksum differs); {_REMEDY}")

@@ -1,4 +1,4 @@
-"""One way to take a field of an object that was read: by type, within bounds, finite, told with its place and name."""
+"""Typed access to the fields of a parsed object: type, bounds and finiteness are checked; errors name the field."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NEEDED: Any = object()  # the default of a field that has none
 
 
 class Fields(Mapping[str, Any]):
-    """An object of a file, with ``where`` it stands ("config.json", "train.jsonl line 7").
+    """A parsed object and its location ``where`` ("config.json", "train.jsonl line 7").
 
-    A field that is missing or null is its ``default``; without one it is an error. Nothing is converted but a whole
-    number written as 7.0. As a mapping it gives the values as they were read.
+    A field that is missing or null takes its ``default``; without a default it is an error. The only conversion is of
+    a whole number written as 7.0. As a mapping it returns the values as read.
 
-    ``error`` makes the exception of a message, for those who count what they refuse.
+    ``error`` makes the exception from a message, for callers that need their own type.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Fields(Mapping[str, Any]):
         return key in self._values
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a value as it was read."""
+        """Return a value as read."""
         return self._values.get(key, default)
 
     @overload
@@ -52,7 +52,7 @@ class Fields(Mapping[str, Any]):
         """Return a whole number from ``at_least`` to ``at_most``.
 
         Raises:
-            BadInputError: as all of these, the place, the key, what stands there and what is needed.
+            BadInputError: as from all methods, with location, key, value, and what was needed.
         """
         if default is not _NEEDED and self._values.get(key) is None:
             return default
@@ -124,7 +124,7 @@ class Fields(Mapping[str, Any]):
         return value
 
     def group(self, key: str, default: Any = _NEEDED) -> Any:
-        """Return an object as ``Fields`` of its own; a default that is a mapping too."""
+        """Return an object, or a default that is a mapping, as ``Fields``."""
         value = self._of_type(key, default, Mapping, "an object")
         return Fields(value, f"{self.where}: {key}", error=self._error) if isinstance(value, Mapping) else value
 
@@ -139,7 +139,7 @@ class Fields(Mapping[str, Any]):
         return value
 
     def items_of(self, key: str, default: Any = _NEEDED, *, at_least: int = 0, at_most: int) -> Any:
-        """Return a list as ``Fields`` whose keys are "0", "1", ...; take each item by its type from it."""
+        """Return a list as ``Fields`` with the keys "0", "1", ..., so that items are read by type."""
         values = self.values_of(key, default, at_least=at_least, at_most=at_most)
         if values is default:
             return values
@@ -149,14 +149,14 @@ class Fields(Mapping[str, Any]):
     def integers(
         self, key: str, default: Any = _NEEDED, *, size: int | None = None, at_least: int = 0, at_most: int
     ) -> Any:
-        """Return a tuple of whole numbers, of ``size`` items where it is given."""
+        """Return a tuple of whole numbers, of ``size`` items if given."""
         items = self.items_of(key, default, at_least=size or 0, at_most=size or 4096)
         if items is default:
             return items
         return tuple(items.integer(n, at_least=at_least, at_most=at_most) for n in items)
 
     def numbers(self, key: str, default: Any = _NEEDED, *, size: int | None = None, **bounds: float) -> Any:
-        """Return a tuple of finite numbers, of ``size`` items where it is given."""
+        """Return a tuple of finite numbers, of ``size`` items if given."""
         items = self.items_of(key, default, at_least=size or 0, at_most=size or 4096)
         return items if items is default else tuple(items.number(n, **bounds) for n in items)
 
@@ -166,7 +166,7 @@ class Fields(Mapping[str, Any]):
         return items if items is default else tuple(items.text(n) for n in items)
 
     def refusal(self, key: str, needed: str) -> BadInputError:
-        """Return the error of a field that is not what is needed, to be raised."""
+        """Return the error for a field with a wrong value; the caller raises it."""
         return self._error(f"{self.where}: {key} is {shown(self._values.get(key))}; needed {needed}")
 
     def _of_type(self, key: str, default: Any, kind: type, needed: str) -> Any:

@@ -1,9 +1,9 @@
-"""The one way in which JSON and YAML are read: bytes in, plain values out, every flaw a clear error.
+"""Strict reading of JSON and YAML: bytes in, plain values out, every flaw a clear error.
 
-Python's own parser, with what it lets pass refused. pydantic 2.13 and msgspec 0.20 were looked at: both parse faster,
-and both keep the last of doubled keys without a word; their declared schemas fit files of our own making, while most of
-what is read here is foreign, has spellings of several versions and keys that are nobody's business, and needs messages
-that say what to do. What is left of them then is the bounds, and those are a hundred lines (``files.fields``).
+JSON goes through Python's own parser, with further checks. pydantic 2.13 and msgspec 0.20 parse faster, but both keep
+the last of duplicate keys silently. Their schemas suit files of our own; most files read here are foreign, with
+spellings of several versions and keys we do not use, and need messages that say what to do. What would remain of those
+libraries is bounds checking, which takes a hundred lines (``files.fields``).
 """
 
 import json
@@ -16,22 +16,22 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.reading import SETTINGS_BYTES, read_whole
 
 MAX_DEPTH = 100  # levels of lists and objects; published files have fewer than 10, Python's own writer fails at 1,000
-YAML_BYTES = 1 << 20  # of a mixture: a thousand entries have 0.1 MB, and PyYAML reads some 0.5 MB a second
+YAML_BYTES = 1 << 20  # of a mixture file: a thousand entries have 0.1 MB, and PyYAML reads some 0.5 MB a second
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class JsonError(ValueError):
-    """Bytes that are no JSON that can be trusted; says where they break, not which file they are from."""
+    """The bytes are not valid strict JSON; the message gives the position, not the file."""
 
 
 def parse_json(data: bytes | str, *, mend: Callable[[str], str] | None = None) -> Any:
-    """Return the value that JSON bytes (UTF-8, with or without a byte order mark) or text stand for.
+    """Parse JSON bytes (UTF-8, with or without a byte order mark) or text.
 
-    ``mend`` changes every text and key before they are checked: ``well_formed`` for what is paid for and cannot be sent
-    again.
+    ``mend`` is applied to every text and key before they are checked: ``well_formed`` for a reply that was paid for and
+    cannot be requested again.
 
     Raises:
-        JsonError: not UTF-8, not JSON, nested deeper than ``MAX_DEPTH``, a key twice in one object, or half a
+        JsonError: not UTF-8, not JSON, nested deeper than ``MAX_DEPTH``, a duplicate key in an object, or half a
             surrogate pair in a text, which no file could hold.
     """
     text = _text(data)
@@ -46,10 +46,10 @@ def parse_json(data: bytes | str, *, mend: Callable[[str], str] | None = None) -
 
 
 def parse_items(data: bytes) -> list[Any]:
-    """Return the items of a JSON list, in place of each that ``parse_json`` would refuse by itself its ``JsonError``.
+    """Parse a JSON list; an item that ``parse_json`` would refuse is replaced by its ``JsonError``.
 
     Raises:
-        JsonError: not UTF-8, not JSON, no list, or nested so deep that Python's parser gives up.
+        JsonError: not UTF-8, not JSON, not a list, or nested too deep for Python's parser.
     """
     doubled: list[dict[str, Any]] = []
 
@@ -68,7 +68,7 @@ def parse_items(data: bytes) -> list[Any]:
         try:
             _check_depth(item)
             if flawed and _holds(item, flawed):
-                raise JsonError("a key stands twice in one object")
+                raise JsonError("a key appears twice in one object")
             if "\\u" in text:
                 _check_pairs(item)
         except JsonError as error:
@@ -77,10 +77,10 @@ def parse_items(data: bytes) -> list[Any]:
 
 
 def parse_object(data: bytes | str, *, mend: Callable[[str], str] | None = None) -> dict[str, Any]:
-    """Return what ``parse_json`` does where it is an object.
+    """Parse a JSON object; see ``parse_json``.
 
     Raises:
-        JsonError: as ``parse_json``, or a value of another kind.
+        JsonError: as ``parse_json``, or the value is not an object.
     """
     value = parse_json(data, mend=mend)
     if not isinstance(value, dict):
@@ -92,7 +92,7 @@ def read_json(path: str | Path, *, most: int | None = SETTINGS_BYTES, remedy: st
     """Return the value of a JSON file of at most ``most`` bytes.
 
     Raises:
-        BadInputError: it is missing, cannot be read, or holds what ``parse_json`` refuses; ``remedy`` says what to do.
+        BadInputError: the file is missing, cannot be read, or ``parse_json`` refuses it; ``remedy`` says what to do.
     """
     try:
         return parse_json(read_whole(path, most=most))
@@ -104,7 +104,7 @@ def read_object(path: str | Path, *, remedy: str = "copy the file again") -> dic
     """Return the object of a JSON file; see ``read_json``.
 
     Raises:
-        BadInputError: as ``read_json``, or it holds no object.
+        BadInputError: as ``read_json``, or the value is not an object.
     """
     value = read_json(path, remedy=remedy)
     if not isinstance(value, dict):
@@ -113,10 +113,10 @@ def read_object(path: str | Path, *, remedy: str = "copy the file again") -> dic
 
 
 def whole_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (number from 1, object) of each line that ends, of a JSONL file that a run of ours writes line by line.
+    """Yield (number from 1, object) of each complete line of a JSONL file that a run writes line by line.
 
     Raises:
-        BadInputError: naming file and line, one that ``parse_object`` refuses.
+        BadInputError: ``parse_object`` refuses a line; names file and line.
     """
     content = read_whole(path, most=None)
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
@@ -124,32 +124,32 @@ def whole_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, parse_object(line)
         except JsonError as error:
             raise BadInputError(
-                f"{path} line {number}: {error}; the file was damaged after it was written: take the line out, or "
+                f"{path} line {number}: {error}; the file was damaged after it was written: remove the line, or "
                 "give another --workdir"
             ) from None
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Return the value of a YAML file: plain types only, no key twice in one mapping.
+    """Return the value of a YAML file: plain types only, no duplicate keys.
 
     Raises:
-        BadInputError: it cannot be read, is not UTF-8, not YAML, nested deeper than ``MAX_DEPTH``, or holds half
+        BadInputError: the file cannot be read, is not UTF-8, not YAML, nested deeper than ``MAX_DEPTH``, or holds half
             a surrogate pair or a reference (``*name``).
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """SafeLoader that refuses doubled keys and references, a few of which stand for gigabytes."""
+        """SafeLoader that refuses duplicate keys, and references, a few of which can expand to gigabytes."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise JsonError("a reference (*name) is not read; write out what it stands for")
+                raise JsonError("a reference (*name) is not supported; write out its value")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if twice := next((key for n, key in enumerate(keys) if key in keys[:n]), None):
-                raise JsonError(f"the key {shown(twice)} stands twice in one mapping")
+                raise JsonError(f"the key {shown(twice)} appears twice in one mapping")
             return super().construct_mapping(node, deep)
 
     try:
@@ -159,16 +159,16 @@ def read_yaml(path: str | Path) -> Any:
         _check_depth(value)
         _check_pairs(value)
     except RecursionError:
-        raise BadInputError(f"{path}: nested deeper than {MAX_DEPTH} levels; mend it") from None
+        raise BadInputError(f"{path}: nested deeper than {MAX_DEPTH} levels; fix it") from None
     except (ValueError, yaml.YAMLError, TypeError, AttributeError) as error:  # a date out of range, an unhashable key
         if isinstance(error, BadInputError):
             raise
-        raise BadInputError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:300]}); mend it") from None
+        raise BadInputError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:300]}); fix it") from None
     return value
 
 
 def _check_brackets(text: str) -> None:
-    """Refuse brackets too deep inside each other before PyYAML sees them: it takes minutes for some thousands."""
+    """Refuse too deeply nested brackets before PyYAML parses them: some thousands would take it minutes."""
     level = 0
     for bracket in re.findall(r"[\[\]{}]", text):
         level = max(level + (1 if bracket in "[{" else -1), 0)
@@ -177,12 +177,12 @@ def _check_brackets(text: str) -> None:
 
 
 def well_formed(text: str) -> str:
-    """Return a text with each half of a surrogate pair replaced, so that a file can hold it."""
+    """Replace each half surrogate pair of a text, so that the text can be encoded."""
     return _HALF_PAIR.sub("\ufffd", text)
 
 
 def with_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a JSON value with every text and key changed."""
+    """Return a JSON value with ``change`` applied to every text and key."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -220,11 +220,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for n, key in enumerate(keys) if key in keys[:n])
-        raise JsonError(f"the key {shown(twice)} stands twice in one object")
+        raise JsonError(f"the key {shown(twice)} appears twice in one object")
     return made
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_object)  # made once: making one takes as long as a short line
+_STRICT = json.JSONDecoder(object_pairs_hook=_object)  # made once: making one takes as long as parsing a short line
 
 
 def _check_depth(value: Any) -> None:

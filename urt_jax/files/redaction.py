@@ -1,8 +1,8 @@
-"""Secrets - keys, tokens, credentials in addresses - are taken out of what is told, logged and recorded.
+"""Redaction of secrets (keys, tokens, credentials in addresses) from messages, logs and records.
 
-1. What this process was given as a secret is known by its value, wherever an endpoint or a library repeats it.
-2. So is what the environment holds under a name that says so (``HF_TOKEN``, ``..._API_KEY``).
-3. What only looks like one goes too: ``Bearer ...``, ``sk-...``, ``hf_...``, ``?api_key=...``, ``user:password@``.
+1. The secrets of this process are redacted by value, wherever an endpoint or a library repeats them.
+2. So are environment variables whose names mark them as secret (``HF_TOKEN``, ``..._API_KEY``).
+3. So is text in the form of a secret: ``Bearer ...``, ``sk-...``, ``hf_...``, ``?api_key=...``, ``user:password@``.
 """
 
 import base64
@@ -17,14 +17,14 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 from urt_jax.files.json_text import with_texts
 
 STAND_IN = "***"
-MIN_CHARS = 6  # of a known secret; a shorter one ("none", "EMPTY", "x") is a placeholder, and a part of many words
-MIN_CHARS_ENVIRONMENT = 8  # of one that only its variable's name tells: CI sets many short words as tokens
+MIN_CHARS = 6  # of a known secret; shorter ones ("none", "EMPTY", "x") are placeholders and occur in many words
+MIN_CHARS_ENVIRONMENT = 8  # of an environment variable's value: CI sets many short words as tokens
 
 _given: set[str] = set()  # of this process
 _SECRET_VARIABLE = re.compile(r"(?:.*_)?(?:API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)", re.IGNORECASE)
 _SECRET_NAME = r"[\w.-]{0,40}(?:key|token|secret|password|passwd|signature|sig|credential|auth)"
 
-# Linear in the text: no two neighbouring repetitions match the same character. The group of each is what stays.
+# Linear in the text: no two adjacent repetitions match the same character. The group of each alternative is kept.
 _HINT = r"://|[?&;]|bearer|authorization|api.?key|\bsk-|\bhf_|\b(?:gsk_|nvapi-|xai-|gh[a-z]_|AIza)"
 _LOOKS = rf"""(://)[^/?\#\s"'<>]+(?=@)
     | ([?&;](?i:{_SECRET_NAME})=)[^&;\s"'<>\#\\]+
@@ -38,12 +38,12 @@ _LOOKS = rf"""(://)[^/?\#\s"'<>]+(?=@)
 
 @cache
 def _compiled() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return what tells cheaply that a text may hold a secret, and what finds it; not made when this is imported."""
+    """Return a cheap pattern that hints at a secret and the full pattern; compiled at first use, not at import."""
     return re.compile(_HINT, re.IGNORECASE), re.compile(_LOOKS, re.VERBOSE)
 
 
 def keep_secret(value: str) -> None:
-    """Remember a secret of this process, also in the spellings that addresses and JSON give it."""
+    """Register a secret of this process, also in its URL and JSON encodings."""
     value = value.strip()
     if len(value) >= MIN_CHARS:
         _given.update((value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]))
@@ -51,23 +51,23 @@ def keep_secret(value: str) -> None:
 
 
 def keep_address(url: str) -> None:
-    """Remember the credentials of an address: user and password, and what a query calls a key or a token."""
+    """Register the credentials of an address: user and password, and keys or tokens in its query."""
     try:
         parts = urlsplit(url)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         pairs = parse_qsl(parts.query)
-    except ValueError:  # no address; what looks like a secret in it is found as such
+    except ValueError:  # not an address; the patterns still redact it
         return
     keep_secret(password or user)
     if password:
-        keep_secret(base64.b64encode(f"{user}:{password}".encode()).decode())  # as the header says them
+        keep_secret(base64.b64encode(f"{user}:{password}".encode()).decode())  # as in the Authorization header
     for name, value in pairs:
         if re.fullmatch(_SECRET_NAME, name, re.IGNORECASE):
             keep_secret(value)
 
 
 def known_secrets() -> tuple[str, ...]:
-    """Return the values that are secret in this process now, longest first."""
+    """Return the current secrets of this process, longest first."""
     named = {
         value.strip()
         for name, value in os.environ.items()
@@ -77,7 +77,7 @@ def known_secrets() -> tuple[str, ...]:
 
 
 def redacted(text: str, known: Iterable[str] | None = None) -> str:
-    """Return a text with ``***`` for each secret in it; ``known`` saves gathering ``known_secrets()`` each time."""
+    """Return a text with each secret replaced by ``***``; ``known`` avoids a call of ``known_secrets()``."""
     if len(text) < MIN_CHARS:
         return text
     for value in known_secrets() if known is None else known:

@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there, whenever the process is killed or the disk runs full."""
+"""Atomic writes: a file or folder is either complete or absent, even if the process is killed or the disk is full."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from urt_jax.files.checksums import SUMS_NAME, write_sums
 
 
 def write_whole(path: str | Path, content: bytes | str, *, durable: bool = False) -> None:
-    """Write a file beside its place, then rename it; what could not be written to its end is removed again.
+    """Write a file atomically: to a temporary file beside it, which is renamed, or removed on failure.
 
-    ``durable`` waits until the content is on the disk itself: for the few files that must outlast a power cut.
+    ``durable`` waits until the content is on the disk itself: for the few files that must survive a power cut.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -34,11 +34,11 @@ def write_whole(path: str | Path, content: bytes | str, *, durable: bool = False
 
 @contextmanager
 def whole_folder(folder: str | Path, *, last: str, replaced: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder to write files into, which are then in ``folder``, with checksums, all of them or none.
+    """Yield a temporary folder to write files into; at the end they move to ``folder``, all or none, with checksums.
 
-    ``last`` names the file without which a folder is nothing ("config.json"): an older one is taken away before the
-    first file is replaced, the new one comes when all others are there. Files of earlier times that ``replaced``
-    (globs) matches go, all others stay. What could not be written to its end leaves no trace.
+    ``last`` names the file that makes a folder valid ("config.json"): an old one is removed before the first file is
+    replaced, and the new one is moved last. Older files that match the globs ``replaced`` are removed, others stay. A
+    failed write leaves no trace.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.

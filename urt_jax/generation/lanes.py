@@ -7,21 +7,17 @@ import jax
 from jax.sharding import Mesh
 
 from urt_jax.generation.schedule import Schedule
-
-FEW_ROWS, MANY_ROWS = 8, 32  # decoded at a time by one core of a CPU, where not said otherwise
-IN_CACHE = 2**24  # bytes of weights that a CPU's caches hold from token to token
+from urt_jax.models.tuning import Tuning, tuning
 
 
-def cpu_rows(params: Any) -> int:
-    """Return how many rows one core of a CPU decodes at a time.
+def cpu_rows(params: Any, tuned: Tuning) -> int:
+    """Return how many rows one core of a CPU decodes at a time: few where the weights stay in its caches.
 
-    Few where the weights stay in its caches, so that keys and values do too; where weights come from memory, many rows
-    share reading them. On two cores 8 rows of urt-tiny decoded 10 to 25 % faster than 32, and 32 rows of a model of
-    63 M parameters 20 % faster than 16.
+    Keys and values do so too then. Where weights come from memory, many rows share reading them.
     """
     parts = (params[name] for name in ("decoder", "embedding", "head") if name in params)
     weights = sum(leaf.size * leaf.dtype.itemsize for part in parts for leaf in jax.tree.leaves(part))
-    return FEW_ROWS if weights <= IN_CACHE else MANY_ROWS
+    return tuned.few_rows if weights <= tuned.cached_weights else tuned.many_rows
 
 
 def make_plan(
@@ -35,9 +31,10 @@ def make_plan(
     total = questions * responses
     splits = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     parts = splits if questions % splits == 0 else 1
-    if (mesh is not None and mesh.size > 1) or at_once is not None or jax.default_backend() != "cpu":
+    tuned = tuning()
+    if (mesh is not None and mesh.size > 1) or at_once is not None or not tuned.few_rows:
         return 1, Schedule.of(questions=questions, responses=responses, rows=at_once or total, parts=parts)
-    rows = cpu_rows(params)
+    rows = cpu_rows(params, tuned)
     most = max(min(cores(), total // rows), 1)
     lanes = next(count for count in range(most, 0, -1) if questions % count == 0)
     return lanes, Schedule.of(questions=questions // lanes, responses=responses, rows=rows)

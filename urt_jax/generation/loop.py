@@ -1,8 +1,7 @@
-"""The sampling programs: prefill every question once, then decode its responses on the device, rows never left idle.
+"""Decoding on the device, on prompts that were prefilled once; no row is left idle while a response waits.
 
-1. ``prefill`` encodes the frames and runs the Q prompts; their keys and values are stored once per question;
-2. ``start`` gives rows, in groups of one question, their first responses;
-3. ``advance`` decodes: each row chooses a token and runs it through the model; a row whose response ended takes the
+1. ``start`` gives rows, in groups of one question, their first responses;
+2. ``advance`` decodes: each row chooses a token and runs it through the model; a row whose response ended takes the
    question's next response, a group without any takes the next question.
 """
 
@@ -12,26 +11,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer, Key
 
+from urt_jax.generation.prompt_cache import PromptCache, apart
 from urt_jax.generation.schedule import Schedule, first_rows, refill
-from urt_jax.generation.state import Asked, Completions, DecodeState, SamplingSettings, Vocabulary
+from urt_jax.generation.state import Completions, DecodeState, RowSettings, Vocabulary
 from urt_jax.models.kv_cache import init_cache, ring_mask
-from urt_jax.models.stacked import unstacked
 from urt_jax.models.vlm import VisionLanguageModel, run, unstack_layers
 from urt_jax.ops.logprobs import temper_logits
 from urt_jax.ops.token_choice import choose_token, filter_logits, penalise_repetition
-from urt_jax.types import Array, Batch, VisionFeatures
+from urt_jax.types import Array
 
 
 def row_keys(
-    rng: Key[jax.Array, ""], step: Int[Array, ""], question_B: Integer[Array, " B"], response_B: Integer[Array, " B"]
+    seed_B: Integer[Array, " B"],
+    step: Int[Array, ""],
+    question_B: Integer[Array, " B"],
+    response_B: Integer[Array, " B"],
 ) -> Key[jax.Array, " B"]:
     """Return one key per row from (seed, step, question id, response index) and nothing else.
 
     A row therefore draws the same numbers whatever stands beside it in the batch.
     """
-    per_step = jax.random.fold_in(rng, step)
     fold = jax.vmap(jax.random.fold_in)
-    return fold(jax.vmap(lambda question: jax.random.fold_in(per_step, question))(question_B), response_B)
+    per_step_B = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), step))(seed_B)
+    return fold(fold(per_step_B, question_B), response_B)
 
 
 def token_draws(keys_B: Key[jax.Array, " B"], tokens: int) -> Float[Array, "B U"]:
@@ -40,42 +42,14 @@ def token_draws(keys_B: Key[jax.Array, " B"], tokens: int) -> Float[Array, "B U"
     return 1.0 - jax.vmap(jax.vmap(jax.random.uniform))(each(keys_B))
 
 
-def apart(model: VisionLanguageModel) -> bool:
-    """Return whether decoding takes the decoder's layers one after the other, which costs a copy of their weights.
-
-    Worth it where the model unrolls its layers: the loop then cuts weights and caches apart once, not at every token.
-    """
-    return model.unroll >= model.config.decoder.layers
-
-
-def prefill(
-    model: VisionLanguageModel, params: Any, prompts: Batch, next_position_Q: Int[Array, " Q"], *, penalised: bool
-) -> tuple[Asked, VisionFeatures | None]:
-    """Run Q left-padded prompts; return what is known of them then, and what their frames were encoded to.
-
-    ``penalised`` says that a repetition penalty is applied, which needs the prompts' ids.
-    """
-    features = run(model, params, prompts.vision, method="features")
-    hidden_QD, cache = run(model, params, prompts, features, method="prefill")
-    asked = Asked(
-        cache=unstacked(cache, model.config.decoder.layers) if apart(model) else cache,
-        mask_QS=jnp.asarray(prompts.segments_BT) > 0,
-        hidden_QD=hidden_QD,
-        position_Q=jnp.asarray(next_position_Q),
-        seen_QV=_ids_of(prompts, model.config.decoder.vocab_size) if penalised else None,
-    )
-    return asked, features
-
-
-def _ids_of(prompts: Batch, vocab_size: int) -> Bool[Array, "Q V"]:
-    """Return which ids each prompt holds, padding apart."""
-    tokens = jnp.asarray(prompts.tokens_BT)
-    row = jnp.arange(len(tokens))[:, None]
-    return jnp.zeros((len(tokens), vocab_size), bool).at[row, tokens].max(jnp.asarray(prompts.segments_BT) > 0)
-
-
 def start(
-    model: VisionLanguageModel, asked: Asked, plan: Schedule, vocabulary: Vocabulary, *, slots: int
+    model: VisionLanguageModel,
+    prompts: PromptCache,
+    plan: Schedule,
+    settings: RowSettings,
+    vocabulary: Vocabulary,
+    *,
+    slots: int,
 ) -> DecodeState:
     """Return the state in which every row is about to choose the first token of its first response."""
     rows, cfg, total = first_rows(plan), model.config.decoder, plan.all_responses
@@ -84,13 +58,14 @@ def start(
         layers=cfg.layers, rows=plan.all_rows, kv_heads=cfg.kv_heads, slots=slots, head_width=cfg.head_width,
         dtype=model.dtype, stacked=not apart(model),
     )  # fmt: skip
-    prompt, prompt_mask = (asked.cache, asked.mask_QS) if plan.all_at_once else asked.of_groups(rows, plan)
+    prompt, prompt_mask = (prompts.cache, prompts.mask_QS) if plan.all_at_once else prompts.of_groups(rows, plan)
     return DecodeState(
         step=jnp.int32(0),
         rows=rows,
-        hidden_BD=asked.hidden_QD[question_B],
-        stop_B=jnp.zeros(plan.all_rows, jnp.int32),
-        seen_BV=asked.seen(question_B),
+        hidden_BD=prompts.hidden_QD[question_B],
+        position_B=prompts.position_Q[question_B],
+        stop_B=jnp.asarray(settings.stop_B)[rows.places(plan)],
+        seen_BV=prompts.seen(question_B),
         prompt=prompt,
         prompt_mask_GS=prompt_mask,
         past=past,
@@ -104,17 +79,18 @@ def start(
 def advance(
     model: VisionLanguageModel,
     params: Any,
-    asked: Asked,
+    prompts: PromptCache | None,
     plan: Schedule,
     draws_XU: Float[Array, "X U"],
-    settings: SamplingSettings,
+    settings: RowSettings,
     vocabulary: Vocabulary,
     state: DecodeState,
     until: Int[Array, ""],
 ) -> DecodeState:
     """Decode until all responses have ended, or ``state.step`` is ``until``.
 
-    What is sampled depends neither on the number of rows nor on where a call ends.
+    What is sampled depends neither on the number of rows nor on where a call ends. ``prompts`` are read where responses
+    wait for rows; None where all have one.
     """
     params = unstack_layers(model.config, params) if apart(model) else params
     total, slots = draws_XU.shape
@@ -126,30 +102,22 @@ def advance(
         rows, live_B, used_B = state.rows, state.rows.live, state.rows.used
         place_B = rows.places(plan)  # of each row's response among all, past the end for idle rows
         mine_B = jnp.minimum(place_B, total - 1)
+        own = settings.of_rows(mine_B)
         token_B, logp_B = _choose(
             run(model, params, state.hidden_BD, method="logits"),
             state,
             draws_XU[mine_B, jnp.minimum(used_B, slots - 1)],
-            settings.of_rows(mine_B),
+            own,
             vocabulary,
         )
         token_B = jnp.where(live_B, token_B, vocabulary.pad_id)
-        position_B = asked.position_Q[rows.questions(plan)] + used_B
-        slot = jnp.asarray(state.step) % slots
-        hidden_BD, past = run(
-            model,
-            params,
-            token_B,
-            jnp.broadcast_to(position_B[None], (3, plan.all_rows)),
-            state.prompt,
-            state.past,
-            slot,
-            state.prompt_mask_GS,
-            ring_mask(used_B + 1, state.step + 1, slots),
-            method="decode",
-        )
+        position_B = state.position_B + used_B
+        positions = jnp.broadcast_to(position_B[None], (3, plan.all_rows))
+        caches = (state.prompt, state.past, jnp.asarray(state.step) % slots)
+        masks = (state.prompt_mask_GS, ring_mask(used_B + 1, state.step + 1, slots))
+        hidden_BD, past = run(model, params, token_B, positions, *caches, *masks, method="decode")
         stop_B, at_end_B = _at_end(vocabulary, state.stop_B, token_B)
-        done_B = live_B & (at_end_B | (used_B + 1 >= settings.max_new_tokens))
+        done_B = live_B & (at_end_B | (used_B + 1 >= own.max_new_tokens_B))
         state = _recorded(state, place_B, token_B, logp_B, at_end_B)._replace(
             step=state.step + 1,
             rows=rows.after_token(done_B),
@@ -157,7 +125,9 @@ def advance(
             stop_B=stop_B,
             past=past,
         )
-        return state if plan.all_at_once else _refilled(state, asked, plan, jnp.asarray(done_B).any())
+        if prompts is None or plan.all_at_once:
+            return state
+        return _refilled(state, prompts, plan, settings, jnp.asarray(done_B).any())
 
     return jax.lax.while_loop(unfinished, one_token, state)
 
@@ -196,23 +166,27 @@ def _recorded(
     )
 
 
-def _refilled(state: DecodeState, asked: Asked, plan: Schedule, some: Bool[Array, ""]) -> DecodeState:
+def _refilled(
+    state: DecodeState, prompts: PromptCache, plan: Schedule, settings: RowSettings, some: Bool[Array, ""]
+) -> DecodeState:
     """Where ``some`` rows came free, give them their next response, and groups that are through their next question."""
 
     def turned() -> DecodeState:
         rows, fresh_B = refill(state.rows, plan)
         question_B = rows.questions(plan)
-        seen_BV, of_prompt = state.seen_BV, asked.seen(question_B)
+        seen_BV, of_prompt = state.seen_BV, prompts.seen(question_B)
+        stop_B = jnp.asarray(settings.stop_B)[jnp.minimum(rows.places(plan), plan.all_responses - 1)]
         if seen_BV is not None and of_prompt is not None:
             seen_BV = jnp.where(fresh_B[:, None], of_prompt, seen_BV)
         moved = (rows.question_PG != state.rows.question_PG).any()
         prompt, prompt_mask = jax.lax.cond(
-            moved, lambda: asked.of_groups(rows, plan), lambda: (state.prompt, state.prompt_mask_GS)
+            moved, lambda: prompts.of_groups(rows, plan), lambda: (state.prompt, state.prompt_mask_GS)
         )
         return state._replace(
             rows=rows,
-            hidden_BD=jnp.where(fresh_B[:, None], asked.hidden_QD[question_B], state.hidden_BD),
-            stop_B=jnp.where(fresh_B, 0, state.stop_B),
+            hidden_BD=jnp.where(fresh_B[:, None], prompts.hidden_QD[question_B], state.hidden_BD),
+            position_B=jnp.where(fresh_B, prompts.position_Q[question_B], state.position_B),
+            stop_B=jnp.where(fresh_B, stop_B, state.stop_B),
             seen_BV=seen_BV,
             prompt=prompt,
             prompt_mask_GS=prompt_mask,
@@ -225,7 +199,7 @@ def _choose(
     logits_BV: Float[Array, "B V"],
     state: DecodeState,
     draw_B: Float[Array, " B"],
-    settings: SamplingSettings,
+    settings: RowSettings,
     vocabulary: Vocabulary,
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
     """Choose the next token of each row and return its log-probability before any truncating filter."""

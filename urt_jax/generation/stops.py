@@ -52,6 +52,13 @@ def stop_table(tokenizer: Any, stops: Sequence[str], *, vocab_size: int) -> Stop
     return StopTable(next_SV, found_S)
 
 
+def join_tables(tables: Sequence[StopTable]) -> tuple[StopTable, list[int]]:
+    """Return one table in which each of several lies by itself, and the state in which a row enters each of them."""
+    first = np.cumsum([0, *(len(table.found_S) for table in tables)])[:-1].tolist()
+    next_SV = np.concatenate([np.asarray(table.next_SV) + np.int16(start) for table, start in zip(tables, first)])
+    return StopTable(next_SV, np.concatenate([np.asarray(table.found_S) for table in tables])), first
+
+
 def token_bytes(tokenizer: Any) -> dict[int, bytes]:
     """Return the bytes that each token of a byte-level vocabulary adds to a decoded text; added tokens are text."""
     byte_of = {char: byte for byte, char in enumerate(byte_alphabet())}

@@ -1,8 +1,9 @@
 """The one way to ask a judge: chats in, texts out, in few compiled shapes, over all its devices."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,25 +11,18 @@ import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
-from urt_jax.data.examples import Chat
+from urt_jax.data.examples import Chat, Query
 from urt_jax.data.loader import batches
 from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers, padding_of
-from urt_jax.generation.sampler import Sampler, Sampling
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling, each_row
+from urt_jax.models.attention import token_step
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.sharding.shares import share_of
 from urt_jax.types import EncodedChat
 
 HELD_BYTES = 2 << 30  # of encoded pictures that one call keeps before it answers the first of them
-
-
-@dataclass(frozen=True)
-class Query:
-    """One response wanted: the chat, the id that names its random stream, and which response of that id it is."""
-
-    id: str
-    chat: Chat
-    response: int = 0
 
 
 class Responder:
@@ -55,6 +49,7 @@ class Responder:
         mesh = mesh_of(self.params)
         self.model = loaded.module_for(mesh, dtype=dtype, attention=attention)
         self._share = share_of(mesh)
+        self._token_step = token_step(self.model.attention, 1 if mesh is None else mesh.shape["sequence"])
         self._max_prompt_tokens = max_prompt_tokens
         self._workers = encoding_workers(self.processor, max_tokens=max_prompt_tokens, count=workers)
         self._sampler = Sampler(self.model, self.processor)
@@ -72,7 +67,7 @@ class Responder:
         batch = collate([encoded], nothing, bucket=bucket, packed=None, histories=None, **padding)
         return np.asarray(self._logits({"params": self.params}, batch))[0, : len(encoded.tokens_T)]
 
-    def tokens(self, chat: Chat, *, name: str, sampling: Sampling, seed: int) -> list[int]:
+    def tokens(self, chat: Chat, *, name: str, sampling: Sampling, max_new_tokens: int, seed: int) -> list[int]:
         """Return the sampled token ids of one chat, the end token included."""
         encoded = self._encode(chat, name=name)
         rollout = self._sampler.sample(
@@ -81,7 +76,7 @@ class Responder:
             [name],
             bucket=self._bucket([encoded]),
             sampling=sampling,
-            slots=sampling.max_new_tokens,
+            slots=max_new_tokens,
             seed=seed,
         )
         return rollout.tokens_BU[0][rollout.mask_BU[0]].tolist()
@@ -90,54 +85,105 @@ class Responder:
         self,
         queries: Sequence[Query],
         *,
-        sampling: Sampling,
-        seed: int,
+        responses: int = 1,
+        sampling: Sampling | Sequence[Sampling],
+        max_new_tokens: int | Sequence[int],
+        seed: int | Sequence[int],
         batch_size: int = 64,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[str]:
-        """Write one text per query; a text depends on (seed, query id, response number), not on its neighbours.
+    ) -> list[tuple[str, ...]]:
+        """Return so many responses to each query; see ``stream``. At most ``batch_size`` are decoded at a time.
 
-        It starts with what the chat template wrote of the reply already (``<think>``). Where the model lies on a mesh
-        of several processes, all must call, each with queries of its own.
+        ``progress(done, total)`` is called with numbers of queries.
         """
-        if not queries:
-            return []
-        size = min(batch_size, len(queries))
-        texts: list[str] = []
-        for chats in self._encoded(queries, size):
-            mine = queries[len(texts) : len(texts) + len(chats)]
-            groups = self._batches(len(mine), size)
-            needs = [self._need([chats[i] for i in group]) for group, _ in groups]
-            shapes = self._shapes(needs, whole=len(mine) == len(queries))
-            for (group, real), bucket in zip(groups, shapes):
-                rollout = self._sampler.sample(
-                    self.params,
-                    [chats[i] for i in group],
-                    [mine[i].id for i in group],
-                    bucket=bucket,
-                    response_index=[mine[i].response for i in group],
-                    sampling=sampling,
-                    slots=sampling.max_new_tokens,
-                    seed=seed,
-                )
-                texts += rollout.texts[:real]
-                if progress is not None:
-                    progress(len(texts), len(queries))
+        texts: list[tuple[str, ...]] = []
+        settings: dict[str, Any] = {"sampling": sampling, "max_new_tokens": max_new_tokens, "seed": seed}
+        for written in self.stream(queries, responses=responses, batch=max(batch_size // responses, 1), **settings):
+            texts += written
+            if progress is not None:
+                progress(len(texts), len(queries))
         return texts
 
-    def _encoded(self, queries: Sequence[Query], size: int) -> Iterator[list[EncodedChat]]:
-        """Yield all chats, or those of some batches of ``size`` where the pictures of all would fill the memory."""
+    def stream(
+        self,
+        queries: Sequence[Query],
+        *,
+        responses: int,
+        sampling: Sampling | Sequence[Sampling],
+        max_new_tokens: int | Sequence[int],
+        seed: int | Sequence[int],
+        batch: int,
+        skip: int = 0,
+        encoded: Callable[[], None] | None = None,
+    ) -> Iterator[list[tuple[str, ...]]]:
+        """Yield the responses of one batch of queries after the other, each query's ``responses`` together.
+
+        A text depends on (seed, query id, number of the response), not on its neighbours. It starts with what the chat
+        template wrote of the reply already (``<think>``). ``sampling``, ``max_new_tokens`` and ``seed`` are those of
+        all queries, or one a query. The first ``skip`` batches are encoded, since shapes are planned for all, but not
+        sampled. ``encoded()`` is called after each query that was encoded.
+
+        Where the model lies on a mesh of several processes, ``batch`` counts the queries of all of them. Each calls
+        with queries of its own, and yields as many batches as the others; some may be empty.
+        """
+        if not queries:
+            return
+        ask = partial(
+            self._sampled,
+            responses=responses,
+            sampling=each_row(sampling, Sampling, len(queries)),
+            lengths=each_row(max_new_tokens, int, len(queries)),
+            seeds=each_row(seed, int, len(queries)),
+        )
+        size, count = self._batching(len(queries), batch)
         begun = (self._workers.begin(NamedChat(query.chat, query.id)) for query in queries)
-        chats: list[EncodedChat] = []
-        held = 0
-        for chat in self._workers.in_order(begun, ahead=size):
-            # Processes whose devices work together must have equally many batches, and have them all at once.
-            if held > HELD_BYTES and len(chats) % size == 0 and not self._share.spans:
-                yield chats
-                chats, held = [], 0
-            chats.append(chat)
-            held += sum(frame.patches_PC.nbytes for frame in chat.frames)
-        yield chats
+        chats = self._workers.in_order(begun, ahead=size)
+        held: list[EncodedChat] = []
+        spare: Any = None
+        start = first = 0  # query and batch with which what is held begins
+        for number in range(count):
+            for chat in itertools.islice(chats, size):
+                held.append(chat)
+                if encoded is not None:
+                    encoded()
+            last = number + 1 == count
+            if not last and not self._are_many(held):
+                continue
+            groups = self._groups(len(held), size, number + 1 - first)
+            spare = held[0] if held else spare  # of a process that has no queries left
+            rows = [[held[i] if held else spare for i in group] for group, _ in groups]
+            shapes = self._shapes([self._need(row) for row in rows], whole=last and not first)
+            for (group, real), row, bucket in list(zip(groups, rows, shapes))[max(skip - first, 0) :]:
+                asked = [min(start + i, len(queries) - 1) for i in group]
+                yield ask(queries, asked, row, bucket=bucket)[:real]
+            start, first, held = start + len(held), number + 1, []
+
+    def _sampled(
+        self,
+        queries: Sequence[Query],
+        asked: Sequence[int],
+        chats: Sequence[EncodedChat],
+        *,
+        bucket: Need,
+        responses: int,
+        sampling: Sequence[Sampling],
+        lengths: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[tuple[str, ...]]:
+        """Return the texts of each of the ``asked`` queries, which are one batch."""
+        rows = [number for number in asked for _ in range(responses)]
+        texts = self._sampler.sample(
+            self.params,
+            chats,
+            [queries[number].id for number in asked],
+            bucket=bucket,
+            responses=responses,
+            sampling=[sampling[row] for row in rows],
+            max_new_tokens=[lengths[row] for row in rows],
+            slots=max(lengths),
+            seed=[seeds[row] for row in rows],
+        ).texts
+        return [texts[start : start + responses] for start in range(0, len(texts), responses)]
 
     def _encode(self, chat: Chat, *, name: str) -> EncodedChat:
         return encode_chat(self.processor, chat, name=name, max_tokens=self._max_prompt_tokens)
@@ -145,24 +191,35 @@ class Responder:
     def _need(self, chats: Sequence[EncodedChat]) -> Need:
         return need_of([length_of(chat) for chat in chats], rows=len(chats))
 
-    def _batches(self, queries: int, size: int) -> list[tuple[list[int], int]]:
-        """Deal queries out to batches, filled up with the first; of several processes all have equally many."""
+    def _batching(self, queries: int, batch: int) -> tuple[int, int]:
+        """Return how many queries of this process a batch has, and how many batches there are, the same everywhere."""
         share = self._share
         if not share.spans:
-            return list(batches(queries, size))
-        most = max(processes.gather(queries))
-        size = share.step * max(max(processes.gather(size)) // share.of // share.step, 1)
-        mine = list(batches(queries, size))
-        return mine + [([0] * size, 0)] * (-(-most // size) - len(mine))
+            size = min(batch, queries)
+            return size, -(-queries // size)
+        size = share.step * max(max(processes.gather(batch)) // share.of // share.step, 1)
+        return size, -(-max(processes.gather(queries)) // size)
+
+    def _are_many(self, chats: Sequence[EncodedChat]) -> bool:
+        """Return whether the encoded pictures fill the memory that a call may take, of any process."""
+        full = sum(frame.patches_PC.nbytes for chat in chats for frame in chat.frames) > HELD_BYTES
+        return any(processes.gather(full)) if self._share.spans else full
+
+    def _groups(self, chats: int, size: int, count: int) -> list[tuple[list[int], int]]:
+        """Deal chats out to ``count`` batches, filled up with their first; a process that has fewer fills up more."""
+        mine = list(batches(chats, size))
+        return mine + [([0] * size, 0)] * (count - len(mine))
 
     def _shapes(self, needs: Sequence[Need], *, whole: bool = True) -> list[Need]:
         """Return the shape of each batch of a call; for the whole of many batches at most 8 tight ones are planned."""
-        slot_step, share = self.processor.config.vision.slot_step, self._share
+        slot_step, share, token_step = self.processor.config.vision.slot_step, self._share, self._token_step
         if share.spans:
             needs = [largest(of_batch) for of_batch in zip(*processes.gather(needs))]
         elif len(needs) == 1 or not whole:
-            return [roomy(need, slot_step=slot_step) for need in needs]
-        buckets = plan_buckets(needs, slot_step=slot_step, frame_step=math.lcm(4, share.step))
+            found = [roomy(need, slot_step=slot_step) for need in needs]
+            return [need._replace(tokens=-(-need.tokens // token_step) * token_step) for need in found]
+        frame_step = math.lcm(4, share.step)
+        buckets = plan_buckets(needs, slot_step=slot_step, token_step=token_step, frame_step=frame_step)
         return [buckets.fit(need) for need in needs]
 
     def _bucket(self, chats: Sequence[EncodedChat]) -> Need:

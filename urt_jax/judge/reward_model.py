@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.data.comparisons import as_examples, listed_candidates, make_chat, make_pair, pair_of, picked
-from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking
+from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking, Query
 from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
-from urt_jax.generation.sampler import Sampling
+from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.stored_settings import stored_new_tokens
 from urt_jax.judge.call_settings import check_call
-from urt_jax.judge.responder import Query, Responder
+from urt_jax.judge.responder import Responder
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored
 from urt_jax.runs.compile_cache import keep_programs
@@ -144,26 +144,34 @@ class RewardModel:
     ) -> list[int]:
         """Return the sampled token ids of one chat, the end token included; temperature 0 is greedy."""
         check_call("generate", max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-        chat, sampling = make_chat(messages, images, videos), Sampling(max_new_tokens, temperature)
-        return self.responder.tokens(chat, name="messages", sampling=sampling, seed=seed)
+        return self.responder.tokens(
+            make_chat(messages, images, videos), name="messages", sampling=Sampling(temperature),
+            max_new_tokens=max_new_tokens, seed=seed,
+        )  # fmt: skip
 
     def respond(
         self,
         queries: Sequence[Query],
         *,
+        responses: int = 1,
         temperature: float,
         seed: int,
         max_new_tokens: int | None = None,
         batch_size: int = 64,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[str]:
-        """Write one text per query; see ``Responder.ask``. ``max_new_tokens``: None is the checkpoint's own limit."""
+    ) -> list[tuple[str, ...]]:
+        """Return so many responses to each query; see ``Responder.ask``.
+
+        ``max_new_tokens``: None is the checkpoint's own limit.
+        """
         check_call(
             "respond", temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size,
-            progress=progress,
+            progress=progress, votes=responses,
         )  # fmt: skip
-        sampling = Sampling(max_new_tokens or self.max_new_tokens, temperature)
-        return self.responder.ask(queries, sampling=sampling, seed=seed, batch_size=batch_size, progress=progress)
+        return self.responder.ask(
+            queries, responses=responses, sampling=Sampling(temperature), seed=seed, batch_size=batch_size,
+            max_new_tokens=max_new_tokens or self.max_new_tokens, progress=progress,
+        )  # fmt: skip
 
     def compare(
         self,
@@ -229,28 +237,27 @@ class RewardModel:
         examples = [picked(example, kept) for example in as_examples(examples)]
         shown = [(e, False) for e in examples] + ([(e.swapped(), True) for e in examples] if order == "both" else [])
         queries = [
-            Query(f"{example.id}#swapped" if swapped else example.id, chat, vote)
+            Query(
+                f"{example.id}#swapped" if swapped else example.id,
+                render(example, think=think, template=self.prompt_template),
+            )
             for example, swapped in shown
-            for chat in [render(example, think=think, template=self.prompt_template)]
-            for vote in range(votes)
         ]
         texts = self.respond(
             queries,
+            responses=votes,
             temperature=temperature,
             seed=seed,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             progress=progress,
         )
-        nouns = [example.noun for example, _ in shown for _ in range(votes)]
-        verdicts = [parse(text, think=think, noun=noun) for text, noun in zip(texts, nouns)]
-        given = len(examples) * votes
-        merged = []
-        for i in range(len(examples)):
-            mine = verdicts[i * votes : (i + 1) * votes]
-            other = [mirrored(v) for v in verdicts[given:][i * votes : (i + 1) * votes]]
-            merged.append(majority([*mine, *other]))
-        return merged
+        found = [
+            [parse(text, think=think, noun=example.noun) for text in written]
+            for (example, _), written in zip(shown, texts)
+        ]
+        given, turned = found[: len(examples)], found[len(examples) :] or [[]] * len(examples)
+        return [majority([*own, *map(mirrored, other)]) for own, other in zip(given, turned)]
 
     def rank(
         self,

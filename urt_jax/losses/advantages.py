@@ -1,4 +1,4 @@
-"""Group advantages: what a response's reward says beside those of its group."""
+"""Group advantages: a response's reward relative to its group's rewards."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ def group_advantages(
 ) -> Float[Array, "Q R"]:
     """Return each response's reward relative to its group (DeepSeekMath, arXiv 2402.03300, section 4.1), float32.
 
-    The group mean is taken off; then ``scale`` divides by the group's standard deviation + eps ("group"), by that of
-    the whole batch + eps ("batch", arXiv 2508.08221), or by nothing ("none", Dr. GRPO, arXiv 2503.20783). The
-    deviation is the sample one (R - 1), as in TRL. ``rewards_QR`` must be the whole global batch. NaN is a missing
+    The group mean is subtracted; then ``scale`` divides by the group's standard deviation + eps ("group"), by that of
+    the whole batch + eps ("batch", arXiv 2508.08221), or by nothing ("none", Dr. GRPO, arXiv 2503.20783). It is the
+    sample standard deviation (R - 1), as in TRL. ``rewards_QR`` must be the whole global batch. NaN is a missing
     reward: left out of means and deviations, advantage 0. A group of equal rewards has advantage exactly 0, not a
     rounding error over eps.
 

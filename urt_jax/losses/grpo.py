@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from urt_jax.losses.choices import chosen
 from urt_jax.losses.kl import KL_KINDS
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.losses.policy_metrics import cispo_metrics, clip_metrics, no_clip_metrics, sampler_metrics
 from urt_jax.losses.reductions import (
     LossParts,
@@ -18,7 +19,6 @@ from urt_jax.losses.reductions import (
     mean_of_tokens,
     sum_over_fixed_length,
 )
-from urt_jax.losses.settings import PolicyLoss
 from urt_jax.losses.surrogates import (
     cispo_surrogate,
     clipped_surrogate,
@@ -65,26 +65,27 @@ def policy_loss(
     max_tokens: int | None = None,
     idle_mask_XT: Bool[Array, "X T"] | None = None,
 ) -> LossParts:
-    """Return (sum, denominator, metrics) of the policy loss that the settings describe, without an entropy bonus.
+    """Return (sum, denominator, metrics) of the policy loss that ``settings`` describe.
 
     Per token, in TRL's order: surrogate, times the sampler's importance weight, plus ``kl_coef`` times the KL (which is
     not weighed). All log-probabilities are at the sampling temperature, of the full distribution. Only ``logp_BT``
     carries a gradient; what is masked may be NaN, and an empty mask yields sum 0 with gradient 0.
 
     ``old_logp_BT=None`` means this is the first update of the rollout: the ratio is 1 and its gradient that of
-    ``logp``. ``kl_bias_correction`` multiplies each token's KL in the loss by its token ratio (see ``kl``), also where
-    the surrogate's ratio is a sequence's. ``importance_cap`` turns on truncated importance weights
-    ``min(exp(old - sampler), cap)`` per token (TIS), which correct for a sampler that differs from the trainer.
+    ``logp``. ``settings.loss`` is a key of ``OBJECTIVES``, ``kl_kind`` one of ``kl.KL_KINDS``; ``kl_bias_correction``
+    multiplies each token's KL in the loss by its token ratio (see ``kl``), also where the surrogate's ratio is a
+    sequence's. ``importance_cap`` turns on truncated importance weights ``min(exp(old - sampler), cap)`` per token
+    (TIS), which correct for a sampler that differs from the trainer. The entropy is added by ``entropy_bonus``.
     ``max_tokens`` is the longest response allowed, by which "dr_grpo" divides.
     ``idle_mask_XT`` holds the masks of rows that were left out because their advantage, and so their gradient, is 0:
     they count in the denominator, so the loss is that of the whole rollout.
-    Metrics are detached. The metric ``policy_loss`` is TRL's: with the KL.
+    Metrics are detached. ``policy_loss`` is TRL's: with the KL, before any entropy bonus.
 
     Raises:
-        ValueError: unknown ``kind`` or ``kl_kind``; ``kl_coef`` without a reference, without a kind or with rows left
+        ValueError: unknown ``loss`` or ``kl_kind``; ``kl_coef`` without a reference, without a kind or with rows left
             out; a cap without the sampler's log-probabilities; "dr_grpo" without ``max_tokens``.
     """
-    objective = chosen("policy loss", settings.kind, OBJECTIVES)
+    objective = chosen("policy loss", settings.loss, OBJECTIVES)
     estimate = chosen("kl_kind", settings.kl_kind, KL_KINDS)
     mask_BT = jnp.asarray(mask_BT)
     idle_XT = jnp.zeros((0, mask_BT.shape[1]), bool) if idle_mask_XT is None else jnp.asarray(idle_mask_XT)
@@ -107,19 +108,20 @@ def policy_loss(
         kl_BT = kl_BT * token_ratio(logp_BT, old_BT, mask_BT) if settings.kl_bias_correction else kl_BT
         loss_BT = loss_BT + settings.kl_coef * kl_BT
     total, denominator = objective.reduction(loss_BT, mask_BT, max_tokens)
-    denominator += policy_denominator(settings.kind, idle_XT, max_tokens=max_tokens)
+    denominator += policy_denominator(settings, idle_XT, max_tokens=max_tokens)
     metrics["policy_loss"] = (total, denominator)
     return total, denominator, jax.lax.stop_gradient(metrics)
 
 
-def policy_denominator(kind: str, mask_BT: Bool[Array, "B T"], *, max_tokens: int | None = None) -> Array:
-    """Return what these rows add to the denominator of the policy loss ``kind``.
+def policy_denominator(settings: PolicyLoss, mask_BT: Bool[Array, "B T"], *, max_tokens: int | None = None) -> Array:
+    """Return what these rows add to the denominator of a policy loss.
 
     Raises:
         ValueError: as ``policy_loss``.
     """
     mask_BT = jnp.asarray(mask_BT)
-    return chosen("policy loss", kind, OBJECTIVES).reduction(jnp.zeros(mask_BT.shape), mask_BT, max_tokens)[1]
+    reduction = chosen("policy loss", settings.loss, OBJECTIVES).reduction
+    return reduction(jnp.zeros(mask_BT.shape), mask_BT, max_tokens)[1]
 
 
 def importance_weight(
@@ -149,9 +151,11 @@ def entropy_bonus(entropy_BT: Float[Array, "B T"], mask_BT: Bool[Array, "B T"]) 
 def _check_terms(
     settings: PolicyLoss, ref_logp_BT: Array | None, sampler_logp_BT: Array | None, idle_XT: Array
 ) -> None:
-    kl_coef, kl_kind, cap = settings.kl_coef, settings.kl_kind, settings.importance_cap
-    if kl_coef and KL_KINDS[kl_kind] is None:
-        raise ValueError(f"kl_coef is {kl_coef} but kl_kind is {kl_kind!r}: give kl_coef 0, or a kind, e.g. 'k3'")
+    kl_coef = settings.kl_coef
+    if kl_coef and KL_KINDS[settings.kl_kind] is None:
+        raise ValueError(
+            f"kl_coef is {kl_coef} but kl_kind is {settings.kl_kind!r}: give kl_coef 0, or a kind, e.g. 'k3'"
+        )
     if kl_coef and ref_logp_BT is None:
         raise ValueError(f"kl_coef is {kl_coef} but ref_logp_BT is None: give the reference's log-probs or 0")
     if kl_coef and idle_XT.shape[0]:
@@ -159,8 +163,10 @@ def _check_terms(
             f"kl_coef is {kl_coef} but {idle_XT.shape[0]} rows were left out (idle_mask_XT): rows without advantage "
             "still have a KL gradient, keep them all"
         )
-    if cap is not None and sampler_logp_BT is None:
-        raise ValueError(f"importance_cap is {cap} but sampler_logp_BT is None: give both or neither")
+    if settings.importance_cap is not None and sampler_logp_BT is None:
+        raise ValueError(
+            f"importance_cap is {settings.importance_cap} but sampler_logp_BT is None: give both or neither"
+        )
 
 
 def _detached(x: Array) -> jax.Array:

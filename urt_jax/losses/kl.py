@@ -1,18 +1,18 @@
 """Estimates of KL(policy || reference) from the sampled tokens alone (k1, k2, k3 of Schulman, 2020).
 
-An estimate of the value is not an estimate of the gradient once it is differentiated as a loss (arXiv 2506.09477). With
+An unbiased estimate of the KL need not have an unbiased gradient when it is used as a loss (arXiv 2506.09477). With
 tokens sampled by the policy itself::
 
     kind    value of the mean       gradient of the mean
-    k1      unbiased                0 in expectation: noise, it pulls nowhere
+    k1      unbiased                0 in expectation: noise only
     k2      biased, second order    that of KL(policy || reference), at each token
     k3      unbiased, never < 0     that of KL(reference || policy), at each token
 
-Times the token's ratio to the policy that sampled it (DeepSeek-V3.2, arXiv 2512.02556; TRL's
-``use_bias_correction_kl``) the means of k1 and k3 are KL(policy || reference) at each token, in value and in gradient,
+Weighted by the token's importance ratio to the policy that sampled it (DeepSeek-V3.2, arXiv 2512.02556; TRL's
+``use_bias_correction_kl``), the means of k1 and k3 are KL(policy || reference) at each token, in value and in gradient,
 also after the policy has moved; k2 has no such property.
 
-"At each token": what a token changes in the distributions of later ones is in none of them.
+"At each token": no kind counts the effect of a token on the distributions of later tokens.
 """
 
 from collections.abc import Callable

@@ -1,16 +1,16 @@
-"""Figures of a policy update under the names people have dashboards for (TRL's; two of NeMo-RL's).
+"""Metrics of a policy update, under the names of existing dashboards (TRL's; two of NeMo-RL's).
 
-Means are (sum, count) pairs and extremes scalars; an extreme of nothing is NaN. Rows that were left out of the update
-("idle": advantage 0) are never clipped and count as such; of their log-probabilities nothing is known, so the figures
-of the sampler are those of the rows that were computed.
+Means are (sum, count) pairs and extremes scalars; an extreme over no values is NaN. Rows left out of the update
+("idle": advantage 0) count as unclipped. Their log-probabilities are not computed, so the sampler metrics cover the
+other rows only.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from urt_jax.losses.kl import k3_kl
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.losses.reductions import Metrics, Pair, mean_of_tokens
-from urt_jax.losses.settings import PolicyLoss
 from urt_jax.losses.surrogates import LOG_RATIO_LIMIT
 from urt_jax.ops.masking import masked_mean
 from urt_jax.types import Array
@@ -23,10 +23,10 @@ def clip_metrics(
     idle_mask_YT: Bool[Array, "Y T"],
     settings: PolicyLoss,
 ) -> Metrics:
-    """Return the share of tokens whose gradient the clip stops: low for negative, high for positive advantages.
+    """Return the share of tokens whose gradient the clip zeroes: low for negative, high for positive advantages.
 
-    With a ratio a sequence, the share of sequences. ``low_min`` and ``high_max`` are extremes over the sequences of
-    their own shares.
+    With one ratio per sequence it is the share of sequences. ``low_min`` and ``high_max`` are the extremes of the
+    sequences' own shares.
     """
     low = (ratio < 1.0 - settings.clip_low) & (advantage_B1 < 0)
     high = (ratio > 1.0 + settings.clip_high) & (advantage_B1 > 0)
@@ -46,7 +46,7 @@ def cispo_metrics(
     idle_mask_YT: Bool[Array, "Y T"],
     settings: PolicyLoss,
 ) -> Metrics:
-    """Return the share of tokens whose weight is cut, counted at positive advantages only, as in TRL."""
+    """Return the share of tokens whose weight is capped, counted at positive advantages only, as in TRL."""
     cut = (ratio > settings.cispo_cap) & (advantage_B1 > 0)
     return {"cispo_clip_ratio": _share(cut, mask_BT, idle_mask_YT)}
 
@@ -54,7 +54,7 @@ def cispo_metrics(
 def no_clip_metrics(
     ratio: Array, advantage_B1: Array, mask_BT: Array, idle_mask_YT: Array, settings: PolicyLoss
 ) -> Metrics:
-    """Return nothing: a surrogate that clips nothing has no share of it."""
+    """Return no metrics: the surrogate clips nothing."""
     return {}
 
 
@@ -64,9 +64,9 @@ def sampler_metrics(
     weight_BT: Float[Array, "B T"],
     mask_BT: Bool[Array, "B T"],
 ) -> Metrics:
-    """Return how far the sampler's log-probabilities lie from the trainer's for the same tokens.
+    """Return the differences between the sampler's and the trainer's log-probabilities of the same tokens.
 
-    ``weight_BT`` are the importance weights as they are used, so capped where a cap is set (as in TRL).
+    ``weight_BT`` are the importance weights that the loss uses, so capped where a cap is set (as in TRL).
     ``token_mult_prob_error`` is the mean of ``exp |difference|``: 1 when both agree, 1.05 when probabilities are off by
     5 % (NeMo-RL); ``gen_kl_error`` is the k3 estimate of KL(sampler || trainer).
     """
@@ -84,7 +84,7 @@ def sampler_metrics(
 
 
 def _units(flags: Array, mask_BT: Array) -> Bool[Array, "B X"]:
-    """Return what is counted beside ``flags``: tokens, or sequences with any token where flags stand for sequences."""
+    """Return the mask of the units that ``flags`` flag: tokens, or else the sequences that have a token."""
     return jnp.asarray(mask_BT) if flags.shape[1] == mask_BT.shape[1] else jnp.any(mask_BT, axis=1, keepdims=True)
 
 
@@ -94,7 +94,7 @@ def _share(flags: Array, mask_BT: Array, idle_mask_YT: Array) -> Pair:
 
 
 def _sequence_shares(flags: Array, mask_BT: Array, idle_mask_YT: Array) -> Float[Array, " rows"]:
-    """Return each sequence's share of True flags, NaN for those without a token; of idle ones 0."""
+    """Return each sequence's share of True flags: NaN without tokens, 0 if idle."""
     shares_B = jnp.where(jnp.any(mask_BT, axis=1), masked_mean(flags, _units(flags, mask_BT), axis=1), jnp.nan)
     return jnp.concatenate([shares_B, jnp.where(jnp.any(idle_mask_YT, axis=1), 0.0, jnp.nan)])
 

@@ -12,7 +12,7 @@ def sft_loss(logp_BT: Float[Array, "B T"], loss_mask_BT: Bool[Array, "B T"]) -> 
     """Return the summed negative log-probability of the trained tokens, their number, and metrics.
 
     ``logp_BT`` is at temperature 1. Metrics are (sum, count) pairs: ``loss`` and ``token_probability`` (the mean
-    probability given to the right token). An empty mask yields 0 over 0.
+    probability of the target token). An empty mask yields 0 over 0.
     """
     total = -masked_sum(logp_BT, loss_mask_BT)
     tokens = jnp.sum(loss_mask_BT, dtype=jnp.float32)

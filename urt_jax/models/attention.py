@@ -1,7 +1,7 @@
-"""Which attention the decoder runs: a table of backends, each with the mask features it has; others are refused.
+"""The decoder's attention backends: a table of them with the mask features each supports; other masks are refused.
 
-A backend runs whole rows (``attend``) and responses that share prompts (``extend``). One token over a cache, and the
-towers' frames, are "xla" in every program.
+A backend attends over whole rows (``attend``) and over responses that share prompts (``extend``). Decoding one token
+over a cache, and the towers' frames, always use "xla".
 """
 
 from collections.abc import Callable
@@ -23,24 +23,24 @@ from urt_jax.sharding.rules import spec_of
 
 CAUSAL, SEGMENTS, PREFIX = "causal", "segments", "shared prefix"
 CACHED, FRAMES = "one token over a cache", "frames without order"
-# Most blocks of queries, and the tokens of the smallest, of whole rows and of responses. On two CPU cores an SFT step
-# became 17 % faster (urt-tiny, 4 blocks of 56) and 10 % (63 M parameters, 8 of 48), a GRPO update 2 % (4 of 24).
+# (most query blocks, fewest tokens a block), for whole rows and for responses. On two CPU cores, blocks made an SFT
+# step 17 % faster (urt-tiny, 4 blocks of 56) or 10 % (63 M parameters, 8 of 48), and a GRPO update 2 % (4 of 24).
 ROW_BLOCKS, RESPONSE_BLOCKS = (8, 48), (4, 24)
 Segments = tuple[Array, Array]  # of queries [B, T] and of keys [B, S]; 0 = padding
 
 
 class Backend(NamedTuple):
-    """How whole rows attend. What ``mask`` gives is made once for all layers, and opaque to them."""
+    """An attention backend. Its mask is computed once for all layers, which pass it on without reading it."""
 
     features: tuple[str, ...]
-    mask: Callable[[Array], Any]  # segments [B, T] -> what ``attend`` wants to know of them
+    mask: Callable[[Array], Any]  # segments [B, T] -> this backend's form of the mask
     attend: Callable[..., Array]  # query [B, T, N, H], key and value [B, S, K, H], mask -> [B, T, N, H]
-    extend: Callable[..., Array]  # as ``ops.attention.attend_with_prefix``, the last mask by ``mask``
-    platform: str | None = None  # the only one it runs on
+    extend: Callable[..., Array]  # as ``ops.attention.attend_with_prefix``; its last mask comes from ``mask``
+    platform: str | None = None  # the only platform it runs on; None = all
 
 
 def backend(name: str, *features: str) -> Backend:
-    """Return a backend by name, which must have all of these mask features.
+    """Return the backend of this name, which must support all of these mask features.
 
     Raises:
         ValueError: no such backend, or it lacks a feature.
@@ -59,7 +59,7 @@ def backend(name: str, *features: str) -> Backend:
 
 
 def choose_attention(name: str, dtype: Any, *, sequence: int) -> str:
-    """Return the backend for this machine's devices; "auto" takes splash on a TPU whose mesh leaves rows whole.
+    """Return the backend's name for this machine's devices; "auto" is splash on a TPU whose mesh keeps rows whole.
 
     Raises:
         ValueError: no such backend, or one that these devices or this dtype cannot run.
@@ -81,7 +81,7 @@ def _dense_mask(segments_BT: Array) -> Array:
 
 
 def _blocks(query_BTNH: Array, most: int, smallest: int) -> int:
-    """Return in how many blocks queries are taken, which leave out much of what a causal mask hides."""
+    """Return the number of query blocks; blocks skip much of what a causal mask hides."""
     return 1 if token_parts() > 1 else min(most, max(query_BTNH.shape[1] // smallest, 1))
 
 
@@ -91,6 +91,11 @@ def _attend(query_BTNH: Array, *others: Array) -> Array:
 
 def _extend(query_BUNH: Array, *others: Array) -> Array:
     return attention.attend_with_prefix(query_BUNH, *others, blocks=_blocks(query_BUNH, *RESPONSE_BLOCKS))
+
+
+def token_step(backend: str, sequence: int) -> int:
+    """Return what rows of tokens are padded to a multiple of, where ``sequence`` devices split them."""
+    return 8 if backend != "splash" or sequence == 1 else sequence * fused_attention.LANES
 
 
 def _joined(
@@ -103,7 +108,7 @@ def _joined(
     prompt_mask_QS: Array,
     own: Segments,
 ) -> Array:
-    """Attend to prompts that are joined to each of their responses: a layer holds their keys once a response."""
+    """Attend with each prompt concatenated to each of its responses, so a layer repeats its keys per response."""
     responses = query_BUNH.shape[0] // prompt_mask_QS.shape[0]
 
     def join(of_prompt: Array, of_row: Array) -> Array:
@@ -115,7 +120,7 @@ def _joined(
 
 
 def _splash(query: Array, key: Array, value: Array, segments: Segments) -> Array:
-    """Run splash on rows that are padded to whole lanes: in front, so that the last places stay the last.
+    """Run splash on rows padded on the left to whole lanes, so that the last query and key still share a position.
 
     Raises:
         ValueError: tokens that are split over devices, but not in whole lanes.
@@ -136,7 +141,7 @@ def _splash(query: Array, key: Array, value: Array, segments: Segments) -> Array
 
 
 def _splash_on_mesh(query: Array, key: Array, value: Array, of_queries: Array, of_keys: Array) -> Array:
-    """Run the kernel on each device's own rows, heads and queries; the compiler cannot split it."""
+    """Run the kernel in a ``shard_map`` over rows, heads and queries; the compiler cannot partition it."""
     shape, mesh = (query.shape[1], key.shape[1], query.shape[2]), current_mesh()
     if mesh is None:
         kernel = fused_attention.splash_kernel(*shape)
@@ -156,10 +161,10 @@ def _splash_on_mesh(query: Array, key: Array, value: Array, of_queries: Array, o
 
 
 def _cudnn(query: Array, key: Array, value: Array, segments: Segments) -> Array:
-    """Run cuDNN's kernel, which splits itself over rows and heads.
+    """Run cuDNN's kernel, which partitions itself over rows and heads.
 
     Raises:
-        ValueError: tokens that are split over devices, or operands of another dtype than it takes.
+        ValueError: tokens that are split over devices, or operands of a dtype that cuDNN does not support.
     """
     if token_parts() > 1:
         raise ValueError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """What every tower has; ``out_width`` is the width of the decoder, ``merge_size`` 2 merges 2x2 patches into one."""
+    """Sizes of every tower; ``out_width`` is the decoder's width, ``merge_size`` 2 merges 2x2 patches into one."""
 
     depth: int
     width: int
@@ -20,17 +20,17 @@ class VisionConfig:
 
     @property
     def patch_features(self) -> int:
-        """Numbers in one patch: channels x frames x side x side."""
+        """Values per patch: channels x frames x side x side."""
         return self.channels * self.temporal_patch_size * self.patch_size**2
 
     @property
     def slot_step(self) -> int:
-        """Frames with more patch slots than this are padded to whole multiples of it."""
+        """Frames of more patch slots than this are padded to a multiple of it."""
         return 16 * self.merge_size**2
 
     @property
     def blend_sources(self) -> int:
-        """Features mixed at one place of the prompt; 0 where each place shows one feature as it is."""
+        """Features averaged at one token of the prompt; 0 if each token shows a single feature."""
         return 0
 
 
@@ -58,16 +58,16 @@ class WindowedVisionConfig(VisionConfig):
 
     @property
     def slot_step(self) -> int:
-        """Frames larger than a window take whole windows."""
+        """Frames larger than a window are padded to whole windows."""
         return self.window_slots
 
 
 @dataclass(frozen=True)
 class DeepStackVisionConfig(VisionConfig):
-    """A tower with resampled position embeddings that feeds several depths to the decoder (Qwen3-VL, arXiv 2511.21631).
+    """A tower with resampled position embeddings and features of several layers (Qwen3-VL, arXiv 2511.21631).
 
     ``position_side`` squared learned positions are resampled to the grid of each frame; the features of the
-    ``deepstack_layers`` are added to the decoder's first hidden states (DeepStack, arXiv 2406.04334).
+    ``deepstack_layers`` are added to the hidden states of the decoder's first layers (DeepStack, arXiv 2406.04334).
     """
 
     position_side: int = 48
@@ -77,10 +77,9 @@ class DeepStackVisionConfig(VisionConfig):
 
 @dataclass(frozen=True)
 class TileVisionConfig(VisionConfig):
-    """A SigLIP tower (arXiv 2303.15343) that sees square tiles of ``tile_size`` pixels a side.
+    """A SigLIP tower (arXiv 2303.15343) over square tiles of ``tile_size`` pixels a side.
 
-    The features are those after ``feature_layer`` layers; later layers, where a checkpoint has them, are kept only to
-    be written back.
+    Its features are the output of layer ``feature_layer``; a checkpoint's later layers are kept only to be saved again.
     """
 
     tile_size: int = 384
@@ -94,12 +93,12 @@ class TileVisionConfig(VisionConfig):
 
     @property
     def blend_sources(self) -> int:
-        """Pictures are pooled bilinearly: four patches a token."""
+        """Pictures are pooled bilinearly: four patches per token."""
         return 4
 
     @property
     def slot_step(self) -> int:
-        """Every frame is one tile: nothing is padded."""
+        """Every frame is one tile, so nothing is padded."""
         return 1
 
 
@@ -107,8 +106,8 @@ class TileVisionConfig(VisionConfig):
 class DecoderConfig:
     """Sizes of a decoder with grouped-query attention and multimodal rotary positions.
 
-    The decoder repeats ``layer_pattern``; today's one kind is "attention". ``layers`` counts all layers. Plain rotary
-    positions are the case of three equal position rows.
+    The decoder repeats ``layer_pattern``; the only kind so far is "attention". ``layers`` counts all layers. Plain
+    rotary positions are multimodal ones with three equal position rows.
     """
 
     vocab_size: int
@@ -129,7 +128,7 @@ class DecoderConfig:
 
     @property
     def periods(self) -> int:
-        """How often the pattern repeats."""
+        """Number of repeats of the pattern."""
         return self.layers // len(self.layer_pattern)
 
 

@@ -1,4 +1,4 @@
-"""The Qwen2 / Qwen3 decoder: layers of one kind under multimodal rotary positions, and what runs through them all."""
+"""The Qwen2 / Qwen3 decoder: a stack of layers of one kind with multimodal rotary positions."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,18 +20,18 @@ from urt_jax.sharding.activations import split_tokens
 
 
 class Injection(NamedTuple):
-    """Features added to the hidden states of the places that show them, set k after layer k (DeepStack)."""
+    """Features added to the hidden states of picture tokens, set k after layer k (DeepStack)."""
 
     features_KED: Float[Array, "K E D"]
-    index_BT: Int[Array, "B T"]  # row of E shown at each place, negative = none
+    index_BT: Int[Array, "B T"]  # each token's row of E, negative = none
 
     def of_last(self) -> "Injection":
-        """Return what is added at the last place of each row."""
+        """Return the injection of each row's last token."""
         return self._replace(index_BT=self.index_BT[:, -1:])
 
 
 def inject(x_BTD: Float[Array, "B T D"], injection: Injection, layer: Int[Array, ""]) -> Float[Array, "B T D"]:
-    """Add the features of this layer where they are shown; layers from K on are left as they are."""
+    """Add the features of this layer to their tokens; layers from K on add none."""
     features, index_BT = injection
     count = features.shape[0]
 
@@ -43,10 +43,10 @@ def inject(x_BTD: Float[Array, "B T D"], injection: Injection, layer: Int[Array,
 
 
 class Decoder(nn.Module):
-    """All layers and the last norm; embeddings in, hidden states out.
+    """All layers and the final norm; embeddings in, hidden states out.
 
-    The layers repeat ``config.layer_pattern`` and one scan runs over its periods. The one kind published for this
-    family is "attention"; another kind brings its own layer and its own cache record.
+    The layers repeat ``config.layer_pattern`` and one scan runs over its periods. The only kind in this family is
+    "attention"; another kind would need its own layer and its own cache record.
     """
 
     config: DecoderConfig
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
     param_dtype: DType = jnp.float32
     remat: str = "none"
     unroll: int = 1
-    backend: str = "xla"  # of the attention of whole rows, see ``models.attention``
+    backend: str = "xla"  # attention backend of whole rows, see ``models.attention``
 
     def setup(self) -> None:
         """Stack the layers of each kind in the pattern."""
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
             rotation(jnp.zeros((1, 1, cfg.head_width // 2))),
             jnp.ones((1, 1, 1), bool),
         )
-        plain = DecoderLayer(cfg, *kinds, parent=None)  # draws the same weights
+        plain = DecoderLayer(cfg, *kinds, parent=None)  # initialises the same weights
         self.layers = stacked_param(self, "layers", plain, cfg.periods, *probe)
         self.norm = RMSNorm(cfg.norm_eps, *kinds)
 
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
     ) -> Float[Array, "B T D"]:
         """Return normed hidden states.
 
-        ``mask`` is what the attention's backend makes of the rows' segments; of "xla" it is ``Bool[B, T, T]``.
+        ``mask`` is the attention backend's mask of the rows' segments; that of "xla" is ``Bool[B, T, T]``.
         """
         turn = self._turn(positions_3BT)
 
@@ -113,9 +113,9 @@ class Decoder(nn.Module):
         masks: tuple[Any, Bool[Array, "Q S"]],
         injection: Injection | None = None,
     ) -> tuple[Float[Array, "Q D"], KeyValues]:
-        """Return the normed hidden state of the last place of left-padded prompts, and their keys and values.
+        """Return the normed hidden state of the last token of left-padded prompts, and their keys and values.
 
-        ``masks`` are that of ``__call__``, and which places are real.
+        ``masks`` are the mask of ``__call__`` and the mask of real tokens.
         """
         turn, (mask, real_QS) = self._turn(positions_3QS), masks
 
@@ -137,10 +137,10 @@ class Decoder(nn.Module):
         masks: tuple[Any, Bool[Array, "Q S"], Any],
         injection: Injection | None = None,
     ) -> tuple[Float[Array, "Q D"], Float[Array, "B U D"]]:
-        """Return normed hidden states of Q prompts' last place and of all their ``B = Q * R`` responses.
+        """Return normed hidden states of Q prompts' last tokens and of all their ``B = Q * R`` responses.
 
-        Each prompt is run once. ``masks`` are the prompts' own, which of their columns are real, and the responses'
-        own. Only prompts show pictures, so only they get an ``injection``.
+        Each prompt is run once. ``masks`` are the prompts' attention mask, their mask of real tokens, and the
+        responses' attention mask. Only prompts show pictures, so only they get an ``injection``.
         """
         turns = (self._turn(positions[0]), self._turn(positions[1]))
 
@@ -156,6 +156,27 @@ class Decoder(nn.Module):
         (prompts, rows), _ = self._through_layers(partial(layer, last=False), (x_QSD, x_BUD), partial(layer, last=True))
         return self.norm(prompts[:, -1]), self.norm(split_tokens(rows))
 
+    def extend(
+        self,
+        x_BUD: Float[Array, "B U D"],
+        positions_3BU: Int[Array, "3 B U"],
+        prompt: KeyValues,
+        masks: tuple[Bool[Array, "Q S"], Any],
+    ) -> tuple[Float[Array, "B D"], KeyValues]:
+        """Return the normed hidden state of the last place of texts behind Q prompts, and the texts' keys and values.
+
+        ``masks`` are which slots of the prompts are real, and the texts' own.
+        """
+        turn = self._turn(positions_3BU)
+
+        def layer(x: Array, params: Any, of_prompt: KeyValues) -> tuple[Array, KeyValues]:
+            return self.layer.apply(  # type: ignore[return-value]
+                {"params": params}, split_tokens(x), turn, of_prompt, *masks, method=DecoderLayer.extend
+            )
+
+        x_BUD, new = scan_layers(layer, x_BUD, self.layers, prompt, unroll=self.unroll)
+        return self.norm(x_BUD[:, -1]), new
+
     def decode(
         self,
         x_BD: Float[Array, "B D"],
@@ -168,8 +189,8 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Array, "B D"], Cache]:
         """Return the hidden state of one new token per row, and ``past`` with its keys and values at ``slot``.
 
-        ``past_mask_BU`` is True there already. Weights and caches have their layers stacked, or one after the other
-        (``unstack_layers``): a loop over tokens then cuts them apart once and not at every token.
+        ``past_mask_BU`` is already True at ``slot``. Weights and caches have their layers stacked, or unstacked
+        (``unstack_layers``), so that a loop over tokens slices the layers once and not at every token.
         """
         turn, masks = self._turn(positions_3B[..., None]), (prompt_mask_QS, past_mask_BU)
 

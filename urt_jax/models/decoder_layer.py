@@ -21,15 +21,15 @@ from urt_jax.sharding.activations import gather_tokens
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention over a whole sequence, or of one new token over a shared-prompt cache."""
+    """Grouped-query self-attention over whole sequences, or of one new token over a shared-prompt cache."""
 
     config: DecoderConfig
     dtype: DType = jnp.float32
     param_dtype: DType = jnp.float32
-    backend: str = "xla"  # of whole rows, see ``models.attention``
+    backend: str = "xla"  # attention backend of whole rows, see ``models.attention``
 
     def setup(self) -> None:
-        """Make the four projections, and the norms of queries and keys where the model has them."""
+        """Make the four projections, and the query and key norms if the model has them."""
         cfg, kinds = self.config, (self.dtype, self.param_dtype)
         self.q = Linear(cfg.query_heads * cfg.head_width, cfg.qkv_bias, *kinds)
         self.k = Linear(cfg.kv_heads * cfg.head_width, cfg.qkv_bias, *kinds)
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         return rotate(self.q_norm(query) if self.config.qk_norm else query, turn)
 
     def _whole_keys(self, x: Float[Array, "B T D"], turn: Rotation) -> tuple[Array, Array]:
-        """Return ``_keys`` of all tokens of a row, which may lie on several devices."""
+        """Return ``_keys`` of all tokens of a row, gathered where a mesh splits them."""
         key, value = self._keys(x, turn)
         return gather_tokens(key, "heads"), gather_tokens(value, "heads")
 
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         return linear(x).reshape(*x.shape[:2], -1, self.config.head_width)
 
     def __call__(self, x: Float[Array, "B T D"], turn: Rotation, mask: Any) -> tuple[Array, KeyValues]:
-        """Return the output and the keys and values, ready to be a prompt cache; ``mask`` is the backend's own."""
+        """Return the output, and the keys and values in the layout of a cache; ``mask`` is the backend's own."""
         query, (key, value) = self._queries(x, turn), self._whole_keys(x, turn)
         seen = backend(self.backend).attend(query, key, value, mask)
         return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
@@ -65,7 +65,7 @@ class Attention(nn.Module):
     def end(
         self, x: Float[Array, "Q S D"], turn: Rotation, mask: Bool[Array, "Q S"]
     ) -> tuple[Float[Array, "Q 1 D"], KeyValues]:
-        """Return what ``__call__`` does of left-padded prompts, the output of their last place only."""
+        """Return the output of ``__call__`` for the last token of left-padded prompts, and their keys and values."""
         key, value = self._whole_keys(x, turn)
         query = self._queries(x[:, -1:], jax.tree.map(lambda part: part[:, -1:], turn))
         seen = attend(query, key, value, mask[:, None])
@@ -78,14 +78,14 @@ class Attention(nn.Module):
         prompt: KeyValues,
         prompt_mask: Bool[Array, "Q S"],
         own_mask: Any,
-    ) -> Array:
-        """Return the output for whole responses that share Q prompts, whose keys and values ``__call__`` gave."""
+    ) -> tuple[Array, KeyValues]:
+        """Return the output for whole responses, and their cache; ``prompt`` is the cache of their Q shared prompts."""
         query, (key, value) = self._queries(x, turn), self._whole_keys(x, turn)
         seen = backend(self.backend).extend(query, key, value, *prompt, prompt_mask, own_mask)
-        return self.o(seen.reshape(*x.shape[:2], -1))
+        return self.o(seen.reshape(*x.shape[:2], -1)), _cached(key, value)
 
     def project_token(self, x: Float[Array, "B 1 D"], turn: Rotation) -> tuple[Array, KeyValues]:
-        """Return the query ``[B, N, H]`` of one new token per row, and its key and value to be written."""
+        """Return the query ``[B, N, H]`` of one new token per row, and its key and value for the cache."""
         return self._queries(x, turn)[:, 0], _cached(*self._keys(x, turn))
 
     def attend_token(
@@ -96,7 +96,7 @@ class Attention(nn.Module):
         prompt_mask: Bool[Array, "Q S"],
         past_mask: Bool[Array, "B U"],
     ) -> Float[Array, "B 1 D"]:
-        """Return the output for one new token per row, whose own key and value stand in ``past``."""
+        """Return the output for one new token per row, whose own key and value are already in ``past``."""
         seen = attend_group(query, *prompt, *past, prompt_mask, past_mask)
         return self.o(seen.reshape(query.shape[0], 1, -1))
 
@@ -131,9 +131,9 @@ class DecoderLayer(nn.Module):
         return self._finish(x, attended), cache
 
     def end(self, x_QSD: Array, turn: Rotation, mask_QS: Array) -> tuple[Array, KeyValues]:
-        """Run the layer over left-padded prompts as the last one, of whose output only the last place is read.
+        """Run the decoder's last layer over left-padded prompts; return the output of their last token only.
 
-        The other places need their keys and values alone, which is all the cache holds of them.
+        The other tokens need no output, only their keys and values for the cache.
         """
         attended, cache = self.attention.end(self.input_norm(x_QSD), turn, mask_QS)
         return self._finish(x_QSD[:, -1:], attended), cache
@@ -149,17 +149,23 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Array, Array]:
         """Run the layer over Q prompts once and over their responses, which attend to them; see ``Decoder``.
 
-        Where it is the ``last``, the prompts' output is that of ``end``.
+        In the ``last`` layer the prompts' output is that of ``end``.
         """
         mask, prompt_mask_QS, own_mask = masks
         prompts, keys = self.end(x_QSD, turns[0], prompt_mask_QS) if last else self(x_QSD, turns[0], mask)
-        extended = self.attention.extend(self.input_norm(x_BUD), turns[1], keys, prompt_mask_QS, own_mask)
-        return prompts, self._finish(x_BUD, extended)
+        return prompts, self.extend(x_BUD, turns[1], keys, prompt_mask_QS, own_mask)[0]
+
+    def extend(
+        self, x_BUD: Array, turn: Rotation, prompt: KeyValues, prompt_mask_QS: Array, own_mask: Any
+    ) -> tuple[Array, KeyValues]:
+        """Run the layer over whole responses that share Q prompts; see Attention for shapes."""
+        attended, new = self.attention.extend(self.input_norm(x_BUD), turn, prompt, prompt_mask_QS, own_mask)
+        return self._finish(x_BUD, attended), new
 
     def project_token(self, x: Array, turn: Rotation) -> tuple[Array, KeyValues]:
-        """Begin the layer on one new token per row; see Attention for shapes."""
+        """Run the first part of the layer on one new token per row; see Attention for shapes."""
         return self.attention.project_token(self.input_norm(x), turn)
 
     def finish_token(self, x: Array, query: Array, prompt: KeyValues, past: KeyValues, *masks: Array) -> Array:
-        """Run the rest of it, once the token's key and value are written."""
+        """Run the rest of the layer, once the token's key and value are in the cache."""
         return self._finish(x, self.attention.attend_token(query, prompt, past, *masks))

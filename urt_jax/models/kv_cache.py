@@ -1,4 +1,4 @@
-"""Caches of a grouped decode: one record per layer kind, its layers stacked on a first axis or one after the other."""
+"""Key-value caches of decoding with shared prompts: layers stacked on the first axis, or one record per layer."""
 
 from typing import Any, NamedTuple
 
@@ -11,30 +11,26 @@ from urt_jax.types import Array
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of S places of some rows; keys lie transposed, so that scores are plain products.
+    """Keys and values of S slots per row; keys are stored transposed, so that scores need no transpose.
 
-    Of a prompt the rows are questions, stored once and read by all their responses. ``L`` is there where the layers
-    are stacked.
+    The rows of a prompt cache are questions, stored once and read by all their responses. The axis ``L`` exists only
+    if the layers are stacked.
     """
 
     key: Float[jax.Array, "*L B K H S"]
     value: Float[jax.Array, "*L B K S H"]
-
-    def of_rows(self, index: Int[Array, " rows"]) -> "KeyValues":
-        """Return these rows, of all layers."""
-        return KeyValues(*(jnp.take(part, index, axis=part.ndim - 4) for part in self))
 
 
 Cache = KeyValues | tuple[KeyValues, ...]  # all layers stacked, or one record each
 
 
 def map_layers(call: Any, cache: Cache) -> Cache:
-    """Return ``call`` of the stacked record, or of that of each layer."""
+    """Apply ``call`` to the stacked record, or to each layer's record."""
     return call(cache) if isinstance(cache, KeyValues) else tuple(call(layer) for layer in cache)
 
 
 def split_cache(cache: KeyValues, slots: str | None = None) -> KeyValues:
-    """Keep one record on the mesh by the table of rules: rows and key heads, and its slots where they have a name."""
+    """Constrain a record's sharding by the table of rules: rows and key heads, and the axis ``slots`` if named."""
     stacked = (None,) * (cache.key.ndim - 4)
     return KeyValues(
         pinned(cache.key, *stacked, "rows", "heads", None, slots), pinned(cache.value, *stacked, "rows", "heads", slots)
@@ -44,7 +40,7 @@ def split_cache(cache: KeyValues, slots: str | None = None) -> KeyValues:
 def init_cache(
     *, layers: int, rows: int, kv_heads: int, slots: int, head_width: int, dtype: jnp.dtype | type, stacked: bool = True
 ) -> Cache:
-    """Allocate an empty cache of ``slots`` tokens a row, split over a mesh by rows and heads."""
+    """Allocate an empty cache of ``slots`` tokens per row, split over a mesh by rows and heads."""
 
     def empty(*leading: int) -> KeyValues:
         shape = (*leading, rows, kv_heads)
@@ -54,10 +50,20 @@ def init_cache(
     return empty(layers) if stacked else tuple(empty() for _ in range(layers))
 
 
+def join_slots(first: Cache, second: Cache) -> Cache:
+    """Return the slots of both, the first's before the second's; both have their layers laid alike."""
+    if isinstance(first, KeyValues) and isinstance(second, KeyValues):
+        key = jnp.concatenate([first.key, second.key], axis=-1)
+        return KeyValues(key, jnp.concatenate([first.value, second.value], axis=-2))
+    assert not isinstance(first, KeyValues)
+    assert not isinstance(second, KeyValues)
+    return tuple(join_slots(a, b) for a, b in zip(first, second, strict=True))  # type: ignore[misc]
+
+
 def write_token(cache: KeyValues, new: KeyValues, slot: Array, layer: Array | None = None) -> KeyValues:
     """Write the key and value of one token per row (``S = 1``) at ``slot``, the same for every row.
 
-    ``layer`` says of which one they are where ``cache`` holds the layers stacked.
+    ``layer`` is their layer in a stacked ``cache``.
     """
     if layer is not None:
         new = KeyValues(*(part[None] for part in new))
@@ -69,10 +75,10 @@ def write_token(cache: KeyValues, new: KeyValues, slot: Array, layer: Array | No
 
 
 def ring_mask(used_B: Int[Array, " B"], step: Int[Array, ""], slots: int) -> Bool[Array, "B U"]:
-    """Return which slots hold a row's own tokens when all rows write slot ``step % slots`` at every step.
+    """Return the mask of a row's own tokens when all rows write slot ``step % slots`` at every step.
 
-    A row that has used ``u`` tokens wrote the last ``u`` slots before this step's; what is older is of the response
-    that had the row before. A response is never longer than the ring::
+    A row that has used ``u`` tokens wrote the last ``u`` slots before this step's; older slots belong to the response
+    that the row held before. A response is never longer than the ring::
 
         slots 4, step 5 (slot 1 is next)      used 2:  x . . x      used 4:  x x x x  (slot 1 is overwritten next)
     """

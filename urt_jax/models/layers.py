@@ -1,4 +1,4 @@
-"""Layers that the tower and the decoder share."""
+"""Layers shared by the tower and the decoder."""
 
 import flax.linen as nn
 import jax
@@ -14,10 +14,10 @@ ADAPTER_LEAVES = ("lora_a", "lora_b", "lora_scale")  # [D, r], [r, F] and alpha 
 
 
 class Linear(nn.Module):
-    """``x @ kernel (+ bias)`` over the last axis, plus an adapter's share where its leaves stand beside the kernel.
+    """``x @ kernel (+ bias)`` over the last axis, plus the LoRA term if the kernel has an adapter.
 
-    Leading axes are flattened around the product (twice as fast backward on CPU), which accumulates in float32; not
-    where a mesh splits the tokens of a row, whose parts do not lie in one piece among those of other rows.
+    The product accumulates in float32. Leading axes are flattened around it (twice as fast backward on CPU), unless a
+    mesh splits the tokens of a row: flattened, a device's tokens would not be contiguous.
     """
 
     features: int

@@ -1,7 +1,7 @@
-"""Low-rank adapters as leaves of a parameter tree (LoRA, arXiv 2106.09685): taken out of it, merged into its kernels.
+"""Low-rank adapters as leaves of a parameter tree (LoRA, arXiv 2106.09685): removed, or merged into its kernels.
 
 An adapted projection is ``{kernel, lora_a, lora_b, lora_scale}``: ``[.., D, F]``, ``[.., D, r]``, ``[.., r, F]`` and
-``[..]``, the leading axis being the layers where the kernel is stacked. ``layers.Linear`` adds its share by itself.
+``[..]``; the leading axis is the layers of a stacked kernel. ``layers.Linear`` applies an unmerged adapter.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ Params = dict[str, Any]
 
 
 def without_adapters(params: Params) -> Params:
-    """Return the tree without its adapters: the weights as they were before any of them was added."""
+    """Return the tree without its adapters, that is the base weights."""
     flat = flatten_dict(params)
     return unflatten_dict({path: leaf for path, leaf in flat.items() if path[-1] not in ADAPTER_LEAVES})
 
 
 def merge_adapters(params: Params, *, donate: bool = False) -> Params:
-    """Return the plain tree that computes the same: ``kernel + scale * A @ B``, summed in float32.
+    """Return the equivalent tree without adapters: kernels are ``kernel + scale * A @ B``, summed in float32.
 
-    Kernels keep their dtype and their place: numpy arrays stay on the host, others where their sharding puts them.
-    With ``donate`` the kernels of ``params`` that lie on devices are used up, so that no second copy is held.
+    Kernels keep their dtype and sharding, and numpy arrays stay on the host. ``donate`` donates the device buffers of
+    the kernels of ``params``, so that no second copy is held.
     """
     flat = flatten_dict(params)
     merged = flatten_dict(without_adapters(params))
@@ -42,7 +42,7 @@ def merge_adapters(params: Params, *, donate: bool = False) -> Params:
 def _on_host(kernel: np.ndarray, adapter: list[Any]) -> np.ndarray:
     lora_a, lora_b, scale = (np.asarray(leaf, np.float32) for leaf in adapter)
     out = np.empty_like(kernel)
-    for layer in np.ndindex(kernel.shape[:-2]):  # () where nothing is stacked
+    for layer in np.ndindex(kernel.shape[:-2]):  # () if not stacked
         out[layer] = kernel[layer].astype(np.float32) + scale[layer] * (lora_a[layer] @ lora_b[layer])
     return out
 

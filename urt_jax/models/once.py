@@ -1,4 +1,4 @@
-"""What all layers read, computed once for them."""
+"""Values that all layers read, computed once."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -6,22 +6,23 @@ from typing import TypeVar
 import jax
 from jax import Array
 
+from urt_jax.models.tuning import CPU
 from urt_jax.sharding.activations import on_one_device
 
 Result = TypeVar("Result")
 
 
 def once(fn: Callable[[Array], Result], rows: Array) -> Result:
-    """Return ``fn(rows)``, which computes each row of the first axis alone, written to memory before anything reads it.
+    """Return ``fn(rows)``, materialised once; ``fn`` must treat the rows of the first axis independently.
 
-    XLA for CPUs computes what is elementwise anew inside every fusion that reads it, a sine as well as a sum, and obeys
-    no optimization barrier; it cannot do so with what a loop gives. So one CPU device computes the rows in a loop of as
-    few passes as divide them: a GRPO step of urt-tiny, whose masks and rotations were computed some sixty times, took
-    1.13 s in place of 1.24.
+    XLA for CPUs recomputes an elementwise value, even a sine, inside every fusion that reads it, and ignores
+    optimization barriers; it cannot recompute the result of a loop. So a single CPU device computes the rows in a loop
+    of the fewest equal passes (2 or more). A GRPO step of urt-tiny, which had computed masks and rotations some sixty
+    times, took 1.13 s instead of 1.24.
     """
     count = rows.shape[0]
     passes = next((n for n in range(2, count + 1) if count % n == 0), 1)
-    if passes == 1 or not on_one_device():
+    if passes == 1 or not on_one_device() or not CPU.looped:
         return fn(rows)
 
     def looped(rows: Array) -> Result:

@@ -1,6 +1,6 @@
-"""Layers with stacked weights, run by one scan: one body to compile however deep the model is."""
+"""Layers with stacked weights, run by one scan, so that one body is compiled whatever the model's depth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
 
 
 def init_stacked(layer: nn.Module, count: int) -> Callable[..., Any]:
-    """Return a parameter initialiser that stacks ``count`` independently drawn copies of ``layer`` on axis 0."""
+    """Return a parameter initialiser that stacks ``count`` independently initialised ``layer``s on axis 0."""
 
     def init(rng: Array, *inputs: Any) -> Any:
         return jax.vmap(lambda key: layer.init(key, *inputs)["params"])(jax.random.split(rng, count))
@@ -25,10 +25,10 @@ def init_stacked(layer: nn.Module, count: int) -> Callable[..., Any]:
 
 
 def stacked_param(module: nn.Module, name: str, layer: nn.Module, count: int, *probe: Any) -> Any:
-    """Return the stacked weights that ``module`` keeps under ``name``, drawn where it has none yet.
+    """Return the stacked weights that ``module`` stores under ``name``; initialise them if there are none.
 
-    Given weights are taken as they are: each layer checks the shapes of its own when it is applied, and adapters may
-    stand beside its kernels, which ``module.param`` would count as leaves out of place.
+    Existing weights are not checked here: each layer checks its own shapes when it is applied, and ``module.param``
+    would reject an adapter's leaves beside the kernels.
     """
     if module.has_variable("params", name):
         return module.get_variable("params", name)
@@ -36,8 +36,13 @@ def stacked_param(module: nn.Module, name: str, layer: nn.Module, count: int, *p
 
 
 def unstacked(tree: Any, count: int) -> tuple[Any, ...]:
-    """Return the trees of ``count`` layers that are stacked on the first axis of every leaf."""
+    """Split a tree stacked on the first axis of every leaf into the trees of its ``count`` layers."""
     return tuple(jax.tree.map(lambda leaf, layer=layer: leaf[layer], tree) for layer in range(count))
+
+
+def stacked(layers: Sequence[Any]) -> Any:
+    """Undo ``unstacked``."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
 def scan_layers(
@@ -52,9 +57,9 @@ def scan_layers(
 ) -> tuple[Any, Any]:
     """Run ``x, out = body(x, layer_params, layer_input)`` through all layers; return the last x and the stacked outs.
 
-    ``remat`` names what the backward pass keeps: "none" keeps everything, "dots" the matrix products, "full" only the
-    layer inputs. ``last`` stands in for the body of the last layer and may return an x of another shape. Only where all
-    layers are unrolled: a loop reads its weights from one array, and to cut a layer off would copy all others.
+    ``remat`` names what is kept for the backward pass: "none" keeps everything, "dots" the matrix products, "full" only
+    the layer inputs. ``last`` replaces the body of the last layer and may return an x of another shape. It is used only
+    if all layers are unrolled: a loop reads its weights from one array, and slicing a layer off would copy all others.
 
     Raises:
         ValueError: unknown remat policy.

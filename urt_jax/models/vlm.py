@@ -1,4 +1,4 @@
-"""A vision-language model: tower, token embedding, decoder and head behind five pure methods."""
+"""A vision-language model: tower, token embedding, decoder and head behind pure methods."""
 
 from functools import lru_cache
 from typing import Any
@@ -22,12 +22,12 @@ from urt_jax.types import NEWLINE, Batch, FeatureBlend, PromptedRows, VisionFeat
 
 
 def run(model: "VisionLanguageModel", params: Any, *inputs: Any, method: str, **settings: Any) -> Any:
-    """Run one method of the model on a parameter tree; pure, and the one spelling of ``apply`` in this project."""
+    """Run one method of the model on a parameter tree; callers use this instead of ``model.apply``."""
     return model.apply({"params": params}, *inputs, method=method, **settings)
 
 
 def blended(features_ED: Float[Array, "E D"], blend: FeatureBlend) -> Float[Array, "B T D"]:
-    """Return the weighted sums of features in float32, one source after the other: ``[B, T, K, D]`` never exists."""
+    """Return the weighted sums of features in float32, added source by source: ``[B, T, K, D]`` is never formed."""
     kind = wide(features_ED.dtype)
     index_BTK, weight_BTK = jnp.asarray(blend.index_BTK), jnp.asarray(blend.weight_BTK, kind)
     total = jnp.zeros((*index_BTK.shape[:2], features_ED.shape[-1]), kind)
@@ -38,7 +38,7 @@ def blended(features_ED: Float[Array, "E D"], blend: FeatureBlend) -> Float[Arra
 
 
 class VisionLanguageModel(nn.Module):
-    """Pictures and text in, hidden states and float32 logits out; trainer and sampler run these same methods.
+    """Pictures and text in, hidden states and float32 logits out; trainer and sampler run the same methods.
 
     ``dtype`` is the dtype of the computation, ``param_dtype`` that of the stored weights.
     """
@@ -48,10 +48,10 @@ class VisionLanguageModel(nn.Module):
     param_dtype: DType = jnp.float32
     remat: str = "none"
     unroll: int = 1
-    attention: str = "xla"  # of whole rows, see ``models.attention``
+    attention: str = "xla"  # attention backend of whole rows, see ``models.attention``
 
     def setup(self) -> None:
-        """Make the tower, the embedding, the decoder, and a head where it is not tied to the embedding."""
+        """Make the tower, the embedding, the decoder, and a head unless it is tied to the embedding."""
         cfg, kinds = self.config.decoder, (self.dtype, self.param_dtype)
         self.vision = make_tower(self.config.vision, *kinds, self.remat)
         shape, param_dtype = (cfg.vocab_size, cfg.width), jnp.dtype(self.param_dtype)
@@ -61,7 +61,7 @@ class VisionLanguageModel(nn.Module):
             self.head = self.param("head", nn.initializers.normal(cfg.width**-0.5), shape, param_dtype)
 
     def features(self, vision: VisionInput | VisionFeatures) -> VisionFeatures | None:
-        """Encode all frames, unless they are encoded already; None without any.
+        """Encode all frames, unless they are already encoded; return None if there are none.
 
         Row ``i * M + m`` is merged patch m of frame i, as ``Batch.vision_index_BT`` counts.
         """
@@ -70,7 +70,7 @@ class VisionLanguageModel(nn.Module):
         return self.vision(vision) if vision.mask_IP.shape[0] else None
 
     def embed(self, batch: Batch, features: VisionFeatures | None) -> Float[Array, "B T D"]:
-        """Look tokens up and put features, mixes of features and line ends in the places that show them."""
+        """Embed the tokens; picture tokens become features, weighted sums of features, or line ends."""
         x_BTD = self.embedding[jnp.asarray(batch.tokens_BT)].astype(self.dtype)
         if features is None:
             return x_BTD
@@ -87,7 +87,7 @@ class VisionLanguageModel(nn.Module):
     def _embedded(
         self, batch: Batch, features: VisionFeatures | None
     ) -> tuple[Float[Array, "B T D"], Injection | None]:
-        """Return the decoder's input, and what is added to its hidden states where the tower has deep features."""
+        """Return the decoder's input, and the injection if the tower has deep features."""
         features = self.features(batch.vision) if features is None else features
         x_BTD = self.embed(batch, features)
         if features is None or features.deep_KED is None:
@@ -97,14 +97,14 @@ class VisionLanguageModel(nn.Module):
     def hidden(self, batch: Batch, features: VisionFeatures | None = None) -> Float[Array, "B T D"]:
         """Run the whole batch, causal within segments; return normed hidden states.
 
-        The frames are encoded here where ``features`` does not give what they were encoded to.
+        The batch's frames are encoded unless ``features`` gives their encoding.
         """
         x_BTD, injection = self._embedded(batch, features)
         mask = backend(self.attention, CAUSAL, SEGMENTS).mask(jnp.asarray(batch.segments_BT))
         return self.decoder(x_BTD, jnp.asarray(batch.positions_3BT), mask, injection)
 
     def prefill(self, prompts: Batch, features: VisionFeatures | None = None) -> tuple[Float[Array, "Q D"], KeyValues]:
-        """Run Q left-padded prompts; return the normed hidden state of their last tokens, and the cache of all."""
+        """Run Q left-padded prompts; return the normed hidden states of their last tokens, and their cache."""
         segments = jnp.asarray(prompts.segments_BT)
         x_QSD, injection = self._embedded(prompts, features)
         masks = (backend(self.attention, CAUSAL, SEGMENTS).mask(segments), segments > 0)
@@ -115,8 +115,8 @@ class VisionLanguageModel(nn.Module):
     ) -> tuple[Float[Array, "Q D"], Float[Array, "B U D"]]:
         """Run Q prompts once and their ``B = Q * R`` responses; return normed hidden states.
 
-        Those of the prompts' last tokens and of all of the responses': equal, in value and gradient, to ``hidden`` over
-        every prompt joined with each of its responses.
+        They are those of the prompts' last tokens and of all response tokens, equal in value and gradient to ``hidden``
+        over every prompt concatenated with each of its responses.
         """
         prompts, tokens = rows.prompts, jnp.asarray(rows.tokens_BU)
         x_QSD, injection = self._embedded(prompts, features)
@@ -129,6 +129,20 @@ class VisionLanguageModel(nn.Module):
         positions = (jnp.asarray(prompts.positions_3BT), jnp.broadcast_to(after_BU[None], (3, *after_BU.shape)))
         return self.decoder.with_responses(x_QSD, x_BUD, positions, masks, injection)
 
+    def extend(
+        self,
+        tokens_BU: Int[Array, "B U"],
+        positions_BU: Int[Array, "B U"],
+        prompt: KeyValues,
+        prompt_mask_QS: Array,
+        mask_BU: Array,
+    ) -> tuple[Float[Array, "B D"], KeyValues]:
+        """Run text tokens behind Q prompts; return the hidden state of each row's last place, and their cache."""
+        x_BUD = self.embedding[tokens_BU].astype(self.dtype)
+        own = backend(self.attention, CAUSAL, SEGMENTS, PREFIX).mask(jnp.asarray(mask_BU).astype(jnp.int32))
+        positions = jnp.broadcast_to(positions_BU[None], (3, *positions_BU.shape))
+        return self.decoder.extend(x_BUD, positions, prompt, (prompt_mask_QS, own))
+
     def decode(
         self,
         tokens_B: Int[Array, " B"],
@@ -139,7 +153,7 @@ class VisionLanguageModel(nn.Module):
         prompt_mask_QS: Array,
         past_mask_BU: Array,
     ) -> tuple[Float[Array, "B D"], Cache]:
-        """Run one new text token per row; return its hidden state, and ``past`` with its keys and values."""
+        """Run one new text token per row; return its hidden state, and ``past`` with its key and value."""
         x_BD = self.embedding[tokens_B].astype(self.dtype)
         return self.decoder.decode(x_BD, positions_3B, prompt, past, slot, prompt_mask_QS, past_mask_BU)
 
@@ -153,30 +167,30 @@ class VisionLanguageModel(nn.Module):
         return jnp.reshape(out, (*hidden.shape[:-1], -1))
 
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
-        """Return the logits of every position (for parity and debugging; training never forms them)."""
+        """Return the logits of every token (for parity tests and debugging; training never forms them)."""
         return self.logits(self.hidden(batch))
 
 
 def unstack_layers(config: ModelConfig, params: Any) -> Any:
-    """Return the parameters with the decoder's layers one after the other, as ``decode`` may have them."""
+    """Return the parameters with the decoder's layers unstacked, for ``decode``."""
     decoder = params["decoder"]
     layers = unstacked(decoder["layers"], config.decoder.layers)
     return {**params, "decoder": {**decoder, "layers": layers}}
 
 
 def init_params(config: ModelConfig, rng: Array) -> dict[str, Any]:
-    """Draw fresh float32 weights."""
+    """Initialise float32 weights."""
     return _plain(VisionLanguageModel(config).init(rng, probe_batch(config))["params"])
 
 
 def abstract_params(config: ModelConfig) -> dict[str, Any]:
-    """Return the shapes the model declares, without allocating anything."""
-    return jax.tree.map(lambda shape: shape, _declared(config))  # dicts of the caller's own
+    """Return the shapes and dtypes of the weights without allocating them."""
+    return jax.tree.map(lambda shape: shape, _declared(config))  # new dicts, since the cached ones are shared
 
 
 @lru_cache(16)
 def _declared(config: ModelConfig) -> dict[str, Any]:
-    # A model is asked for its shapes twice whenever it is loaded, and tracing it takes longer than reading a small one.
+    # Loading a model needs its shapes twice, and tracing them takes longer than reading a small model.
     return jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
 
 
@@ -189,7 +203,6 @@ def probe_batch(config: ModelConfig) -> Batch:
         positions_3BT=jnp.zeros((3, 1, 1), jnp.int32),
         segments_BT=ones,
         vision_index_BT=ones * 0,
-        loss_mask_BT=ones > 0,
         vision=VisionInput(
             jnp.zeros((1, patches, config.vision.patch_features)),
             jnp.zeros((1, patches, 2), jnp.int32),

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from urt_jax.ops.precision import wide
 
-MASKED = -1e30  # finite, so that a row with nothing to see stays finite (its output is never used)
+MASKED = -1e30  # finite, so that a fully masked row stays finite (its output is never used)
 
 
 def attend(
@@ -29,9 +29,9 @@ def attend(
     rows, length, heads, width = query_BTNH.shape
     kv_heads = key_BSKH.shape[2]
     groups = heads // kv_heads
-    # The G queries of a key head stand below each other, so that each key head is one plain product: X = T * G. Two
-    # times faster on CPU than repeating the keys or a 5-D product, and the keys are stored once. Tokens come first,
-    # so that a mesh that splits them splits X.
+    # The G queries of a key head are stacked along one axis, X = T * G, so that each key head is one matrix product.
+    # This is twice as fast on CPU as repeating the keys or a 5-D product, and the keys are stored once. Tokens are
+    # the outer index of X, so a mesh that splits tokens splits X.
     query_BKXH = _by_key_head(query_BTNH, kv_heads)
     key_BKSH, value_BKSH = key_BSKH.swapaxes(1, 2), value_BSKH.swapaxes(1, 2)
     scores = _product("BKXH,BKSH->BKXS", query_BKXH, key_BKSH) * width**-0.5
@@ -43,7 +43,7 @@ def attend(
 
 
 def _by_key_head(query_BTNH: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K X H"]:
-    """Put the G queries of each key head below each other, ``X = T * G``."""
+    """Stack the G queries of each key head along one axis, ``X = T * G``."""
     rows, length, heads, width = query_BTNH.shape
     groups = heads // kv_heads
     folded = query_BTNH.reshape(rows, length, kv_heads, groups, width).swapaxes(1, 2)
@@ -58,15 +58,15 @@ def _by_query_head(seen_BKXH: Float[Array, "B K X H"], groups: int) -> Float[Arr
 
 
 class QueryBlock(NamedTuple):
-    """Some tokens of a row, and the keys of its own that any of them may see: the first ``seen``."""
+    """A block of a row's query tokens; they see no key after the row's first ``seen``."""
 
     tokens: slice
-    queries: slice  # the places of these tokens in X = U * G
+    queries: slice  # these tokens on the axis X = U * G
     seen: int
 
 
 def query_blocks(length: int, groups: int, count: int) -> tuple[QueryBlock, ...]:
-    """Cut the tokens of a row into blocks; with a causal mask, a block is not compared with the keys behind it."""
+    """Cut the tokens of a row into blocks; under a causal mask, no block is multiplied with the keys after it."""
     ends = [length * number // count for number in range(count + 1)]
     return tuple(QueryBlock(slice(a, b), slice(a * groups, b * groups), b) for a, b in pairwise(ends))
 
@@ -79,7 +79,7 @@ def attend_in_blocks(
     *,
     blocks: int,
 ) -> Float[Array, "B T N H"]:
-    """Return what ``attend`` does under a causal mask, its queries taken in blocks; see ``query_blocks``."""
+    """Return the attention of ``attend`` under a causal mask, computed block by block; see ``query_blocks``."""
 
     def attended(tokens: slice, seen: int) -> Array:
         return attend(query_BTNH[:, tokens], key_BTKH[:, :seen], value_BTKH[:, :seen], mask_BTT[:, tokens, :seen])
@@ -101,13 +101,13 @@ def attend_with_prefix(
 ) -> Float[Array, "B U N H"]:
     """Return the attention of whole responses, ``B = Q * R`` question-major rows that share Q prompts.
 
-    The prompt's keys stand once per question for all tokens of its R responses, forward and backward::
+    The prompt's keys are held once per question, for all tokens of its R responses, forward and backward::
 
         row (q, r) sees   prompt q (shared)  |  its own tokens
                           mask: prompt_mask  |  own_mask (causal)
 
-    Equal to ``attend`` over the joined sequences; softmax in float32. Queries are taken in ``blocks`` (see
-    ``query_blocks``): of n blocks the own part takes ``(n + 1) / 2n`` of the products.
+    Equal to ``attend`` over the joined sequences; softmax in float32. Queries are cut into ``blocks`` (see
+    ``query_blocks``): with n blocks, attention to the row's own tokens computes ``(n + 1) / 2n`` of their scores.
     """
     kv_heads = prompt_key_QKHS.shape[1]
     groups = query_BUNH.shape[2] // kv_heads
@@ -117,7 +117,7 @@ def attend_with_prefix(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _with_prefix(count: int, query_BKXH: Array, *rest: Array) -> Array:
-    """Attend with queries in the order of ``_by_key_head``; the gradient keeps one array of the size of the scores."""
+    """Attend with queries laid out by ``_by_key_head``; the backward pass keeps one array of the scores' size."""
     return _with_prefix_forward(count, query_BKXH, *rest)[0]
 
 
@@ -141,11 +141,11 @@ def _with_prefix_forward(
         mask = own_mask[:, None, block.tokens, None, : block.seen]
         return jnp.where(mask, by_token, MASKED).reshape(scores.shape)
 
-    # One plain product a key head: over all responses of a question for the prompt, over one response for its own.
+    # One matrix product per key head: over all responses of a question for its prompt, over one for its own tokens.
     prompt = _product("QKXH,QKHS->QKXS", to_prompt(query), prompt_key) * scale
     prompt = jnp.where(prompt_mask[:, None, None], prompt, MASKED)
     own = [own_scores(block) for block in blocks]
-    # One softmax over both parts, merged by their maxima and sums: the joined scores never exist.
+    # One softmax over both parts, merged by their maxima and sums, so the scores are never concatenated.
     top = jnp.maximum(to_rows(prompt.max(axis=-1, keepdims=True)), _stacked(x.max(axis=-1, keepdims=True) for x in own))
     prompt = jnp.exp(prompt - to_prompt(top))
     own = [jnp.exp(scores - top[:, :, block.queries]) for scores, block in zip(own, blocks)]
@@ -159,7 +159,7 @@ def _with_prefix_forward(
 
 
 def _with_prefix_backward(count: int, kept: tuple[Any, ...], g_BKXH: Array) -> tuple[Array | None, ...]:
-    """Return the gradients of the inputs, from the weights before they were divided by their sum.
+    """Return the gradients of the inputs from the unnormalised attention weights.
 
     The mean gradient of a query's weights is its output times the output's gradient (FlashAttention-2, arXiv
     2307.08691, algorithm 2).
@@ -183,7 +183,7 @@ def _with_prefix_backward(count: int, kept: tuple[Any, ...], g_BKXH: Array) -> t
     )
 
     def of_keys(parts: Sequence[Array], queries: Array) -> Array:
-        """Sum what the blocks add to the keys (or values) that they see."""
+        """Sum the blocks' gradients of the keys (or values)."""
         each = (_product("BKXU,BKXH->BUKH", x, queries[:, :, block.queries]) for x, block in zip(parts, blocks))
         return sum(jnp.pad(x, [(0, 0), (0, key.shape[1] - x.shape[1]), (0, 0), (0, 0)]) for x in each)  # type: ignore[return-value]
 
@@ -202,7 +202,7 @@ _with_prefix.defvjp(_with_prefix_forward, _with_prefix_backward)
 
 
 def _stacked(of_blocks: Iterable[Array]) -> Array:
-    """Put the queries of all blocks together again."""
+    """Concatenate the blocks along the query axis."""
     return jnp.concatenate(list(of_blocks), axis=2)
 
 
@@ -213,7 +213,7 @@ def _product(equation: str, one: Array, other: Array) -> Array:
 def _prefix_layouts(
     shape: tuple[int, ...], questions: int, groups: int
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Return how rows ``[B, K, U*G, .]`` become those of their prompts ``[Q, K, U*R*G, .]``, and the way back."""
+    """Return the reshape from rows ``[B, K, U*G, .]`` to prompts ``[Q, K, U*R*G, .]``, and its inverse."""
     rows, kv_heads, folded, _ = shape
     length, responses = folded // groups, rows // questions
 

@@ -1,7 +1,7 @@
-"""Attention by kernels that never hold the scores: splash on TPUs, cuDNN's flash attention on GPUs; both causal.
+"""Attention by fused kernels that never store the scores: splash on TPUs, cuDNN's flash attention on GPUs; both causal.
 
-Both take a segment for every query and key, and see what stands in the same one. The last query and the last key are
-of the same place, so a query sees no key that is more than ``S - T`` places after it.
+Both take a segment id for every query and key; a query sees keys of its own segment only. The last query and the last
+key share a position, so query t sees keys up to ``t + S - T``.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ from jaxtyping import Float, Int
 
 from urt_jax.ops.masking import segment_mask
 
-LANES = 128  # a TPU's: blocks are a multiple of it
-BLOCKS = (512, 256, LANES)  # the largest that divides is taken; 512 is what the kernel's authors found fastest
+LANES = 128  # lanes of a TPU: block sizes are multiples of it
+BLOCKS = (512, 256, LANES)  # the largest that divides is used; the kernel's authors found 512 fastest
 INTERPRETED = False  # True runs splash on any device, slowly: for tests
 
 
 def splash_kernel(
     length: int, keys: int, heads: int, head_shards: int = 1, token_shards: int = 1
 ) -> splash.SplashAttentionKernel:
-    """Return the kernel for rows of ``length`` queries and ``keys`` keys, both of whole lanes on every shard."""
+    """Return the kernel for ``length`` queries and ``keys`` keys, both multiples of ``LANES`` on every shard."""
     query, key = (next(b for b in BLOCKS if side % b == 0) for side in (length // token_shards, keys))
     sizes = splash.BlockSizes(query, key, key, query, key, key, query, key)
     causal = masks.MultiHeadMask([masks.CausalMask((length, keys), keys - length)] * heads)
@@ -40,7 +40,7 @@ def attend_splash(
     query_segments_BT: Int[Array, "B T"],
     key_segments_BS: Int[Array, "B S"],
 ) -> Float[Array, "B T N H"]:
-    """Return the attention of rows by a ``splash_kernel`` of their shape; softmax in float32."""
+    """Return the attention of rows, computed by a ``splash_kernel`` of their shape; softmax in float32."""
     width = query_BTNH.shape[-1]
     scaled = (query_BTNH.astype(jnp.float32) * width**-0.5).astype(query_BTNH.dtype)
 
@@ -53,7 +53,7 @@ def attend_splash(
 
 
 def check_cudnn_dtype(dtype: Any) -> None:
-    """Raise a ``ValueError`` for a dtype that cuDNN's attention does not take."""
+    """Raise a ``ValueError`` for a dtype that cuDNN's attention does not support."""
     if dtype not in (jnp.float16, jnp.bfloat16):
         raise ValueError(
             f"cuDNN's attention takes float16 and bfloat16, got {jnp.dtype(dtype)}; choose dtype bfloat16, or the "
@@ -68,7 +68,7 @@ def attend_cudnn(
     query_segments_BT: Int[Array, "B T"],
     key_segments_BS: Int[Array, "B S"],
 ) -> Float[Array, "B T N H"]:
-    """Return the attention of rows by cuDNN, which takes the mask as numbers to add: ``[B, T, S]`` once for all heads.
+    """Return the attention of rows, computed by cuDNN with an additive mask ``[B, T, S]`` shared by all heads.
 
     Raises:
         ValueError: operands that are neither float16 nor bfloat16.

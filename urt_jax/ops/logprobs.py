@@ -19,11 +19,11 @@ def temper_logits(
     temperature: Num[Array, "#X"] | Num[Array, ""] | float,
     suppress_V: Bool[Array, " V"] | None = None,
 ) -> Float[Array, "X V"]:
-    """Return float32 logits over their row's temperature, with suppressed tokens at probability 0.
+    """Return float32 logits divided by their row's temperature, with suppressed tokens at probability 0.
 
-    This is the *full tempered distribution*: the one place where sampler and trainer agree on what a log-probability
-    means. A temperature of 0 (greedy) counts as 1. Suppressed logits are very low rather than -inf, so that their
-    gradients and the entropy stay finite.
+    This is the *full tempered distribution*: sampler and trainer both take their log-probabilities from it. A
+    temperature of 0 (greedy) counts as 1. Suppressed logits are very low rather than -inf, so that their gradients and
+    the entropy stay finite.
     """
     wanted = jnp.atleast_1d(jnp.asarray(temperature, jnp.float32))
     tempered = logits.astype(jnp.float32) / jnp.where(wanted > 0, wanted, 1.0)[:, None]
@@ -31,7 +31,7 @@ def temper_logits(
 
 
 def head_logits(hidden_XD: Float[Array, "X D"], head_VD: Float[Array, "V D"]) -> Float[Array, "X V"]:
-    """Return the LM-head product: operands in the dtype of the hidden states, sums and result as ``wide`` has it."""
+    """Return the LM-head product: operands in the dtype of the hidden states, sums and result in its ``wide`` dtype."""
     weight = head_VD.astype(hidden_XD.dtype)
     return jnp.einsum("XD,VD->XV", hidden_XD, weight, preferred_element_type=wide(hidden_XD.dtype))
 
@@ -47,13 +47,13 @@ def chosen_logps(
     entropy_gradient: bool = False,
     wanted: Bool[Array, "*leading"] | None = None,
 ) -> tuple[Float[Array, "*leading"], Float[Array, "*leading"]]:
-    """Return log-probability of each target and entropy of its distribution, float32, at the sampling temperature.
+    """Return each target's log-probability and its distribution's entropy, float32, at the sampling temperature.
 
     ``head`` is the output matrix, or a function from hidden states ``[C, D]`` to float32 logits ``[C, V]``. About
     ``chunk`` tokens are projected at a time, forward and again backward, so memory is ``chunk * V`` and not ``T * V``.
-    The entropy is detached unless ``entropy_gradient``. Targets must be inside the vocabulary, also where padding.
-    ``suppress_V`` (True = never sampled) must be what the sampler had. A chunk is some columns of all rows, so that
-    all devices work on it; one without any ``wanted`` token is left out, and what is not wanted is 0::
+    The entropy is detached unless ``entropy_gradient``. Targets must be inside the vocabulary, padding included.
+    ``suppress_V`` (True = never sampled) must be the sampler's. A chunk is some columns of all rows, so that all
+    devices work on it; chunks without a ``wanted`` token are skipped, and results at unwanted tokens are 0::
 
         2 rows of 4 columns, one row a device, chunk 4      chunk 0 = columns 0 1, chunk 1 = columns 2 3 of both rows
     """
@@ -64,16 +64,7 @@ def chosen_logps(
     @jax.checkpoint
     def of_chunk(hidden_CD: Array, targets_C: Array, wanted_C: Array) -> tuple[Array, Array]:
         logits_CV = temper_logits(project(hidden_CD), temperature, suppress_V)
-        # One pass over the vocabulary for the exponentials, their sum, the entropy and the chosen one, none for a
-        # lookup: its gradient would be scattered.
-        logits_CV = logits_CV - jax.lax.stop_gradient(logits_CV.max(axis=-1, keepdims=True))
-        weights_CV = jnp.exp(logits_CV)
-        total_C = weights_CV.sum(axis=-1)
-        picked_C = jnp.sum(
-            jnp.where(jnp.arange(logits_CV.shape[1])[None] == targets_C[:, None], logits_CV, 0.0), axis=-1
-        )
-        chosen_C = picked_C - jnp.log(total_C)
-        entropy_C = jnp.log(total_C) - jnp.sum(weights_CV * logits_CV, axis=-1) / total_C
+        chosen_C, entropy_C = _chosen_and_entropy(logits_CV, targets_C)
         entropy_C = entropy_C if entropy_gradient else jax.lax.stop_gradient(entropy_C)
         return jnp.where(wanted_C, chosen_C, 0.0), jnp.where(wanted_C, entropy_C, 0.0)
 
@@ -102,31 +93,31 @@ def chosen_logps(
     return join(logp), join(entropy)
 
 
+def _chosen_and_entropy(
+    logits_CV: Float[Array, "C V"], targets_C: Int[Array, " C"]
+) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
+    """Return the targets' log-probabilities and the entropies of their distributions.
+
+    One pass over the vocabulary gives the exponentials, their sum, the entropy and the target's logit. The target's
+    logit is not indexed, since the gradient of an index is a scatter.
+    """
+    logits_CV = logits_CV - jax.lax.stop_gradient(logits_CV.max(axis=-1, keepdims=True))
+    weights_CV = jnp.exp(logits_CV)
+    total_C = weights_CV.sum(axis=-1)
+    picked_C = jnp.sum(jnp.where(jnp.arange(logits_CV.shape[1])[None] == targets_C[:, None], logits_CV, 0.0), axis=-1)
+    chosen_C = picked_C - jnp.log(total_C)
+    entropy_C = jnp.log(total_C) - jnp.sum(weights_CV * logits_CV, axis=-1) / total_C
+    return chosen_C, entropy_C
+
+
 def _as_rows(shape: tuple[int, ...], chunk: int) -> tuple[int, int]:
-    """Return the rows and columns that targets of this shape count as: one row, or rows if a chunk holds a column."""
+    """Return the rows and columns into which targets of this shape fold: one row if a chunk cannot hold a column."""
     rows = math.prod(shape[:-1])
     return (rows, shape[-1]) if rows <= chunk else (1, math.prod(shape))
 
 
 def _column_blocks(rows: int, columns: int, chunk: int) -> tuple[int, int]:
-    """Return the columns of a chunk and how many chunks there are; without padding where that takes few chunks more."""
+    """Return the columns per chunk and the number of chunks; avoid padding where that costs few more chunks."""
     fewest = -(-columns // max(chunk // rows, 1))
     count = next((count for count in range(fewest, 2 * fewest + 1) if columns % count == 0), fewest)
     return -(-columns // count), count
-
-
-@jax.custom_vjp
-def reorder_columns(x_BTX: Num[Array, "B T X"], order_BT: Int[Array, "B T"]) -> Num[Array, "B T X"]:
-    """Return the places of each row in the order of a permutation ``order_BT``; the gradient is a lookup too."""
-    return jnp.take_along_axis(x_BTX, order_BT[..., None], axis=1)
-
-
-def _reorder_forward(x_BTX: Array, order_BT: Array) -> tuple[Array, Array]:
-    return reorder_columns(x_BTX, order_BT), order_BT
-
-
-def _reorder_backward(order_BT: Array, g_BTX: Array) -> tuple[Array, None]:
-    return jnp.take_along_axis(g_BTX, jnp.argsort(order_BT, axis=1)[..., None], axis=1), None
-
-
-reorder_columns.defvjp(_reorder_forward, _reorder_backward)

@@ -7,7 +7,7 @@ from urt_jax.types import Array
 
 
 def masked_sum(x: Shaped[Array, "*shape"], mask: Bool[Array, "*shape"]) -> Float[Array, ""]:
-    """Return the float32 sum of ``x`` where ``mask`` is True; what is masked may be NaN, in value and in gradient."""
+    """Return the float32 sum of ``x`` where ``mask`` is True; masked values and gradients may be NaN."""
     return jnp.sum(jnp.where(mask, jnp.asarray(x, jnp.float32), 0.0))
 
 
@@ -25,10 +25,10 @@ def segment_mask(
     query_index: Int[Array, "... T"],
     key_index: Int[Array, "... S"],
 ) -> Bool[Array, "*rows T S"]:
-    """Return where a query may look: same packed sequence, not later in the row, never at padding.
+    """Return the causal mask of packed rows: keys of the query's own sequence, none later in the row, no padding.
 
-    Segments count the packed sequences of a row from 1, 0 is padding; indices are places in the row. One row of a
-    sequence of three tokens, one of two, and one padding token::
+    Segments number the packed sequences of a row from 1, 0 is padding; indices count tokens of the row. A row that
+    packs a sequence of three tokens, one of two, and one padding token::
 
                       key segment  1 1 1 2 2 0
         query segment  1           x . . . . .

@@ -1,9 +1,9 @@
-"""The dtype in which sums are taken."""
+"""The dtype of sums."""
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 
 def wide(dtype: DTypeLike) -> jnp.dtype:
-    """Return the dtype for sums over numbers of ``dtype``: float32, and float64 for float64 (exactness tests)."""
+    """Return the dtype for sums over numbers of ``dtype``: float32, or float64 for float64 (exactness tests)."""
     return jnp.promote_types(dtype, jnp.float32)

@@ -25,8 +25,8 @@ def mrope_angles(
 ) -> Float[Array, "B T half"]:
     """Return the rotation angles of M-RoPE, ``half = head_width / 2`` (Qwen2-VL, arXiv 2409.12191, section 2.1).
 
-    Each frequency turns by one of the position rows (temporal, height, width), ``section`` of them by each: in three
-    runs, or dealt out in turn until a row has its share (Qwen3-VL, arXiv 2511.21631)::
+    Each frequency is multiplied by one of three position rows (temporal, height, width); ``section`` counts the
+    frequencies of each row. They are contiguous, or ``interleaved`` as in Qwen3-VL (arXiv 2511.21631)::
 
         frequencies  0 1 2 3 | 4 5 6 | 7 8 9      0 1 2 3 4 5 6 7 8 9
         position row    t        h       w        t h w t h w t h w t      section = (4, 3, 3)
@@ -38,7 +38,7 @@ def mrope_angles(
 
 
 def _dealt_rows(section: tuple[int, ...]) -> np.ndarray:
-    """Return the position row of each frequency: height and width in every third place, temporal everywhere else."""
+    """Return each frequency's position row: height and width at every third frequency, temporal at all others."""
     rows = np.zeros(sum(section), np.int64)
     for row in (1, 2):
         rows[row : 3 * section[row] : 3] = row
@@ -46,14 +46,14 @@ def _dealt_rows(section: tuple[int, ...]) -> np.ndarray:
 
 
 def grid_angles(positions_IP2: Int[Array, "I P 2"], *, head_width: int, theta: float) -> Float[Array, "I P half"]:
-    """Return the angles of the vision tower: the first half turns by the row, the second by the column."""
+    """Return the rotation angles of the vision tower: the first half from a patch's row, the second from its column."""
     frequencies = inverse_frequencies(head_width // 2, theta)
     angles = positions_IP2[..., None].astype(jnp.float32) * frequencies[None, None, None]
     return angles.reshape(*positions_IP2.shape[:2], -1)
 
 
 class Rotation(NamedTuple):
-    """What ``rotate`` turns by, float32."""
+    """Cosines and sines of the rotation angles, float32."""
 
     cos: Float[Array, "B T half"]
     sin: Float[Array, "B T half"]
@@ -65,7 +65,7 @@ def rotation(angles: Float[Array, "B T half"]) -> Rotation:
 
 
 def rotate(x_BTNH: Float[Array, "B T N H"], turn: Rotation) -> Float[Array, "B T N H"]:
-    """Turn each pair ``(x[i], x[i + H/2])`` by its angle; computed in float32, returned in the dtype of ``x``."""
+    """Rotate each pair ``(x[i], x[i + H/2])`` by its angle; computed in float32, returned in the dtype of ``x``."""
     cos, sin = turn.cos[:, :, None], turn.sin[:, :, None]
     first, second = jnp.split(x_BTNH.astype(wide(x_BTNH.dtype)), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

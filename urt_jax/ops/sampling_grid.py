@@ -12,7 +12,7 @@ def bilinear_rows(
 ) -> Float[Array, "I P D"]:
     """Return the rows of a ``side x side`` table stretched over each frame's grid, float32, 0 where masked.
 
-    The corners of the frame meet the corners of the table; a frame's own grid is found from its largest positions::
+    The corners of the frame align with the corners of the table; a frame's largest positions give its grid::
 
         table side 3, frame of 2 rows        row 0 -> table row 0,  row 1 -> table row 2
     """

@@ -11,22 +11,22 @@ from urt_jax.errors import unknown_choice
 from urt_jax.ops.logprobs import temper_logits
 from urt_jax.types import Array
 
-# One filter: ascending logits [B, V] and the setting of each row [B, 1] -> logits with the removed at -inf.
+# A filter: ascending logits [B, V] and each row's setting [B, 1] -> logits, removed tokens at -inf.
 SortedFilter = Callable[[Array, Array], Array]
 
 
 def keep_top_k(ascending_BV: Float[Array, "B V"], top_k_B1: Int[Array, "B 1"]) -> Float[Array, "B V"]:
-    """Keep the k largest logits and all ties with the k-th; 0, or more than there are, keeps all."""
+    """Keep the k largest logits and all ties with the k-th; k = 0, or k beyond the vocabulary, keeps all."""
     width = ascending_BV.shape[-1]
     threshold = jnp.take_along_axis(ascending_BV, jnp.clip(width - top_k_B1, 0, width - 1), axis=-1)
     return jnp.where((top_k_B1 > 0) & (ascending_BV < threshold), -jnp.inf, ascending_BV)
 
 
 def keep_top_p(ascending_BV: Float[Array, "B V"], top_p_B1: Float[Array, "B 1"]) -> Float[Array, "B V"]:
-    """Keep the smallest set of likeliest tokens with mass p, at least one (arXiv 1904.09751); 1 keeps all.
+    """Keep the smallest set of likeliest tokens with mass p, at least one (arXiv 1904.09751); p = 1 keeps all.
 
-    A token goes when it and all less likely ones hold at most ``1 - p`` together. Two float32 roundings are allowed,
-    so that probabilities .5 .3 .2 with p = .8 keep two tokens as real numbers do.
+    A token is removed when it and all less likely ones hold at most ``1 - p`` together, within two float32 roundings:
+    probabilities .5 .3 .2 with p = .8 keep two tokens, as in exact arithmetic.
     """
     mass = jnp.cumsum(jax.nn.softmax(ascending_BV, axis=-1), axis=-1)
     removed = mass <= 1.0 - top_p_B1 + 2 * jnp.finfo(jnp.float32).eps
@@ -34,12 +34,15 @@ def keep_top_p(ascending_BV: Float[Array, "B V"], top_p_B1: Float[Array, "B 1"])
 
 
 def keep_min_p(logits_BV: Float[Array, "B V"], min_p_B1: Float[Array, "B 1"]) -> Float[Array, "B V"]:
-    """Keep tokens at least ``min_p`` times as likely as the likeliest (arXiv 2407.01082), in any order; 0 keeps all."""
+    """Keep tokens at least ``min_p`` times as likely as the likeliest (arXiv 2407.01082); 0 keeps all.
+
+    The logits may be in any order.
+    """
     probs = jax.nn.softmax(logits_BV, axis=-1)
     return jnp.where(probs < min_p_B1 * jnp.max(probs, axis=-1, keepdims=True), -jnp.inf, logits_BV)
 
 
-# Both orders exist in the field and differ as soon as two filters are on (each sees what the one before it left).
+# Both orders are in use. They differ as soon as two filters are on: each filter sees what the one before it kept.
 FILTER_ORDERS: dict[str, tuple[str, ...]] = {"hf": ("top_k", "top_p", "min_p"), "vllm": ("min_p", "top_k", "top_p")}
 _FILTERS: dict[str, SortedFilter] = {"top_k": keep_top_k, "top_p": keep_top_p, "min_p": keep_min_p}
 
@@ -54,11 +57,11 @@ def filter_logits(
     order: str = "hf",
     suppress_V: Bool[Array, " V"] | None = None,
 ) -> Float[Array, "B V"]:
-    """Return tempered float32 logits with every token that may not be drawn at -inf.
+    """Return tempered float32 logits, with the tokens that the filters remove at -inf.
 
-    Every setting is a traced array, one program serves them all. Neutral values: top_k 0, top_p 1, min_p 0. A row of
-    temperature 0 is greedy: only its argmax (the first of equals) stays. ``order`` is a key of ``FILTER_ORDERS``
-    (transformers 5.23 or vLLM). The vocabulary is sorted only when some sampled row uses top-k or top-p.
+    Every setting is a traced array, so one program serves all settings. Neutral values: top_k 0, top_p 1, min_p 0. A
+    row of temperature 0 is greedy: it keeps its argmax only (the first of equals). ``order`` is a key of
+    ``FILTER_ORDERS`` (transformers 5.23 or vLLM). The vocabulary is sorted only when a sampled row uses top-k or top-p.
 
     Raises:
         ValueError: unknown ``order``.
@@ -75,9 +78,9 @@ def filter_logits(
     def with_sort(logits: jax.Array) -> Array:
         places = jnp.argsort(logits, axis=-1, stable=True)
         kept: Array = jnp.take_along_axis(logits, places, axis=-1)
-        for name in FILTER_ORDERS[order]:  # each removes the lowest, so the order of the rest never changes
+        for name in FILTER_ORDERS[order]:  # each removes the lowest logits, so the rest stay sorted
             kept = _FILTERS[name](kept, columns[name])
-        # Row by row, which a mesh that splits rows leaves where they are.
+        # Mapped over rows, so that a mesh that splits rows moves nothing.
         return jax.vmap(lambda place, value: jnp.zeros_like(value).at[place].set(value, unique_indices=True))(
             places, kept
         )
@@ -99,7 +102,7 @@ def filter_logits(
 def penalise_repetition(
     logits_BV: Float[Array, "B V"], seen_BV: Bool[Array, "B V"], penalty_B: Num[Array, " B"]
 ) -> Float[Array, "B V"]:
-    """Make ids that were seen less likely: positive logits over the penalty, negative ones times it; 1 changes nothing.
+    """Divide positive logits of seen ids by the penalty, multiply negative ones by it; a penalty of 1 changes nothing.
 
     Source: CTRL (arXiv 1909.05858, section 4.1), in the form of transformers 5.23, before temperature and filters.
     """
@@ -113,16 +116,16 @@ def choose_token(
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
     """Choose one token per row with the row's own uniform number in (0, 1]; return ids and their log-probabilities.
 
-    One number a row is looked up in the cumulative distribution: as random as a Gumbel draw per token and far
-    cheaper, and two programs whose rounding differs choose differently only where the draw lies at a boundary.
+    Each row's number is looked up in its cumulative distribution. That samples the same distribution as a Gumbel draw
+    per token, far cheaper, and two programs whose rounding differs disagree only where a draw lies at a boundary.
 
-    ``filtered_BV`` comes from ``filter_logits`` and says which tokens are left: -inf are not. A row with one token
-    left (greedy) ignores its draw. The log-probability is that of ``tempered_BV`` from ``temper_logits``: after
-    temperature and suppression, *before* top-k, top-p and min-p, which is what ``chosen_logps`` gives the trainer.
-    Filters thus make the sampler off-policy, and the agreement metrics show by how much.
+    ``filtered_BV`` comes from ``filter_logits``, with removed tokens at -inf. A row with one token left (greedy)
+    ignores its draw. The log-probability is that of ``tempered_BV`` from ``temper_logits``: after temperature and
+    suppression, *before* top-k, top-p and min-p, as in the trainer's ``chosen_logps``. Filters thus make the sampler
+    off-policy, and the agreement metrics show by how much.
     """
     logp_BV = jax.nn.log_softmax(tempered_BV.astype(jnp.float32), axis=-1)
-    # Relative to the likeliest that is left: what the filters leave may be rare in the full distribution.
+    # Relative to the likeliest kept token: all tokens that the filters keep may be rare in the full distribution.
     best_B1 = jnp.max(filtered_BV, axis=-1, keepdims=True)
     probs_BV = jnp.exp(filtered_BV - best_B1)
     ids_B = _at_mass(draw_B, probs_BV)
@@ -130,10 +133,10 @@ def choose_token(
 
 
 def _at_mass(draw_B: Float[Array, " B"], probs_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Return where each row's running sum reaches this share of the whole: first the block of tokens, then the token.
+    """Return the token at which each row's cumulative sum reaches this share of its total.
 
-    So the running sums have the length of the blocks and of one block in place of the vocabulary's. A token of
-    probability 0 is never returned, whatever rounding does.
+    The block of tokens is found first, then the token in it, so no cumulative sum has the vocabulary's length. A token
+    of probability 0 is never returned, whatever rounding does.
     """
     rows, width = probs_BV.shape
     size = 1 << round(math.log2(width) / 2)
@@ -151,7 +154,7 @@ def _at_mass(draw_B: Float[Array, " B"], probs_BV: Float[Array, "B V"]) -> Int[A
 def _first_reached(
     wanted_B: Float[Array, " B"], mass_BX: Float[Array, "B X"], own_BX: Float[Array, "B X"]
 ) -> Int[Array, " B"]:
-    """Return the first place with a mass of its own where the running mass reaches the wanted one, or the last such."""
+    """Return the first index of nonzero mass where the cumulative mass reaches the wanted one, else the last such."""
     place_BX = jax.lax.broadcasted_iota(jnp.int32, mass_BX.shape, 1)
     last_B = jnp.max(jnp.where(own_BX > 0, place_BX, 0), axis=-1)
     reached_BX = (own_BX > 0) & (mass_BX >= wanted_B[:, None])

@@ -18,9 +18,11 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.data.collate import collate, length_of, need_of
 from urt_jax.families.processor import padding_of
-from urt_jax.generation.sampler import Sampler, Sampling, make_vocabulary
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
+from urt_jax.generation.vocabulary import make_vocabulary
 from urt_jax.losses.advantages import group_advantages
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.config import ModelConfig
 from urt_jax.models.vlm import abstract_params, init_params
 from urt_jax.planning.workloads import Workload, blank_processor, encode, random_ids, random_pictures
@@ -211,7 +213,8 @@ class _Rollout:
             [str(question) for question in range(rows.questions)],
             bucket=need_of(lengths, rows=rows.questions),
             responses=rows.responses,
-            sampling=Sampling(max_new_tokens=tokens),
+            sampling=Sampling(),
+            max_new_tokens=tokens,
             slots=rows.new_tokens,
             seed=self._seed,
             step=step,

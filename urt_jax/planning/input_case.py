@@ -18,7 +18,7 @@ from urt_jax.data.tokenizer import load_tokenizer
 from urt_jax.families.presets import preset
 from urt_jax.families.processor import NamedChat, Processor, encoding_workers
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
-from urt_jax.planning.workloads import ASSETS, Rows
+from urt_jax.planning.workloads import ASSETS, RowCounts
 
 COUNTS = (0, 1, 2)  # of workers
 PIXELS_AT_ONCE = 2**24  # encoded in a row, about, for one figure
@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 class InputCase:
     """Encodes the same records in this process, and by one and by two workers; the first repetition starts them."""
 
-    def __init__(self, rows: Rows, *, seed: int, quick: bool = False) -> None:
+    def __init__(self, rows: RowCounts, *, seed: int, quick: bool = False) -> None:
         rng = np.random.default_rng([seed, 8])
         kinds = [jpegs(rng, f"its own, {rows.pictures} of {rows.picture_side} x {rows.picture_side}", rows.pictures,
                        rows.picture_side, quick=quick)]  # fmt: skip

@@ -7,14 +7,14 @@ from urt_jax.planning.chips import topology
 from urt_jax.planning.input_case import PUBLISHED_CLIPS, PUBLISHED_PICTURES
 from urt_jax.planning.memory import Program
 from urt_jax.planning.search import Case, search
-from urt_jax.planning.workloads import Rows, Workload
+from urt_jax.planning.workloads import RowCounts, Workload
 
 MODELS = ("qwen2_5_vl_3b", "qwen2_5_vl_7b")
 HOSTS = ("h100:1x8", "v5p:2x2x1", "v6e:2x4")  # the chips of one host
 # What a prompt with such media has; a video's frames are seen two at a time, as so many pictures.
 ROWS = {
-    PUBLISHED_PICTURES: Rows(64, 8, 2 * (35**2 + 2) + 400, 2, 980, 512, sft_rows=64),
-    PUBLISHED_CLIPS: Rows(64, 8, 8 * (27**2 + 2) + 400, 8, 756, 512, sft_rows=64),
+    PUBLISHED_PICTURES: RowCounts(64, 8, 2 * (35**2 + 2) + 400, 2, 980, 512, sft_rows=64),
+    PUBLISHED_CLIPS: RowCounts(64, 8, 8 * (27**2 + 2) + 400, 8, 756, 512, sft_rows=64),
 }
 STEPS: dict[str, tuple[Program, ...]] = {"SFT": ("sft",), "GRPO": ("prefill", "decode", "grpo")}
 

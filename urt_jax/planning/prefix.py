@@ -15,7 +15,7 @@ import numpy as np
 
 from urt_jax.data.collate import collate_prompts, join_completions, length_of, need_of
 from urt_jax.families.processor import padding_of
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.ops.logprobs import chosen_logps
 from urt_jax.planning.cases import Seconds, Setting, open_training

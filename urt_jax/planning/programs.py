@@ -11,11 +11,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from urt_jax.generation.loop import advance, prefill, start
+from urt_jax.generation.loop import advance, start
+from urt_jax.generation.prompt_cache import prefill
 from urt_jax.generation.schedule import Schedule
-from urt_jax.generation.state import SamplingSettings, Vocabulary
+from urt_jax.generation.state import RowSettings, Vocabulary
 from urt_jax.generation.stops import no_stops
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.config import ModelConfig, VisionConfig, WindowedVisionConfig
 from urt_jax.models.vlm import VisionLanguageModel, abstract_params
 from urt_jax.planning.layout import TRAINED
@@ -30,7 +31,7 @@ from urt_jax.training.optimizer import make_optimizer
 from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.state import init_state
 from urt_jax.training.steps import GrpoBatch
-from urt_jax.types import Batch, FeatureBlend, PromptedRows, VisionInput
+from urt_jax.types import Batch, FeatureBlend, PromptedRows, Targets, VisionInput
 
 Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is given
 
@@ -95,7 +96,6 @@ def _batch(given: Given, rows: int, tokens: int) -> Batch:
         positions_3BT=of((3, rows, tokens), jnp.int32, 1),
         segments_BT=of((rows, tokens), jnp.int32),
         vision_index_BT=of((rows, tokens), jnp.int32),
-        loss_mask_BT=of((rows, tokens), jnp.bool_),
         vision=VisionInput(
             of_frames((frames, slots, tower.patch_features), jnp.float32),
             of_frames((frames, slots, 2), jnp.int32),
@@ -134,7 +134,10 @@ def _sft(given: Given) -> Prepared:
     state, optimizer = _training(given)
     tokens = given.work.rows.prompt_tokens + given.work.rows.new_tokens
     step = compile_sft_step(given.model, optimizer, state, given.mesh, micro_batches=given.pieces)
-    return step, (state, _batch(given, given.questions, tokens))
+    parts, rows = given.mesh.shape["sequence"], given.questions
+    of = partial(_shape, given.mesh, (rows, parts, min(given.work.rows.new_tokens, tokens // parts)))
+    batch = _batch(given, rows, tokens)._replace(targets=Targets(of(jnp.int32), of(jnp.int32), of(jnp.bool_)))
+    return step, (state, batch)
 
 
 def _grpo(given: Given) -> Prepared:
@@ -173,11 +176,13 @@ def _decode(given: Given) -> Prepared:
     asked, _ = jax.eval_shape(prompts, *arguments)
     of = partial(_shape, mesh)
     vocabulary = _vocabulary(given)
+    floats, whole = of((every,), jnp.float32), of((every,), jnp.int32)
+    settings = RowSettings(floats, whole, floats, floats, floats, whole, whole)
     begin = partial(start, given.model, plan=plan, slots=rows.new_tokens)
-    state = jax.eval_shape(lambda asked, vocabulary: begin(asked, vocabulary=vocabulary), asked, vocabulary)
-    settings = SamplingSettings(
-        of((every,), jnp.float32), of((every,), jnp.int32), *(of((every,), jnp.float32),) * 3, of((), jnp.int32)
-    )
+    state = jax.eval_shape(
+        lambda asked, settings, vocabulary: begin(asked, settings=settings, vocabulary=vocabulary),
+        asked, settings, vocabulary,
+    )  # fmt: skip
 
     def decode(params: Any, asked: Any, draws: Any, settings: Any, vocabulary: Any, state: Any, until: Any) -> Any:
         return advance(given.model, params, asked, plan, draws, settings, vocabulary, state, until)

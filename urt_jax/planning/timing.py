@@ -165,7 +165,9 @@ def program_phase(
     passes = (3 + remat) if trains else 1  # forward, once more, and two products backward
     matrices, head = decoder_weights(decoder), head_weights(decoder)
     scores = each * (needed_pairs(work, program) if attention == "blocks" else attention_scores(work, program))
-    heads = {"sft": tokens, "prefill": 0.0}.get(program, each * work.rows.responses * work.rows.new_tokens)
+    learnt = layout.sequence * min(work.rows.new_tokens, tokens_of(work, program) / layout.sequence)  # of an SFT row
+    per_question = {"sft": learnt, "prefill": 0.0}.get(program, work.rows.responses * work.rows.new_tokens)
+    heads = each * per_question
     wide = (decoder.feed_forward * 4 / split + decoder.width * WIDTHS) * decoder.layers
     of_layers = computed * passes * (tokens * wide + calls * matrices / split)
     passed = SCORE_TRAFFIC[attention][trains] - (SCORE_TRAFFIC[attention][0] if trains and not remat else 0.0)

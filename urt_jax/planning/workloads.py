@@ -26,7 +26,7 @@ IDS = {
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowCounts:
     """What one call is given; every prompt shows ``pictures`` square pictures, every response runs to its limit."""
 
     questions: int
@@ -48,7 +48,7 @@ class Workload:
     """A model's sizes and the rows it is measured on."""
 
     config: ModelConfig
-    rows: Rows
+    rows: RowCounts
 
     def text_tokens(self) -> int:
         """Return the words of a prompt: what its pictures and the marks around them leave.
@@ -82,11 +82,11 @@ def workload(size: str) -> Workload:
 
 # ``tiny``: what configs/grpo.py asks of urt-tiny. ``small``: two pictures of 64 tokens each in a prompt of 256.
 ROWS = {
-    "toy": Rows(2, 2, 24, 1, 56, 6, sft_rows=2),
-    "tiny": Rows(16, 8, 128, 2, 112, 96, sft_rows=32),
-    "small": Rows(4, 8, 256, 2, 224, 128, sft_rows=8),
-    "3b": Rows(8, 8, 1024, 2, 448, 256, sft_rows=8),
-    "7b": Rows(8, 8, 1024, 2, 448, 256, sft_rows=8),
+    "toy": RowCounts(2, 2, 24, 1, 56, 6, sft_rows=2),
+    "tiny": RowCounts(16, 8, 128, 2, 112, 96, sft_rows=32),
+    "small": RowCounts(4, 8, 256, 2, 224, 128, sft_rows=8),
+    "3b": RowCounts(8, 8, 1024, 2, 448, 256, sft_rows=8),
+    "7b": RowCounts(8, 8, 1024, 2, 448, 256, sft_rows=8),
 }
 SIZES = tuple(ROWS)
 

@@ -1,4 +1,4 @@
-"""From the text of an answer to numbers: the verdict, and the rewards computed from it."""
+"""Verdicts parsed from the text of a response, and the rewards computed from them."""
 
 from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.user import RewardError, UserReward, load_reward

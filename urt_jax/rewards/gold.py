@@ -1,7 +1,7 @@
-"""A reward for records that carry a gold score for each dimension: how many of them the judge writes exactly.
+"""A reward for records with gold scores per dimension: the share of them that the response writes exactly.
 
-Named in the settings as a reward of the user's own, ``{"function": "urt_jax.rewards.gold:gold_scores"}``. The paper's
-recipe knows labels only; this says where in the reasoning a judgement went wrong.
+Settings name it like a user's reward, ``{"function": "urt_jax.rewards.gold:gold_scores"}``. The paper's recipe uses
+labels only; this reward shows which scores of the reasoning are wrong.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from urt_jax.rewards.parse import noun_of, parse
 
 
 def gold_scores(*, text: str, solution: str, example: Any) -> float | None:
-    """Return the share of both candidates' gold scores that the text gives exactly; None where the record has none.
+    """Return the share of both candidates' gold scores that the text writes exactly; None if the record has none.
 
     ``example.meta["scores"]`` is ``{dimension: (score of 1, score of 2)}`` in the order shown. A text that does not
-    parse in the strict form has no scores: 0.
+    parse in the strict form gets 0.
     """
     gold: Mapping[str, tuple[float, float]] | None = example.meta.get("scores")
     if not gold:

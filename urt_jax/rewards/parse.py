@@ -1,4 +1,4 @@
-"""Read the verdict, the scores and the totals out of a written judgement; nothing is guessed.
+"""Parse the verdict, the scores and the totals of a written judgement; nothing is guessed.
 
 The form is fixed::
 
@@ -12,8 +12,8 @@ The form is fixed::
     </think>
     <answer>Image 1 is better</answer>
 
-Only the tags decide whether there is a verdict; scores and totals are read where they are well formed. Every pass over
-the text is linear in its length, whatever a model may write.
+Only the tags and the label decide whether there is a verdict; scores and totals are read where they are well formed.
+Every pass over the text is linear in its length, whatever a model writes.
 """
 
 import re
@@ -24,12 +24,12 @@ from typing import NamedTuple
 from urt_jax.tasks import LABELS, NOUNS, TIES
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
-WRONG_NOUN = "wrong noun"  # how the failure begins of a label that is another task's
+WRONG_NOUN = "wrong noun"  # start of the failure if the label belongs to another task
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 _ANY_NOUN = "|".join(NOUNS)
 
-# No two neighbouring repetitions match the same character, so that nothing backtracks twice over a line.
+# No two adjacent repetitions match the same character, so that no pattern backtracks twice over a line.
 _NUMBERED = re.compile(r"[ \t#*]*(?:[0-9]{1,3}[.)]|\([0-9]{1,3}\))")
 _SCORE = re.compile(
     r"\b(?:" + _ANY_NOUN + r") ([12])[ *]{0,3}[(:][ *(:]{0,4}([0-9]{1,2}(?:\.[0-9]{1,4})?) {0,2}/ {0,2}10\b"
@@ -43,31 +43,31 @@ _TOTALS_HEAD = "total score:"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judgement says; ``winner is None`` exactly when ``failure`` says why."""
+    """A parsed judgement; ``winner`` is None exactly if ``failure`` is not."""
 
     winner: int | str | None  # 1, 2, "tie", or None
     scores: dict[str, tuple[float, float]]  # {dimension: (candidate 1, candidate 2)}
     totals: tuple[float, float] | None  # as written in the text, right or wrong
     margin: float | None  # totals[0] - totals[1]
-    reasoning: str  # what stands inside <think>, also when the rest is broken
+    reasoning: str  # the text inside <think>, even if the rest is malformed
     text: str
     failure: str | None
 
 
 class WrittenTotal(NamedTuple):
-    """One line of totals: ``Image 1: 9+8=17`` is ``((9, 8), 17)``; addends that are no numbers are None."""
+    """One line of totals: ``Image 1: 9+8=17`` is ``((9, 8), 17)``; ``addends`` is None if they are not numbers."""
 
     addends: tuple[float, ...] | None
     total: float
 
 
 def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
-    """Read one judgement in the strict form; ``noun`` is what its task calls candidates ("Image", "Video", "Answer").
+    """Parse one judgement in the strict form; ``noun`` is the task's noun for candidates ("Image", "Video", "Answer").
 
-    Whitespace around the text and end tokens after it are dropped first. Then exactly one of each tag, only whitespace
-    between ``</think>`` and ``<answer>``, nothing outside, and a label that is exact after stripping. ``think=False``
-    also takes a bare ``<answer>..</answer>``. A label of another task is none: a judge that calls clips images has not
-    said what was asked. Never raises; ``failure`` names the first thing that is wrong.
+    Whitespace around the text and end tokens after it are dropped first. The rest must have exactly one of each tag,
+    only whitespace between ``</think>`` and ``<answer>``, nothing outside, and a label that is exact after stripping.
+    ``think=False`` also accepts a bare ``<answer>..</answer>``. The label of another task (clips called images) is a
+    failure. Never raises; ``failure`` names the first fault.
     """
     body = strip_ends(text)
     bare = not think and "<think>" not in body and "</think>" not in body
@@ -88,12 +88,12 @@ def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
 
 
 def noun_of(solution: str) -> str | None:
-    """Return what a label calls the candidates; None where it is no label."""
+    """Return the noun that a label uses for candidates; None if it is not a label."""
     return next((noun for noun in NOUNS if _is_about(solution, noun)), None)
 
 
 def _is_about(label: str, noun: str) -> bool:
-    """Return whether a known label calls the candidates so."""
+    """Return whether a known label uses this noun for candidates."""
     return label.startswith(f"{noun} ") or label.startswith(f"Both {noun.lower()}s ")
 
 
@@ -110,7 +110,7 @@ def strip_ends(text: str) -> str:
 
 
 def _form_failure(body: str, tags: tuple[str, ...]) -> str | None:
-    """Return why the tags are not ``tags`` once each, in order, with only whitespace around and between the parts."""
+    """Return what breaks the form: each of ``tags`` once, in order, only whitespace around and between the parts."""
     for tag in tags:
         count = body.count(tag)
         if count != 1:
@@ -126,7 +126,7 @@ def _form_failure(body: str, tags: tuple[str, ...]) -> str | None:
 
 
 def read_reasoning(text: str) -> str:
-    """Return what follows the first ``<think>`` up to its end, however broken the rest is; "" without the tag."""
+    """Return the text from the first ``<think>`` to its end tag, however malformed the rest is; "" without the tag."""
     _, _, after = text.partition("<think>")
     for closing in ("</think>", "<answer>"):
         after = after.partition(closing)[0]
@@ -136,10 +136,10 @@ def read_reasoning(text: str) -> str:
 def read_scores(reasoning: str) -> dict[str, tuple[float, float]]:
     """Return ``{dimension: (candidate 1, candidate 2)}`` of the lines or blocks before the totals.
 
-    A dimension opens with a number ("1. Aesthetics: ..."), or without one where none is open that still lacks a score.
-    Its name ends at the first colon; of several with one name the later ones are called by all before their scores, or
-    by a number. Within a dimension the first score of each candidate counts, in either order; one that lacks a score,
-    or has one above 10, is left out.
+    A dimension starts with a number ("1. Aesthetics: ..."), or without one if no started dimension still lacks a score.
+    Its name ends at the first colon. If a name repeats, the later dimension is named by all text before its scores, or
+    gets a number. Within a dimension the first score of each candidate counts, in either order. A dimension that lacks
+    a score, or has one above 10, is left out.
     """
     scores: dict[str, tuple[float, float]] = {}
     times = Counter[str]()
@@ -161,7 +161,7 @@ def read_scores(reasoning: str) -> dict[str, tuple[float, float]]:
 
 
 def _head_of(line: str) -> tuple[str, str] | None:
-    """Return the name a line gives a dimension, up to its first colon and up to its scores; None: it gives none."""
+    """Return a line's dimension name, cut at its first colon and at its scores; None if it names no dimension."""
     first = _SCORE.search(line)
     before = line if first is None else line[: first.start()]
     numbered = _NUMBERED.match(before)
@@ -169,7 +169,7 @@ def _head_of(line: str) -> tuple[str, str] | None:
         return None
     after = before[numbered.end() if numbered else 0 :]
     words, colon, _ = after.rpartition(":")
-    if not colon or (first is None and numbered is not None):  # a block's head: what follows the colon is a remark
+    if not colon or (first is None and numbered is not None):  # head of a block: the text after the colon is a remark
         words, colon, _ = after.partition(":")
     if not colon and (numbered is None or first is None):
         return None
@@ -178,19 +178,19 @@ def _head_of(line: str) -> tuple[str, str] | None:
 
 
 def _unused(names: tuple[str, str], taken: dict[str, tuple[float, float]], times: Counter[str]) -> str:
-    """Return the first of the names that no dimension before has, or the longer one with a number."""
+    """Return the first of the names that no earlier dimension has, or the longer one with a number."""
     short, long = names
     if short not in taken or long not in taken:
         return short if short not in taken else long
     times[long] = max(times[long], 1)
-    while True:  # a number is tried once, so that a thousand dimensions of one name take no longer than others
+    while True:  # each number is tried once, so that a thousand dimensions of one name take linear time
         times[long] += 1
         if (name := f"{long} ({times[long]})") not in taken:
             return name
 
 
 def read_totals(reasoning: str) -> dict[int, WrittenTotal]:
-    """Return ``{candidate: what is written}`` after ``Total score:``; the first line of each candidate counts."""
+    """Return ``{candidate: written total}`` after ``Total score:``; the first line of each candidate counts."""
     totals: dict[int, WrittenTotal] = {}
     lines = iter(reasoning.splitlines())
     if not any(line.strip(_AROUND).lower() == _TOTALS_HEAD for line in lines):

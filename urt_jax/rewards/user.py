@@ -1,4 +1,4 @@
-"""Rewards of the user's own, named ``"package.module:function"`` in the settings and imported once."""
+"""User-defined rewards, named ``"package.module:function"`` in the settings and imported once."""
 
 import importlib
 import math
@@ -11,21 +11,21 @@ from urt_jax.errors import did_you_mean
 
 
 class RewardError(RuntimeError):
-    """A user's reward that cannot be found, or that failed on a response; it is never passed over."""
+    """A user's reward cannot be imported, or failed on a response; it is never skipped."""
 
 
 @dataclass(frozen=True)
 class UserReward:
-    """One reward of the user: ``name`` is its function's, ``function`` takes ``(*, text, solution, example)``."""
+    """One user-defined reward: ``function`` takes ``(*, text, solution, example)``, ``name`` is its name."""
 
     name: str
     function: Callable[..., Any]
 
     def score(self, *, text: str, solution: str, example: Any) -> float:
-        """Return the reward of one response; the function's None is NaN, a reward that is not given.
+        """Return the reward of one response; NaN if the function returns None (no reward).
 
         Raises:
-            RewardError: the function raised (its own error is the cause), or gave no finite number and not None.
+            RewardError: the function raised (its error is the cause), or returned neither a finite number nor None.
         """
         where = f"reward {self.name!r} on record {getattr(example, 'id', '?')}"
         try:
@@ -68,4 +68,4 @@ def _why_no_module(spec: str, module: str, error: Exception) -> str:
             f"reward {spec!r}: there is no module {missing!r}; run from the folder that holds it, or put that folder "
             "on PYTHONPATH"
         )
-    return f"reward {spec!r}: importing {module!r} raised {type(error).__name__}: {error}; mend the module"
+    return f"reward {spec!r}: importing {module!r} raised {type(error).__name__}: {error}; fix the module"

@@ -1,4 +1,4 @@
-"""Rewards that a rule can check: form, answer, length, and whether the answer follows from the written scores."""
+"""Rule-based rewards: form, answer, length, and whether the answer follows from the written scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from urt_jax.rewards.parse import Verdict, parse, read_totals
 
-_TOLERANCE = 1e-6  # decimal scores such as 7.5 add up with rounding
+_TOLERANCE = 1e-6  # sums of decimal scores such as 7.1 are rounded
 
 
 def format_reward(text: str, *, noun: str | None = None) -> float:
-    """Return 1 when the text parses in the strict form with a decided or tied answer (of ``noun``), else 0.
+    """Return 1 when the text parses in the strict form to a winner or a tie (in the task's ``noun``), else 0.
 
-    Stricter than the published code, which leaves text after the answer free and fails on leading whitespace.
+    The published code differs: it allows text after the answer and rejects leading whitespace.
     """
     return float(parse(text, noun=noun).winner is not None)
 
@@ -20,10 +20,10 @@ def format_reward(text: str, *, noun: str | None = None) -> float:
 def accuracy_reward(text: str, solution: str) -> float:
     """Return 1 when the content of the last ``<answer>`` is exactly ``solution`` after stripping both, else 0.
 
-    Without a closed ``<answer>`` it is 0: a bare label earns nothing (the published code rewards it).
+    Without a closed ``<answer>`` it is 0: a bare label gets no reward (the published code rewards it).
 
     Raises:
-        ValueError: the solution is empty, so that nothing could be right.
+        ValueError: the solution is empty, so no answer could be right.
     """
     wanted = solution.strip()
     if not wanted:
@@ -36,7 +36,7 @@ def accuracy_reward(text: str, solution: str) -> float:
 def consistency_reward(text: str, *, noun: str | None = None) -> float:
     """Return 1 when addends, totals and answer all follow from the dimension scores, else 0 (also without scores).
 
-    An answer that is none (of ``noun``) follows from nothing.
+    A missing answer, or one in another task's noun, gets 0.
     """
     verdict = parse(text, noun=noun)
     if not score_agreement(verdict):
@@ -62,7 +62,7 @@ def score_agreement(verdict: Verdict) -> bool:
 def overlong_reward(tokens: int, *, longest: int, cache: int) -> float:
     """Return the soft over-long penalty of a response of ``tokens`` tokens (DAPO, arXiv 2503.14476, eq. 13).
 
-    0 up to ``longest - cache`` tokens, from there down in a straight line to -1 at ``longest``, and -1 beyond.
+    It is 0 up to ``longest - cache`` tokens, falls linearly to -1 at ``longest``, and is -1 beyond.
 
     Raises:
         ValueError: ``cache`` is not from 1 to ``longest``.
@@ -73,10 +73,10 @@ def overlong_reward(tokens: int, *, longest: int, cache: int) -> float:
 
 
 def brevity_rewards(tokens: Sequence[int], right: Sequence[bool]) -> list[float]:
-    """Return the reward of each length of a group: from 0.5 for the shortest down to -0.5 for the longest response.
+    """Return a length reward for each response of a group: 0.5 for the shortest down to -0.5 for the longest.
 
-    The length reward of Kimi k1.5 (arXiv 2501.12599, section 2.3.3), but only where every response is right: a group
-    that still errs, like one of equal lengths, gets 0, so that length is looked at once answers are settled.
+    It is the length reward of Kimi k1.5 (arXiv 2501.12599, section 2.3.3), but only for groups whose responses are all
+    right, so that length counts only once the answers are learnt. Other groups, and groups of equal lengths, get 0.
     """
     shortest, longest = min(tokens), max(tokens)
     if not all(right) or shortest == longest:
@@ -87,15 +87,15 @@ def brevity_rewards(tokens: Sequence[int], right: Sequence[bool]) -> list[float]
 def combine(parts: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
     """Return the weighted sum of reward parts of one shape (``[Q, R]``), float32.
 
-    NaN in a part means not given and adds nothing; where no part of a weight other than 0 is given the sum is NaN (as
-    in TRL, where a part of weight 0 counts as given too).
+    NaN in a part is a missing reward and adds nothing; the sum is NaN if all parts of nonzero weight are missing (as in
+    TRL, except that TRL counts parts of weight 0 too).
 
     Raises:
         ValueError: parts and weights do not have the same names, or parts differ in shape.
     """
     if not parts or set(parts) != set(weights):
         raise ValueError(
-            f"reward parts are {sorted(parts)}, weights are for {sorted(weights)}: name the same, at least one"
+            f"reward parts are {sorted(parts)}, weights are for {sorted(weights)}: give the same names, at least one"
         )
     shapes = {name: np.shape(part) for name, part in parts.items()}
     if len(set(shapes.values())) > 1:

@@ -1,4 +1,4 @@
-"""Verdicts on the same pair put together: the other presentation order mirrored, votes counted, orders compared."""
+"""Several verdicts on one pair: mirror those on the swapped pair, take a majority vote, compare the two orders."""
 
 import math
 from collections import Counter
@@ -24,8 +24,8 @@ def mirrored(verdict: Verdict) -> Verdict:
 def majority(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the first verdict of the winning side, with the mean margin of all.
 
-    A side wins with more votes than the other side and more than there are ties; ties win where they have the most.
-    Else there is no winner, and ``failure`` says why. Verdicts that did not parse have no vote.
+    The vote counts 1, 2 and ties; the one with the most votes wins. If several have the most, ``winner`` is None and
+    ``failure`` gives the counts. Verdicts that did not parse have no vote.
     """
     if len(verdicts) == 1:
         return verdicts[0]
@@ -46,8 +46,8 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
 def swap_consistency(texts: Sequence[str], swapped: Sequence[str], *, noun: str | None = None) -> list[float]:
     """Return for each response the share of the responses to the swapped pair that give the mirrored verdict.
 
-    Only responses of the strict form have a verdict: one without agrees with none (0) and has no say about others.
-    Where no response to the swapped pair has one there is nothing to compare with: all are NaN.
+    Only responses in the strict form have a verdict. A response without one gets 0; swapped responses without one are
+    not counted. If no swapped response has a verdict, all shares are NaN.
     """
     mirrors = [_other_side(winner) for winner in _winners(swapped, noun) if winner is not None]
     if not mirrors:

@@ -1,1 +1,1 @@
-"""The run itself: its folder, its owner, its processes, what it does when it is told to leave or the disk refuses."""
+"""A run: its folder, its lock, its processes, preemption, and disk errors."""

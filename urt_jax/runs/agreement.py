@@ -1,4 +1,4 @@
-"""Agreeing, in the middle of a training that no process may leave alone, on the step at which all of them leave."""
+"""Agreement between the processes of a training on the step at which all of them stop."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from urt_jax.sharding.shares import share_of
 
 
 class Agreement:
-    """Whether a flag is up on any process: the same answer on all, at most one call late, without waiting for it.
+    """Whether any process has raised a flag: the same answer on all processes, at most one call late, without waiting.
 
-    All processes of the mesh must call it, as often and in the same order as they run its other programs.
+    All processes of the mesh must call it equally often, and in the same order among the mesh's other programs.
     """
 
     def __init__(self, mesh: Mesh | None) -> None:
@@ -23,7 +23,7 @@ class Agreement:
             self._any = jax.jit(jnp.any, out_shardings=NamedSharding(self._mesh, P()))
 
     def found(self, up: bool) -> bool:
-        """Return whether the flag was up anywhere at the call before; of one process, whether it is."""
+        """Return whether any process raised the flag at the previous call; with one process, at this call."""
         if self._mesh is None:
             return up
         flags = jax.make_array_from_callback((self._mesh.size,), self._split, lambda index: np.array([up]))

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, between runs and for all processes: the second use of a shape costs little."""
+"""The cache of compiled programs on disk, shared by runs and processes, so that a shape is compiled once."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 def keep_programs_by_environment() -> None:
-    """Keep what this process compiles once it imports jax, and what its children compile, unless the user said where.
+    """Set the environment so that this process and its children cache programs, unless the user has set a cache.
 
     jax is not imported.
     """
@@ -21,7 +21,7 @@ def keep_programs_by_environment() -> None:
 
 
 def keep_programs() -> None:
-    """Keep what this process compiles from now on, unless the user said where, or that nothing is to be kept."""
+    """Cache the programs that this process compiles from now on, unless the user has set or disabled the cache."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -31,4 +31,4 @@ def keep_programs() -> None:
     for name, value in _SETTINGS.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
-    compilation_cache.reset_cache()  # what was compiled before has found that there is none
+    compilation_cache.reset_cache()  # an earlier compilation may have recorded that there is no cache

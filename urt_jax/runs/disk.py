@@ -1,9 +1,9 @@
-"""What a disk refused, told so that it can be mended: full, over quota, read-only, not permitted, place taken."""
+"""Messages for disk errors that a user can fix: full, over quota, read-only, not permitted, path in use."""
 
 import errno
 from collections.abc import Iterator
 
-# errno, what libraries without errno say, what it is, what to do
+# errno, message of libraries without errno, cause, remedy
 _TROUBLES = (
     (errno.ENOSPC, "No space left on device", "the disk is full", "free some space"),
     (errno.EDQUOT, "Disk quota exceeded", "the disk quota is used up", "free some space or ask for more"),
@@ -11,18 +11,19 @@ _TROUBLES = (
     (errno.EROFS, "Read-only file system", "the file system is read-only", "give a --workdir that can be written"),
     (errno.EACCES, "Permission denied", "access is not permitted", "give a --workdir that can be written"),
     (errno.EPERM, "Operation not permitted", "access is not permitted", "give a --workdir that can be written"),
-    (errno.EEXIST, "File exists", "something is in the way of a folder", "take it away"),
-    (errno.ENOTDIR, "Not a directory", "something is in the way of a folder", "take it away"),
-    (errno.EISDIR, "Is a directory", "a folder is in the way of a file", "take it away"),
+    (errno.EEXIST, "File exists", "something is in the way of a folder", "remove it"),
+    (errno.ENOTDIR, "Not a directory", "something is in the way of a folder", "remove it"),
+    (errno.EISDIR, "Is a directory", "a folder is in the way of a file", "remove it"),
 )
 
-SHOWN = 300  # characters of what a library said
+SHOWN = 300  # characters of a library's message
 
 
 def disk_trouble(error: BaseException) -> str | None:
-    """Return what to tell the user whose disk refused something, None where the error is of another kind.
+    """Return the user's message for a disk error, or None if the error is of another kind.
 
-    Libraries that write by themselves (orbax, safetensors) raise their own kinds, so causes and words are read too.
+    Libraries that write files themselves (orbax, safetensors) raise their own types, so causes and messages are
+    searched too.
     """
     for cause in _causes(error):
         for number, words, what, remedy in _TROUBLES:
@@ -33,13 +34,13 @@ def disk_trouble(error: BaseException) -> str | None:
                 said = _around(words, " ".join(str(cause).split()))
                 return (
                     f"{what}{where}: {said}\n{remedy}, then call again with the same arguments: everything finished "
-                    "is kept, and a training goes on from its last whole checkpoint"
+                    "is kept, and training resumes from its last complete checkpoint"
                 )
     return None
 
 
 def _around(words: str, text: str) -> str:
-    """Return a long message from shortly before its telling words to their end."""
+    """Return the part of a long message that ends with ``words``."""
     end = text.find(words) + len(words) if words in text else len(text)
     return text[:end] if end <= SHOWN else f"... {text[end - SHOWN : end]}"
 

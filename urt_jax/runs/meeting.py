@@ -1,4 +1,4 @@
-"""Letting the processes of a mesh make their connections while all of them are there."""
+"""Connecting the processes of a mesh while all of them are ready."""
 
 from functools import cache
 
@@ -14,10 +14,10 @@ from urt_jax.sharding.shares import share_of
 
 @cache
 def meet_on(mesh: Mesh) -> None:
-    """Add up a number a device over each axis of a mesh and over all of it, where it spans several processes.
+    """Run one collective over each axis of a mesh and over all of it, if it spans several processes.
 
-    Processes on CPUs (gloo) connect when they first compute together, and whoever comes first waits for 30 s. In the
-    middle of a run, where one has found its programs compiled and another has not, that is too short.
+    Processes on CPUs (gloo) connect at their first collective, where the first process waits for 30 s. Later in a run
+    that is too short: one process may find its programs in the cache while another compiles them.
     """
     if not share_of(mesh).spans:
         return

@@ -1,7 +1,7 @@
 """One run folder, one owner: a lock that a process holds until it ends, however it ends.
 
-POSIX record locks (``fcntl.lockf``): they go with their process, a ``kill -9`` included, are not handed on to its
-children, and reach over NFS where the server keeps locks. Of several processes of one run the first holds it for all.
+It is a POSIX record lock (``fcntl.lockf``): it ends with its process, even at ``kill -9``, is not inherited by
+children, and works over NFS if the server supports locks. The first process of a run holds it for all.
 """
 
 import atexit
@@ -19,21 +19,21 @@ from typing import TextIO
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import JsonError, parse_object
 
-LOCK_NAME = ".owner"  # hidden: a folder with nothing else is still an empty one
+LOCK_NAME = ".owner"  # hidden: a folder with no other file still counts as empty
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _held: dict[Path, TextIO] = {}  # run folders that this process owns
-_below: dict[Path, TextIO] = {}  # run folders that it does not own and writes below
+_below: dict[Path, TextIO] = {}  # run folders above the owned ones, locked as shared
 _log = logging.getLogger(__name__)
 
 
 def own(folder: Path) -> None:
-    """Make this process the owner of a run folder until ``release`` or its end; again is the same.
+    """Make this process the owner of a run folder until ``release`` or its end; a second call does nothing.
 
-    Run folders above it (a pipeline's, above its stages') cannot get another owner meanwhile. On a disk without locks
-    it says so once and goes on.
+    Run folders above it (that of a pipeline, above those of its stages) cannot get another owner meanwhile. On a disk
+    without locks it warns and continues.
 
     Raises:
-        BadInputError: another process owns it or a run folder above it; says which, where and since when.
+        BadInputError: another process owns it or a run folder above it; names host, process and start time.
         OSError: the folder cannot be written.
     """
     folder = folder.resolve()
@@ -50,7 +50,7 @@ def own(folder: Path) -> None:
         file.truncate()
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T %z")}))
         file.flush()
-    except OSError:  # a full disk: closing says so once more
+    except OSError:  # a full disk: closing raises again
         with suppress(OSError):
             file.close()
         raise
@@ -58,7 +58,7 @@ def own(folder: Path) -> None:
 
 
 def release() -> None:
-    """Let go of all run folders of this process."""
+    """Release all run folders of this process."""
     while _held:
         _, file = _held.popitem()
         with suppress(OSError):
@@ -70,10 +70,10 @@ def release() -> None:
 
 
 def _locked(folder: Path, kind: int) -> TextIO:
-    """Return the lock file of a run folder, locked: alone, or beside others that write below it.
+    """Return the lock file of a run folder, locked: exclusively, or shared with others that write below it.
 
     Raises:
-        BadInputError: another process holds it otherwise.
+        BadInputError: another process holds a conflicting lock.
         OSError: it cannot be opened.
     """
     file = (folder / LOCK_NAME).open("a+" if kind == fcntl.LOCK_EX else "r", encoding="utf-8")
@@ -84,22 +84,22 @@ def _locked(folder: Path, kind: int) -> TextIO:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             file.close()
             raise BadInputError(
-                f"{folder} belongs to a run that goes on ({owner}); wait for it, stop it, or give another --workdir"
+                f"{folder} belongs to a run in progress ({owner}); wait for it, stop it, or give another --workdir"
             ) from None
         if error.errno not in _NO_LOCKS:
             file.close()
             raise
-        _log.warning("%s lies on a disk without locks (%s): take care that one run alone writes there", folder, error)
+        _log.warning("%s is on a disk without locks (%s): make sure that only one run writes there", folder, error)
     return file
 
 
 def _told(file: TextIO) -> str:
-    """Return what the owner wrote of itself."""
+    """Return the owner's host, process and start time, as it wrote them."""
     file.seek(0)
     try:
         owner = parse_object(file.read(4096))
     except (JsonError, OSError):
-        return "of an unknown process, or of a stage alone below it"
+        return "of an unknown process, or of a single stage below it"
     return ", ".join(f"{name} {shown(owner.get(name), 60)}" for name in ("host", "pid", "since"))
 
 

@@ -1,7 +1,7 @@
-"""Notice of preemption: a SIGTERM asks the training loop to save and leave, and any other work to leave at once.
+"""Preemption notices: at a SIGTERM the training loop saves and exits, and any other work exits at once.
 
-Everything but a training state is on disk as it is made, so outside the loop there is nothing to save: a run goes on
-from its files as it does after a ``kill -9``. Of several processes of a run one that is told tells the others.
+Everything but a training state is written to disk as it is made, so outside the loop there is nothing to save: a run
+resumes from its files as after a ``kill -9``. A process that gets the notice passes it on to the others of the run.
 """
 
 import signal
@@ -20,9 +20,9 @@ class Preempted(Exception):
 
 
 class PreemptionNotice:
-    """Within its ``with`` block a SIGTERM sets ``arrived`` instead of ending the process (main thread only).
+    """In its ``with`` block a SIGTERM sets ``arrived`` instead of ending the process (main thread only).
 
-    One that reached another process of the run does so too, a little later.
+    A SIGTERM to another process of the run sets it too, a little later.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class PreemptionNotice:
         self._elsewhere.close()
         signal.signal(signal.SIGTERM, self._before)
         if self.arrived and kind is None and callable(self._before):
-            self._before(signal.SIGTERM, None)  # the block ended all the same; whoever waits around it is told
+            self._before(signal.SIGTERM, None)  # the block ended in spite of it: call the handler around the block
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._take()
@@ -52,9 +52,9 @@ class PreemptionNotice:
 
 @contextmanager
 def leaving_on_notice() -> Iterator[None]:
-    """Within its ``with`` block a SIGTERM ends the process with exit code 75, where no ``PreemptionNotice`` takes it.
+    """In its ``with`` block a SIGTERM ends the process with exit code 75, unless a ``PreemptionNotice`` takes it.
 
-    Outside the main thread, which alone hears signals, nothing is changed.
+    Only the main thread gets signals; in other threads it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -67,6 +67,6 @@ def leaving_on_notice() -> Iterator[None]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # Not by an exception: raised inside a library's callback it would be swallowed, and the notice with it.
-    told = "preempted: what was done is in the run folder; call again with the same arguments to go on"
+    # Not by an exception: a library's callback would swallow it, and the notice would be lost.
+    told = "preempted: finished work is in the run folder; call again with the same arguments to resume"
     processes.leave(EXIT_PREEMPTED, told)

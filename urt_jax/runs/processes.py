@@ -1,15 +1,15 @@
-"""One run over several processes: how they find each other, meet, hand each other values, and end together.
+"""One run over several processes: they connect, synchronise, exchange values, and end together.
 
-Every process runs the same story on its own devices and its own share of the rows. What is known once is known from
-the first process, which alone prints and writes the files they share. Beside the story a companion thread
+Every process runs the same stage on its own devices and its own share of the rows. Common values come from the first
+process, which alone prints and writes the shared files. Beside the main thread, a companion thread
 
-1. counts, so that a process that is gone or stuck is missed by the others, which then stop instead of waiting for it;
-2. hears when one of them fails or is told to leave, and ends or asks this one too;
+1. counts up, so that the others notice a process that is dead or stuck, and stop instead of waiting for it;
+2. learns when another process fails or is preempted, and ends or notifies this one;
 
-and a watch ends this process when its companion waits too long for the first one, through which all of that goes.
+and a watch thread ends this process if its companion gets no answer from the first process, which serves all of this.
 
-Values go through the coordination service of ``jax.distributed``: small ones, on the host, from the main thread, in
-the same order on all. A run of one process needs none of it, and every function here then answers for that one.
+Values go through the coordination service of ``jax.distributed``: small host values, from the main thread, in the same
+order on all processes. With a single process every function here returns at once, with that process's own value.
 """
 
 import os
@@ -23,17 +23,17 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-CONNECT_S = 300  # for all processes to find each other
-LOST_S = 30  # after which a process that no longer counts is lost
-PAUSE_S = 600  # for which all may be stopped together, as with the machine they run on
+CONNECT_S = 300  # for all processes to connect
+LOST_S = 30  # after which a process that no longer counts up is lost
+PAUSE_S = 600  # for which all processes may be suspended together, as with their machine
 TICK_S = 1.0
-LEAVE_S = 15.0  # the first process, which the others' connections end with, waits for them to leave
+LEAVE_S = 15.0  # for which the first process, whose end closes all connections, waits for the others to exit
 _ENDED = "urt/ended"  # a process is about to end, and the others with it
-_NOTICE = "urt/notice"  # a process was told to leave, and takes its time to save
+_NOTICE = "urt/notice"  # a process was preempted and saves before it ends
 
 
 class ProcessesError(ValueError):
-    """Processes that cannot be told apart or do not find each other."""
+    """The address of the processes is invalid, or they do not connect."""
 
 
 class _Joined:
@@ -42,10 +42,10 @@ class _Joined:
     def __init__(self, client: Any, number: int, count: int) -> None:
         self.client, self.number, self.count = client, number, count
         self.meetings = 0
-        self.told_to_leave: Callable[[], bool] = lambda: False  # take a notice here; False: nobody does
+        self.told_to_leave: Callable[[], bool] = lambda: False  # take a preemption notice; False = not taken
         self._stopped = threading.Event()
-        # Last count of each, and for how many ticks it has stood. Ticks and not a clock: where a machine stops all
-        # processes for a while, none has missed another.
+        # Last count of each process, and the ticks since it changed. Ticks and not seconds: if a machine suspends all
+        # processes for a while, none counts as lost.
         self._counts = dict.fromkeys(range(count), (-1, 0))
         self._ticks = 0
         self._threads = [threading.Thread(target=of, daemon=True) for of in (self._accompany, self._watch)]
@@ -65,7 +65,7 @@ class _Joined:
         self.client.key_value_set_bytes(key, pickle.dumps(value), allow_overwrite=True)
 
     def look(self, key: str) -> Any:
-        """Return what lies under a key, None where there is nothing yet."""
+        """Return the value of a key, or None if it has none yet."""
         try:
             return pickle.loads(self.client.key_value_try_get_bytes(key))
         except Exception as error:
@@ -74,7 +74,7 @@ class _Joined:
             raise
 
     def wait_for(self, key: str) -> Any:
-        """Wait for a value, a second at a time, so that signals are heard in between."""
+        """Wait for a value, a second at a time, so that signals are handled in between."""
         while True:
             try:
                 return pickle.loads(self.client.blocking_key_value_get_bytes(key, 1000))
@@ -83,7 +83,7 @@ class _Joined:
                     raise
 
     def put_first(self, key: str, value: Any) -> bool:
-        """Put a value where there is none yet; False where there is."""
+        """Put a value if the key has none yet; return whether it had none."""
         try:
             self.client.key_value_set_bytes(key, pickle.dumps(value))
         except Exception as error:
@@ -93,7 +93,7 @@ class _Joined:
         return True
 
     def await_others(self, mark: str, until: float) -> None:
-        """Wait, not for long, until the others have set a mark."""
+        """Wait until the others have set a mark, or until the time ``until``."""
         while time.monotonic() < until and any(self.look(f"urt/{mark}/{number}") is None for number in self.others()):
             time.sleep(0.05)
 
@@ -124,14 +124,14 @@ class _Joined:
                 self._lost(0, f"has not answered for {LOST_S} s and")
 
     def _end(self, number: int, code: int, told: str) -> None:
-        """A process ends: end too. That one waits until all have heard it."""
+        """End this process because another ends, which waits until all have read its message."""
         self.put(f"urt/heard/{self.number}", True)
         if number != self.number:
             self.last_word(time.monotonic() + LEAVE_S)
             _end_here(code, f"process {number}: {told}; stopping process {self.number}")
 
     def last_word(self, until: float) -> None:
-        """Say that this process is as good as gone; the first one, on which all connections hang, goes last."""
+        """Announce that this process ends; the first process, which serves all connections, ends last."""
         if self.number:
             self.put(f"urt/gone/{self.number}", True)
         else:
@@ -146,32 +146,32 @@ class _Joined:
     def _lost(self, number: int, how: str) -> None:
         _end_here(
             1,
-            f"process {number} {how} is lost; stopping process {self.number}. Call again with the same arguments to go "
-            "on from what is in the run folder",
+            f"process {number} {how} is lost; stopping process {self.number}. Call again with the same arguments to "
+            "resume from the run folder",
         )
 
 
 LEAVING = 75  # the exit code after a preemption notice
 MAX_PORT = 65535
-_PARTS = re.compile(r"([^,\s]+):([0-9]{1,5}),([0-9]{1,6}),([0-9]{1,6})")  # host, port, how many, which
+_PARTS = re.compile(r"([^,\s]+):([0-9]{1,5}),([0-9]{1,6}),([0-9]{1,6})")  # host, port, count, number
 _NOT_FOUND = 2  # as for any other bad input
 _joined: _Joined | None = None
 
 
 def connect(where: str) -> None:
-    """Find the other processes of this run; before anything else is asked of jax.
+    """Connect to the other processes of this run; call it before any other use of jax.
 
-    ``where`` is ``auto``, for what TPU VMs, Slurm, GKE and Open MPI say in the environment, or
-    ``HOST:PORT,COUNT,NUMBER`` with the address of process 0, how many there are, and which of them this is. Where they
-    do not all come in time, this process ends with exit code 2.
+    ``where`` is ``auto``, which reads the environment of TPU VMs, Slurm, GKE and Open MPI, or
+    ``HOST:PORT,COUNT,NUMBER``: the address of process 0, the number of processes, and the number of this one. If they
+    do not all connect in time, this process ends with exit code 2.
 
     Raises:
-        ProcessesError: ``where`` is neither, or the environment says nothing.
+        ProcessesError: ``where`` is neither, or the environment names no processes.
     """
     global _joined
     asked = _parse(where)
-    import jax  # first here: the command line is read without it
-    from jax._src import distributed  # jax has no public door to the values its processes share
+    import jax  # imported here, since the command line is parsed without it
+    from jax._src import distributed  # jax has no public interface to its key-value store
 
     told = f"the processes of this run did not find each other by {where!r}"
     missing = f"error: {told} in {CONNECT_S} s; start them all, with the address of process 0, and look at their logs"
@@ -181,13 +181,13 @@ def connect(where: str) -> None:
     try:
         jax.distributed.initialize(
             **asked,
-            initialization_timeout=2 * CONNECT_S,  # at which jax would abort
-            heartbeat_timeout_seconds=PAUSE_S,  # by a clock; the companions are sooner
+            initialization_timeout=2 * CONNECT_S,  # after which jax would abort
+            heartbeat_timeout_seconds=PAUSE_S,  # in wall-clock time; the companions notice sooner
             shutdown_timeout_seconds=2 * LOST_S,
         )
     except Exception as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = "" if asked else "; where no environment says it, give HOST:PORT,COUNT,NUMBER"
+        hint = "" if asked else "; if the environment does not name them, give HOST:PORT,COUNT,NUMBER"
         raise ProcessesError(f"{told}: {why}{hint}") from error
     finally:
         late.cancel()
@@ -197,7 +197,7 @@ def connect(where: str) -> None:
 
 
 def disconnect() -> None:
-    """Wait for the others to have ended as well, and let go of them."""
+    """Wait until the others have finished too, and disconnect."""
     global _joined
     if _joined is not None:
         barrier()
@@ -206,65 +206,65 @@ def disconnect() -> None:
 
 
 def number() -> int:
-    """Return which process this is."""
+    """Return the number of this process."""
     return 0 if _joined is None else _joined.number
 
 
 def count() -> int:
-    """Return how many there are."""
+    """Return the number of processes."""
     return 1 if _joined is None else _joined.count
 
 
 def is_first() -> bool:
-    """Return whether this is the one that prints and writes what all share."""
+    """Return whether this is the first process, which prints and writes the shared files."""
     return number() == 0
 
 
 def gather(value: T) -> list[T]:
-    """Return the value of every process, in their order. All must call it, as often and in the same order."""
+    """Return the values of all processes, in order. All must call it, equally often and in the same order."""
     if _joined is None:
         return [value]
     here, _joined.meetings = _joined.meetings, _joined.meetings + 1
     _joined.put(f"urt/met/{here}/{_joined.number}", value)
     values = [_joined.wait_for(f"urt/met/{here}/{other}") for other in range(_joined.count)]
-    if here:  # whoever came here has read all of the meeting before
+    if here:  # every process that reached this call has read all values of the call before
         _joined.client.key_value_delete(f"urt/met/{here - 1}/{_joined.number}")
     return values
 
 
 def of_first(ask: Callable[[], T]) -> T:
-    """Let the first process ask, or write a file of all, and return on every process what it found, when it is done."""
+    """Run ``ask`` on the first process only, and return its result on every process once it is done."""
     return ask() if _joined is None else gather(ask() if is_first() else None)[0]  # type: ignore[return-value]
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process calls it."""
     gather(None)
 
 
 def tell_notice() -> None:
-    """Tell the other processes that this one was told to leave and saves first; they do so too, or leave at once."""
+    """Pass a preemption notice on to the other processes, which save and exit, or exit at once."""
     if _joined is not None:
         _joined.put_first(_NOTICE, _joined.number)
 
 
 def leave(code: int, told: str) -> NoReturn:
-    """End this process at once with all others, whatever they are at."""
+    """End this process and all others at once."""
     if _joined is None:
         _end_here(code, told)
     try:
         if not _joined.put_first(_ENDED, (_joined.number, code, told)):
-            told = ""  # another process has told it
+            told = ""  # another process has announced its end
         until = time.monotonic() + LEAVE_S
         _joined.await_others("heard", until)
         _joined.last_word(until)
-    finally:  # also where process 0 is gone, and with it the way to tell
+    finally:  # also if process 0 is gone, and with it the connection
         _end_here(code, told)
 
 
 @contextmanager
 def taking_notice(take: Callable[[], None]) -> Iterator[None]:
-    """Within its ``with`` block, a notice that reached another process is taken here by ``take``."""
+    """In its ``with`` block, a preemption notice to another process calls ``take`` here."""
     if _joined is None:
         yield
         return
@@ -281,7 +281,7 @@ def taking_notice(take: Callable[[], None]) -> Iterator[None]:
 
 
 def _end_here(code: int, told: str) -> NoReturn:
-    # Not by an exception: this may be a thread or a signal's handler, and the main thread in a library's wait.
+    # Not by an exception: this may be a thread or a signal handler, while the main thread waits in a library.
     if told:
         os.write(2, f"{told}\n".encode())
     os._exit(code)
@@ -291,7 +291,7 @@ def _parse(where: str) -> dict[str, Any]:
     """Return the arguments of ``jax.distributed.initialize``.
 
     Raises:
-        ProcessesError: it is neither ``auto`` nor three parts that make sense.
+        ProcessesError: it is neither ``auto`` nor three valid parts.
     """
     if where == "auto":
         return {}

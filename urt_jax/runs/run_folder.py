@@ -1,4 +1,4 @@
-"""The run folder's own files: the settings it belongs to and the result it ended with."""
+"""The run folder's own files: the settings of the run and its result."""
 
 import json
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from urt_jax.runs.disk import disk_trouble
 from urt_jax.runs.ownership import own
 
 _MISSING = object()  # a setting that one of two versions of the program does not have
-SHOWN, LISTED = 120, 20  # signs of a setting, and settings, that are told where they differ
-# Settings that may change between two calls of one run: where it lies, how it is split, who decodes its pictures, how
-# often it reports, when it gives up, and how patiently a teacher is asked.
+SHOWN, LISTED = 120, 20  # characters per setting, and settings, in a message about differing settings
+# Settings that may change between two calls of one run: its folder, its mesh and batching, its workers, what it keeps
+# and logs, its limits on skipped records, and the teacher's limits.
 _FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "max_skipped", "max_skipped_share",
          "token_budget", "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
 
 
 def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
-    """Make the run folder, or go on in it, and return its path.
+    """Make the run folder, or resume the run in it, and return its path.
 
     ``config`` is plain JSON (``config.as_json``). A new folder gets it as ``config.json``, without secrets such as the
-    credentials of an address; those may change between two calls. Of several processes the first makes it for all.
+    credentials of an address; those may change between two calls. The first process makes the folder for all.
 
     Raises:
-        BadInputError: the folder holds a run of other settings (named one by one), one that goes on in another process,
-            or something that is no run; it cannot be a folder; or it is not the same for all processes.
+        BadInputError: the folder holds a run of other settings (lists them), a run in progress in another process, or
+            other files; it cannot be a folder; or the processes do not share it.
     """
     folder = Path(workdir)
     processes.of_first(lambda: _made_run(folder, _public(config)))
@@ -43,14 +43,14 @@ def open_run(workdir: str | Path, config: Mapping[str, Any]) -> Path:
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without what looks like a secret, in whatever environment they are read again."""
+    """Return the settings without texts in the form of a secret, whatever the environment's own secrets are."""
     return redacted_values(config, known=())
 
 
 def _made_run(folder: Path, config: Mapping[str, Any]) -> None:
     try:
         _open_run(folder, config)
-    except (OSError, ValueError) as error:  # a name too long, below a file, with a zero byte
+    except (OSError, ValueError) as error:  # a name that is too long, is below a file, or has a NUL byte
         no_folder = isinstance(error, NotADirectoryError | FileExistsError)
         if isinstance(error, BadInputError) or (disk_trouble(error) is not None and not no_folder):
             raise
@@ -71,16 +71,28 @@ def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
             more = f"\n  and {len(differing) - LISTED} more" if len(differing) > LISTED else ""
             raise BadInputError(
                 f"{folder} holds a run of another config:\n  " + "\n  ".join(differing[:LISTED]) + f"{more}\n"
-                "give the same settings to go on with it, another --workdir to start a new run, or delete the folder"
+                "give the same settings to resume it, another --workdir to start a new run, or delete the folder"
             )
         return
     if (folder.exists() and not folder.is_dir()) or (
         folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
     ):
-        raise BadInputError(f"{folder} exists and is no run folder (no config.json); give another --workdir")
+        raise BadInputError(f"{folder} exists and is not a run folder (no config.json); give another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
     own(folder)
     write_json(path, config)
+
+
+def finished(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Open a run (see ``open_run``); return its result after printing its table again, None if it is to be run.
+
+    Raises:
+        BadInputError: as ``open_run`` and ``read_result``.
+    """
+    result = read_result(open_run(workdir, config))
+    if result is not None:
+        print(result["table"])
+    return result
 
 
 def read_result(workdir: str | Path) -> dict[str, Any] | None:
@@ -90,7 +102,7 @@ def read_result(workdir: str | Path) -> dict[str, Any] | None:
 
 
 def _result(path: Path) -> dict[str, Any]:
-    remedy = "delete it and call again: the stage goes on from what lies beside it, and writes it anew"
+    remedy = "delete it and call again: the stage resumes from the other files and writes it anew"
     found = read_object(path, remedy=remedy)
     Fields(found, str(path)).text("table")
     return found
@@ -99,18 +111,18 @@ def _result(path: Path) -> dict[str, Any]:
 def write_result(workdir: str | Path, table: str, **figures: Any) -> None:
     """Mark the run as finished: write ``result.json`` with the table to print and the figures behind it.
 
-    Of several processes the first writes, and the others go on once it is written.
+    The first process writes, and the others continue once it is written.
     """
     processes.of_first(lambda: write_json(Path(workdir) / "result.json", redacted_values({"table": table, **figures})))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file that is either whole or not there, whenever the process is killed."""
+    """Write a JSON file atomically."""
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=True)
 
 
 def _differences(there: Any, here: Any, where: str) -> Any:
-    """Yield one line for each setting that differs, skipping the free ones."""
+    """Yield one line for each differing setting that may not change."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
             if key not in _FREE:

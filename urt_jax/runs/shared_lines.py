@@ -1,11 +1,11 @@
-"""A file of JSON lines that several processes write, each its part of every line, and that is one file in the end.
+"""A file of JSON lines that several processes write, each its part of every line, joined to one file at the end.
 
     records/samples.jsonl           [a b c d]  [e f g h]        whole lines
     records/samples-0-of-2.jsonl    [2, [i j]]  [3, [m n]]      this process's parts of the lines after those,
     records/samples-1-of-2.jsonl    [2, [k l]]                  with the lines' numbers
 
-A line is whole when all its parts are there; what is not is written again. Nothing is lost or doubled, whenever the
-processes are killed and however many there are when the run goes on.
+A line is complete when all its parts are there; incomplete lines are written again. No line is lost or duplicated,
+whenever the processes are killed and however many there are when the run resumes.
 """
 
 import json
@@ -23,16 +23,16 @@ Line = list[Any]
 
 
 class SharedLines:
-    """Lines that are lists; each process appends its share of the next line, and all do so for every line.
+    """A file whose lines are lists; every process appends its share of every line.
 
-    Close it, or use it in a ``with``; ``joined`` does so too.
+    Close it, or use it in a ``with``; ``joined`` closes it too.
     """
 
     def __init__(self, path: Path, share: Share) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         processes.of_first(lambda: _join_parts(path))
-        self.lines = _whole_lines(path)  # what earlier calls have finished
+        self.lines = _whole_lines(path)  # finished by earlier calls
         self._written, self._alone = len(self.lines), processes.count() == 1
         own = path if self._alone else part_path(path, share.number, share.of)
         self._file = own.open("a", encoding="utf-8") if share.leads else None
@@ -44,12 +44,12 @@ class SharedLines:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file of this process."""
+        """Close the file of this process."""
         if self._file is not None:
             self._file.close()
 
     def append(self, part: Line) -> None:
-        """Write this process's part of the next line; it outlasts a kill."""
+        """Write this process's part of the next line; it survives ``kill -9``."""
         if self._file is not None:
             line = part if self._alone else [self._written, part]
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -59,7 +59,7 @@ class SharedLines:
             self.lines.append(part)
 
     def joined(self) -> list[Line]:
-        """Return all lines, after every process has written its parts and the first has put them together."""
+        """Return all lines, once every process has written its parts and the first process has joined them."""
         self.close()
         if not self._alone:
             processes.barrier()
@@ -73,18 +73,18 @@ class SharedLines:
 
 
 def part_path(path: Path, number: int, of: int) -> Path:
-    """Return where one of several processes writes its parts of a file."""
+    """Return the path of one process's parts of a file."""
     return path.with_name(f"{path.stem}-{number}-of-{of}{path.suffix}")
 
 
 def part_paths(path: Path) -> list[Path]:
-    """Return the parts of a file that are there, by number, whatever number of processes wrote them."""
+    """Return the existing parts of a file, ordered by number, whatever the number of processes that wrote them."""
     found = path.parent.glob(f"{path.stem}-*-of-*{path.suffix}")
     return sorted(found, key=lambda part: int(part.stem.split("-")[-3]))
 
 
 def _join_parts(path: Path) -> None:
-    """Append the lines of which all parts are there to the file, and drop the parts."""
+    """Append the lines whose parts are complete to the file, and delete the parts."""
     parts = part_paths(path)
     if not parts:
         return
@@ -108,17 +108,17 @@ def _by_number(part: Path) -> dict[int, Line]:
 
 
 def _whole_lines(path: Path) -> list[Line]:
-    """Read the lines an earlier call finished, and cut off a half-written last one."""
+    """Read the lines that an earlier call finished, and truncate a half-written last one."""
     if not path.is_file():
         return []
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content and processes.is_first():
-        os.truncate(path, len(whole))  # in place: writing the file anew could lose all of it
+        os.truncate(path, len(whole))  # in place, since rewriting the file could lose all of it
     return [_line(path, n, line) for n, line in enumerate(whole.split(b"\n")[:-1], start=1)]
 
 
-_REMEDY = "the file was damaged after it was written: take the line and those after it out, or give another --workdir"
+_REMEDY = "the file was damaged after it was written: remove the line and those after it, or give another --workdir"
 
 
 def _line(path: Path, number: int, line: bytes) -> Line:

@@ -1,4 +1,4 @@
-"""The built-in task: small drawn pictures and clips whose faults, and so whose scores, are known."""
+"""The built-in task: small synthetic pictures and clips with known faults, and so with known scores."""
 
 from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError

@@ -12,7 +12,7 @@ from urt_jax.tasks import TASKS
 
 
 class QuestionForm(NamedTuple):
-    """A form of question: its text and its answer's, over the scene's words, and which words it names or asks for."""
+    """A question template: texts of question and answer with slots for scene words, and the slots named or asked."""
 
     kind: str
     text: str
@@ -21,7 +21,7 @@ class QuestionForm(NamedTuple):
     asked: tuple[int, ...]
 
 
-QUESTIONS: dict[str, tuple[QuestionForm, ...]] = {  # by what they are about
+QUESTIONS: dict[str, tuple[QuestionForm, ...]] = {  # by medium
     "image": (
         QuestionForm("relation", "where is the {0} {1}?", "the {0} {1} is {2} the {3} {4}", (0, 1), (2, 3, 4)),
         QuestionForm("relation", "what is {2} the {3} {4}?", "a {0} {1} is {2} the {3} {4}", (2, 3, 4), (0, 1)),
@@ -51,29 +51,29 @@ QUESTIONS: dict[str, tuple[QuestionForm, ...]] = {  # by what they are about
     ),
 }
 
-# What an answer may be padded with by its number of words: (before it, after it). The padding says nothing.
+# Padding of an answer by its number of words: (before it, after it). It carries no information.
 FILLERS: dict[int, tuple[tuple[str, str], ...]] = {
     2: (("i think", ""), ("it seems", ""), ("", "i think"), ("", "it seems")),
     3: (("", "in the picture"), ("as shown here", ""), ("", "as shown here"), ("in the picture", "")),
     4: (("i think that now", ""), ("as one can see", ""), ("", "as one can see"), ("it seems that now", "")),
     5: (("i think", "in the picture"), ("it seems", "in the picture"), ("i think", "as shown here")),
 }
-# What replaces a padding word of so many letters in a stammering answer: lengths in words and letters stay as drawn.
+# Replacement of a padding word of that many letters in a stammering answer; both lengths stay as drawn.
 STAMMERS = {letters: "u" + "m" * (letters - 1) for letters in range(1, 8)}
 
 
 class Draft(NamedTuple):
-    """A written answer and what is known of it."""
+    """A written answer and its faults."""
 
     text: str
-    words: list[str]  # the scene's words as the answer gives them
-    clarity: list[str]  # its faults of clarity
+    words: list[str]  # the scene words that the answer states
+    clarity: list[str]  # its clarity faults
 
 
 def _scramble(rng: np.random.Generator, parts: list[str], scene_words: list[str]) -> list[str]:
-    """Strew the small words anew among the scene's words, which keep their order and so their meaning.
+    """Shuffle the function words among the scene words, which keep their order and so their meaning.
 
-    The sentence then ends on a small word, which no well-formed answer without padding does.
+    The sentence then ends on a function word, as no well-formed answer without padding does.
     """
     content = [part for part in parts if part in scene_words]
     small = [part for part in parts if part not in scene_words]
@@ -87,7 +87,7 @@ def _scramble(rng: np.random.Generator, parts: list[str], scene_words: list[str]
 
 
 def write_answer(rng: np.random.Generator, question: QuestionForm, words: list[str], clarity: list[str]) -> str:
-    """Write an answer that says ``words``; its length is drawn without regard to its faults."""
+    """Write an answer that states ``words``; its length is drawn independently of its faults."""
     parts = question.answer.split()
     parts = [words[int(part[1:-1])] if part.startswith("{") else part for part in parts]
     padding = int(rng.integers(2, 6))
@@ -112,7 +112,7 @@ def draw_draft(
     blemishes: int,
     lexicon: Lexicon,
 ) -> Draft:
-    """Draw an answer with so many wrong names, wrong values and faults of clarity, at most all there are."""
+    """Draw an answer with these numbers of wrong names, wrong values and clarity faults, or as many as possible."""
     slots = (*rng.permutation(question.named)[:misnamed].tolist(), *rng.permutation(question.asked)[:mistaken].tolist())
     said = spoil(rng, question.kind, words, len(slots), slots=slots, lexicon=lexicon)
     clarity = draw_faults(rng, task, TASKS[task].dimensions[2], blemishes)
@@ -120,7 +120,7 @@ def draw_draft(
 
 
 def describe_draft(task: str, question: QuestionForm, words: list[str], draft: Draft) -> dict[str, Any]:
-    """Write down a draft's parts by dimension, as ``meta["candidates"]`` holds them."""
+    """Return a draft's parts by dimension, in the form of ``meta["candidates"]``."""
     names, values, clarity = TASKS[task].dimensions
     return {
         names: [[draft.words[slot], words[slot]] for slot in question.named],
@@ -130,13 +130,13 @@ def describe_draft(task: str, question: QuestionForm, words: list[str], draft: D
 
 
 def levels_of(task: str, question: QuestionForm) -> tuple[tuple[int, ...], ...]:
-    """Return the scores each dimension can reach: a question that names two things has no third wrong name."""
+    """Return the scores that each dimension can reach: a question naming two words cannot have three wrong names."""
     names, values, clarity = SCALES[task]
     return names.scores[: len(question.named) + 1], values.scores[: len(question.asked) + 1], clarity.scores
 
 
 def draw_question(rng: np.random.Generator, task: str, lexicon: Lexicon) -> tuple[QuestionForm, list[str]]:
-    """Draw a form of question and the words of the scene it asks about."""
+    """Draw a question template and the words of its scene."""
     forms = QUESTIONS[TASKS[task].medium]
     question = forms[int(rng.integers(len(forms)))]
     return question, draw_words(rng, question.kind, lexicon)

@@ -1,6 +1,6 @@
-"""Single skills of a judge as short chats: see, compare, count, add up, conclude; to train a base model on.
+"""Drills for a base model: single skills of a judge as short chats (see, compare, count, add up, conclude).
 
-Words and marks are those of the full reasoning, so that each drill is a piece of it.
+A drill uses the words and marks of the full reasoning, so that each drill is a piece of it.
 """
 
 import re
@@ -35,12 +35,12 @@ from urt_jax.scenes.scales import scale_of
 from urt_jax.scenes.world import CATEGORY_OF, Lexicon, caption_of, choose, draw_words, make_generator, pick
 from urt_jax.tasks import TASKS, find_task
 
-# What a drill's response says, as a function of the scene words it names, in their order in the text.
+# A drill's response as a function of the scene words it names, in text order.
 Write = Callable[[Sequence[str]], str]
 
 
 class Drilled(NamedTuple):
-    """A drawn drill: its prompt with placeholders, the right scene words and the text around them, its media."""
+    """A drill: its prompt with placeholders, the right scene words, the text around them, and its media."""
 
     prompt: str
     words: list[str]
@@ -49,7 +49,7 @@ class Drilled(NamedTuple):
 
 
 PLACEHOLDER = {"image": "<image>", "video": "<video>"}
-WRONG_SHARES = (0.35, 0.3, 0.2, 0.15)  # how often 0, 1, 2, 3 words are wrong
+WRONG_SHARES = (0.35, 0.3, 0.2, 0.15)  # chances of 0, 1, 2, 3 wrong words
 FAULT_SHARES = (0.4, 0.4, 0.2)
 SCENE_WORD = re.compile(rf" (?:{'|'.join(sorted(CATEGORY_OF, key=len, reverse=True))})\b")
 PICTURES, CLIPS = (find_task(medium, answers=False).name for medium in ("image", "video"))
@@ -61,14 +61,14 @@ def _count(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
 
 
 def _faults(rng: np.random.Generator, task: str) -> tuple[list[str], list[str]]:
-    """Draw the faults of a picture or clip in its two dimensions without words."""
+    """Draw the faults of a picture or clip in its two dimensions that count faults, not words."""
     _, quality, authenticity = TASKS[task].dimensions
     first = draw_faults(rng, task, quality, _count(rng, FAULT_SHARES))
     return first, draw_faults(rng, task, authenticity, _count(rng, FAULT_SHARES))
 
 
 def _told_words(rng: np.random.Generator, kind: str, lexicon: Lexicon) -> list[str]:
-    """Draw words in the order in which a picture is told without a caption: from its left or upper thing on."""
+    """Draw words in the order of a description without a caption: the left or upper object first."""
     words = draw_words(rng, kind, lexicon)
     if kind == "relation":
         words[2] = pick(rng, ("left of", "above"))
@@ -107,7 +107,7 @@ def _describe_pair(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
 def _shown(
     rng: np.random.Generator, task: str, kind: str, words: list[str], lexicon: Lexicon
 ) -> tuple[list[str], Reading]:
-    """Draw what a candidate picture or clip shows instead of the caption's words, and how it reads."""
+    """Draw what a candidate picture or clip shows instead of the caption's words, and its reading."""
     shown = draw_shown(rng, kind, words, _count(rng, WRONG_SHARES), lexicon)
     quality, breaks = _faults(rng, task)
     names = TASKS[task].dimensions
@@ -117,7 +117,7 @@ def _shown(
 def _drafted(
     rng: np.random.Generator, task: str, question: QuestionForm, words: list[str], lexicon: Lexicon
 ) -> tuple[Draft, Reading]:
-    """Draw a candidate answer, and how it reads."""
+    """Draw a candidate answer and its reading."""
     draft = draw_draft(
         rng,
         task,
@@ -151,12 +151,12 @@ def _check(rng: np.random.Generator, lexicon: Lexicon, *, task: str) -> Drilled:
 
 
 def _against(said: Sequence[str], wanted: Sequence[str]) -> list[list[str]]:
-    """Pair words as a reading holds them, [[said, wanted], ...]."""
+    """Pair words in the form of a reading, [[said, wanted], ...]."""
     return [[*pair] for pair in zip(said, wanted)]
 
 
 def _check_text(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    """Compare a caption with a description in words: marks, and the score of their number."""
+    """Compare a caption with a description in words: write the marks and the score."""
     task = PICTURES if rng.random() < 0.7 else CLIPS
     kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
     words = draw_words(rng, kind, lexicon)
@@ -168,12 +168,12 @@ def _check_text(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
 
 
 def _fixed(prompt: str, response: str) -> Drilled:
-    """A drill without media: what it says is in its prompt, so nothing of it can be misread."""
+    """Return a drill without media: its response follows from its prompt, so no word can be misread."""
     return Drilled(prompt, [], lambda said: response)
 
 
 def _reread(task: str, question: QuestionForm, reading: Reading, said: Sequence[str], seen: Sequence[str]) -> Reading:
-    """Return the reading of an answer whose words were read as ``said`` beside a picture read as ``seen``."""
+    """Return the reading of an answer whose words were read as ``said`` and its picture as ``seen``."""
     names, values, _ = TASKS[task].dimensions
     named = len(question.named)
     return {
@@ -204,13 +204,13 @@ def _check_answer(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
 
 
 def _judged(task: str, prompt: str, candidates: tuple[Media | str, ...], *, context: tuple[Media, ...] = ()) -> str:
-    """Write the question that a judge is asked about two candidates, with its placeholders."""
+    """Return the judge's prompt about two candidates, with placeholders."""
     pair = Example(id="", task=task, prompt=prompt, candidates=candidates, context=context)
     return "".join(PLACEHOLDER[medium.kind] for medium in all_media(pair)) + prompt_text(pair)
 
 
 def _observe(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    """Asked as a judge is asked: check both candidates of a comparison, as a reasoning does before it scores."""
+    """Observe both candidates of a comparison under the judge's prompt: the reasoning up to its scores."""
     task = tuple(TASKS)[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
     make = _observe_answers if TASKS[task].answers else _observe_media
     return make(rng, task, lexicon)
@@ -251,10 +251,10 @@ def _observe_answers(rng: np.random.Generator, task: str, lexicon: Lexicon) -> D
 
 
 def _sums(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    """Add three scores up, or say which of two totals is larger; all triples, not only those the scales give."""
+    """Add up three scores, or name the larger of two totals; over all triples, not only those of the scales."""
     if rng.random() < 0.5:
         first, second = rng.choice(np.arange(5, 29), 2, replace=False).tolist()
-        if rng.random() < 0.5:  # near totals are the difficult ones
+        if rng.random() < 0.5:  # close totals are the hard ones
             second = first + int(rng.choice([-2, -1, 1, 2]))
         return _fixed(f"{first} or {second}", answer_text("Image", 1 if first > second else 2))
     text = sum_text([int(score) for score in rng.integers(1, 11, 3)])
@@ -263,7 +263,7 @@ def _sums(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
 
 
 def _readings(rng: np.random.Generator, task: str, lexicon: Lexicon) -> PairReading:
-    """Draw what a judge of two candidates would have seen, without drawing any picture."""
+    """Draw a judge's readings of two candidates without rendering a picture."""
     if not TASKS[task].answers:
         kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
         words = draw_words(rng, kind, lexicon)
@@ -275,7 +275,7 @@ def _readings(rng: np.random.Generator, task: str, lexicon: Lexicon) -> PairRead
 
 
 def _conclude(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
-    """Go on from the observation of two candidates to scores, totals and answer, without a look at the media."""
+    """Continue an observation of two candidates with scores, totals and answer, without the media."""
     task = tuple(TASKS)[int(rng.integers(len(TASKS)))]
     while True:
         judgement = _readings(rng, task, lexicon)
@@ -304,18 +304,18 @@ def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float =
 
     Half of the held-out drills with words hold a colour-shape pair that training never shows (``meta["unseen"]``).
 
-    ``wide`` is the chance that a drill draws among more colours and shapes than comparisons know (``DRILL_WORDS``).
+    ``wide`` is the chance that a drill also draws colours and shapes that comparisons do not use (``DRILL_WORDS``).
 
-    ``misread`` is the chance that a scene word is taken for another of its kind in ``read_back``, the text that is read
-    back while the response is learnt. Marks and scores follow from the misread word, since a judge goes on from what
-    it wrote, but the word to learn stays the right one::
+    ``misread`` is the chance that a scene word is replaced by another of its category in ``read_back``, the input
+    while the response is learnt. Marks and scores follow from the misread word, since a judge continues what it wrote,
+    but the target stays the right word::
 
         caption "a red circle", the picture shows it     misread as a square
         read back   Image: red (ok) square (no); clean; whole | 6+9+8=23
         response    Image: red (ok) circle (no); clean; whole | 6+9+8=23
 
-    So no word can be guessed from the words before it, only seen, and pairs of words that training never shows are
-    not unlearnt (arXiv 1511.06349 drops words to the same end, 1506.03099 puts the model's own in their place).
+    So no word can be guessed from the words before it, only seen, and the model does not learn to exclude word pairs
+    that training never shows (arXiv 1511.06349 drops words to this end, 1506.03099 inserts the model's own).
 
     Raises:
         BadInputError: unknown drill or split, a negative seed or index.

@@ -1,8 +1,8 @@
 """The built-in teacher of ``scenes``: an OpenAI-protocol server in a process of its own.
 
-1. It is told which pool of scenes exists (tasks, counts, seed), regenerates it and remembers the pictures' hashes.
-2. A request shows it what any teacher would see: a prompt and data-URL pictures. Their hashes lead back to the scene.
-3. It writes the reasoning of a judge that misreads at a set rate. The label is taken off the scene before it writes.
+1. Its arguments name a pool of scenes (tasks, counts, seed); it regenerates the pool and hashes the pictures.
+2. A request is what any teacher gets: a prompt and data-URL pictures. Their hashes identify the scene.
+3. It writes the reasoning of a judge that misreads at a set rate. The label is removed from the scene before.
 
     python -m urt_jax.scenes.oracle --seed 0 --task image_gen=64 --error-rate 0.05 --port 0
 """
@@ -34,10 +34,10 @@ from urt_jax.scenes.pool import OracleSettings, RefusalError, ScenePool, pixel_h
 from urt_jax.tasks import TASKS
 
 MODEL_NAME = "scenes-oracle"
-TOKENS_PER_PICTURE = 16  # what a picture counts in the reported usage; words count one each
-MAX_BODY_BYTES = 256 << 20  # of a request; the largest of ours, two clips of 64 frames as PNG, have some 100 MB
+TOKENS_PER_PICTURE = 16  # tokens of a picture in the reported usage; a word counts as one
+MAX_BODY_BYTES = 256 << 20  # of a request; our largest, two clips of 64 frames as PNG, have some 100 MB
 MAX_PARTS = 4096  # messages of a request, and parts of a message
-IDLE_S = 300.0  # of a connection over which nothing comes, before it is closed
+IDLE_S = 300.0  # after which an idle connection is closed
 
 
 class Oracle:
@@ -60,7 +60,7 @@ class Oracle:
         """Return the chat completion for one request body of ``/v1/chat/completions``.
 
         Raises:
-            RefusalError: with the HTTP status to answer.
+            RefusalError: with the HTTP status of the answer.
         """
         if request.get("model") != MODEL_NAME:
             raise RefusalError(
@@ -69,7 +69,7 @@ class Oracle:
         prompt, pictures = read_request(request)
         self._misbehave(pictures)
         scene = self.pool.find(pictures, prompt)
-        # Seeded by what is shown, so a reply depends on no other request.
+        # Seeded by pictures and prompt, so a reply depends on no other request.
         text = self.write(replace(scene, label=None), self._rng("reading", *pictures, prompt), self.settings.error_rate)
         prompt_tokens = len(prompt.split()) + TOKENS_PER_PICTURE * len(pictures)
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(text.split())}
@@ -102,7 +102,7 @@ def read_request(request: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Return the prompt's text and the hashes of its pictures, in order.
 
     Raises:
-        RefusalError: 400 when the body is no chat request or a picture is no readable data URL.
+        RefusalError: 400 when the body is not a chat request or a picture is not a readable data URL.
     """
     texts: list[str] = []
     pictures: list[str] = []
@@ -162,7 +162,7 @@ class _Session(BaseHTTPRequestHandler):
             self._refuse(refusal)
 
     def _body(self) -> bytes:
-        """Return the body, which states its length; after a refusal the connection is closed, as it is not read."""
+        """Return the body, whose length the header must state; a refusal closes the connection, its body unread."""
         stated = self.headers.get("Content-Length", "")
         closing, self.close_connection = self.close_connection, True
         if not (stated.isascii() and stated.isdigit() and len(stated) < 20):
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped; the first line on standard output is the port."""
     parser = argparse.ArgumentParser(prog="python -m urt_jax.scenes.oracle", description="the built-in teacher")
     parser.add_argument("--task", type=_task_count, action="append", required=True, metavar="TASK=COUNT")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="0 chooses a free one")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes")
     parser.add_argument("--error-seed", type=int, default=0, help="of the misreadings")
     parser.add_argument("--split", default="train", choices=("train", "heldout"))
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("latency-s", 0.0, "seconds before an answer"),
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=meaning)
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started this one")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process ends")
     given = vars(parser.parse_args(arguments))
     port, watch = given.pop("port"), given.pop("until_stdin_closes")
     settings = OracleSettings(counts=dict(given.pop("task")), **given)

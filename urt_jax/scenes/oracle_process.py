@@ -1,4 +1,4 @@
-"""Start the built-in teacher as a process of its own and stop it, whatever happens to the process that asked."""
+"""Start the built-in teacher in a process of its own, and stop it even if the parent process is killed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def running_oracle(settings: OracleSettings, *, start_s: float = 120.0, stop_s: 
     The server ends when its standard input closes, which the operating system does even if this process is killed.
 
     Raises:
-        RuntimeError: the server gave no port within ``start_s`` seconds; its own error output is in the message.
+        RuntimeError: the server printed no port within ``start_s`` seconds; the message holds its stderr.
     """
-    # The package must be found from any working directory, installed or not.
+    # The package must be importable from any working directory, installed or not.
     path = os.pathsep.join(filter(None, (str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", ""))))
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -51,7 +51,7 @@ def _arguments(settings: OracleSettings) -> list[str]:
 
 def _read_port(process: subprocess.Popen[bytes], errors: IO[bytes], start_s: float) -> int:
     assert process.stdout is not None
-    alarm = threading.Timer(start_s, process.kill)  # a server that hangs ends the reading below
+    alarm = threading.Timer(start_s, process.kill)  # so that the read below ends if the server hangs
     alarm.start()
     line = process.stdout.readline()
     alarm.cancel()

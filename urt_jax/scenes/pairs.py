@@ -19,21 +19,21 @@ from urt_jax.scenes.world import (
 )
 from urt_jax.tasks import TASKS
 
-CAPTION_KINDS: dict[str, tuple[str, ...]] = {  # by what is drawn
+CAPTION_KINDS: dict[str, tuple[str, ...]] = {  # by medium
     "image": ("sized", "relation", "count"),
     "video": ("moving", "sized_moving"),
 }
 
 
 def draw_faults(rng: np.random.Generator, task: str, dimension: str, count: int) -> list[str]:
-    """Draw ``count`` different faults of a dimension, in the dimension's own order."""
+    """Draw ``count`` distinct faults of a dimension, in the dimension's order."""
     faults = scale_of(task, dimension).faults
     drawn = set(rng.permutation(len(faults))[:count].tolist())
     return [fault for place, fault in enumerate(faults) if place in drawn]
 
 
 def draw_shown(rng: np.random.Generator, kind: str, words: list[str], wrong: int, lexicon: Lexicon) -> list[str]:
-    """Draw what a picture shows instead of the caption's words, with exactly ``wrong`` of them wrong."""
+    """Draw the words that a picture shows, exactly ``wrong`` of which differ from the caption's."""
     while True:
         shown = spoil(rng, kind, words, wrong, slots=tuple(range(len(words))), lexicon=lexicon)
         if reads_one_way(words, shown):
@@ -41,14 +41,14 @@ def draw_shown(rng: np.random.Generator, kind: str, words: list[str], wrong: int
 
 
 def draw_medium(rng: np.random.Generator, task: str, kind: str, shown: list[str], faults: Sequence[str] = ()) -> Media:
-    """Draw the picture or clip of a task."""
+    """Render the picture or clip of a task."""
     if TASKS[task].medium == "image":
         return Media("image", draw_picture(rng, kind, shown, faults=faults))
     return Media("video", draw_clip(rng, kind, shown, faults=faults), fps=FPS)
 
 
 def draw_order(split: str, *, seed: int, index: int, task: str) -> bool:
-    """Whether the winner stands first; of each two neighbouring records exactly one says so."""
+    """Draw whether the winner comes first; it does in exactly one of each two consecutive records."""
     first = make_generator(split, seed=seed, index=index // 2, stream=f"{task} order").random() < 0.5
     return first != bool(index % 2)
 
@@ -56,7 +56,7 @@ def draw_order(split: str, *, seed: int, index: int, task: str) -> bool:
 def comparison_meta(
     task: str, scores: tuple[tuple[int, ...], tuple[int, ...]], candidates: list[dict[str, Any]], **said: Any
 ) -> dict[str, Any]:
-    """Build what a comparison's ``meta`` says of its candidates, in the order shown; plain JSON types only."""
+    """Return a comparison's ``meta`` on its candidates, in the order shown; plain JSON types only."""
     margin = abs(sum(scores[0]) - sum(scores[1]))
     return {
         "scores": {name: [int(scores[0][at]), int(scores[1][at])] for at, name in enumerate(TASKS[task].dimensions)},
@@ -68,7 +68,7 @@ def comparison_meta(
 
 
 def make_generation_pair(task: str, *, split: str, seed: int, index: int, difficulty: float) -> Example:
-    """Make one comparison of two media of a caption; arguments as in ``make_example``."""
+    """Make one comparison of two media for a caption; arguments as in ``make_example``."""
     rng = make_generator(split, seed=seed, index=index, stream=task)
     unseen = split == "heldout" and rng.random() < 0.5
     kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])

@@ -1,4 +1,4 @@
-"""From the pictures of a request back to the scene they show: what the built-in teacher knows of ``scenes``."""
+"""The built-in teacher's knowledge of ``scenes``: a lookup from the pictures of a request to their scene."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urt_jax.scenes import make_example
 
 @dataclass(frozen=True)
 class OracleSettings:
-    """The pool the teacher knows, and how it misbehaves.
+    """The teacher's pool of scenes, and its rates of errors.
 
     ``counts`` is the number of scenes per task (indices from 0). ``error_rate`` is the chance to misread one attribute.
     ``busy_rate`` and ``broken_rate`` are the shares of attempts answered 429 and 500; ``latency_s`` delays each answer.
@@ -43,7 +43,7 @@ class RefusalError(Exception):
 
 
 class ScenePool:
-    """All scenes of the pool by the hashes of their pictures, made as far as requests have asked for."""
+    """All scenes of the pool by the hashes of their pictures, generated only as far as requests need them."""
 
     def __init__(self, settings: OracleSettings, make: Callable[..., Example] = make_example) -> None:
         self._remaining = _all_scenes(settings, make)
@@ -51,10 +51,10 @@ class ScenePool:
         self._lock = threading.Lock()
 
     def find(self, pictures: tuple[str, ...], prompt: str) -> Example:
-        """Return the scene shown by ``pictures`` (hashes in the order shown), its candidates in the order shown.
+        """Return the scene of ``pictures`` (hashes in the order shown), its candidates in that order.
 
         Raises:
-            RefusalError: 422 when no scene of the pool has these pictures, or the prompt does not name its content.
+            RefusalError: 422 when no scene of the pool has these pictures, or the prompt lacks its texts.
         """
         with self._lock:
             while not any(_asked_in(example, prompt) for example in self._by_pictures.get(pictures, ())):
@@ -62,7 +62,7 @@ class ScenePool:
                 if example is None:
                     break
                 self._by_pictures[picture_hashes(example)].append(example)
-                if not isinstance(example.candidates[0], str):  # a judge may be shown a pair in either order
+                if not isinstance(example.candidates[0], str):  # a request may show a pair in either order
                     self._by_pictures[picture_hashes(example.swapped())].append(example.swapped())
             scenes = list(self._by_pictures.get(pictures, ()))
         if not scenes:
@@ -85,11 +85,11 @@ def _asked_in(example: Example, prompt: str) -> bool:
 
 
 def _in_shown_order(example: Example, prompt: str) -> Example:
-    """Return the scene with its written answers in the order of the prompt; pictures are in order already."""
+    """Return the scene with its written answers in the order of the prompt; pictures are already in order."""
     first, second = example.candidates
     if not isinstance(first, str) or not isinstance(second, str):
         return example
-    # The longer answer is looked up first and blotted out: it may hold the shorter one.
+    # The longer answer is found first and removed, since it may contain the shorter one.
     longer, shorter = sorted((first, second), key=len, reverse=True)
     place = {longer: prompt.find(longer)}
     place[shorter] = prompt.replace(longer, "\0" * len(longer)).find(shorter)
@@ -99,7 +99,7 @@ def _in_shown_order(example: Example, prompt: str) -> Example:
 
 
 def picture_hashes(example: Example) -> tuple[str, ...]:
-    """Return the hashes of all pictures of a scene in the order a prompt shows them: context, then candidates."""
+    """Return the hashes of all pictures of a scene in prompt order: context, then candidates."""
     media = [*example.context, *(item for item in example.candidates if isinstance(item, Media))]
     frames = [frame for item in media for frame in (item.source if item.kind == "video" else [item.source])]
     return tuple(pixel_hash(frame) for frame in frames)

@@ -1,6 +1,6 @@
-"""Writes what a judge of scenes says: what it sees, three scored lines, the totals, the answer.
+"""Write a judge's response about a scene: observation, three scored lines, totals, answer.
 
-The observation comes first and every attribute carries a mark, so that each score is a count of what stands before it::
+The observation comes first and every attribute carries a mark, so that each score is a count of marks before it::
 
     Image 1: large (ok) blue (no) circle (ok); noisy; whole
     1. Semantic consistency: Image 1 (6/10) - 1 wrong; Image 2 ...
@@ -20,12 +20,12 @@ OPEN, CLOSE_TO_ANSWER, ANSWER_END = "<think>\n", "\n</think>\n<answer>", " is be
 RIGHT, WRONG, PART, COUNTED = " (ok)", " (no)", ";", " wrong"
 SCORE_END, TOTALS, SCORES_FOLLOW = "/10) -", "\nTotal score:\n", " | "
 
-# One candidate as a judge reads it: {dimension: [[seen word, wanted word], ...] or [fault word, ...]}.
+# A judge's reading of one candidate: {dimension: [[seen word, wanted word], ...] or [fault word, ...]}.
 Reading = dict[str, list[Any]]
 
 
 class PairReading(NamedTuple):
-    """What a judge read, before it scores; ``seen`` describes the shared picture of an understanding task."""
+    """A judge's readings before scoring; ``seen`` describes the shared picture of an understanding task."""
 
     task: str
     seen: list[str]
@@ -33,7 +33,7 @@ class PairReading(NamedTuple):
 
 
 def spaced(words: list[str]) -> str:
-    """Join words so that every one of them, the first too, stands after a space."""
+    """Join words with a space before each, the first included."""
     return "".join(f" {word}" for word in words)
 
 
@@ -43,7 +43,7 @@ def marks_text(pairs: list[list[str]]) -> str:
 
 
 def faults_text(scale: Scale, faults: list[str]) -> str:
-    """Write the fault words in their fixed order, or the word for none."""
+    """Write the fault words in their fixed order, or the word for no fault."""
     return spaced([fault for fault in scale.faults if fault in faults] or [scale.good])
 
 
@@ -62,7 +62,7 @@ def count_faults(scale: Scale, part: list[Any]) -> int:
 
 
 def scores_of(task: str, reading: Reading) -> list[int]:
-    """Score one candidate, a score a dimension."""
+    """Return one candidate's score in each dimension."""
     return [
         scale.score(count_faults(scale, reading[name])) for name, scale in zip(TASKS[task].dimensions, SCALES[task])
     ]
@@ -86,17 +86,17 @@ def _read_candidate(rng: np.random.Generator, error_rate: float, task: str, cand
 
 
 def misread_word(rng: np.random.Generator, error_rate: float, word: str, *, wide: bool = False) -> str:
-    """Return the word, or at ``error_rate`` another of its kind, of drills alone too if ``wide``."""
+    """Return the word, or at ``error_rate`` another of its category; ``wide`` includes words that only drills use."""
     if rng.random() >= error_rate:
         return word
     return pick(rng, tuple(other for other in words_like(CATEGORY_OF[word], wide=wide) if other != word))
 
 
 def read_example(example: Example, rng: np.random.Generator, error_rate: float = 0.0) -> PairReading:
-    """Read a comparison as a judge would who takes each attribute and each fault for another at ``error_rate``.
+    """Return the readings of a judge that mistakes each attribute and each fault for another at ``error_rate``.
 
     Raises:
-        BadInputError: the record is no comparison of this task, so nothing is known of what it shows.
+        BadInputError: the record was not made by ``make_example``, so its ``meta`` lacks the candidates' attributes.
     """
     if example.task not in TASKS or "candidates" not in example.meta:
         raise BadInputError(
@@ -106,7 +106,7 @@ def read_example(example: Example, rng: np.random.Generator, error_rate: float =
     task = str(example.task)
     seen = [misread_word(rng, error_rate, word) for word in example.meta.get("seen", [])]
     first, second = (_read_candidate(rng, error_rate, task, candidate) for candidate in example.meta["candidates"])
-    if seen:  # a picture misread changes what the right values are
+    if seen:  # a misread picture changes the right values
         values = TASKS[task].dimensions[1]
         for reading in (first, second):
             reading[values] = [
@@ -116,7 +116,7 @@ def read_example(example: Example, rng: np.random.Generator, error_rate: float =
 
 
 def observation_text(judgement: PairReading) -> str:
-    """Write what was seen, one line a candidate, before it a line on the shared picture if there is one."""
+    """Write the observation: a line on the shared picture if there is one, then a line per candidate."""
     noun = TASKS[judgement.task].noun
     first, second = (candidate_text(judgement.task, reading) for reading in judgement.candidates)
     context = f"{context_noun(judgement.task)}:{spaced(judgement.seen)}\n" if judgement.seen else ""
@@ -124,12 +124,12 @@ def observation_text(judgement: PairReading) -> str:
 
 
 def context_noun(task: str) -> str:
-    """What the shared medium of an understanding task, or the candidate of a generation task, is called."""
+    """Return the noun for the shared medium of an understanding task, or for a candidate of a generation task."""
     return "Video" if task.startswith("video") else "Image"
 
 
 def conclusion_text(judgement: PairReading, rng: np.random.Generator) -> str:
-    """Write the scored lines, totals and answer that follow from what was seen; equal totals are decided by chance."""
+    """Write the scored lines, totals and answer that follow from a judgement; equal totals are decided by chance."""
     task, noun = judgement.task, TASKS[judgement.task].noun
     lines = []
     for number, (dimension, scale) in enumerate(zip(TASKS[task].dimensions, SCALES[task]), start=1):
@@ -146,9 +146,9 @@ def conclusion_text(judgement: PairReading, rng: np.random.Generator) -> str:
 
 
 def write_reasoning(example: Example, rng: np.random.Generator, error_rate: float = 0.0) -> str:
-    """Write the full text of a judge, ``<think>..</think>`` and ``<answer>..</answer>``; perfect at an error rate of 0.
+    """Write a judge's full response, ``<think>..</think>`` and ``<answer>..</answer>``; right at an error rate of 0.
 
-    An erring judge misreads; its scores, totals and answer then follow honestly from what it misread.
+    Errors are misreadings only: scores, totals and answer follow from what the judge read.
 
     Raises:
         BadInputError: the record was not made by ``make_example``.
@@ -158,7 +158,7 @@ def write_reasoning(example: Example, rng: np.random.Generator, error_rate: floa
 
 
 def direct_answer(example: Example) -> str:
-    """Write the answer alone, as a judge does that is asked not to reason.
+    """Write the answer alone, as a judge does when prompted for a direct answer.
 
     Raises:
         BadInputError: the record has no decided label.
@@ -184,7 +184,7 @@ def _task_phrases(task: str) -> list[str]:
     return [*heads, *scored, f"; {noun} 2 (", *totals, f"{CLOSE_TO_ANSWER}{noun} ", f"<answer>{noun} "]
 
 
-# Every fixed piece of the written judgements and drills, so that a tokenizer can hold each as one token.
+# Every fixed phrase of written judgements and drills, each of which a tokenizer can hold as one token.
 PHRASES: tuple[str, ...] = tuple(
     dict.fromkeys(
         [

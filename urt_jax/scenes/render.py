@@ -1,4 +1,4 @@
-"""Draws scenes: anti-aliased shapes on a shaded ground, with faults to be seen and nuisances that mean nothing."""
+"""Render scenes: anti-aliased shapes on a shaded background, with visible faults and nuisances that do not count."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,8 +23,8 @@ COLOURS = {
     "brown": (125, 75, 40),
     "grey": (90, 92, 96),
 }
-TINT = 14  # how far a channel strays from the colour that has the name
-ODD_DISTANCE = 50  # of a colour without a name from all those with one
+TINT = 14  # largest deviation of a channel from the named colour
+ODD_DISTANCE = 50  # least distance of an unnamed colour from all named ones
 RADIUS = {"small": 6.5, "large": 15.0, "pair": 9.5, "many": 8.0}
 CLIP_RADIUS = {"small": 5.5, "medium": 8.5, "large": 12.0}
 STEPS = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "moves down": (0, 1)}
@@ -36,19 +36,19 @@ ROWS, COLUMNS = (axis.astype(np.float32) for axis in np.mgrid[0:SIDE, 0:SIDE])
 
 
 class Body(NamedTuple):
-    """One thing to draw; lengths in pixels, angles in radians."""
+    """One object to draw; lengths in pixels, angles in radians."""
 
     colour: tuple[float, float, float]
     shape: str
     x: float
     y: float
     radius: float
-    turn: float  # how far the shape is turned
-    break_angle: float  # direction of a crack, a cut is square to it
+    turn: float  # rotation of the shape
+    break_angle: float  # direction of a crack; a cut is perpendicular to it
 
 
 def _shape_distance(shape: str, u: Plane, v: Plane, radius: float) -> Plane:
-    """Distance in pixels to the edge, below 0 inside; of the star a near one."""
+    """Return the signed distance in pixels to the edge, below 0 inside; approximate for the star."""
     if shape == "circle":
         return np.hypot(u, v) - np.float32(radius)
     if shape == "square":
@@ -73,13 +73,13 @@ def _segment_distance(x: Plane, y: Plane, start: tuple[float, float], end: tuple
 
 
 def _cover(distance: Plane) -> Plane:
-    """Share of each pixel that lies inside."""
+    """Return the share of each pixel that lies inside."""
     return np.clip(0.5 - distance, 0, 1)
 
 
 def _draw_body(ground: Ground, body: Body, broken: Sequence[str]) -> None:
-    """Paint one thing, in place; "cut" parts it into two pieces, "cracked" draws a dark zigzag over it."""
-    reach = 1.6 * body.radius + 4  # nothing is drawn further out
+    """Paint one object in place; "cut" splits it into two pieces, "cracked" draws a dark zigzag over it."""
+    reach = 1.6 * body.radius + 4  # nothing is painted farther out
     top, left = max(int(body.y - reach), 0), max(int(body.x - reach), 0)
     window = np.s_[top : int(body.y + reach) + 1, left : int(body.x + reach) + 1]
     ground = ground[window]
@@ -89,7 +89,7 @@ def _draw_body(ground: Ground, body: Body, broken: Sequence[str]) -> None:
     gap = 0.0
     if "cut" in broken:
         gap = max(1.6, 0.2 * body.radius)
-        shift = np.sign(along) * np.float32(0.5 * gap)  # the pieces stand a little apart
+        shift = np.sign(along) * np.float32(0.5 * gap)  # a small gap between the pieces
         x, y = x - shift * cos, y - shift * sin
     turn_cos, turn_sin = float(np.cos(body.turn)), float(np.sin(body.turn))
     distance = _shape_distance(body.shape, x * turn_cos + y * turn_sin, y * turn_cos - x * turn_sin, body.radius)
@@ -107,7 +107,7 @@ def _draw_body(ground: Ground, body: Body, broken: Sequence[str]) -> None:
 
 
 def _make_ground(rng: np.random.Generator) -> Ground:
-    """A shaded, tinted ground with ripples, stripes and dark edges: nothing of it bears on any score."""
+    """Draw a shaded, tinted background with ripples, stripes and dark edges, none of which affects a score."""
     shade = rng.uniform(165, 235) + rng.uniform(-10, 10, 3)
     angle, wave, phase = rng.uniform(0, 2 * np.pi), rng.uniform(6, 20), rng.uniform(0, 2 * np.pi)
     run = COLUMNS * np.float32(np.cos(angle)) + ROWS * np.float32(np.sin(angle))
@@ -124,7 +124,7 @@ def _make_ground(rng: np.random.Generator) -> Ground:
 
 
 def _clutter(rng: np.random.Generator, ground: Ground) -> None:
-    """Strew dark strokes over the ground, in place; one in each cell of a 4 x 4 grid."""
+    """Draw dark strokes over the background in place, one in each cell of a 4 x 4 grid."""
     cell = SIDE / 4
     for place in range(16):
         x, y = (cell * (0.5 + part) + rng.uniform(-4, 4) for part in divmod(place, 4))
@@ -139,7 +139,7 @@ def _clutter(rng: np.random.Generator, ground: Ground) -> None:
 
 
 def draw_colour(rng: np.random.Generator, word: str) -> Float[np.ndarray, "3"]:
-    """Draw a colour of this name, or for "odd" one without a name that the ground and dark cracks stand out against."""
+    """Draw a colour of this name, or for "odd" an unnamed one in contrast to the background and to dark cracks."""
     if word != "odd":
         return np.array(COLOURS[word]) + rng.uniform(-TINT, TINT, 3)
     named = np.array(list(COLOURS.values()))
@@ -152,21 +152,21 @@ def draw_colour(rng: np.random.Generator, word: str) -> Float[np.ndarray, "3"]:
 def _make_body(rng: np.random.Generator, colour: str, shape: str, x: float, y: float, radius: float) -> Body:
     tint = tuple(float(value) for value in draw_colour(rng, colour))
     assert len(tint) == 3
-    # A cut is always nearly level, so that the pieces of a triangle never look like two triangles.
+    # A cut is always nearly horizontal, so that the pieces of a triangle never look like two triangles.
     break_angle = np.pi / 2 + rng.uniform(-0.5, 0.5)
     turn = rng.uniform(-0.2, 0.2)
     return Body(tint, shape.removesuffix("s"), x, y, radius * rng.uniform(0.92, 1.08), turn, break_angle)
 
 
 def _place(rng: np.random.Generator, kind: str, words: list[str]) -> list[Body]:
-    """Lay the things of a picture out."""
+    """Place the objects of a picture."""
     middle = SIDE / 2
     if kind == "sized":
         x, y = middle + rng.uniform(-6, 6, 2)
         return [_make_body(rng, words[1], words[2], x, y, RADIUS[words[0]])]
     if kind == "relation":
         dx, dy = OFFSETS[words[2]]
-        sway = rng.uniform(-5, 5, 2)  # along the free axis both things move, along the other only a little
+        sway = rng.uniform(-5, 5, 2)  # both objects move along the free axis, only a little along the other
         base_x, base_y = middle + sway[0] * (0.4 if dx else 1), middle + sway[1] * (0.4 if dy else 1)
         jitter = rng.uniform(-1.5, 1.5, 4)
         return [
@@ -185,11 +185,11 @@ def _place(rng: np.random.Generator, kind: str, words: list[str]) -> list[Body]:
 def _expose(
     rng: np.random.Generator, picture: Ground, light: float, faults: Sequence[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Turn light into bytes: brightness, then dullness, then grain."""
+    """Convert light to bytes: brightness, then dullness, then noise."""
     picture = picture * np.float32(light)
     if "dull" in faults:
         picture = 135 + np.float32(0.42) * (picture - 135)
-    # Grain of a dull picture is weaker, as all of its contrast is: the thing must stay recognisable.
+    # A dull picture has low contrast, so its noise is weaker: the object must stay recognisable.
     grain = (20.0 if "dull" in faults else 34.0) if "noisy" in faults else rng.uniform(0, 6)
     picture = picture + np.float32(grain) * rng.standard_normal(picture.shape, dtype=np.float32)
     return np.clip(picture, 0, 255).astype(np.uint8)
@@ -198,7 +198,7 @@ def _expose(
 def draw_picture(
     rng: np.random.Generator, kind: str, words: list[str], *, faults: Sequence[str] = ()
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw a picture of the words; ``faults`` out of cluttered, noisy, dull, cracked, cut."""
+    """Render a picture of the words; ``faults`` out of cluttered, noisy, dull, cracked, cut."""
     picture = _make_ground(rng)
     if "cluttered" in faults:
         _clutter(rng, picture)
@@ -210,9 +210,9 @@ def draw_picture(
 def draw_clip(
     rng: np.random.Generator, kind: str, words: list[str], *, faults: Sequence[str] = ()
 ) -> UInt8[np.ndarray, "f h w 3"]:
-    """Draw a clip of one moving thing; ``faults`` out of flicker, jump, cracked, cut.
+    """Render a clip of one moving object; ``faults`` out of flicker, jump, cracked, cut.
 
-    Flicker darkens every other frame; a jump throws the thing sideways in one of the middle frames.
+    Flicker darkens every other frame; a jump displaces the object sideways in one of the middle frames.
     """
     size = words[0] if kind == "sized_moving" else "medium"
     colour, shape, direction = words[-3:]
@@ -222,7 +222,7 @@ def draw_clip(
     body = _make_body(rng, colour, shape, 0.0, 0.0, CLIP_RADIUS[size])
     start, stride = rng.uniform(-15, -12), rng.uniform(8.5, 9.5)
     dark, jumping = int(rng.integers(2)), int(rng.integers(1, 3))
-    brightening = rng.uniform(-0.3, 0.3)  # steady over the clip, which is no fault
+    brightening = rng.uniform(-0.3, 0.3)  # steady over the clip, so not a fault
     frames = []
     for frame in range(FRAMES):
         run, drift = start + frame * stride, side

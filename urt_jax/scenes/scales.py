@@ -1,4 +1,4 @@
-"""How faults become scores, and which two scores meet in a comparison so that one of them alone tells little."""
+"""Scores from faults, and the draw of a comparison's scores such that one candidate alone hardly reveals the winner."""
 
 from functools import cache
 from itertools import product
@@ -10,23 +10,24 @@ from jaxtyping import Float
 from urt_jax.tasks import TASKS
 
 DIFFICULTY = 0.45  # the default share of hard comparisons
-HARD_MARGIN = 2  # a comparison is hard at a difference of totals of 1 or 2
+HARD_MARGIN = 2  # a comparison is hard if its totals differ by 1 or 2
 WIDEST_MARGIN = 5
-NARROWING = 0.4  # a margin is so much as likely as the next narrower one of its difficulty
-# What pixel statistics can betray decides less often: pairs that the last two dimensions decide alone have this weight,
-# and the second one, whose faults fill the picture, points to the winner in this share of the pairs where it differs.
+NARROWING = 0.4  # likelihood of a margin relative to the next narrower one of its difficulty
+# Dimensions that pixel statistics reveal decide less often: pairs that only the last two dimensions decide have this
+# weight, and the second dimension, whose faults fill the picture, favours the winner in this share of the pairs where
+# it differs.
 LAST_TWO_WEIGHT, SECOND_SHARE = 0.45, 0.57
 
 
 class Scale(NamedTuple):
-    """The score of a dimension by its number of faults; ``faults`` names them, none named = wrong words are counted."""
+    """A dimension's score by its number of faults; ``faults`` names them, and if empty, wrong words are counted."""
 
     scores: tuple[int, ...]
     good: str = ""
     faults: tuple[str, ...] = ()
 
     def score(self, count: int) -> int:
-        """Return the score of so many faults; more than the scale knows count as its last."""
+        """Return the score of ``count`` faults; counts beyond the scale get its last score."""
         return self.scores[min(count, len(self.scores) - 1)]
 
 
@@ -52,12 +53,12 @@ def scale_of(task: str, dimension: str) -> Scale:
 def meeting_table(
     levels: tuple[tuple[int, ...], ...], hard: bool, drawn: bool
 ) -> tuple[tuple[tuple[int, ...], ...], Float[np.ndarray, " pairs"]]:
-    """Weigh every (winner, loser) of a difficulty; returns the score triples and the cumulated chance of their pairs.
+    """Weigh every (winner, loser) of a difficulty; return the score triples and the cumulative chances of their pairs.
 
-    ``drawn`` says that the last two dimensions show in a picture; pairs that they decide alone are then rarer. The
-    weights are scaled by ``exp(p_loser - p_winner)``, p a potential of each triple, until every triple but the best and
-    the worst wins as often as it loses: what sets winners and losers apart is pushed to the two ends, which is nearly
-    the least that a mean margin leaves.
+    ``drawn`` means that the last two dimensions are visible in a picture; pairs that they decide alone are then rarer.
+    The weights are scaled by ``exp(p_loser - p_winner)``, p a potential of each triple, until every triple but those of
+    the best and the worst total wins as often as it loses. Only those extremes then tell winners from losers, which is
+    nearly the least that a given mean margin allows.
     """
     triples = tuple(product(*levels))
     totals = np.array([sum(triple) for triple in triples])
@@ -76,7 +77,7 @@ def meeting_table(
     weights = start
     for _ in range(300):
         weights = start * np.exp(potential[None, :] - potential[:, None])
-        # Balanced at the default mix; another difficulty is a little less so.
+        # Balanced at the default mix; other mixes are slightly less balanced.
         shares = (DIFFICULTY, 1 - DIFFICULTY)
         weights = sum(share * weights * band / (weights * band).sum() for share, band in zip(shares, bands))
         for gain in range(1, int(gains.max()) + 1) if drawn else ():
@@ -92,7 +93,7 @@ def meeting_table(
 def draw_meeting(
     rng: np.random.Generator, levels: tuple[tuple[int, ...], ...], *, hard: bool, drawn: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Draw the scores of a winner and a loser, one score a dimension, out of what each dimension can reach."""
+    """Draw the scores of a winner and a loser, one per dimension, from the scores that each dimension can reach."""
     triples, chances = meeting_table(levels, hard, drawn)
     pair = min(int(np.searchsorted(chances, rng.random(), side="right")), len(chances) - 1)
     winner, loser = divmod(pair, len(triples))

@@ -1,4 +1,4 @@
-"""What a scene can hold: its words, its kinds of caption, and what may be shown instead of a word."""
+"""The vocabulary of scenes: words by category, kinds of caption, and replacements of words."""
 
 from typing import NamedTuple
 
@@ -16,14 +16,14 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
     "relation": ("left of", "right of", "above", "below"),
     "direction": ("moves left", "moves right", "moves up", "moves down"),
 }
-# Words of drills alone: among more colours and shapes than comparisons hold, each is learnt apart from the other. Odd
-# is any colour without a name.
+# Words that only drills use: with more colours and shapes than comparisons have, the two are learnt independently.
+# "odd" is any colour without a name.
 DRILL_WORDS: dict[str, tuple[str, ...]] = {
     "colour": ("orange", "teal", "pink", "brown", "grey", "odd"),
     "shape": ("star", "diamond", "ring", "bar"),
     "shapes": ("stars", "diamonds", "rings", "bars"),
 }
-OFTEN = {"colour": "odd", "size": "small"}  # half of such words there: shapes are hard to tell where they are small
+OFTEN = {"colour": "odd", "size": "small"}  # half of their category in wide drills: small shapes are hard to tell
 CATEGORY_OF: dict[str, str] = {
     word: name for words_of in (CATEGORIES, DRILL_WORDS) for name, words in words_of.items() for word in words
 }
@@ -36,7 +36,7 @@ SPLITS = ("train", "heldout")
 
 
 class Kind(NamedTuple):
-    """A kind of scene: the categories of its words, in caption order, and the caption they fill."""
+    """A kind of scene: the categories of its words, in caption order, and the caption template."""
 
     slots: tuple[str, ...]
     caption: str
@@ -55,7 +55,7 @@ def choose(given: str, known: tuple[str, ...], what: str) -> str:
     """Return ``given`` when it is one of ``known``.
 
     Raises:
-        BadInputError: it is not; the message lists what is known and the nearest spelling.
+        BadInputError: it is not; the message lists the known names and the nearest spelling.
     """
     if given in known:
         return given
@@ -63,7 +63,7 @@ def choose(given: str, known: tuple[str, ...], what: str) -> str:
 
 
 def make_generator(split: str, *, seed: int, index: int, stream: str) -> np.random.Generator:
-    """Make the random stream of one record; split, seed, stream (a task or a drill) and index all separate it.
+    """Make the random stream of one record, determined by split, seed, stream (a task or a drill) and index.
 
     Raises:
         BadInputError: unknown split, or a negative seed or index.
@@ -86,14 +86,14 @@ def pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def colour_shapes(words: list[str]) -> list[tuple[str, str]]:
-    """Return the (colour, shape) of every thing named, shapes in the singular."""
+    """Return the (colour, shape) of every named object, shapes in the singular."""
     colours = [word for word in words if CATEGORY_OF[word] == "colour"]
     shapes = [word.removesuffix("s") for word in words if CATEGORY_OF[word] in ("shape", "shapes")]
     return list(zip(colours, shapes))
 
 
 def has_unseen(words: list[str]) -> bool:
-    """Whether a colour-shape pair that training never shows is among the things."""
+    """Return whether a named object has a colour-shape pair that training never shows."""
     return any(pair in UNSEEN for pair in colour_shapes(words))
 
 
@@ -103,7 +103,7 @@ def caption_of(kind: str, words: list[str]) -> str:
 
 
 def words_like(category: str, *, wide: bool) -> tuple[str, ...]:
-    """Return the words of a category, with those of drills alone if ``wide``."""
+    """Return the words of a category, with those that only drills use if ``wide``."""
     return CATEGORIES[category] + (DRILL_WORDS.get(category, ()) if wide else ())
 
 
@@ -114,14 +114,14 @@ def _draw_word(rng: np.random.Generator, category: str, *, wide: bool) -> str:
 
 
 class Lexicon(NamedTuple):
-    """What a scene may be told in."""
+    """The words that a scene may use."""
 
-    unseen: bool  # with a colour-shape pair that training never shows, at least one; else with none
-    wide: bool = False  # in the words of drills too
+    unseen: bool  # True = at least one colour-shape pair that training never shows; False = none
+    wide: bool = False  # also the words that only drills use
 
 
 def draw_words(rng: np.random.Generator, kind: str, lexicon: Lexicon) -> list[str]:
-    """Draw the words of a scene; of a relation the two things differ in colour and in shape, so either tells them."""
+    """Draw the words of a scene; the two objects of a relation differ in both colour and shape."""
     while True:
         words = [_draw_word(rng, slot, wide=lexicon.wide) for slot in KINDS[kind].slots]
         if kind == "relation" and (words[0] == words[3] or words[1] == words[4]):
@@ -141,7 +141,7 @@ def spoil(
 ) -> list[str]:
     """Replace ``wrong`` of the words at ``slots`` by others of their category in the lexicon.
 
-    An unseen colour-shape pair comes up only if the lexicon has them. Two things never become alike.
+    An unseen colour-shape pair appears only if the lexicon allows it. Two objects never become alike.
     """
     while True:
         spoiled = list(words)
@@ -156,10 +156,10 @@ def spoil(
 
 
 def reads_one_way(words: list[str], shown: list[str]) -> bool:
-    """Whether ``shown`` matches the caption's words better than the same picture told from its other thing.
+    """Return whether ``shown`` matches the caption better than the same picture described from its other object.
 
     "red circle left of blue square" and "blue square right of red circle" are one picture; the number of wrong words is
-    well defined only where ``shown`` is the nearer telling.
+    well defined only if ``shown`` is the closer description.
     """
     if len(words) != 5:
         return True

@@ -1,1 +1,1 @@
-"""Which device holds what: meshes and the rules that place arrays on them."""
+"""Placement of arrays on devices: meshes and the rules that shard arrays over them."""

@@ -1,7 +1,7 @@
-"""Where the rows of a batch lie inside a program: on the devices that were given them, through all layers.
+"""Sharding constraints on activations: each device keeps its own rows through all layers of a program.
 
-Nothing else says it: the compiler, left alone, may keep split weights where they are and move the activations instead,
-which are far larger, and every device then holds all rows.
+Without them the compiler may leave sharded weights in place and gather the activations, which are far larger, so that
+every device would hold all rows.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from urt_jax.types import Array
 
 
 def with_mesh(program: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
-    """Return the program in whose trace ``split_rows`` knows the mesh; without one, the program itself."""
+    """Return a program that is traced under the mesh, which ``split_rows`` then uses; without a mesh, the program."""
     if mesh is None:
         return program
 
@@ -31,9 +31,9 @@ def with_mesh(program: Callable[..., Any], mesh: Mesh | None) -> Callable[..., A
 
 
 def compiled_ahead(program: Any, mesh: Mesh | None) -> Callable[..., Any]:
-    """Return what compiles a jitted program for its inputs, runs nothing, and returns the shapes of its results.
+    """Return a function that compiles a jitted program for given inputs and returns the shapes of its results.
 
-    A later call of the program with inputs of those shapes and places finds it compiled.
+    Nothing runs. A later call of the program with inputs of those shapes and shardings finds it compiled.
     """
 
     def ahead(*inputs: Any, **fixed: Any) -> Any:
@@ -47,32 +47,32 @@ def compiled_ahead(program: Any, mesh: Mesh | None) -> Callable[..., Any]:
 
 
 def current_mesh() -> AbstractMesh | None:
-    """Return the mesh of the program that is traced; None outside ``with_mesh``, and on a single device."""
+    """Return the mesh of the program being traced; None outside ``with_mesh``, and on a single device."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
 def row_parts() -> int:
-    """Return over how many devices rows are split; 1 outside ``with_mesh``."""
+    """Return the number of devices that rows are split over; 1 outside ``with_mesh``."""
     mesh = current_mesh()
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def token_parts() -> int:
-    """Return over how many devices the tokens of a row are split; 1 outside ``with_mesh``."""
+    """Return the number of devices that the tokens of a row are split over; 1 outside ``with_mesh``."""
     mesh = current_mesh()
     return 1 if mesh is None else mesh.shape["sequence"]
 
 
 def on_one_device() -> bool:
-    """Return whether the program has one device, so that a branch in it can part no devices that meet in a sum."""
+    """Return whether the program runs on one device, where a branch cannot split devices that share a collective."""
     return current_mesh() is None
 
 
 def pinned(x: jax.Array, *logical: str | None, whole: int | None = None) -> jax.Array:
-    """Keep the first axes of an array where the table of rules has axes of these names, and axis ``whole`` gathered.
+    """Constrain the sharding of an array's first axes by their logical names, and keep axis ``whole`` gathered.
 
-    The compiler places the other axes, and those that do not divide. Does nothing on a single device.
+    The compiler shards the other axes, and those that do not divide. Does nothing on a single device.
     """
     mesh = current_mesh()
     if mesh is None:
@@ -94,7 +94,7 @@ def split_rows(x: jax.Array, axis: int = 0) -> jax.Array:
 
 
 def split_tokens(x_BTX: jax.Array) -> jax.Array:
-    """Keep rows split as ``split_rows`` does, and the tokens of each over ``sequence``.
+    """Keep rows split as ``split_rows`` does, and the tokens of each row split over ``sequence``.
 
     Raises:
         ValueError: the tokens cannot be split evenly.
@@ -109,7 +109,7 @@ def split_tokens(x_BTX: jax.Array) -> jax.Array:
 
 
 def gather_tokens(x_BTX: jax.Array, *trailing: str) -> jax.Array:
-    """Gather the tokens of each row, which ``split_tokens`` had split; the rows stay split.
+    """Gather the tokens of each row, split before by ``split_tokens``; the rows stay split.
 
     ``trailing`` names the axes after the tokens. Does nothing where tokens are not split.
     """
@@ -117,9 +117,9 @@ def gather_tokens(x_BTX: jax.Array, *trailing: str) -> jax.Array:
 
 
 def tokens_as_rows(x_BTX: jax.Array) -> jax.Array:
-    """Return ``[parts * B, T / parts, ...]``: each device's tokens of a row as a row of its own, nothing moved.
+    """Return ``[parts * B, T / parts, ...]``: each device's tokens of a row become a row; no data moves.
 
-    Parts come first, so that the new rows of a device lie together.
+    The parts are the outer index, so that the new rows of a device are contiguous.
     """
     rows, tokens, parts = *x_BTX.shape[:2], token_parts()
     if parts == 1:
@@ -138,7 +138,7 @@ def rows_as_tokens(x: Array) -> jax.Array:
 
 
 def gather_columns(matrix_VD: jax.Array) -> jax.Array:
-    """Gather the width of an output matrix once, for a loop that goes over it; its words stay split over ``tensor``.
+    """Gather the width of an output matrix once, before a loop over it; the vocabulary stays split over ``tensor``.
 
     Does nothing outside ``with_mesh``.
     """

@@ -1,4 +1,4 @@
-"""The device mesh: ``data`` (whole copies), ``fsdp`` (state), ``sequence`` (tokens of a row), ``tensor`` (products)."""
+"""The device mesh: ``data`` (replicas), ``fsdp`` (state), ``sequence`` (tokens of a row), ``tensor`` (products)."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh
 
-AXES = ("data", "fsdp", "sequence", "tensor")  # neighbours along the last axes, which talk most
+AXES = ("data", "fsdp", "sequence", "tensor")  # the last axes communicate most, so their devices are neighbours
 
 
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Make the mesh over all devices; an axis of -1 takes what the others leave.
+    """Make the mesh over all devices; an axis of -1 takes the devices that the others leave.
 
-    The axes are ``Auto``: the compiler places what no annotation fixes (``jax.make_mesh`` alone defaults to Explicit).
+    The axes are ``Auto``: the compiler shards what no annotation fixes (``jax.make_mesh`` alone defaults to Explicit).
 
     Raises:
         ValueError: the axes do not multiply to the number of devices.
@@ -35,12 +35,12 @@ def make_mesh(
     kinds = (AxisType.Auto,) * len(AXES)
     try:
         return jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
-    except NotImplementedError:  # an axis that is only part of one of a TPU's torus, such as 4 of 8 x 8 chips
+    except NotImplementedError:  # a mesh axis that is part of one axis of a TPU's torus, such as 4 of 8 x 8 chips
         return Mesh(create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES, axis_types=kinds)
 
 
 def compute_dtype(given: Any) -> Any:
-    """Return the dtype of the computation; "auto" is bfloat16 where the device is fast at it, else float32."""
+    """Return the dtype of the computation; "auto" is bfloat16 on devices with fast bfloat16, else float32."""
     if not (isinstance(given, str) and given == "auto"):
         return np.dtype(given)
     device = jax.devices()[0]

@@ -1,6 +1,6 @@
-"""Putting host trees on the mesh and getting them back: rows split over the data axes, states by the table of rules.
+"""Transfer of trees between host and mesh: rows split over the data axes, states by the table of rules.
 
-Where the mesh spans several processes, each gives and gets the rows of its own share (see ``shares``).
+Where the mesh spans several processes, each transfers the rows of its own share (see ``shares``).
 """
 
 from functools import lru_cache
@@ -18,11 +18,11 @@ from urt_jax.types import VisionFeatures, VisionInput
 
 
 def place_rows(mesh: Mesh | None, tree: Any) -> Any:
-    """Put host arrays on the mesh with their first axis split over the data axes; what does not divide lies whole.
+    """Put host arrays on the mesh, the first axis split over the data axes, or replicated if it does not divide.
 
     ``Batch.positions_3BT`` has its rows on the second axis, frames and their features are split further
-    (``rules.MESH_AXES``), and scalars have no rows. Without a mesh everything goes to the default device. Of several
-    processes each gives its own rows, as many as the others.
+    (``rules.MESH_AXES``), and scalars have no rows. Without a mesh everything goes to the default device. With several
+    processes, each passes its own rows, all the same number.
 
     Raises:
         ValueError: the rows of one of several processes do not divide by its devices.
@@ -33,7 +33,7 @@ def place_rows(mesh: Mesh | None, tree: Any) -> Any:
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         name = getattr(path[-1], "name", "") if path else ""
-        axis = int(name in ("positions_3BT", "deep_KED", "newline_D"))  # the last has no rows, and one axis
+        axis = int(name in ("positions_3BT", "deep_KED", "newline_D"))  # newline_D has one axis and no rows
         rows = "frames" if name in VisionInput._fields + VisionFeatures._fields else "rows"
         if share.spans:
             return _put_share(mesh, share, np.asarray(leaf), axis, rows)
@@ -43,13 +43,13 @@ def place_rows(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def row_sharding(mesh: Mesh, shape: tuple[int, ...], axis: int = 0, rows: str = "rows") -> NamedSharding:
-    """Return where an array with rows (or frames) along ``axis`` lies: split over the data axes, or whole."""
+    """Return the sharding of an array with rows (or frames) along ``axis``: split over the data axes, or replicated."""
     axes = mesh_axes(rows, shape[axis], mesh) if len(shape) > axis else ()
     return NamedSharding(mesh, P(*(None,) * axis, axes) if axes else P())
 
 
 def own_rows(mesh: Mesh | None, tree: Any) -> Any:
-    """Return rows that lie on the mesh as host arrays: of several processes each gets its own, on the first axis."""
+    """Return rows on the mesh as host arrays, split along the first axis: each process gets its own rows."""
     share = share_of(mesh)
     if mesh is None or not share.spans:
         return jax.tree.map(np.asarray, tree)
@@ -65,7 +65,7 @@ def own_rows(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def all_rows(mesh: Mesh | None, tree: Any) -> Any:
-    """Return the rows of all processes as host arrays, share by share, of which each gives its own."""
+    """Gather the rows that each process holds into host arrays of all rows, ordered by share."""
     share = share_of(mesh)
     if mesh is None or not share.spans:
         return jax.tree.map(np.asarray, tree)
@@ -79,10 +79,10 @@ def all_rows(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def place_state(mesh: Mesh, tree: Any) -> Any:
-    """Put parameters or a whole state on the mesh by the sharding table, in one transfer a leaf.
+    """Put parameters or a whole state on the mesh by the table of rules, in one transfer per leaf.
 
-    What lies there already is not copied: a step that takes the state over uses up such arrays too. Where the mesh
-    spans several processes, each has the same tree and puts what lies on its devices.
+    Arrays already in place are not copied, so a step that donates the state donates them too. Where the mesh spans
+    several processes, each has the same tree and puts the shards of its own devices.
     """
     shardings = shardings_for(tree, mesh)
     if not share_of(mesh).spans:
@@ -98,7 +98,7 @@ def place_state(mesh: Mesh, tree: Any) -> Any:
 
 
 def on_host(tree: Any) -> Any:
-    """Return a tree of arrays as whole host arrays on every process, one leaf after the other."""
+    """Return a tree of arrays as whole host arrays on every process, gathered leaf by leaf."""
 
     def get(leaf: Any) -> np.ndarray:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
@@ -112,15 +112,15 @@ def on_host(tree: Any) -> Any:
 
 
 def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | None, Any]:
-    """Return the mesh and parameters for work that cannot split a row, as decoding: ``sequence`` counts as ``fsdp``.
+    """Return mesh and parameters for work that cannot split a row, such as decoding: ``sequence`` joins ``fsdp``.
 
-    Rows are then split over all these devices, and weights lie as they did and are not copied. Does nothing where the
-    rows do not divide so.
+    Rows are then split over the devices of both axes; the weights are not moved or copied. Returns its inputs if the
+    rows do not divide by those devices.
     """
     if mesh is None or mesh.shape["sequence"] == 1 or rows % (mesh.size // mesh.shape["tensor"]):
         return mesh, params
     data, fsdp, sequence, tensor = mesh.devices.shape
-    # Not by ``make_mesh``, which may put the devices of a TPU in another order.
+    # ``make_mesh`` is not used: it may order a TPU's devices differently.
     other = Mesh(mesh.devices.reshape(data, fsdp * sequence, 1, tensor), mesh.axis_names, axis_types=mesh.axis_types)
 
     def place(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
@@ -133,13 +133,11 @@ def rows_everywhere(mesh: Mesh | None, params: Any, rows: int) -> tuple[Mesh | N
 
 
 def for_sampling(mesh: Mesh | None, params: Any, dtype: Any) -> Any | None:
-    """Return the program that makes weights for many tokens in a row; None where they are fit for it already.
+    """Return a jitted cast-and-gather of the weights for decoding, or None if they already have that form.
 
-    It copies matrices: whole on each part of the batch, in the dtype of the computation.
-
-    Where ``fsdp`` or ``sequence`` split them, decoding would else gather all of them for every token, and read them in
-    the wider dtype. They stay split over ``tensor``. What is used in a wider dtype stays as it is, so nothing computed
-    changes.
+    It casts matrices to the dtype of the computation and gathers them over ``fsdp`` and ``sequence``; they stay split
+    over ``tensor``. Otherwise decoding would gather all of them for every token, and read them in the wider dtype.
+    Weights that are used in a wider dtype keep it, so results do not change.
     """
     wanted = sampling_shapes(mesh, params, dtype)
     if all(
@@ -151,7 +149,7 @@ def for_sampling(mesh: Mesh | None, params: Any, dtype: Any) -> Any | None:
 
 
 def sampling_shapes(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
-    """Return the shapes of what ``for_sampling`` makes, with their places on the mesh."""
+    """Return the shapes, dtypes and shardings of the weights that ``for_sampling`` returns."""
 
     def shape(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, dtype if is_matrix(name_of(path)) else leaf.dtype)
@@ -164,13 +162,13 @@ def sampling_shapes(mesh: Mesh | None, params: Any, dtype: Any) -> Any:
 
 
 def mesh_of(params: Any) -> Mesh | None:
-    """Return the mesh that a parameter tree was placed on, or None for host arrays and a single device's."""
+    """Return the mesh of a parameter tree, or None for arrays on the host or on a single device."""
     sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
     return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
 
 
 def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str) -> jax.Array:
-    """Put the rows (or frames) of this process where they lie among those of all."""
+    """Put the rows (or frames) of this process into the global array."""
     if host.ndim <= axis or not host.shape[axis]:
         return jax.make_array_from_callback(host.shape, NamedSharding(mesh, P()), lambda index: host[index])
     if host.shape[axis] % len(share.parts):
@@ -182,7 +180,7 @@ def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str)
 
     def piece(index: Any) -> np.ndarray:
         start, stop, _ = index[axis].indices(shape[axis])
-        if stop - start > size:  # all parts, which then are this process's
+        if stop - start > size:  # all parts, which this process then holds
             return host[index]
         own = share.parts.index(start // size) * size + start % size
         return host[(*index[:axis], slice(own, own + stop - start), *index[axis + 1 :])]
@@ -192,7 +190,7 @@ def _put_share(mesh: Mesh, share: Share, host: np.ndarray, axis: int, rows: str)
 
 @lru_cache(16)
 def _for_sampling(mesh: Mesh | None, dtype: Any) -> Any:
-    """Return the program of ``for_sampling``: it casts where the weights lie, so that few bytes are moved."""
+    """Return the program of ``for_sampling``: it casts before it gathers, so that fewer bytes move."""
 
     def gather_weights(params: Any) -> Any:
         wanted = sampling_shapes(mesh, params, dtype)
@@ -207,7 +205,7 @@ def _for_sampling(mesh: Mesh | None, dtype: Any) -> Any:
 
 @lru_cache(16)
 def _moved(rows: NamedSharding, scalars: NamedSharding) -> Any:
-    """Return the program that moves a tree's arrays there."""
+    """Return the jitted program that reshards a tree's arrays."""
 
     def move(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, rows if x.ndim else scalars), tree)

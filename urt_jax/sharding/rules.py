@@ -1,4 +1,4 @@
-"""Which axis of which array lies on which mesh axes: one ordered table, and what the axes of weights are called."""
+"""The sharding rules: a table from logical axes to mesh axes, and a table of the logical axes of weights."""
 
 import math
 import re
@@ -12,24 +12,25 @@ from jax.sharding import PartitionSpec as P
 
 PyTree = Any
 
-# Logical axis -> mesh axes. Of the entries of one name the first whose devices divide the axis is taken; without one
-# the axis lies whole. Products are split over `tensor` along their inner width (out of the first matrix, into the
-# second), which needs one sum a block. A row's tokens are split over `sequence`; attention gathers keys and values.
+# Logical axis -> mesh axes. Of the entries of one name, the first whose device count divides the axis is used; if there
+# is none the axis is not split. Products are split over `tensor` along their inner width (output of the first matrix,
+# input of the second), which needs one sum per block. A row's tokens are split over `sequence`; attention gathers keys
+# and values.
 MESH_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("rows", ("data", "fsdp")),  # of a batch: sequences, responses, caches
-    ("frames", ("data", "fsdp", "sequence")),  # that the tower sees, each alone
+    ("frames", ("data", "fsdp", "sequence")),  # of the tower, which encodes each frame alone
     ("frames", ("data", "fsdp")),
     ("tokens", ("sequence",)),  # of a row; slots of a prompt's cache
     ("heads", ("tensor",)),  # of keys and values
     ("inner", ("tensor",)),  # heads x width, feed-forward
     ("vocabulary", ("tensor",)),
-    ("width", ("fsdp", "sequence")),  # of the model, in weights and optimizer; activations have it whole
+    ("width", ("fsdp", "sequence")),  # of the model, in weights and optimizer; activations do not split it
     ("width", ("fsdp",)),
 )
 
-# What the last axes of a parameter are; the first rule whose pattern is found in its path wins. Counting from the
-# *last* axis puts stacked layers [L, ...] and optimizer moments under the rule of the plain parameter. An adapter's
-# rank (None), norms and the biases that are added after the sum over `tensor` lie whole everywhere.
+# The logical axes of a parameter's last axes; the first rule whose pattern is found in its path wins. Rules count from
+# the *last* axis, so stacked layers [L, ...] and optimizer moments follow the rule of the plain parameter. An adapter's
+# rank (None), norms, and biases that are added after the sum over `tensor` are replicated.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(^|/)(embedding|head)$", ("vocabulary", "width")),
     (r"(^|/)(o|proj|down|output)/kernel$", ("inner", "width")),
@@ -44,7 +45,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 
 def mesh_axes(logical: str | None, size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
-    """Return the mesh axes, those of one device left out, that an array's axis of this name and size lies on."""
+    """Return the mesh axes that split an array axis of this name and size, without mesh axes of one device."""
     for name, axes in MESH_AXES:
         if name == logical and size and size % math.prod(mesh.shape[axis] for axis in axes) == 0:
             return tuple(axis for axis in axes if mesh.shape[axis] > 1)
@@ -52,13 +53,13 @@ def mesh_axes(logical: str | None, size: int, mesh: Mesh | AbstractMesh) -> tupl
 
 
 def spec_of(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
-    """Return the spec of an array whose axes have these names, None = whole."""
+    """Return the spec of an array whose axes have these logical names, None = not split."""
     found = [mesh_axes(name, size, mesh) for name, size in zip(logical, shape, strict=True)]
     return P(*(axes[0] if len(axes) == 1 else axes or None for axes in found))
 
 
 def is_matrix(path: str) -> bool:
-    """Return whether a parameter is used as it is in a product (or looked up), in the dtype of the computation."""
+    """Return whether a parameter is a matrix or an embedding, used in the dtype of the computation."""
     return "width" in _axis_names(path)
 
 
@@ -75,7 +76,7 @@ def _axis_names(path: str) -> tuple[str | None, ...]:
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """Return what the rules call the leaf at a path of a tree."""
+    """Return the name of a tree's leaf that the rules match."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

@@ -1,11 +1,11 @@
-"""Which rows of a batch lie on the devices of this process: its share, the only ones it reads and makes.
+"""The share of a process: the rows of a batch on its devices, the only rows it reads and makes.
 
-Rows are split into parts over ``data`` and ``fsdp``. A process holds some of the parts, mostly neighbours::
+Rows are split into parts over ``data`` and ``fsdp``. A process holds some of the parts, mostly adjacent ones::
 
     parts       0 1 | 2 3 | 4 5 | 6 7       8 devices of 4 processes, data=8
     shares       0     1     2     3
 
-Where ``sequence`` x ``tensor`` is wider than a process, several hold the same share and all of them make it.
+Where ``sequence`` x ``tensor`` spans several processes, they hold the same share and all of them make it.
 """
 
 from dataclasses import dataclass, replace
@@ -21,40 +21,40 @@ from urt_jax.types import Batch, FeatureBlend, VisionInput
 
 @dataclass(frozen=True)
 class Share:
-    """One of ``of`` equal shares of all rows, and the parts it consists of."""
+    """One of ``of`` equal shares of all rows, and its parts."""
 
     number: int = 0
     of: int = 1
     parts: tuple[int, ...] = (0,)  # numbers of this share's parts
     order: tuple[int, ...] = (0,)  # parts of all shares, share by share
-    leads: bool = True  # this process is the first of those that hold the share: the one that writes it down
+    leads: bool = True  # this process is the first of those that hold the share, and writes it to files
     spans: bool = False  # the mesh spans several processes
 
     def cut(self, items: Any) -> Any:
-        """Return this share of a list or array; shares differ by one item where it does not divide."""
+        """Return this share of a list or array; if its length does not divide, shares differ by one item."""
         size = len(items)
         return items[self.number * size // self.of : (self.number + 1) * size // self.of]
 
     def cuts(self, items: Any) -> list[Any]:
-        """Return all shares of a list or array, in their order."""
+        """Return all shares of a list or array, in order."""
         return [replace(self, number=number).cut(items) for number in range(self.of)]
 
     def size_of(self, total: int, name: str) -> int:
-        """Return this share of a number of rows, so many that each of its parts has equally many.
+        """Return this share's part of ``total`` rows, which must divide evenly among all parts.
 
         Raises:
-            ValueError: it does not divide.
+            ValueError: they do not divide.
         """
         if self.spans and total % len(self.order):
             raise ValueError(
-                f"{name} is {total}, and {self.of} processes deal it out to {len(self.order)} parts (data x fsdp of "
+                f"{name} is {total}, and {self.of} processes split it into {len(self.order)} parts (data x fsdp of "
                 f"the mesh); give a multiple of {len(self.order)}, or a mesh with a wider tensor axis"
             )
         return total // self.of
 
     @property
     def step(self) -> int:
-        """What the rows of this share must be a multiple of, where the mesh spans several processes."""
+        """The number that this share's row count must be a multiple of; 1 unless the mesh spans several processes."""
         return len(self.parts) if self.spans else 1
 
 
@@ -63,7 +63,7 @@ WHOLE = Share()
 
 @lru_cache(16)
 def share_of(mesh: Mesh | None) -> Share:
-    """Return the share of this process of the rows on a mesh; all of them where no other process has a part in it.
+    """Return this process's share of the rows on a mesh; all of them if the mesh has no other process.
 
     Raises:
         ValueError: as ``share_among``.
@@ -78,7 +78,7 @@ def share_among(owners: Int[np.ndarray, "data fsdp sequence tensor"], this: int)
     """Return the share of process ``this`` on a mesh whose devices belong to these processes.
 
     Raises:
-        ValueError: the shares of two processes overlap, so that neither could make its own.
+        ValueError: the shares of two processes overlap without being equal.
     """
     if (owners == this).all():
         return WHOLE
@@ -102,7 +102,7 @@ def share_among(owners: Int[np.ndarray, "data fsdp sequence tensor"], this: int)
 
 
 def shown_by_all(batch: Batch, share: Share, *, merge: int) -> Batch:
-    """Return a share's rows with what they show counted among the frames of all shares, as they will lie together.
+    """Return a share's rows with their vision indices renumbered for the joined frames of all shares.
 
     ``merge`` is the number of patches in one merged patch.
     """

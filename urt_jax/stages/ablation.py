@@ -11,12 +11,12 @@ from pathlib import Path
 
 from urt_jax.config import AblationConfig, GrpoConfig, as_json
 from urt_jax.config.settings import START
+from urt_jax.evals.judging import HELD_OUT_MODES, held_out_path
 from urt_jax.evals.pairwise import Judgement, read_judgements, write_judgements
 from urt_jax.evals.statistics import paired_difference, summarize
 from urt_jax.evals.tables import Cell, format_table
-from urt_jax.runs.run_folder import open_run, read_result, write_result
+from urt_jax.runs.run_folder import finished, write_result
 from urt_jax.stages import grpo
-from urt_jax.stages.judging import HELD_OUT_MODES, held_out_path
 from urt_jax.stages.study import put_together
 
 FIGURES = ("accuracy", "position_consistency", "parse_failure", "score_agreement")
@@ -61,10 +61,7 @@ def difference_rows(mode: str, judged: Mapping[str, Sequence[Judgement]], *, fir
 
 def _run(single: GrpoConfig, *, judged_by: GrpoConfig) -> None:
     """Run one setting with one seed in its own folder, or print what it ended with."""
-    open_run(single.workdir, as_json(single))
-    result = read_result(single.workdir)
-    if result is not None:
-        print(result["table"])
+    if finished(single.workdir, as_json(single)) is not None:
         return
     for mode in HELD_OUT_MODES:
         there = held_out_path(Path(judged_by.workdir), "before", mode)

@@ -14,19 +14,20 @@ import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_processor, random_model, write_settings
 from urt_jax.config import BaseConfig, ShapeConfig
+from urt_jax.data.examples import Query
 from urt_jax.data.prompts import prompt_text, render, template_phrases
 from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.feeds.records import skipped_figures, tell_skipped, training_source
 from urt_jax.files.whole import write_whole
-from urt_jax.judge.responder import Query
 from urt_jax.judge.reward_model import RewardModel
 from urt_jax.models.config import DecoderConfig, ModelConfig, WindowedVisionConfig
 from urt_jax.progress import each
 from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
-from urt_jax.stages.sft import finish, open_model, train_on
+from urt_jax.stages.policy import open_model
+from urt_jax.stages.sft import finish, train_on
 from urt_jax.tasks import TASKS
 
 PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's are brought up to twice their side
@@ -64,7 +65,7 @@ def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]
         drills = [make_drill(kind, split="heldout", seed=config.seed, index=i) for i in range(HELD_OUT_DRILLS)]
         queries = [Query(drill.id, render(drill)) for drill in drills]
         texts = model.respond(queries, temperature=0.0, seed=0, max_new_tokens=config.lengths.max_new_tokens)
-        right = np.array([text == drill.response for text, drill in zip(texts, drills)])
+        right = np.array([text == drill.response for (text,), drill in zip(texts, drills)])
         unseen = np.array([drill.meta["unseen"] for drill in drills])
         parts = {"all": right, "seen": right[~unseen], "unseen": right[unseen]}
         shares: dict[str, Cell] = {name: float(part.mean()) for name, part in parts.items() if part.size}

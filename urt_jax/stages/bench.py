@@ -6,33 +6,14 @@
 4. print a table a size; write every raw figure to ``bench.json``.
 """
 
-import dataclasses
-import json
-import os
-import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from urt_jax.config import BenchConfig
-from urt_jax.errors import BadInputError
-from urt_jax.families.qwen2_5_vl import write_config
-from urt_jax.planning.paired import Program, ProgramError, in_turn
-from urt_jax.planning.workloads import PAD, TURN_END, suppressed_ids, workload
+from urt_jax.planning.bench_programs import check_peers, measure, probe
+from urt_jax.planning.bench_table import Machine, bench_text
 from urt_jax.progress import each
 from urt_jax.runs.run_folder import write_json, write_result
-from urt_jax.stages.bench_table import Machine, bench_text, working_sets
-
-PACKAGE = Path(__file__).parents[1]
-# What each case is compared with: name in the table -> (script, whether it is compiled).
-PEERS = {
-    "sampler": {"transformers": ("hf_generate.py", False), "transformers compiled": ("hf_generate.py", True)},
-    "sft": {"torch": ("torch_sft.py", False)},
-    "grpo": {"TRL": ("trl_grpo.py", False)},
-    "input": {},
-}
-# Our programs find this package and compile anew, whatever was kept by earlier runs.
-OUR_ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent), "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def run(config: BenchConfig) -> None:
@@ -49,93 +30,3 @@ def run(config: BenchConfig) -> None:
     write_json(folder / "bench.json", {"machine": machine, "measured": measured, "rows": rows})
     print(table)
     write_result(folder, table, rows=rows)
-
-
-def check_peers(config: BenchConfig) -> None:
-    """Check that the peers that are asked for are there.
-
-    Raises:
-        BadInputError: no such interpreter, or no scripts.
-    """
-    peers = config.peers
-    if peers.python is not None and not os.access(peers.python, os.X_OK):
-        raise BadInputError(f"config.peers.python: {peers.python} is no program; give the python of their environment")
-    if peers.python is not None and not (Path(peers.folder) / "hf_generate.py").is_file():
-        raise BadInputError(
-            f"config.peers.folder: {peers.folder} holds no hf_generate.py; run in a checkout of the project, whose "
-            "tests/peers holds the peers' scripts, or leave config.peers.python unset"
-        )
-
-
-def probe(config: BenchConfig, folder: Path) -> dict[str, Any]:
-    """Return what the machine is and what it does; this process itself touches no device."""
-    sets, quick = working_sets(config.sizes), set(config.sizes) == {"toy"}
-    with _ours(config, folder, "machine", case="probe", working_sets=sets, quick=quick) as program:
-        return program.ready()
-
-
-def measure(config: BenchConfig, folder: Path, size: str, case: str, *, with_peers: bool) -> dict[str, Any]:
-    """Return the raw figures of one case by program (``ours`` and the peers' names), or why there are none.
-
-    What a program said when it was warm stands under ``ready``, its repetitions under ``repetitions``; one that failed
-    has ``failed`` instead. A peer that fails is left out, the others go on.
-    """
-    peers = config.peers
-    asked = PEERS.get(case, {}) if with_peers and peers.python else {}
-    names = ["ours", *(name for name, (_, compiled) in asked.items() if peers.compiled or not compiled)]
-    figures: dict[str, Any] = {}
-    with ExitStack() as stack:
-        programs: dict[str, Program] = {}
-        for name in names:  # one after the other: warming up takes all cores
-            ours = name == "ours"
-            started = _ours(config, folder, f"{size}-{case}", size=size, case=case) if ours else None
-            program = stack.enter_context(started or _peer(config, folder, size, case, name))
-            try:
-                figures[name] = {"ready": program.ready()}
-                programs[name] = program
-            except ProgramError as error:
-                figures[name] = {"failed": str(error)}
-                if ours:
-                    return figures
-        try:
-            for name, repetitions in in_turn(programs, config.repetitions).items():
-                figures[name]["repetitions"] = repetitions
-        except ProgramError as error:
-            return {name: {**told, "failed": str(error)} for name, told in figures.items()}
-    return figures
-
-
-def _ours(config: BenchConfig, folder: Path, name: str, **asked: Any) -> Program:
-    """Start our worker on a spec."""
-    spec: dict[str, Any] = {"dtype": config.dtype, "remat": config.remat, "seed": config.seed}
-    spec |= {"mesh": dataclasses.asdict(config.mesh), **asked}
-    path = _write_spec(folder, f"{name}-ours", spec)
-    command = [sys.executable, "-m", "urt_jax.stages.bench_worker", str(path)]
-    return Program(command, log=path.with_suffix(".log"), environment=OUR_ENVIRONMENT)
-
-
-def _peer(config: BenchConfig, folder: Path, size: str, case: str, name: str) -> Program:
-    """Start a peer's script on the same model and rows; its threads sleep while they wait, as ours do."""
-    script, compiled = PEERS[case][name]
-    work = workload(size)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ids = {"bos_token_id": PAD, "pad_token_id": PAD, "eos_token_id": TURN_END}
-    spec = {
-        "model": write_config(work.config, ids),
-        "rows": dataclasses.asdict(work.rows),
-        "words": work.text_tokens(),
-        "suppressed": suppressed_ids(work.config),
-        "threads": threads,
-        "compiled": compiled,
-        "seed": config.seed,
-    }
-    path = _write_spec(folder, f"{size}-{case}-{name.replace(' ', '-')}", spec)
-    command = [str(config.peers.python), str(Path(config.peers.folder) / script), str(path)]
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    return Program(command, log=path.with_suffix(".log"), environment=environment)
-
-
-def _write_spec(folder: Path, name: str, spec: dict[str, Any]) -> Path:
-    path = folder / "programs" / f"{name}.json"
-    path.write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
-    return path

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from urt_jax.config import DistillConfig, as_json
-from urt_jax.data.examples import Example
+from urt_jax.config import DistillConfig
+from urt_jax.data.examples import Example, Query
 from urt_jax.data.prompts import render, template_provenance
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
@@ -26,13 +26,13 @@ from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.runs import processes
 from urt_jax.runs.preemption import Preempted, PreemptionNotice
-from urt_jax.runs.run_folder import open_run, read_result, write_result
+from urt_jax.runs.run_folder import write_result
 from urt_jax.runs.shared_lines import part_path, part_paths
 from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding.shares import Share
 from urt_jax.teacher.answers import FILTERED
-from urt_jax.teacher.client import TeacherRequest, ask_teacher
+from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
 from urt_jax.teacher.settings import TeacherSettings
 
@@ -51,15 +51,12 @@ class Filtered:
 
 
 def run(config: DistillConfig) -> None:
-    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table; a finished run only prints.
+    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table.
 
     Raises:
         BadInputError: data, key, endpoint or budget (see ``ask_teacher``), or not one request was answered.
     """
-    folder = open_run(config.workdir, as_json(config))
-    if (result := read_result(folder)) is not None:
-        print(result["table"])
-        return
+    folder = Path(config.workdir)
     pool = labelled_pool(config.data, seed=config.seed, swap=config.data.swap, decided=True)
     told = tell_skipped([pool.skipped])
     replies_path = folder / "records" / "replies.jsonl"
@@ -127,7 +124,7 @@ def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: st
 
 def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
     # All prompts are written before the first is paid for; pictures are read one by one as they are sent.
-    requests = [TeacherRequest(example.id, render(example, think=True, template=template)) for example in examples]
+    requests = [Query(example.id, render(example, think=True, template=template)) for example in examples]
     with progress(total=len(examples), title="distill", unit="reply") as bar, PreemptionNotice() as notice:
 
         def show(usage: Usage) -> None:

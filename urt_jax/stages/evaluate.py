@@ -16,6 +16,7 @@ from urt_jax.data.examples import Example
 from urt_jax.data.settings import HeldOutData, PoolData
 from urt_jax.errors import BadInputError
 from urt_jax.evals.baselines import blind_baselines
+from urt_jax.evals.judging import judge
 from urt_jax.evals.pairwise import Judgement
 from urt_jax.evals.protocols import PROTOCOLS, Protocol
 from urt_jax.evals.report import Sample, write_report
@@ -26,7 +27,6 @@ from urt_jax.judge.reward_model import RewardModel
 from urt_jax.rewards.parse import WRONG_NOUN
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import write_result
-from urt_jax.stages.judging import judge
 from urt_jax.stages.sft import open_mesh
 from urt_jax.training.metrics import read_metrics
 

@@ -8,7 +8,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -22,9 +22,13 @@ import numpy as np
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import GrpoConfig
 from urt_jax.data.collate import collate_prompts
-from urt_jax.feeds.records import skipped_figures, tell_skipped
+from urt_jax.data.examples import Example
+from urt_jax.evals.judging import HeldOut, judge_held_out
+from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.feeds.rollouts import RolloutMaker, StepRollout, open_feed, open_scoring
-from urt_jax.generation.sampler import Sampler, make_vocabulary
+from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.vocabulary import make_vocabulary
+from urt_jax.judge.reward_model import RewardModel
 from urt_jax.models.lora import without_adapters
 from urt_jax.models.vlm import run as run_model
 from urt_jax.runs import processes
@@ -32,9 +36,7 @@ from urt_jax.runs.run_folder import write_result
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.shares import share_of
 from urt_jax.stages.grpo_report import write_run_report, write_samples
-from urt_jax.stages.judging import held_out_table
-from urt_jax.stages.policy import save_policy, start_state
-from urt_jax.stages.sft import open_mesh, open_model, open_module, open_optimizer
+from urt_jax.stages.policy import open_mesh, open_model, open_module, open_optimizer, save_policy, start_state
 from urt_jax.training.compile import compile_grpo_step, compile_score_step
 from urt_jax.training.loop import train
 from urt_jax.training.rollout import advantages_of, make_grpo_batch, rows_to_train
@@ -56,11 +58,12 @@ def run(config: GrpoConfig) -> None:
     open_scoring(config)  # here and below: what is not there is told before anything is judged
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     feed = open_feed(config, loaded.processor)
-    before = held_out_table(config, folder, loaded, "before")
-    skipped = [feed.skipped, before.skipped]
+    held_out = labelled_pool(config.held_out, seed=config.seed)
+    skipped = [feed.skipped, held_out.skipped]
+    before = judged(config, folder, loaded, held_out.examples, "before")
     told = tell_skipped(skipped)
     trained = train_policy(config, folder, loaded)
-    after = held_out_table(config, folder, trained, "after")
+    after = judged(config, folder, trained, held_out.examples, "after")
     summaries = {"before GRPO": before.summaries, "after GRPO": after.summaries}
     report = processes.of_first(lambda: write_run_report(config, folder, feed, summaries))
     table = "\n".join(
@@ -68,6 +71,21 @@ def run(config: GrpoConfig) -> None:
     )
     print(table)
     write_result(folder, table, before=before.figures, after=after.figures, skipped=skipped_figures(skipped))
+
+
+def judged(config: GrpoConfig, folder: Path, loaded: LoadedModel, examples: Sequence[Example], when: str) -> HeldOut:
+    """Judge the held-out pairs with a model, in the settings of the run."""
+    model = RewardModel(
+        loaded,
+        dtype=config.model.dtype,
+        attention=config.model.attention,
+        max_prompt_tokens=config.lengths.max_prompt_tokens,
+        prompt_template=config.held_out.template,
+        workers=config.workers,
+    )
+    longest = config.lengths.max_new_tokens
+    with closing(model):
+        return judge_held_out(model, examples, folder, when=when, seed=config.seed, max_new_tokens=longest)
 
 
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:
@@ -103,7 +121,7 @@ class GrpoTrainer:
         optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps * config.updates_per_rollout)
         self.start = start_state(config, loaded, optimizer, self.mesh)
         # A copy: the state takes the loaded arrays over and its first step uses them up. Under adapters it needs none.
-        copied = config.loss.kl_coef and not config.model.lora.rank
+        copied = config.kl_coef and not config.model.lora.rank
         self.reference = jax.tree.map(jnp.copy, place_state(self.mesh, loaded.params)) if copied else None
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
         self.first, self.later = (
@@ -112,7 +130,7 @@ class GrpoTrainer:
                 optimizer,
                 self.start,
                 self.mesh,
-                config.loss,
+                config,
                 first_update=first,
                 max_tokens=config.lengths.max_new_tokens,
                 micro_batches=config.micro_batches,
@@ -164,7 +182,7 @@ class GrpoTrainer:
         started = time.perf_counter()
         advantage_B = advantages_of(made.rollout, self.rollouts.weights, scale=config.advantage_scale)
         batch = place_rows(self.mesh, self._batch(made, advantage_B, step))
-        if config.loss.kl_coef:
+        if config.kl_coef:
             scores = self.score(self.reference_params(state), batch.rows, batch.temperature, self.suppressed)
             batch = batch._replace(ref_logp_BU=scores.logp_BU)
         if config.updates_per_rollout > 1:
@@ -209,7 +227,7 @@ class GrpoTrainer:
         config, all_groups = self.config, self.config.questions_per_step
         splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * (config.micro_batches or 1)
         halves = all_groups % (2 * splits) == 0
-        needed = config.loss.kl_coef or config.loss.entropy_coef  # either has a gradient in every group
+        needed = config.kl_coef or config.entropy_coef  # either has a gradient in every group
         return (all_groups // 2, all_groups) if halves and not needed else (all_groups,)
 
     def _check_agreement(self, step: int, figures: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from urt_jax.config import ModelSettings, PipelineConfig, StageConfig, as_json
 from urt_jax.data.settings import DataSettings
 from urt_jax.evals.pairwise import read_judgements, write_judgements
 from urt_jax.runs import processes
-from urt_jax.runs.run_folder import open_run, read_result, write_result
+from urt_jax.runs.run_folder import finished, write_result
 from urt_jax.stages.evaluate import evaluate, judgement_path
 
 Source = TypeVar("Source", bound=DataSettings)
@@ -39,29 +39,22 @@ def run(config: PipelineConfig, *, base_judged: Path | None = None) -> None:
     _run(replace(stages["grpo"], data=hard, model=_start(config.grpo.model, str(reject))))  # type: ignore[call-arg]
     models = dict(zip(MODELS, (config.base, str(sft), str(reject), str(grpo)), strict=True))
     last: Any = replace(stages["evaluate"], models=models)  # type: ignore[call-arg]
-    open_run(last.workdir, as_json(last))
-    if base_judged is not None:
+    found = finished(last.workdir, as_json(last))
+    if base_judged is not None and found is None:
         for mode in config.evaluate.modes:
             judgements = read_judgements(judgement_path(base_judged, MODELS[0], mode))
             path = judgement_path(final, MODELS[0], mode)
             processes.of_first(partial(write_judgements, path, judgements))
-    found = read_result(last.workdir)
     curves = {"cold start": sft, "rejection sampling": reject, "GRPO": grpo}
     table = found["table"] if found else evaluate(last, curves=curves)
-    if found:
-        print(table)
     write_result(config.workdir, table, report=str(final / "report.html"))
 
 
 def _run(config: StageConfig) -> None:
     """Run one stage in its own folder, or print what it ended with."""
     print(f"\n== {config.stage} ({config.workdir})")
-    open_run(config.workdir, as_json(config))
-    result = read_result(config.workdir)
-    if result is None:
+    if finished(config.workdir, as_json(config)) is None:
         importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
-    else:
-        print(result["table"])
 
 
 def _start(model: Model, path: str) -> Model:

@@ -33,14 +33,14 @@ from urt_jax.planning.layout import Layout
 from urt_jax.planning.memory import Program
 from urt_jax.planning.paired import Program as Process
 from urt_jax.planning.paired import ProgramError
+from urt_jax.planning.plan_check import check_here
+from urt_jax.planning.plan_table import Planned, plan_text, write_plan_page
 from urt_jax.planning.scaling import COMPILED, fixed_scaling, weak_scaling
 from urt_jax.planning.search import Case, Estimate, nearest, program_layouts, remedies, search
 from urt_jax.planning.timing import Attained
-from urt_jax.planning.workloads import Rows, Workload
+from urt_jax.planning.workloads import RowCounts, Workload
 from urt_jax.progress import each
 from urt_jax.runs.run_folder import write_json, write_result
-from urt_jax.stages.plan_check import check_here
-from urt_jax.stages.plan_table import Planned, plan_text, write_plan_page
 
 COMPILE_AGAIN = "delete it: the program is then compiled again"
 
@@ -80,7 +80,7 @@ def read_case(config: PlanConfig, name: str) -> Case:
         ) from error
     asked = {name: where.chips if value is None else value for name, value in dataclasses.asdict(config.rows).items()}
     kept, attained = config.kl and config.programs != ("sft",), Attained(**dataclasses.asdict(config.attained))
-    work = Workload(sizes, Rows(**asked))
+    work = Workload(sizes, RowCounts(**asked))
     return Case(model, work, where, config.programs, kept, attained, config.attention, config.sequence)
 
 
@@ -153,7 +153,7 @@ def ask_worker(spec: Path) -> Evidence:
     Raises:
         ProgramError: the process ended without an answer.
     """
-    command = [sys.executable, "-m", "urt_jax.stages.plan_worker", str(spec)]
+    command = [sys.executable, "-m", "urt_jax.planning.plan_worker", str(spec)]
     with Process(command, log=spec.with_suffix(".log"), environment=compiler_environment()) as process:
         answer: dict[str, Any] = process.ready()
     return from_record(answer, "the answer of the compiler")

@@ -1,21 +1,85 @@
-"""The policy that a stage trains: the state it starts with and the files it leaves, whole or by adapters alone."""
+"""The policy that a stage trains: its weights on a mesh, module, optimizer and first state, and the files it leaves."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from urt_jax.checkpoints.adapters import save_adapter
 from urt_jax.checkpoints.hub import is_hub_name
-from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, save_model
-from urt_jax.config import ModelSettings, TrainingConfig
+from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, load_model, random_model, save_model
+from urt_jax.config import LearnerSettings, ModelSettings, PixelsConfig, TrainingConfig
 from urt_jax.errors import BadInputError
 from urt_jax.models.lora import merge_adapters
+from urt_jax.models.tuning import tuning
+from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.runs import processes
+from urt_jax.runs.meeting import meet_on
+from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import on_host, place_state
+from urt_jax.sharding.settings import MeshSettings
+from urt_jax.sharding.shares import share_of
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
+from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.state import TrainState, init_state
+
+
+def open_model(
+    model: ModelSettings, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
+) -> LoadedModel:
+    """Load the model a stage starts from, or draw fresh weights in its layout.
+
+    With a ``mesh`` the weights are read straight to their place on it, and training takes them over: the loaded model
+    is used up by the first step.
+    """
+    check_base(model)
+    bounds = (pixels.min_pixels, pixels.max_pixels)
+    if isinstance(model, LearnerSettings) and model.init == "random":
+        drawn = random_model(model.path, seed=seed, pixels=bounds)
+        return drawn if mesh is None else replace(drawn, params=place_state(mesh, drawn.params))
+    return load_model(model.path, pixels=bounds, mesh=mesh)
+
+
+def open_mesh(mesh: MeshSettings) -> jax.sharding.Mesh:
+    """Make the mesh of a stage.
+
+    Raises:
+        BadInputError: the axes do not multiply to the number of devices, or deal rows out to processes unevenly.
+    """
+    try:
+        made = make_mesh(**asdict(mesh))
+        share_of(made)
+    except ValueError as error:
+        raise BadInputError(f"config.mesh: {error}") from error
+    meet_on(made)
+    return made
+
+
+def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
+    """Return the module a stage runs, its dtype and attention chosen by the devices where they are "auto".
+
+    What was chosen, and how programs are shaped for the device (``models.tuning``), is printed.
+
+    Raises:
+        BadInputError: an attention that these devices or this dtype cannot run.
+    """
+    try:
+        module = loaded.module_for(mesh, dtype=config.dtype, attention=config.attention, remat=config.remat)
+    except BadInputError as error:
+        raise BadInputError(f"config.model.{error}") from None
+    told = tuning().told(module.config.decoder.layers)
+    print(f"tuned for {jax.default_backend()}: {told}; {module.attention} attention in {np.dtype(module.dtype).name}")
+    return module
+
+
+def open_optimizer(settings: OptimizerSettings, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Make a stage's optimizer, and its learning rate by update over ``updates`` of them."""
+    schedule = make_schedule(settings, steps=updates)
+    return make_optimizer(settings, schedule), schedule
 
 
 def check_base(model: ModelSettings) -> None:

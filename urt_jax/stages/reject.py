@@ -8,7 +8,6 @@
 """
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,17 +18,16 @@ import numpy as np
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.config import RejectConfig
-from urt_jax.data.collate import largest, length_of, need_of, plan_buckets
-from urt_jax.data.examples import Example
-from urt_jax.data.loader import Source, batches, shuffled_epochs
+from urt_jax.data.examples import Example, Query
+from urt_jax.data.loader import Source, shuffled_epochs
+from urt_jax.data.prompts import render
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError, shown
 from urt_jax.evals.tables import Cell, format_table
-from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.files.fields import Fields
-from urt_jax.generation.sampler import Sampler, Sampling
-from urt_jax.progress import each, progress
+from urt_jax.judge.responder import Responder
+from urt_jax.progress import progress
 from urt_jax.rewards.parse import WRONG_NOUN, parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.runs import processes
@@ -37,7 +35,8 @@ from urt_jax.runs.run_folder import write_result
 from urt_jax.runs.shared_lines import Line, SharedLines
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
-from urt_jax.stages.sft import open_mesh, open_model, open_module, train_on
+from urt_jax.stages.policy import open_mesh, open_model
+from urt_jax.stages.sft import train_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,46 +121,41 @@ def _sample_rest(
     size = -(-min(config.batch_questions, len(pool)) // step) * step
     first = sum(map(len, kept.lines))
     start = first % size  # not 0 where the batches before were of another size, for another number of processes
-    groups = [([start + i for i in group], real) for group, real in batches(len(pool) - start, size)]
-    mine = [share.cut(group) for group, _ in groups]
-    done = (first - start) // size
-    encoder = Encoder(
-        loaded.processor,
+    rest = [pool[start:][place : place + size] for place in range(0, len(pool) - start, size)]
+    mine = [example for group in rest for example in _share_of(group, share, size)]
+    queries = [Query(e.id, render(e, think=True, template=config.data.template)) for e in mine]
+    responder = Responder(
+        loaded,
+        dtype=config.model.dtype,
+        attention=config.model.attention,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
-        max_new_tokens=config.lengths.max_new_tokens,
         workers=config.workers,
     )
-    # Once for the shapes and once for the sampler: the encoded pictures of a large pool fill no memory at once.
-    asked = sorted({i for group in mine for i in group})
-    encoded = encoder.prompts((pool[i] for i in asked), template=config.data.template)
-    seen = each(encoded, title="encoding", unit="pair", total=len(asked))
-    lengths = {i: length_of(chat) for i, chat in zip(asked, seen)}
-    own = [need_of([lengths[i] for i in group], rows=len(group)) for group in mine]
-    needs = [largest(of_batch) for of_batch in zip(*processes.gather(own))]
-    slot_step, frame_step = loaded.processor.config.vision.slot_step, math.lcm(4, share.step)
-    buckets = plan_buckets(needs, slot_step=slot_step, token_step=config.token_step, frame_step=frame_step)
-    sampler = Sampler(open_module(config.model, loaded, open_mesh(config.mesh)), loaded.processor)
-    k, slots = config.samples_per_item, config.lengths.max_new_tokens
-    sampling = Sampling(slots, **dataclasses.asdict(config.sampling))
-    left = (pool[i] for group in mine[done:] for i in group)
-    chats = encoder.prompts(left, template=config.data.template, ahead=size // share.of)
-    with closing(encoder), progress(total=len(pool), initial=first, title="sampling", unit="pair") as bar:
-        for number in range(done, len(groups)):
-            samples = sampler.sample(
-                loaded.params,
-                [next(chats) for _ in mine[number]],
-                [pool[i].id for i in mine[number]],
-                bucket=buckets.fit(needs[number]),
-                responses=k,
-                sampling=sampling,
-                slots=slots,
-                seed=config.seed,
-            )
-            real = groups[number][1]
-            there = sum(place < real for place in share.cut(range(size)))
-            ids, texts = [pool[i].id for i in mine[number][:there]], samples.texts
-            kept.append([{"id": name, "texts": list(texts[q * k : q * k + k])} for q, name in enumerate(ids)])
-            bar.update(real)
+    done = (first - start) // size
+    with (
+        closing(responder),
+        progress(total=len(queries), title="encoding", unit="pair") as encoding,
+        progress(total=len(pool), initial=first, title="sampling", unit="pair") as sampling,
+    ):
+        batches = responder.stream(
+            queries,
+            responses=config.samples_per_item,
+            sampling=config.sampling,
+            max_new_tokens=config.lengths.max_new_tokens,
+            seed=config.seed,
+            batch=size,
+            skip=done,
+            encoded=encoding.update,
+        )
+        for group, texts in zip(rest[done:], batches, strict=True):
+            names = [example.id for example in _share_of(group, share, size)]
+            kept.append([{"id": name, "texts": list(of_one)} for name, of_one in zip(names, texts, strict=True)])
+            sampling.update(len(group))
+
+
+def _share_of(group: Sequence[Example], share: Share, size: int) -> Sequence[Example]:
+    """Return this process's share of a batch of ``size`` pairs, of which the last batch has fewer."""
+    return [group[place] for place in share.cut(range(size)) if place < len(group)]
 
 
 def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: int) -> Sorted:

@@ -8,34 +8,25 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
-from urt_jax.checkpoints.model_folder import LoadedModel, load_model, random_model
-from urt_jax.config import LearnerSettings, ModelSettings, PixelsConfig, SftConfig, SupervisedConfig
+from urt_jax.checkpoints.model_folder import LoadedModel
+from urt_jax.config import SftConfig, SupervisedConfig
 from urt_jax.data.loader import Prefetcher, Source
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
 from urt_jax.feeds.records import skipped_figures, tell_skipped, training_source
-from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.runs import processes
-from urt_jax.runs.meeting import meet_on
 from urt_jax.runs.run_folder import write_result
-from urt_jax.sharding.mesh import make_mesh
-from urt_jax.sharding.placement import place_rows, place_state
-from urt_jax.sharding.settings import MeshSettings
+from urt_jax.sharding.placement import place_rows
 from urt_jax.sharding.shares import share_of
-from urt_jax.stages.policy import check_base, save_policy, start_state
+from urt_jax.stages.policy import open_mesh, open_model, open_module, open_optimizer, save_policy, start_state
 from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.loop import train
 from urt_jax.training.metrics import read_metrics
-from urt_jax.training.optimizer import make_optimizer, make_schedule
-from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState
 
@@ -49,55 +40,6 @@ def run(config: SftConfig) -> None:
     told = tell_skipped(skipped)
     train_on(config, folder, loaded, sources, batch_size=config.batch_size, title=config.stage)
     finish(folder, config.stage, told, skipped=skipped_figures(skipped))
-
-
-def open_model(
-    model: ModelSettings, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
-) -> LoadedModel:
-    """Load the model a stage starts from, or draw fresh weights in its layout.
-
-    With a ``mesh`` the weights are read straight to their place on it, and training takes them over: the loaded model
-    is used up by the first step.
-    """
-    check_base(model)
-    bounds = (pixels.min_pixels, pixels.max_pixels)
-    if isinstance(model, LearnerSettings) and model.init == "random":
-        drawn = random_model(model.path, seed=seed, pixels=bounds)
-        return drawn if mesh is None else replace(drawn, params=place_state(mesh, drawn.params))
-    return load_model(model.path, pixels=bounds, mesh=mesh)
-
-
-def open_mesh(mesh: MeshSettings) -> jax.sharding.Mesh:
-    """Make the mesh of a stage.
-
-    Raises:
-        BadInputError: the axes do not multiply to the number of devices, or deal rows out to processes unevenly.
-    """
-    try:
-        made = make_mesh(**asdict(mesh))
-        share_of(made)
-    except ValueError as error:
-        raise BadInputError(f"config.mesh: {error}") from error
-    meet_on(made)
-    return made
-
-
-def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
-    """Return the module a stage runs, its dtype and attention chosen by the devices where they are "auto".
-
-    Raises:
-        BadInputError: an attention that these devices or this dtype cannot run.
-    """
-    try:
-        return loaded.module_for(mesh, dtype=config.dtype, attention=config.attention, remat=config.remat)
-    except BadInputError as error:
-        raise BadInputError(f"config.model.{error}") from None
-
-
-def open_optimizer(settings: OptimizerSettings, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Make a stage's optimizer, and its learning rate by update over ``updates`` of them."""
-    schedule = make_schedule(settings, steps=updates)
-    return make_optimizer(settings, schedule), schedule
 
 
 def train_on(

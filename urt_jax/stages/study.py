@@ -13,7 +13,7 @@ from urt_jax.config import PipelineConfig, StudyConfig, as_json
 from urt_jax.evals.pairwise import Judgement, read_judgements
 from urt_jax.evals.statistics import paired_difference, summarize
 from urt_jax.evals.tables import Cell, format_table, part_rows, result_rows
-from urt_jax.runs.run_folder import open_run, read_result, write_result
+from urt_jax.runs.run_folder import finished, write_result
 from urt_jax.stages import pipeline
 from urt_jax.stages.evaluate import judgement_path
 from urt_jax.tasks import image_gen
@@ -27,8 +27,7 @@ def run(config: StudyConfig) -> None:
     runs = config.runs()
     first = Path(runs[0].stages()[-1].workdir)
     for number, single in enumerate(runs):
-        open_run(single.workdir, as_json(single))
-        if read_result(single.workdir) is None:
+        if finished(single.workdir, as_json(single)) is None:
             pipeline.run(single, base_judged=first if number else None)
     modes = config.evaluate.modes
     judged = {model: {str(mode): joined(runs, model, mode) for mode in modes} for model in pipeline.MODELS}

@@ -1,4 +1,4 @@
-"""The tasks of judging, one a file; a new one is a file and its line here."""
+"""The judging tasks, one per file; a new task is a file and an import here."""
 
 from urt_jax.tasks import image_gen, image_und, video_gen, video_und
 from urt_jax.tasks.task import Medium, Task
@@ -12,10 +12,10 @@ TIES = frozenset(task.tie for task in TASKS.values())
 
 
 def is_task(given: object) -> bool:
-    """Tell whether this, of whatever type, is the name of a task."""
+    """Return whether a value of any type is the name of a task."""
     return isinstance(given, str) and given in TASKS
 
 
 def find_task(medium: Medium, *, answers: bool) -> Task:
-    """Return the task that compares media of a kind, or answers about one."""
+    """Return the task that compares media of this kind, or written answers about one."""
     return next(task for task in TASKS.values() if (task.medium, task.answers) == (medium, answers))

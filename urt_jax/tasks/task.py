@@ -1,4 +1,4 @@
-"""What a task of judging is: what is compared, by which dimensions, and in which words its verdict is given."""
+"""The record of a judging task: its candidates, its dimensions, and the labels of its verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Medium = Literal["image", "video"]
 class Task:
     """A comparison of two candidates: media made for a caption, or written answers to a question about a medium.
 
-    ``medium`` is the kind of what is compared, or of what the answers are about. ``dimensions`` are the scored ones, in
+    ``medium`` is the kind of the candidates, or of the subject of the answers. ``dimensions`` are the scored ones, in
     the order of the written reasoning (those of UnifiedReward-Think, arXiv 2505.03318, prompts v1). The verdict is
     ``<noun> 1 is better``.
     """
@@ -26,12 +26,12 @@ class Task:
 
     @property
     def prompt_field(self) -> str:
-        """Name of what is asked: the field of a record, and the slot of a template."""
+        """Name of the prompt's field in a record and of its slot in a template."""
         return "question" if self.answers else "caption"
 
     @property
     def tie(self) -> str:
-        """The label of two candidates that are equally good."""
+        """Label of a tie."""
         return f"Both {self.noun.lower()}s are equally good"
 
     def label(self, place: int) -> str:
@@ -39,10 +39,10 @@ class Task:
         return f"{self.noun} {place} is better"
 
     def slots(self, prompt: str, answers: Sequence[str]) -> dict[str, str]:
-        """Return what the slots of a prompt template may be filled with.
+        """Return the values for the slots of a prompt template.
 
         Raises:
-            BadInputError: there is no prompt, or answers are compared and there are not two.
+            BadInputError: there is no prompt, or fewer than two answers where answers are compared.
         """
         if not prompt.strip():
             raise BadInputError(f"a prompt for {self.name} needs a {self.prompt_field} and the record has none")

@@ -1,1 +1,1 @@
-"""Ask a teacher for written comparisons over the OpenAI protocol; the built-in teacher for scenes."""
+"""Requests to a teacher for written comparisons over the OpenAI protocol."""

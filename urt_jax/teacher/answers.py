@@ -1,9 +1,9 @@
-"""From the bytes an endpoint sent to one answer, in whatever of the common shapes it came.
+"""Parse the body of an endpoint's response, in any of the common forms, to one answer.
 
 1. The body is one JSON object; halves of surrogate pairs are replaced, secrets are redacted.
-2. Its first choice holds a message: a text, or parts of it; the reasoning may stand in a field of its own.
-3. Both are joined to ``<think>reasoning</think>`` and the answer. A refusal and a filter are said to be one.
-4. Anything else is an ``EndpointError`` in the endpoint's own words, with the code that stands in the body.
+2. Its first choice holds a message: a text, or parts of a text; the reasoning may have a field of its own.
+3. Both are joined to ``<think>reasoning</think>`` and the answer. Refusals and content filters are recorded as such.
+4. Anything else is an ``EndpointError`` with the endpoint's own words and the error code in the body.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import JsonError, parse_json, well_formed
 from urt_jax.teacher.retries import EndpointError
 
-MAX_CHOICES = 128  # one is asked for; OpenAI sends at most this many
-MAX_TOKENS = 10**9  # of one answer, as the endpoint counts them; more is no count
+MAX_CHOICES = 128  # one is requested; OpenAI sends at most this many
+MAX_TOKENS = 10**9  # of one answer by the endpoint's count; a larger number is not a count
 MAX_NAME = 200  # characters of a model's name or a finish reason that are kept
-MAX_EXCERPT = 300  # characters of a body that is no JSON, in the error
-FILTERED = "content_filter"  # the finish reason of what a filter stopped, whatever the endpoint calls it
+MAX_EXCERPT = 300  # characters of a body that is not JSON, in the error
+FILTERED = "content_filter"  # finish reason of a filtered answer, whatever the endpoint's name for it
 _FILTERS = frozenset(["safety", "prohibited_content", "recitation", "blocklist", "spii", "image_safety", "sensitive"])
-# Where servers put the reasoning: DeepSeek, SGLang and older vLLM; newer vLLM, OpenRouter, Ollama; LiteLLM.
+# Fields for the reasoning: DeepSeek, SGLang and older vLLM; newer vLLM, OpenRouter, Ollama; LiteLLM.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
 _TEXT_KEYS = ("text", "thinking", "reasoning", "summary", "refusal", "content", "msg")
 _TAG = re.compile(r"</?(?:think|answer)>")
@@ -32,11 +32,11 @@ Mend = Callable[[str], str]
 
 
 class Answer(NamedTuple):
-    """One reply of the model: ``text`` with its thoughts joined, ``reasoning`` as it stood in a field of its own."""
+    """One reply of the model: ``text`` includes the reasoning, ``reasoning`` is the field of its own, if any."""
 
     text: str
     reasoning: str | None
-    refusal: str | None  # why there is no judgement, where the model refused or a filter stopped it
+    refusal: str | None  # why there is no judgement, if the model refused or a filter stopped it
     model: str | None
     finish_reason: str | None
     prompt_tokens: int | None
@@ -44,10 +44,10 @@ class Answer(NamedTuple):
 
 
 def read_answer(body: bytes, *, mend: Mend = well_formed) -> Answer:
-    """Return the answer in the body of an HTTP answer of status 200; ``mend`` is applied to every text of it.
+    """Return the answer in the body of an HTTP response of status 200; ``mend`` is applied to every text of it.
 
     Raises:
-        EndpointError: an error in place of an answer (with its code), or a body of no known form.
+        EndpointError: an error in place of an answer (with its code), or a body of unknown form.
     """
     try:
         value = parse_json(body, mend=mend)
@@ -88,7 +88,7 @@ def _answer(fields: Fields, choice: Fields, message: Fields) -> Answer:
         refusal = refusal or f"stopped by a content filter ({finish})"
         finish = FILTERED
     elif text.strip():
-        refusal = ""  # a model that answers all the same has not refused
+        refusal = ""  # a model that also answers has not refused
     elif finish == "refusal":
         refusal = refusal or "refused, no reason given"
     usage = fields.get("usage")
@@ -105,20 +105,20 @@ def _answer(fields: Fields, choice: Fields, message: Fields) -> Answer:
 
 
 def text_of(content: Any) -> str:
-    """Return the words of a message's content, a text or a list of parts; its thoughts come first, between tags."""
+    """Return the text of a message's content, a text or a list of parts; its reasoning comes first, between tags."""
     text, thoughts, _ = _split(content)
     return joined_reply(text, thoughts)
 
 
 def joined_reply(text: str, thoughts: str) -> str:
-    """Return one reply of the form that judges learn, from an answer and the thoughts that stood apart from it.
+    """Join an answer and its separate reasoning to one reply of the form that judges learn.
 
-    An answer with thoughts of its own between tags keeps those: what stood apart was thought before writing them. Tags
-    inside thoughts that stood apart are words about the form, and go.
+    An answer that has reasoning between tags keeps it, and the separate reasoning, which preceded it, is dropped. Tags
+    inside separate reasoning only mention the form, and are removed.
     """
-    if not text.strip() and "</think>" in thoughts:  # a server that did not find the end of the thoughts
+    if not text.strip() and "</think>" in thoughts:  # the server did not find the end of the reasoning
         text, thoughts = thoughts, ""
-    if "</think>" in text and "<think>" not in text:  # the prompt opened them
+    if "</think>" in text and "<think>" not in text:  # the prompt held the opening tag
         text = f"<think>\n{text}"
     own, closed, rest = text.partition("</think>")
     thoughts = _TAG.sub("", thoughts).strip()
@@ -128,9 +128,9 @@ def joined_reply(text: str, thoughts: str) -> str:
 
 
 def error_in(value: Any) -> EndpointError | None:
-    """Return the error that a body, or a choice in it, holds in place of an answer; None where it holds none.
+    """Return the error in a body, or in a choice of it, in place of an answer; None if there is none.
 
-    ``error`` is an object or a text, itself at the top (``"object": "error"``), or in a list (Gemini).
+    ``error`` is an object or a text, the body itself (``"object": "error"``), or in a list (Gemini).
     """
     if isinstance(value, list):
         return next((error for error in map(error_in, value) if error is not None), None)
@@ -150,7 +150,7 @@ def error_in(value: Any) -> EndpointError | None:
     details = given.get("metadata")
     beside = details if isinstance(details, Mapping) else {}
     words = next((item for key in ("message", "detail", "msg") if (item := _joined(given.get(key)).strip())), "")
-    if isinstance(beside.get("raw"), str):  # OpenRouter: what the provider said
+    if isinstance(beside.get("raw"), str):  # OpenRouter: the provider's own message
         words = f"{words}: {beside['raw']}" if words else beside["raw"]
     filtered = bool(beside.get("flagged_input") or beside.get("reasons"))
     told = words or name or "an error without a message"
@@ -158,7 +158,7 @@ def error_in(value: Any) -> EndpointError | None:
 
 
 def refused_answer(status: int, body: bytes, *, mend: Mend = well_formed, after_s: float = 0.0) -> EndpointError:
-    """Return the error of an HTTP answer of another status than 200, in the endpoint's words where it has some."""
+    """Return the error of an HTTP response whose status is not 200, in the endpoint's words if it sent any."""
     try:
         value = parse_json(body, mend=mend)
     except JsonError:
@@ -174,7 +174,7 @@ def refused_answer(status: int, body: bytes, *, mend: Mend = well_formed, after_
 
 
 def _parts(message: Fields) -> tuple[str, str, str]:
-    """Return text, thoughts and refusal of a message."""
+    """Return text, reasoning and refusal of a message."""
     content = message.get("content")
     if content is not None and not isinstance(content, str | list | dict):
         raise message.refusal("content", "a text or a list of parts")
@@ -183,7 +183,7 @@ def _parts(message: Fields) -> tuple[str, str, str]:
 
 
 def _split(content: Any) -> tuple[str, str, str]:
-    """Return the text, the thoughts and the refusal in a text or a list of parts; other parts say nothing here."""
+    """Return the text, the reasoning and the refusal in a text or a list of parts; other parts are ignored."""
     texts, thoughts, refusals = list[str](), list[str](), list[str]()
     for part in content if isinstance(content, list) else [content]:
         kind = str(part.get("type") or "text") if isinstance(part, dict) else "text"
@@ -197,7 +197,7 @@ def _split(content: Any) -> tuple[str, str, str]:
 
 
 def _joined(value: Any) -> str:
-    """Return the words of a text, a part, or a list of these."""
+    """Return the text of a text, a part, or a list of these."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -208,7 +208,7 @@ def _joined(value: Any) -> str:
 
 
 def _status(value: Any) -> int | None:
-    """Return an error code that is one of HTTP's, as a number or a text."""
+    """Return a number, or a text of one, that is an HTTP error status; else None."""
     if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -217,12 +217,12 @@ def _status(value: Any) -> int | None:
 
 
 def name_of(value: Any) -> str | None:
-    """Return the name of a model or a reason to finish; None where there is none."""
+    """Return the name of a model or a finish reason; None if there is none."""
     return value[:MAX_NAME] if isinstance(value, str) and value else None
 
 
 def token_count(value: Any) -> int | None:
-    """Return a count of tokens, also one that is a text; None where there is none that can be believed."""
+    """Return a count of tokens, also one written as text; None if there is no plausible one."""
     if isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, float) and value.is_integer():

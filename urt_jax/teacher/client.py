@@ -1,8 +1,8 @@
-"""Ask a teacher behind any OpenAI-compatible endpoint.
+"""The client of a teacher behind any OpenAI-compatible endpoint.
 
 1. A request is a chat with its pictures as data URLs; a clip is its frames in order.
-2. A fixed number of requests is under way at a time; busy, broken and slow answers are retried with growing pauses.
-3. Every reply is on disk before the next request starts, so a killed run goes on from there.
+2. A fixed number of requests runs at a time; busy, broken and slow ones are retried with growing pauses.
+3. Every reply is on disk before the next request starts, so a killed run resumes there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import openai
 
-from urt_jax.data.examples import Chat
+from urt_jax.data.examples import Query
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
@@ -35,33 +34,25 @@ from urt_jax.teacher.settings import TeacherSettings
 
 
 class TokenBudgetError(BadInputError):
-    """The token budget is spent while requests are left; what was answered is on disk."""
-
-
-@dataclass(frozen=True)
-class TeacherRequest:
-    """One question to the teacher; ``id`` is the record's, unique within a run."""
-
-    id: str
-    chat: Chat
+    """The token budget is spent while requests are left; the answers so far are on disk."""
 
 
 def ask_teacher(
-    requests: Iterable[TeacherRequest],
+    requests: Iterable[Query],
     settings: TeacherSettings,
     *,
     replies_path: str | Path,
     progress: Callable[[Usage], None] | None = None,
 ) -> Usage:
-    """Ask every request that has no answer in ``replies_path`` yet, and append what comes back.
+    """Send every request that has no answer in ``replies_path`` yet, and append the replies.
 
-    A request that fails for good is written down with its error and counted; a later call asks it again.
-    ``requests`` is drawn from as workers become free. ``progress`` is called with the running count after each reply;
-    an exception it raises stops the asking once the requests under way are done.
+    A request that fails after all retries is recorded with its error and counted; a later call sends it again.
+    ``requests`` is iterated as workers become free. ``progress`` is called with the running count after each reply;
+    an exception it raises stops the client once the running requests are done.
 
     Raises:
-        BadInputError: no address, no API key, key or model refused, endpoint out of reach, an id used twice, replies
-            on disk that answer another question, an endpoint without token counts when there is a budget.
+        BadInputError: no address, no API key, key or model refused, endpoint unreachable, an id used twice, replies
+            on disk to another prompt, an endpoint without token counts when there is a budget.
         TokenBudgetError: the budget is spent and requests are left.
     """
     return _run_to_end(_Asking(settings, Path(replies_path), progress).ask_all(requests))
@@ -72,13 +63,13 @@ def _run_to_end(coroutine: Coroutine[Any, Any, Usage]) -> Usage:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    # A notebook already runs a loop in this thread, and one thread cannot run two.
+    # A notebook already runs an event loop in this thread, and a thread cannot run two.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
 
 class _Asking:
-    """The state of one call: what is answered, the open reply file, and why to stop early."""
+    """The state of one call: the replies so far, the open reply file, and the reason to stop early."""
 
     def __init__(self, settings: TeacherSettings, path: Path, progress: Callable[[Usage], None] | None) -> None:
         self.settings = settings
@@ -100,7 +91,7 @@ class _Asking:
         self.limit_name = "max_tokens"
         self.drawing = asyncio.Lock()
 
-    async def ask_all(self, requests: Iterable[TeacherRequest]) -> Usage:
+    async def ask_all(self, requests: Iterable[Query]) -> Usage:
         pending = iter(requests)
         client = open_client(self.settings.base_url, self.api_key, timeout_s=self.settings.timeout_s)
         with open_replies(self.path) as self.file:
@@ -111,19 +102,19 @@ class _Asking:
             raise self.stop
         return self.usage
 
-    async def work(self, client: openai.AsyncOpenAI, pending: Iterator[TeacherRequest]) -> None:
-        """Take requests one by one until none is left or a reason to stop has come up."""
+    async def work(self, client: openai.AsyncOpenAI, pending: Iterator[Query]) -> None:
+        """Send requests one by one until none is left or there is a reason to stop."""
         while self.stop is None:
             try:
                 request = await self.draw(pending)
                 if request is None or self.stop is not None or self.budget_spent():
                     return
                 self.keep(await self.answer(client, request))
-            except Exception as error:  # raised at the end; until then the others write down what they have paid for
+            except Exception as error:  # raised at the end; until then the other workers record their paid replies
                 self.stop = self.stop or error
 
-    async def draw(self, pending: Iterator[TeacherRequest]) -> TeacherRequest | None:
-        """Return the next request without an answer on disk, None when there is none."""
+    async def draw(self, pending: Iterator[Query]) -> Query | None:
+        """Return the next request without an answer on disk, None if there is none."""
         async with self.drawing:
             while (request := await asyncio.to_thread(next, pending, None)) is not None:
                 if request.id in self.seen:
@@ -135,7 +126,7 @@ class _Asking:
                 if reply.request != fingerprint(request, self.settings):
                     raise BadInputError(
                         f"{self.path} answers record {request.id!r} for another prompt, model or sampling setting "
-                        f"than now asked; use a new workdir, or delete {self.path.name} to ask everything again"
+                        f"than this run's; use a new workdir, or delete {self.path.name} to ask everything again"
                     )
             return None
 
@@ -145,7 +136,7 @@ class _Asking:
             return False
         self.stop = TokenBudgetError(
             f"token budget of {budget:,} reached: {self.usage.total_tokens:,} tokens used for {self.usage.answered:,} "
-            f"answers, all kept in {self.path}; raise teacher.token_budget and start again to go on from there"
+            f"answers, all kept in {self.path}; raise teacher.token_budget and start again to resume"
         )
         return True
 
@@ -162,8 +153,8 @@ class _Asking:
                 f"{self.settings.token_budget:,} cannot be kept; set teacher.token_budget=None"
             )
 
-    async def answer(self, client: openai.AsyncOpenAI, request: TeacherRequest) -> Reply:
-        """Ask one request until it is answered, refused or out of retries."""
+    async def answer(self, client: openai.AsyncOpenAI, request: Query) -> Reply:
+        """Send one request until it is answered, refused or out of retries."""
         mark = fingerprint(request, self.settings)
         try:
             messages = await asyncio.to_thread(openai_messages, request.chat, name=f"record {request.id}")
@@ -184,7 +175,7 @@ class _Asking:
             except EndpointError as error:
                 latency_s = time.monotonic() - started
                 if limit_name == "max_tokens" and "max_completion_tokens" in error.words:
-                    self.limit_name = "max_completion_tokens"  # the newer name, which some models insist on
+                    self.limit_name = "max_completion_tokens"  # the newer name, which some models require
                     continue
                 if error.filtered:
                     answer = Answer("", None, f"stopped by a content filter ({error})", None, FILTERED, None, None)
@@ -199,11 +190,11 @@ class _Asking:
                 return self.answered(request, mark, answer, time.monotonic() - started, attempt)
 
     def mend(self, text: str) -> str:
-        """Return a text of the endpoint as it may be told and kept: well formed, without the secrets it repeats."""
+        """Return a text of the endpoint in a form safe to print and store: well formed, with secrets redacted."""
         return redacted(well_formed(text), self.secrets)
 
     def refuse_hopeless(self, error: EndpointError) -> None:
-        """Raise when no request of this run can succeed."""
+        """Raise if no request of this run can succeed."""
         where = f"teacher at {self.address}, model {shown(self.settings.model)}"
         if error.is_quota:
             raise BadInputError(f"{where}: the account has no quota left ({error})")
@@ -228,11 +219,11 @@ class _Asking:
                 "is running"
             )
 
-    def failed(self, request: TeacherRequest, mark: str, error: str, *, latency_s: float, attempts: int) -> Reply:
+    def failed(self, request: Query, mark: str, error: str, *, latency_s: float, attempts: int) -> Reply:
         model = self.settings.model
         return Reply(request.id, mark, None, error, model, None, None, None, round(latency_s, 3), attempts)
 
-    def answered(self, request: TeacherRequest, mark: str, answer: Answer, latency_s: float, attempts: int) -> Reply:
+    def answered(self, request: Query, mark: str, answer: Answer, latency_s: float, attempts: int) -> Reply:
         return Reply(
             id=request.id,
             request=mark,
@@ -250,7 +241,7 @@ class _Asking:
 
 
 def read_api_key(settings: TeacherSettings) -> str:
-    """Return the key from the named environment variable, a placeholder when the endpoint needs none.
+    """Return the key from the named environment variable, or a placeholder if the endpoint needs none.
 
     Raises:
         BadInputError: the variable is unset or empty.
@@ -260,7 +251,7 @@ def read_api_key(settings: TeacherSettings) -> str:
         return "none"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise BadInputError(
-            "teacher.api_key_env is no name of an environment variable; put the key into a variable and give the "
+            "teacher.api_key_env is not the name of an environment variable; put the key into a variable and give the "
             "name of that, such as OPENAI_API_KEY"
         )
     key = os.environ.get(name, "").strip()
@@ -269,7 +260,7 @@ def read_api_key(settings: TeacherSettings) -> str:
         state = "is empty" if name in os.environ else "is not set"
         raise BadInputError(
             f"environment variable {name} {state}, it must hold the API key for {where}; export it, or set "
-            "teacher.api_key_env to the variable that does (None where the endpoint needs no key)"
+            "teacher.api_key_env to the variable that does (None if the endpoint needs no key)"
         )
     if not (key.isascii() and key.isprintable()):
         raise BadInputError(
@@ -280,7 +271,7 @@ def read_api_key(settings: TeacherSettings) -> str:
     return key
 
 
-def fingerprint(request: TeacherRequest, settings: TeacherSettings) -> str:
-    """Return a short digest of the prompt and of the settings that shape an answer (pictures are left out)."""
+def fingerprint(request: Query, settings: TeacherSettings) -> str:
+    """Return a short digest of the prompt and of the settings that affect an answer (without pictures)."""
     asked = [request.chat.messages, settings.model, settings.temperature, settings.max_tokens]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""One exchange with an endpoint, bounded in bytes and in seconds."""
+"""One HTTP exchange with an endpoint, bounded in bytes and seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from urt_jax.files.redaction import redacted
 from urt_jax.teacher.answers import Mend, refused_answer
 from urt_jax.teacher.retries import EndpointError, retry_after_s
 
-# Of one reply, decoded: 128,000 tokens of reasoning, escaped, have 1 MB, and some servers tell them three times. A
-# thousandth of the bytes is sent where they are packed, and parsed they take sixty times as many.
+# Of one decoded reply: 128,000 tokens of reasoning, escaped, have 1 MB, and some servers send them three times. A
+# compressed reply can be a thousandth of its decoded size; parsed, it takes sixty times that size.
 MAX_REPLY_BYTES = 4 << 20
-MAX_REDIRECTS = 5  # an address that moved names the new one, not a chain
+MAX_REDIRECTS = 5  # an address that moved redirects once, not in a chain
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.ProxyError)
 
 
 def _redact(record: logging.LogRecord) -> bool:
-    """Take the secrets out of a line that a library logs: it names the whole address of each request."""
+    """Redact a line that a library logs, since it contains the full address of each request."""
     record.msg, record.args = redacted(record.getMessage()), ()
     return True
 
@@ -34,13 +34,13 @@ for _library in ("httpx2", "openai._base_client", "openai._legacy_response"):
 
 
 class _BoundedClient(openai.DefaultAsyncHttpxClient):
-    """An HTTP client that reads at most ``MAX_REPLY_BYTES`` of an answer, whatever it unfolds to."""
+    """An HTTP client that reads at most ``MAX_REPLY_BYTES`` of a decompressed response."""
 
     async def send(self, request: httpx2.Request, **settings: Any) -> httpx2.Response:
-        """Send a request and return its answer, read to its end.
+        """Send a request and return its response, read to the end.
 
         Raises:
-            EndpointError: the answer is larger.
+            EndpointError: the response is larger.
         """
         settings |= {"stream": True, "follow_redirects": False}
         for _ in range(MAX_REDIRECTS + 1):
@@ -69,7 +69,7 @@ def check_address(base_url: str) -> None:
     """Refuse an address that no request can be sent to.
 
     Raises:
-        BadInputError: another scheme than http(s), no host, a port that is no number.
+        BadInputError: a scheme other than http(s), no host, a port that is not a number.
     """
     try:
         parts = urlsplit(base_url)
@@ -79,11 +79,11 @@ def check_address(base_url: str) -> None:
         sound = False
     if not sound:
         given = redacted(shown(base_url))
-        raise BadInputError(f"teacher: base_url={given} is no address; give one such as https://host/v1")
+        raise BadInputError(f"teacher: base_url={given} is not an address; give one such as https://host/v1")
 
 
 def open_client(base_url: str, api_key: str, *, timeout_s: float) -> openai.AsyncOpenAI:
-    """Return a client of an endpoint; what its address asks with (``?api-version=...``) goes with every request."""
+    """Return a client of an endpoint; the query of its address (``?api-version=...``) is sent with every request."""
     parts = urlsplit(base_url)
     loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
     return openai.AsyncOpenAI(
@@ -91,19 +91,19 @@ def open_client(base_url: str, api_key: str, *, timeout_s: float) -> openai.Asyn
         default_query=dict(parse_qsl(parts.query, keep_blank_values=True)),
         api_key=api_key,
         timeout=timeout_s,
-        max_retries=0,  # retries are ours, so that attempts are counted
-        # A proxy of the environment cannot reach a server on this machine.
+        max_retries=0,  # this client retries itself, so that attempts are counted
+        # A proxy from the environment cannot reach a server on this machine.
         http_client=_BoundedClient(trust_env=not loopback, timeout=timeout_s),
     )
 
 
 async def exchange(client: openai.AsyncOpenAI, arguments: dict[str, Any], *, timeout_s: float, mend: Mend) -> bytes:
-    """Return the body of the answer to one chat request.
+    """Return the body of the response to one chat request.
 
-    ``timeout_s`` counts from the first byte sent to the last one read. ``mend`` is applied to what errors tell.
+    ``timeout_s`` counts from the first byte sent to the last byte read. ``mend`` is applied to the texts of errors.
 
     Raises:
-        EndpointError: another status than 200, no connection, one that broke off, too many bytes or seconds.
+        EndpointError: a status other than 200, no connection, a broken connection, too many bytes or seconds.
     """
     try:
         async with asyncio.timeout(timeout_s):

@@ -1,4 +1,4 @@
-"""Turn a chat with its media into the messages of the OpenAI chat-completions protocol."""
+"""Conversion of a chat with its media to messages of the OpenAI chat-completions protocol."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from urt_jax.data.video import load_clip
 def openai_messages(chat: Chat, *, name: str) -> list[dict[str, Any]]:
     """Return the chat in the OpenAI form, pictures as PNG data URLs and clips as their frames in order.
 
-    With several clips, a line of text before each says where it starts.
+    With several clips, a line of text precedes each.
 
     Raises:
-        BadInputError: a picture or clip cannot be read, or all have more pixels than ``MAX_RECORD_PIXELS``; ``name`` is
-            in the message.
+        BadInputError: a picture or clip cannot be read, or all together have more pixels than ``MAX_RECORD_PIXELS``;
+            ``name`` is in the message.
     """
     images, videos = iter(chat.images), iter(enumerate(chat.videos, start=1))
     messages, left = [], PixelBudget()

@@ -1,4 +1,4 @@
-"""The teacher's replies on disk: one JSON line each, written as they arrive, read back by a run that goes on."""
+"""The teacher's replies on disk: one JSON line each, written as they arrive, read back when a run resumes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from urt_jax.files.json_text import well_formed, whole_lines
 from urt_jax.files.whole import write_whole
 from urt_jax.teacher.answers import name_of, text_of, token_count
 
-MAX_ATTEMPTS = 10**6  # of one request, and the seconds of one: more than any run has made
+MAX_ATTEMPTS = 10**6  # attempts of one request, and seconds of one attempt; no run reaches it
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request: ``text`` when the teacher answered, ``error`` when it did not after all retries.
+    """The outcome of one request: ``text`` if the teacher answered, ``error`` if all retries failed.
 
-    ``request`` is the fingerprint of what was asked (prompt and sampling settings). Token counts are None where the
-    endpoint reports none. ``latency_s`` is the seconds of the last attempt. ``reasoning`` is what stood in a field of
-    its own, which ``text`` has between ``<think>`` tags. ``refusal`` says why there is no judgement where the model
-    refused or a filter stopped it (``finish_reason`` is "content_filter" then): an answer, not asked again.
+    ``request`` is the fingerprint of the prompt and sampling settings. Token counts are None if the endpoint reports
+    none. ``latency_s`` is the seconds of the last attempt. ``reasoning`` is the content of a separate field, which
+    ``text`` has between ``<think>`` tags. ``refusal`` says why there is no judgement if the model refused or a filter
+    stopped it (``finish_reason`` is then "content_filter"): it counts as an answer and is not requested again.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Usage:
-    """Count over all replies on disk, those of earlier runs included; ``retries`` is attempts past the first."""
+    """Counts over all replies on disk, including earlier runs; ``retries`` is attempts past the first."""
 
     answered: int = 0
     failed: int = 0
@@ -53,11 +53,11 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Tokens read and written by the teacher."""
+        """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
     def plus(self, reply: Reply) -> Usage:
-        """Return the count with one more reply in it."""
+        """Return the counts with one more reply."""
         return Usage(
             answered=self.answered + (reply.text is not None),
             failed=self.failed + (reply.text is None),
@@ -67,21 +67,21 @@ class Usage:
         )
 
     def __add__(self, other: Usage) -> Usage:
-        """Return the count of both."""
+        """Return the sum of two counts."""
         return Usage(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Usage)))
 
 
 def read_replies(path: Path) -> dict[str, Reply]:
-    """Read the replies by record id; a failed request that was asked again is given by its last line.
+    """Read the replies by record id; for a request that was sent again, the last line counts.
 
-    A last line without its line end is what a killed run left half written: it is not read.
+    A last line without a line end is the half-written line of a killed run and is ignored.
 
     Raises:
-        BadInputError: a complete line that is no reply; the message names file and line.
+        BadInputError: a complete line that is not a reply; the message names file and line.
     """
     if not path.exists():
         return {}
-    remedy = "; mend or delete this line, its record is then asked again"
+    remedy = "; fix or delete this line, its record is then asked again"
     replies: dict[str, Reply] = {}
     for number, line in whole_lines(path):
         fields = Fields(line, f"{path} line {number}", error=lambda told: BadInputError(told + remedy))
@@ -93,7 +93,7 @@ def read_replies(path: Path) -> dict[str, Reply]:
 def _reply(fields: Fields) -> Reply:
     """Return the reply of a line.
 
-    An earlier version wrote what the endpoint had given as it was: content as a list of parts, counts as texts.
+    An earlier version wrote the endpoint's values unchanged: content as a list of parts, counts as texts.
     """
     content = fields.get("text")
     if isinstance(content, list | dict):
@@ -117,7 +117,7 @@ def _reply(fields: Fields) -> Reply:
 
 
 def open_replies(path: Path) -> BinaryIO:
-    """Open the file for appending, after cutting off a half-written last line."""
+    """Open the file for appending, after truncating a half-written last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("ab+")
     file.seek(0)
@@ -127,20 +127,20 @@ def open_replies(path: Path) -> BinaryIO:
 
 
 def append_reply(file: BinaryIO, reply: Reply) -> None:
-    """Write one reply as one line and hand it to the operating system at once, so that ``kill -9`` cannot lose it."""
+    """Write one reply as one line and flush it to the operating system, so that ``kill -9`` cannot lose it."""
     file.write(_line(reply))
     file.flush()
 
 
 def write_replies(path: Path, replies: Iterable[Reply]) -> None:
-    """Write a whole file of replies."""
+    """Write a file of replies atomically."""
     write_whole(path, b"".join(map(_line, replies)))
 
 
 def join_replies(path: Path, parts: Sequence[Path]) -> None:
-    """Add the replies of other files to those of ``path``, one a record, and drop those files.
+    """Merge the replies of other files into ``path``, one per record, and delete those files.
 
-    An answer is kept over a failure, and that of ``path`` over others.
+    An answer takes precedence over a failure, and a reply of ``path`` over others.
     """
     if not parts:
         return

@@ -1,4 +1,4 @@
-"""What came in place of an answer: what it means, when to ask again, and after how long."""
+"""Errors in place of an answer: their meaning, whether to retry, and after what pause."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 FIRST_PAUSE_S = 1.0  # after the first attempt; each further pause is twice as long
-LONGEST_PAUSE_S = 60.0  # that they grow to
-LONGEST_WAIT_S = 600.0  # even a Retry-After header is not obeyed beyond this
-MAX_TOLD = 500  # characters of an endpoint's words in a message: a sentence or two, never the page it sent
-# What endpoints call an error that HTTP has a number for; those that answer 200 give only the name.
+LONGEST_PAUSE_S = 60.0  # to which they grow
+LONGEST_WAIT_S = 600.0  # limit on the pause of a Retry-After header
+MAX_TOLD = 500  # characters of an endpoint's words in a message: a sentence or two, not a whole page
+# Endpoints' names for errors that have an HTTP status; endpoints that answer 200 give only the name.
 _NAMES = {
     "access": """invalid_api_key authentication_error unauthorized unauthenticated permission_denied permission_error
         access_denied account_deactivated""",
@@ -27,11 +27,11 @@ _KIND = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 
 
 class EndpointError(Exception):
-    """What came in place of an answer, in the endpoint's words.
+    """An error in place of an answer, in the endpoint's words.
 
-    ``status`` is HTTP's, or the code inside a body of status 200; None where no answer came or the answer is of no
-    known form. ``name`` is the endpoint's own word for the error ("insufficient_quota"). ``lost``: no whole answer
-    came. ``unreachable``: no connection was made. ``filtered``: a content filter stopped this request.
+    ``status`` is the HTTP status, or the code inside a body of status 200; None if there was no answer or one of
+    unknown form. ``name`` is the endpoint's name for the error ("insufficient_quota"). ``lost``: no complete answer
+    arrived. ``unreachable``: no connection was made. ``filtered``: a content filter stopped this request.
     """
 
     def __init__(
@@ -58,35 +58,35 @@ class EndpointError(Exception):
 
     @property
     def is_access(self) -> bool:
-        """Whether the key is refused."""
+        """Whether the endpoint refused the key."""
         return self.status in (401, 403) or self.kind == "access"
 
     @property
     def is_quota(self) -> bool:
-        """Whether the account is used up."""
+        """Whether the account's quota is used up."""
         return self.status == 402 or self.kind == "quota"
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is no such model or address."""
+        """Whether the model or address does not exist."""
         return self.status == 404 or self.kind == "missing"
 
 
 def is_passing(error: EndpointError) -> bool:
-    """Say whether the same request may succeed later: no connection, timeout, 408, 409, 429, 5xx, by code or name."""
+    """Return whether the same request may succeed later: no connection, timeout, 408, 409, 429, 5xx, or their names."""
     if error.status is not None and (error.status in (408, 409, 429) or error.status >= 500):
         return True
     return error.lost or error.kind == "passing"
 
 
 def pause_s(error: EndpointError, attempt: int, *, first_s: float, longest_s: float) -> float:
-    """Return the seconds to wait after attempt number ``attempt`` (from 1): doubling, jittered, Retry-After obeyed."""
+    """Return the pause in seconds after attempt ``attempt`` (from 1): doubling, jittered, at least Retry-After."""
     backoff = min(longest_s, first_s * 2 ** min(attempt - 1, 60)) * random.uniform(0.5, 1.0)
     return max(backoff, min(error.retry_after_s, LONGEST_WAIT_S))
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds that ``retry-after-ms`` or ``Retry-After`` (seconds or a date) ask for, else 0."""
+    """Return the seconds of ``retry-after-ms`` or ``Retry-After`` (seconds or a date), else 0."""
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000
@@ -94,6 +94,6 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
             seconds = float(value)
         else:
             seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError):  # a header nobody can read asks for nothing
+    except (ValueError, TypeError, OverflowError):  # an unreadable header counts as none
         return 0.0
     return 0.0 if math.isnan(seconds) else max(seconds, 0.0)

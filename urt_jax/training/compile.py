@@ -6,7 +6,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from urt_jax.losses.settings import PolicyLoss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.rules import shardings_for

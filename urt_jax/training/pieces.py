@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from urt_jax.models.tuning import tuning
 from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.sharding.activations import on_one_device
 from urt_jax.training.state import Params, TrainState, merge_params
@@ -41,19 +42,15 @@ class Grouped(Protocol):
 
 
 Rows = TypeVar("Rows", bound=Grouped)
-CPU_PLACES = 1600  # token places of a piece on a CPU, at least
 
 
 def default_pieces(rows: Grouped) -> int:
-    """Return 1, but on a CPU, whose caches are small, as many as leave ``CPU_PLACES`` to each.
-
-    With urt-tiny on two cores a GRPO update took 1.12 s whole and 0.91 s in 8 pieces; models of 60 M parameters are as
-    fast in any few.
-    """
-    if jax.default_backend() != "cpu" or not on_one_device():
+    """Return in how many pieces this device is fastest: 1, or as many as leave ``Tuning.piece_places`` to each."""
+    least = tuning().piece_places
+    if not least or not on_one_device():
         return 1
     groups = rows.groups
-    return max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or rows.places >= n * CPU_PLACES))
+    return max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or rows.places >= n * least))
 
 
 def piece_of(rows: Rows, number: jax.Array, pieces: int) -> Rows:

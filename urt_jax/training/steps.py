@@ -9,14 +9,13 @@ import optax
 from jaxtyping import Bool, Float
 
 from urt_jax.losses.grpo import entropy_bonus, policy_denominator, policy_loss
+from urt_jax.losses.policy import PolicyLoss
 from urt_jax.losses.reductions import LossParts, add_term
-from urt_jax.losses.settings import PolicyLoss
 from urt_jax.losses.sft import sft_loss
 from urt_jax.models.vlm import VisionLanguageModel, run
-from urt_jax.ops.logprobs import chosen_logps, reorder_columns
+from urt_jax.ops.logprobs import chosen_logps
 from urt_jax.sharding.activations import (
     gather_columns,
-    gather_tokens,
     on_one_device,
     row_parts,
     rows_as_tokens,
@@ -144,15 +143,14 @@ def scored_policy_loss(
 ) -> LossParts:
     """Return the parts of the policy loss of a scored batch, the entropy bonus in its sum.
 
-    Without an entropy coefficient the entropy is a figure only. ``scores`` carry the gradient. ``max_tokens`` is the
-    longest response allowed (None = the width of the rows). Of pieces of a ``whole`` batch the sums add up to its sum;
-    the denominator and the metrics are those of the piece.
+    Without an entropy coefficient the entropy is a figure only. ``max_tokens`` is the longest response allowed, by
+    which "dr_grpo" divides; None = the width of the rows. ``scores`` carry the gradient. Of pieces of a ``whole``
+    batch the sums add up to its sum; the denominator and the metrics are those of the piece.
 
     Raises:
         ValueError: an entropy coefficient with rows left out; and as ``losses.grpo.policy_loss``.
     """
     mask_BU, left_out = jnp.asarray(batch.rows.mask_BU), batch.idle_mask_XU.shape[0]
-    longest = mask_BU.shape[1] if max_tokens is None else max_tokens
     if loss.entropy_coef and left_out:
         raise ValueError(
             f"entropy_coef is {loss.entropy_coef} but {left_out} rows were left out (idle_mask_XU): rows without "
@@ -166,17 +164,21 @@ def scored_policy_loss(
         sampler_logp_BT=batch.sampler_logp_BU,
         advantage_B=batch.advantage_B,
         mask_BT=mask_BU,
-        max_tokens=longest,
+        max_tokens=_longest(batch, max_tokens),
         idle_mask_XT=batch.idle_mask_XU,
     )
     bonus, tokens, figures = entropy_bonus(scores.entropy_BU, mask_BU)
     if loss.entropy_coef:
         if whole is not None:
             mask_YU = jnp.asarray(whole.rows.mask_BU)
-            denominator = policy_denominator(loss.kind, mask_YU, max_tokens=longest)
+            denominator = policy_denominator(loss, mask_YU, max_tokens=_longest(whole, max_tokens))
             tokens = jnp.sum(mask_YU, dtype=jnp.float32)
         total = add_term((total, denominator), (bonus, tokens), loss.entropy_coef)
     return total, denominator, {**metrics, **figures}
+
+
+def _longest(batch: GrpoBatch, max_tokens: int | None) -> int:
+    return batch.rows.mask_BU.shape[1] if max_tokens is None else max_tokens
 
 
 def sft_train_step(
@@ -189,29 +191,31 @@ def sft_train_step(
 ) -> tuple[TrainState, Metrics]:
     """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch.
 
-    The rows are computed in ``micro_batches`` pieces (by default ``pieces.default_pieces``), one after the other; the
-    step is that of the whole batch.
+    The head is applied to the places before them only (``Targets``). The rows are computed in ``micro_batches`` pieces
+    (by default ``pieces.default_pieces``), one after the other; the step is that of the whole batch.
+
+    Raises:
+        ValueError: a batch without targets, or with those of tokens that are split into other parts.
     """
+    if batch.targets is None:
+        raise ValueError("the batch has no targets to learn; give one that `collate` made of responses")
+    if (parts := batch.targets.mask_BZJ.shape[1]) != token_parts():
+        raise ValueError(f"the batch's targets are of {parts} parts of a row, the mesh splits it into {token_parts()}")
 
     def loss_fn(params: Params, features: VisionFeatures | None, piece: Batch) -> tuple[Array, tuple[Array, Array]]:
         hidden = run(model, params, piece, features, method="hidden")
         head = gather_columns(run(model, params, method="head_weight").astype(model.dtype))
-        targets = piece.tokens_BT if piece.targets_BT is None else piece.targets_BT
-        # What the last place predicts is masked and not cut off, so that the places still divide by the devices.
-        # Whole rows: the compiler (jax 0.10.2) gets a roll with a write after it wrong where it splits what is rolled.
-        tokens, mask = (gather_tokens(jnp.asarray(x)) for x in (targets, piece.loss_mask_BT))
-        tokens, mask = (gather_tokens(jnp.roll(x, -1, axis=1)) for x in (tokens, mask))
-        mask = mask & jnp.broadcast_to(jnp.arange(mask.shape[1]) < mask.shape[1] - 1, mask.shape)
-        skipping = on_one_device()
-        if skipping:  # trained places first in each row: the head is left out where a chunk of columns has none
-            order = jnp.argsort(~mask, axis=1, stable=True)
-            tokens, mask = (jnp.take_along_axis(x, order, axis=1) for x in (tokens, mask))
-            hidden = reorder_columns(hidden, order)
-        wanted = mask if skipping else None
-        chunk = CHUNK * row_parts() * token_parts()
-        logp, _ = chosen_logps(tokens_as_rows(hidden), head, tokens_as_rows(tokens), chunk=chunk, wanted=wanted)
-        logp = rows_as_tokens(logp)
-        return sft_loss(logp, mask)[0], (logp, mask)
+        assert piece.targets is not None
+        rows, parts, count = piece.targets.mask_BZJ.shape
+        places, tokens, mask = (tokens_as_rows(jnp.asarray(x).reshape(rows, parts * count)) for x in piece.targets)
+        logp, _ = chosen_logps(
+            jnp.take_along_axis(tokens_as_rows(hidden), places[..., None], axis=1),
+            head,
+            tokens,
+            chunk=CHUNK * row_parts() * token_parts(),
+            wanted=mask if on_one_device() else None,
+        )
+        return sft_loss(logp, mask)[0], (rows_as_tokens(logp), piece.targets.mask_BZJ.reshape(rows, -1))
 
     gradients, scored = gradient_in_pieces(loss_fn, state, model, batch.vision, batch, micro_batches)
     return _update(state, gradients, sft_loss(*scored), optimizer)
@@ -233,10 +237,11 @@ def grpo_train_step(
 
     In the ``first_update`` of a rollout the old policy is the current one: the ratio is 1 and its gradient is that of
     the log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with
-    a KL term. ``max_tokens`` is the longest response allowed (None = the width of the rows). The questions are computed
+    a KL term. ``max_tokens`` is the longest response allowed (None: the width of the rows). The questions are computed
     in ``micro_batches`` pieces, one after the other; the step is that of the whole batch.
     """
-    parts_of = partial(scored_policy_loss, loss=loss, first_update=first_update, max_tokens=max_tokens)
+
+    loss_of = partial(scored_policy_loss, loss=loss, first_update=first_update, max_tokens=max_tokens)
 
     def loss_fn(params: Params, features: VisionFeatures | None, piece: GrpoBatch) -> tuple[Array, CompletionScores]:
         scores = score_completions(
@@ -248,11 +253,11 @@ def grpo_train_step(
             features=features,
             entropy_gradient=bool(loss.entropy_coef),
         )
-        return parts_of(scores, piece, whole=batch)[0], scores
+        return loss_of(scores, piece, whole=batch)[0], scores
 
     vision = batch.rows.prompts.vision
     gradients, scores = gradient_in_pieces(loss_fn, state, model, vision, batch, micro_batches)
-    return _update(state, gradients, parts_of(scores, batch), optimizer)
+    return _update(state, gradients, loss_of(scores, batch), optimizer)
 
 
 def _update(

@@ -1,4 +1,4 @@
-"""The judge's question as a chat: wording from a template file per task, or the record's own prompt unchanged."""
+"""The judge's prompt as a chat: from a template file per task, or the record's own prompt unchanged."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ __all__ = [
 ]
 
 _MEDIA_TAG = re.compile(r"(<image>|<video>)")
-# Text that the tokenizers of the Qwen line read as control tokens wherever it stands.
+# Text that the Qwen tokenizers read as control tokens anywhere in a prompt.
 _CONTROL_TEXT = re.compile(
     r"<\|(?:endoftext|im_start|im_end|(?:vision|image|video)_pad|(?:vision|object_ref|box|quad)_(?:start|end))\|>"
 )
 
 
 def render(example: Example, *, think: bool = True, template: str | Path = DEFAULT_TEMPLATE) -> Chat:
-    """Write the user message that asks for a verdict, with its media in order of appearance.
+    """Render the prompt for a verdict as a chat, with its media in order of appearance.
 
-    Without a prompt of the record's own the media come first (context, then candidates), then the filled template. The
-    record's own ``text`` is used as it is: its ``<image>`` / ``<video>`` tags become the media, and media that it has
-    no tags for stand in front. Earlier turns (``meta["history"]``) come before it as messages of their own; before a
-    filled template stands the system turn alone.
+    For a record without its own prompt, the media come first (context, then candidates), then the filled template. A
+    record's own ``text`` is used unchanged: its ``<image>`` / ``<video>`` tags become the media, and media without tags
+    come first. Earlier turns (``meta["history"]``) precede it as messages; only a system turn precedes a filled
+    template.
 
     Args:
-        think: ask for reasoning before the answer; False takes the template that asks for the answer alone.
-        template: a shipped family ("v1", "v2"), a file with the wording, or a folder with one ``<task>.txt`` a task
-            (and ``<task>_direct.txt``); slots ``{caption}``, ``{question}``, ``{answer_1}``, ``{answer_2}``, ...; a
-            literal brace is doubled.
+        think: prompt for reasoning before the answer; False uses the direct template, which requests the answer only.
+        template: a shipped family ("v1", "v2"), a template file, or a folder with one ``<task>.txt`` per task (and
+            ``<task>_direct.txt``); slots ``{caption}``, ``{question}``, ``{answer_1}``, ``{answer_2}``, ...; a literal
+            brace is doubled.
 
     Raises:
-        BadInputError: no prompt to write, no such template, an unknown slot, tags that do not match the media, or
+        BadInputError: nothing to prompt with, no such template, an unknown slot, tags that do not match the media, or
             control-token text.
     """
     check_control_text(example)
@@ -92,14 +92,14 @@ def prompt_text(example: Example, *, think: bool = True, template: str | Path = 
 
 
 def all_media(example: Example) -> tuple[Media, ...]:
-    """Return the record's media in the order in which a prompt shows them: context, then candidates."""
+    """Return the record's media in prompt order: context, then candidates."""
     return (*example.context, *(item for item in example.candidates if isinstance(item, Media)))
 
 
 def own_text_media(example: Example, media: Sequence[Media]) -> tuple[Media, ...]:
-    """Return the media that the tags of the record's own text stand for; those of one kind fill its tags in order.
+    """Return the media for the tags of the record's own text; media of one kind fill its tags in order.
 
-    A clip given as a list of frames is shown as that many pictures where the text has one ``<image>`` a frame.
+    A clip given as a list of frames becomes that many pictures if the text has one ``<image>`` per frame.
 
     Raises:
         BadInputError: tags and media differ in number.
@@ -127,7 +127,7 @@ def media_tags(example: Example) -> list[str]:
 
 
 def check_control_text(example: Example) -> None:
-    """Refuse a record whose words would be read as control tokens, such as a picture placeholder that is none.
+    """Refuse a record with text that would be read as a control token, such as a picture placeholder without a picture.
 
     A response to learn may end with one end token.
 
@@ -142,12 +142,12 @@ def check_control_text(example: Example) -> None:
         if found:
             raise BadInputError(
                 f"record {example.id}: its text holds {found.group()!r}, which the tokenizer reads as a control token; "
-                "take it out of the caption, question, answers, prompt or response"
+                "remove it from the caption, question, answers, prompt or response"
             )
 
 
 def _own_chat(example: Example, media: Sequence[Media], *, think: bool) -> Chat:
-    """Turn the record's own turns into messages, media in place of their tags or else all in front."""
+    """Convert the record's own turns to messages, with media in place of their tags, or all first without tags."""
     ordered = own_text_media(example, media)
     in_front = [] if media_tags(example) else [{"type": item.kind} for item in ordered]
     messages: list[dict[str, Any]] = []
@@ -177,7 +177,7 @@ def _chat(messages: list[dict[str, Any]], media: Sequence[Media], *, think: bool
 
 
 def _frames(item: Media) -> list[Media]:
-    """Split a clip that is a list of frames into pictures; anything else stays whole."""
+    """Split a clip that is a list of frames into pictures; leave other media whole."""
     if item.kind == "video" and isinstance(item.source, list | tuple):
         return [Media("image", frame) for frame in item.source]
     return [item]

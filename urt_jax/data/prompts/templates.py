@@ -1,4 +1,4 @@
-"""Where the wording of a question comes from (a shipped family, a user's file or folder), and what fills its slots."""
+"""Prompt templates: finding them (a shipped family, a user's file or folder) and filling their slots."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from urt_jax.errors import BadInputError, did_you_mean, shown
 from urt_jax.files.reading import read_whole
 from urt_jax.tasks import TASKS
 
-MAX_WORDING = 1 << 20  # bytes of a file with the wording of a question; the shipped ones have a thousand
+MAX_WORDING = 1 << 20  # bytes of a template file; the shipped ones have a thousand
 WORDINGS = ("v1", "v2")  # one line per dimension; a block of lines per dimension
 DEFAULT_TEMPLATE = "v1"
-PROMPT_VERSION = "1"  # raise it when the wording of a shipped template changes; records carry it as provenance
+PROMPT_VERSION = "1"  # raise it when a shipped template changes; records carry it as provenance
 
-_SHIPPED = resources.files(__package__)  # the families' folders, and beside them the direct wordings they share
+_SHIPPED = resources.files(__package__)  # the families' folders, and the direct templates that they share
 
 
 def find_template(template: str | Path) -> Traversable:
-    """Return where a setting finds its wording: the folder of a shipped family, or the user's own file or folder.
+    """Return the location of a template: the folder of a shipped family, or the user's own file or folder.
 
     Raises:
-        BadInputError: it is no family and nothing is there, or a folder holds the wording of no task.
+        BadInputError: neither a family nor an existing path, or a folder without a template for any task.
     """
     if not isinstance(template, str | Path):
         raise BadInputError(f"prompt template {shown(template)}: give a family ({', '.join(WORDINGS)}), or a path")
@@ -37,7 +37,7 @@ def find_template(template: str | Path) -> Traversable:
         if place.is_file() or any((place / f"{task}.txt").is_file() for task in TASKS):
             return place
         is_folder = place.is_dir()
-    except (OSError, ValueError):  # no name that a disk can hold: the wording itself was given
+    except (OSError, ValueError):  # not a valid path: the template's text was given instead
         is_folder = False
     if is_folder:
         files = ", ".join(f"{task}.txt" for task in TASKS)
@@ -51,14 +51,14 @@ def find_template(template: str | Path) -> Traversable:
 
 
 def read_wording(template: str | Path, task: str, *, think: bool) -> tuple[str, str]:
-    """Return the wording for one task, and the name to call it by in messages.
+    """Return the template text for one task, and its name in messages.
 
     A file serves every task, with and without reasoning. A folder holds ``<task>.txt`` and may hold
-    ``<task>_direct.txt``; where it does not, the shipped direct wording is taken. The newline that ends a file is not
-    part of the wording.
+    ``<task>_direct.txt``; without it, the shipped direct template is used. The newline that ends a file is not part of
+    the template.
 
     Raises:
-        BadInputError: as ``find_template``, a folder without this task, or a file that is empty or no UTF-8 text.
+        BadInputError: as ``find_template``, a folder without this task, or a file that is empty or not UTF-8 text.
     """
     place = find_template(template)
     if place.is_file():
@@ -75,7 +75,7 @@ def read_wording(template: str | Path, task: str, *, think: bool) -> tuple[str, 
 
 
 def fill(wording: str, slots: Mapping[str, str], *, name: str) -> str:
-    """Put the slots' values into the wording; values are not searched for slots.
+    """Fill the slots of a template; values are not searched for slots.
 
     Raises:
         BadInputError: a slot that is not among ``slots``, or a lone brace.
@@ -91,7 +91,7 @@ def fill(wording: str, slots: Mapping[str, str], *, name: str) -> str:
 
 
 def template_phrases() -> tuple[str, ...]:
-    """Return the fixed pieces between the slots of all v1 templates, for a tokenizer that holds each as one token.
+    """Return the fixed text pieces between the slots of all v1 templates, for a tokenizer with one token for each.
 
     The space before a slot is not part of a piece: it belongs to the slot's first word.
     """
@@ -106,9 +106,9 @@ def template_phrases() -> tuple[str, ...]:
 
 
 def template_provenance(template: str | Path) -> dict[str, str]:
-    """Return what a record says of the wording it was asked in: the setting, and which state of that wording it was.
+    """Return a record's provenance of its prompt: the template setting, and the template's version.
 
-    Of a shipped family the state is ``PROMPT_VERSION``, of a user's files a hash of what they hold.
+    The version of a shipped family is ``PROMPT_VERSION``, that of a user's files a hash of their content.
 
     Raises:
         BadInputError: as ``find_template``.

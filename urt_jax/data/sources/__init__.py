@@ -1,4 +1,4 @@
-"""Record files in, examples out, and back: ``.json`` lists, ``.jsonl`` and the mixture ``.yaml`` of the original."""
+"""Reading and writing record files: ``.json`` lists, ``.jsonl`` and the original's mixture ``.yaml``."""
 
 from urt_jax.data.sources.reading import Pool, read_examples, read_pool
 from urt_jax.data.sources.writing import write_examples

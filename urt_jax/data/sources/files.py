@@ -1,4 +1,4 @@
-"""Raw records of a file, each with the place it came from."""
+"""The raw records of a file, each with its location."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import JsonError, parse_items, parse_object, read_yaml
 from urt_jax.files.reading import read_whole
 
-MAX_MIXTURE_FILES = 1000  # that one mixture reads, with the mixtures it names: nested ones multiply without end
+MAX_MIXTURE_FILES = 1000  # that one mixture reads, including nested mixtures, which could multiply without end
 MAX_MIXTURE_DEPTH = 8  # mixtures within mixtures; published ones name record files only
 MAX_ENTRIES = 1000  # of one mixture
 _STRATEGY = re.compile(r"(all)|(first|end|random):([0-9]{1,12}(?:\.[0-9]{1,12})?%|[0-9]{1,12})")
@@ -23,7 +23,7 @@ _MIXTURE_KEYS = ("json_path", "sampling_strategy", "image_folder", "first_label"
 
 
 class RecordError(BadInputError):
-    """One bad record; ``reason`` is the short name it is counted under when a pool is filtered."""
+    """One bad record; ``reason`` is the short name under which filtering a pool counts it."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
@@ -32,33 +32,33 @@ class RecordError(BadInputError):
 
 @dataclass(frozen=True)
 class Record:
-    """One record as it stands in its file; ``fields`` is the error text where the line is no JSON object."""
+    """One record as in its file; ``fields`` is the error text if the line is not a JSON object."""
 
     fields: dict[str, Any] | str
     where: str  # "train.jsonl line 7" or "train.json record 7"
     default_id: str
     media_root: Path
-    first_label: int = 1  # what its labels call the first candidate
+    first_label: int = 1  # number of the first candidate in its labels
 
 
 def list_records(path: str | Path, *, media_root: str | Path | None, seed: int, first_label: int = 1) -> list[Record]:
     """Return the records of a ``.json``, ``.jsonl`` or mixture ``.yaml`` file, in order.
 
     Raises:
-        BadInputError: missing file, unknown kind of file, or a file that is broken as a whole.
+        BadInputError: missing file, unknown kind of file, or a file that cannot be parsed.
     """
     return _Reading(seed).records(Path(path), media_root, first_label, ())
 
 
 class _Reading:
-    """One reading of a file with all that it names."""
+    """One read of a file, including the files that it names."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._left = MAX_MIXTURE_FILES
 
     def records(self, path: Path, root: str | Path | None, first_label: int, within: tuple[str, ...]) -> list[Record]:
-        """Return the records of a file that is named by the mixtures ``within``, the outermost first."""
+        """Return the records of a file; ``within`` are the mixtures that contain it, the outermost first."""
         if path.suffix in (".yaml", ".yml"):
             return self._mixture(path, root, first_label, within)
         folder = path.parent if root is None else Path(root)
@@ -66,7 +66,7 @@ class _Reading:
             return _json_list(path, folder, first_label)
         if path.suffix == ".jsonl":
             return _json_lines(path, folder, first_label)
-        _content(path)  # one that is not there is told as such
+        _content(path)  # a missing file is reported as missing
         raise BadInputError(f"data file {path}: {path.suffix or 'no'} ending; known are .json, .jsonl, .yaml and .yml")
 
     def _mixture(self, path: Path, root: str | Path | None, first_label: int, within: tuple[str, ...]) -> list[Record]:
@@ -88,7 +88,7 @@ class _Reading:
                     raise BadInputError(f"{entry.where}: key {unknown_choice(key, _MIXTURE_KEYS)}")
             source, folder = path.parent / entry.text("json_path"), entry.text("image_folder", None)
             if _real(source, entry.where) in within:
-                raise BadInputError(f"{entry.where}: json_path {source} names a mixture it stands in; take it out")
+                raise BadInputError(f"{entry.where}: json_path {source} names a mixture that contains it; remove it")
             if len(within) > MAX_MIXTURE_DEPTH or self._left == 0:
                 raise BadInputError(
                     f"{entry.where}: a mixture may name mixtures {MAX_MIXTURE_DEPTH} deep and read "
@@ -106,7 +106,7 @@ class _Reading:
 def _real(path: Path, where: str) -> str:
     try:
         return os.path.realpath(path)
-    except ValueError as error:  # a zero byte
+    except ValueError as error:  # a NUL byte
         raise BadInputError(f"{where}: json_path {shown(str(path))} names no file ({error})") from None
 
 
@@ -121,7 +121,7 @@ def _json_list(path: Path, root: Path, first_label: int) -> list[Record]:
     try:
         items = parse_items(_content(path))
     except JsonError as error:
-        raise BadInputError(f"data file {path}: {error}; mend it, or write one record a line as .jsonl") from None
+        raise BadInputError(f"data file {path}: {error}; fix it, or write one record a line as .jsonl") from None
     return [
         Record(_object_or_flaw(item), f"{path} record {n}", f"{path.stem}:{n}", root, first_label)
         for n, item in enumerate(items, start=1)
@@ -129,7 +129,7 @@ def _json_list(path: Path, root: Path, first_label: int) -> list[Record]:
 
 
 def _json_lines(path: Path, root: Path, first_label: int) -> list[Record]:
-    # Split at line feeds alone: other line separators may stand inside a JSON string.
+    # Split at line feeds only: a JSON string may contain other line separators.
     return [
         Record(_parse_line(line), f"{path} line {n}", f"{path.stem}:{n}", root, first_label)
         for n, line in enumerate(_content(path).split(b"\n"), start=1)
@@ -151,7 +151,7 @@ def _object_or_flaw(item: Any) -> dict[str, Any] | str:
 
 
 def _choose(strategy: str, total: int, *, rng: random.Random, where: str) -> list[int]:
-    """Return the record numbers that a sampling strategy takes, ascending; no more than there are."""
+    """Return the ascending record numbers that a sampling strategy selects, at most ``total`` of them."""
     match = _STRATEGY.fullmatch(strategy.replace(" ", ""))
     if match is None:
         raise BadInputError(

@@ -1,4 +1,4 @@
-"""Which candidate of a record is the better one: every spelling of a label, and from what number it counts."""
+"""Labels of records in all their spellings, counted from 0 or from 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
 from urt_jax.tasks import TASKS
 
-MAX_VOTES = 1e9  # for one candidate: more than there are people to ask
+MAX_VOTES = 1e9  # for one candidate; no survey has more voters
 LABEL_FIELDS = ("solution", "jpg_0", "jpg_1", "label_0", "label_1", "label", "votes")
 _VERDICT = re.compile(r"(Image|Video|Answer) ([0-9]{1,6}) is better")
 _FROM_ZERO = re.compile(r"(?:Image|Video|Answer) 0+ is better")
@@ -19,7 +19,7 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def check_first_label(fields: Fields, first: int) -> None:
-    """Refuse a source, not the record alone, whose labels count from 0 when they were said to count from 1.
+    """Refuse the whole source if its labels count from 0 although the setting says 1.
 
     Raises:
         BadInputError: ``label`` is 0, or ``solution`` names candidate 0.
@@ -41,10 +41,10 @@ def check_first_label(fields: Fields, first: int) -> None:
 
 
 def check_words_count_from_one(asked: str, response: str, where: str) -> None:
-    """Refuse a source whose prompts or replies themselves count candidates from 0.
+    """Refuse the whole source if its own prompts or responses count candidates from 0.
 
     Raises:
-        BadInputError: "Image 0 is better" in the text that is asked, or as the answer of the reply to learn.
+        BadInputError: "Image 0 is better" in the prompt, or as the answer of the response to learn.
     """
     if " 0" not in asked and " 0" not in response:
         return
@@ -59,7 +59,7 @@ def check_words_count_from_one(asked: str, response: str, where: str) -> None:
 
 
 def verdict_of(fields: Fields, words: Words) -> re.Match[str] | None:
-    """Return the decided answer: the record's solution, or else the last answer of its written response."""
+    """Return the match of the decided answer: the record's solution, else the last answer of its response."""
     solution = fields.get("solution")
     if solution is not None:
         return _VERDICT.fullmatch(solution.strip()) if isinstance(solution, str) else None
@@ -70,13 +70,13 @@ def verdict_of(fields: Fields, words: Words) -> re.Match[str] | None:
 def read_label(
     fields: Fields, verdict: re.Match[str] | None, task: str | None, first: int
 ) -> int | Literal["tie"] | None:
-    """Return the winner (from 1), "tie", or None where the record does not say.
+    """Return the winner (from 1), "tie", or None if the record has no label.
 
-    ``verdict`` is what ``verdict_of`` found. ``first`` is what ``label`` and ``solution`` call the first candidate; a
-    written response counts from 1.
+    ``verdict`` is the result of ``verdict_of``. ``first`` is the number of the first candidate in ``label`` and
+    ``solution``; a written response counts from 1.
 
     Raises:
-        RecordError: a label of another form, one that means nothing, or two that differ.
+        RecordError: a label of another form, an impossible one, or two that differ.
     """
     given = _given_label(fields, first)
     solved = _solved_label(fields, verdict, task, first)
@@ -84,7 +84,7 @@ def read_label(
         raise _bad(fields, f"label {shown(fields['label'])} and solution {shown(fields['solution'])} differ; keep one")
     if given is not None or solved is not None:
         return given if given is not None else solved
-    if fields.get("has_label") is False:  # of Pick-a-Pic: nobody was asked
+    if fields.get("has_label") is False:  # Pick-a-Pic: not labelled
         return None
     if "label_0" in fields or "label_1" in fields:
         return _shared_label(fields)
@@ -95,7 +95,7 @@ def read_votes(fields: Fields, candidates: int) -> tuple[float, ...] | None:
     """Return the votes for each candidate.
 
     Raises:
-        RecordError: they are no list of finite numbers from 0 on, or not one for each candidate.
+        RecordError: they are not a list of finite numbers of at least 0, one for each candidate.
     """
     votes: tuple[float, ...] | None = fields.numbers("votes", None, at_least=0, at_most=MAX_VOTES)
     if votes is not None and len(votes) != candidates:
@@ -124,7 +124,7 @@ def _solved_label(fields: Fields, match: re.Match[str] | None, task: str | None,
 
 
 def _shared_label(fields: Fields) -> int | Literal["tie"]:
-    """Return the label of ``label_0`` and ``label_1``, the shares of those who preferred the first and the second."""
+    """Return the label of ``label_0`` and ``label_1``, the shares of voters for the first and the second candidate."""
     first = fields.number("label_0", None, at_least=0, at_most=1)
     second = fields.number("label_1", None, at_least=0, at_most=1)
     if first is not None and second is not None and abs(first + second - 1) > 0.01:

@@ -1,4 +1,4 @@
-"""The pictures and clips a record names: located when read, stored beside the file when written."""
+"""The pictures and clips of a record: located on reading, stored beside the file on writing."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from urt_jax.files.fields import Fields
 from urt_jax.files.reading import open_regular
 from urt_jax.files.whole import write_whole
 
-MAX_MEDIA = 4096  # pictures and clips of one record; what they may hold together is bounded when they are decoded
-MAX_LISTED_FRAMES = 65536  # that one record lists by name: 45 minutes at 24 a second
-MIN_FPS = 1e-3  # a frame in 17 minutes; fewer would make minutes of hours when frames are picked by the second
+MAX_MEDIA = 4096  # pictures and clips of one record; decoding limits their total pixels
+MAX_LISTED_FRAMES = 65536  # frames that one record lists by name: 45 minutes at 24 a second
+MIN_FPS = 1e-3  # a frame in 17 minutes; with less, picking frames at a rate would handle absurdly long clips
 MEDIA_FIELDS = ("images", "image", "videos", "video", "fps")
 
 
 def listed_media(fields: Fields) -> dict[str, list[Any]]:
-    """Return what the fields of a record name as pictures and as clips, not looked at yet.
+    """Return the sources of pictures and of clips in the fields of a record, not yet checked.
 
-    ``images`` or ``image`` and, of a DPO record, ``jpg_0`` and ``jpg_1``; ``videos`` (each a path or a list of frame
-    paths) or ``video`` (one such) and, of a DPO record with a caption, ``chosen`` and ``rejected``.
+    The fields are ``images`` or ``image`` and, of a DPO record, ``jpg_0`` and ``jpg_1``; ``videos`` (each a path or a
+    list of frame paths) or ``video`` (one such) and, of a DPO record with a caption, ``chosen`` and ``rejected``.
     """
     images = _as_list(fields.get("images", fields.get("image")))
     videos = _as_list(fields.get("videos")) or ([fields["video"]] if "video" in fields else [])
@@ -46,13 +46,13 @@ def listed_media(fields: Fields) -> dict[str, list[Any]]:
 
 
 def read_media(fields: Fields, sources: Mapping[str, list[Any]], *, root: Path) -> tuple[Media, ...]:
-    """Return the pictures, then the clips that ``sources`` names by kind, every file checked to be there and not empty.
+    """Return the pictures, then the clips of ``sources``; every file is checked to exist and not to be empty.
 
     Each is a path below ``root``, a ``file://`` address, a data URL, or ``{"bytes", "path"}``, a cell of a picture
-    table (bytes in base64 or as a list of numbers); a clip also a list of frames.
+    table (bytes in base64 or as a list of numbers); a clip may also be a list of frames.
 
     Raises:
-        RecordError: a file that is missing, empty, not local, or no picture or video; too many of them.
+        RecordError: a file that is missing, empty, not local, or not a picture or video; too many media.
     """
     images, videos, where = sources["image"], sources["video"], fields.where
     if not images and not videos:
@@ -71,7 +71,7 @@ def read_media(fields: Fields, sources: Mapping[str, list[Any]], *, root: Path) 
         if isinstance(clip, list):
             located = [_locate_picture(frame, root, where) for frame in clip]
             if not located:
-                raise RecordError(f"{where}: a clip of no frames; take it out", reason="media count")
+                raise RecordError(f"{where}: a clip without frames; remove it", reason="media count")
         else:
             located = _locate_clip(clip, root, where)
         media.append(Media("video", located, rate))
@@ -79,7 +79,7 @@ def read_media(fields: Fields, sources: Mapping[str, list[Any]], *, root: Path) 
 
 
 def _rates(fields: Fields, clips: int) -> list[float | None]:
-    """Return the frames a second of each clip, None where the record does not say."""
+    """Return the frame rate of each clip, None if the record has none."""
     if not isinstance(fields.get("fps"), list):
         return [fields.number("fps", None, at_least=MIN_FPS, at_most=MAX_FPS)] * clips
     given = fields.items_of("fps", at_most=MAX_MEDIA)
@@ -89,13 +89,13 @@ def _rates(fields: Fields, clips: int) -> list[float | None]:
 
 
 def store_media(media: Media, folder: Path) -> str | list[str]:
-    """Return what a record in ``folder`` names the picture or clip by, writing what is no file yet.
+    """Return the source of a picture or clip for a record in ``folder``; write media that are not files yet.
 
     Arrays, PIL images and encoded bytes become ``media/<first 16 hex digits of the SHA-1>.<format>``, arrays and PIL
-    images as PNG; a clip of arrays becomes a list of its frames. Paths are relative to ``folder``; a data URL stays.
+    images as PNG; a clip of arrays becomes a list of its frames. Paths are relative to ``folder``; data URLs are kept.
 
     Raises:
-        BadInputError: a source of another kind.
+        BadInputError: a source of another type.
     """
     source = media.source
     if media.kind == "video" and isinstance(source, np.ndarray | list | tuple):
@@ -136,20 +136,20 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
-    """Locate a picture and read its head, so that a file that is none is found before a run, not in its middle."""
+    """Locate a picture and read its header, so that a wrong file is found before a run, not during it."""
     located = _locate(given, root, where)
     if isinstance(located, str) and located.startswith("data:"):
         return located
     try:
-        with quiet():  # a huge picture is judged when it is decoded
+        with quiet():  # the size of a picture is checked when it is decoded
             Image.open(io.BytesIO(located) if isinstance(located, bytes) else located, formats=PICTURE_FORMATS).close()
     except IsADirectoryError:
         raise RecordError(f"{where}: media {shown(given)} is a folder; give a file", reason="missing file") from None
     except UnidentifiedImageError:
         pass
     except (OSError, Image.DecompressionBombError):
-        return located  # told with its own reason when it is decoded
-    except Exception:  # a damaged header can break its reader in any way
+        return located  # decoding reports it with its own reason
+    except Exception:  # a damaged header can make its reader raise anything
         pass
     else:
         return located
@@ -161,7 +161,7 @@ def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
 
 
 def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
-    """Locate a video, an animation or a folder of frames, and read the head of a file, as of a picture."""
+    """Locate a video, an animation or a folder of frames, and read the header of a file, as for a picture."""
     located = _locate(given, root, where)
     if isinstance(located, bytes):
         return located if video_suffix(located[:HEAD_BYTES]) else _locate_picture(given, root, where)
@@ -178,7 +178,7 @@ def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
         return located
     if Path(located).suffix.lower() not in VIDEO_SUFFIXES:
         return _locate_picture(given, root, where)
-    from urt_jax.data.video_files import open_video  # loads FFmpeg, needed for rare forms and for what is no video
+    from urt_jax.data.video_files import open_video  # loads FFmpeg, for rare containers and to reject other files
 
     try:
         open_video(Path(located), name=where)
@@ -188,7 +188,7 @@ def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
 
 
 def _locate(given: Any, root: Path, where: str) -> str | bytes:
-    """Return the path of a file that is there, a data URL as it is, or the bytes of a cell."""
+    """Return the path of an existing file, a data URL unchanged, or the bytes of a cell."""
     if isinstance(given, dict):
         if given.get("bytes") is not None:
             return _bytes_of(given["bytes"], where)
@@ -205,7 +205,7 @@ def _locate(given: Any, root: Path, where: str) -> str | bytes:
         raise RecordError(
             f"{where}: media file {_quoted(file)} is missing; paths are relative to {root}", reason="missing file"
         ) from None
-    except (OSError, ValueError) as error:  # a name too long, a zero byte, a file where a folder is needed
+    except (OSError, ValueError) as error:  # a name that is too long, a NUL byte, a file where a folder is needed
         raise RecordError(
             f"{where}: media {shown(given)} of {len(given):,} characters names no file ({_why(error)}); give a path, "
             "or write data:image/png;base64, (with its own type) before an encoded picture",
@@ -225,7 +225,7 @@ def _locate(given: Any, root: Path, where: str) -> str | bytes:
 
 
 def _local_path(address: str, where: str) -> str:
-    """Return the path of a ``file:`` address (RFC 8089), percent signs decoded; text without a scheme is a path."""
+    """Return the path of a ``file:`` address (RFC 8089), percent-decoded; text without a scheme is a path."""
     scheme, _, rest = address.partition(":")
     if scheme.lower() == "file":
         host = ""
@@ -250,7 +250,7 @@ def _bytes_of(given: Any, where: str) -> bytes:
         elif isinstance(given, list):
             content = bytes(given)
     except (ValueError, TypeError):
-        pass  # told below, with what was given
+        pass  # reported below, with the given value
     if not content:
         raise RecordError(
             f"{where}: the bytes of a picture are {shown(given)}; needed base64 text, or numbers from 0 to 255",
@@ -264,5 +264,5 @@ def _why(error: OSError | ValueError) -> str:
 
 
 def _quoted(name: str) -> str:
-    """Return a path as a message quotes it: the end of a very long one says most."""
+    """Return a path quoted for a message; of a very long one the end, which says most."""
     return name if len(name) <= 300 else f"...{name[-300:]}"

@@ -1,4 +1,4 @@
-"""Read a file of records as examples, stopping at the first bad record or counting the bad ones."""
+"""Reading a file of records as examples, either stopping at the first bad record or counting bad ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urt_jax.data.sources.schemas import to_example
 
 
 class Pool(NamedTuple):
-    """The good records of a pool that is being filtered, and what was left out."""
+    """The good records of a filtered pool, and the counts of skipped ones."""
 
     examples: list[Example]
     skipped: Skipped
@@ -35,17 +35,17 @@ def read_examples(
     sampling_strategy, first_label}]``, strategy ``all``, ``first:N``, ``end:N`` or ``random:N``, N a number or a
     percentage). Known records: SFT ``conversations`` / ``messages``, GRPO ``problem`` + ``solution``, DPO ``chosen`` +
     ``rejected``, and our own ``caption`` or ``question`` + ``answers``. Of a conversation with several replies the last
-    is the response, the turns before it go to ``meta["history"]``. A DPO record has its winner first: swap it before
-    showing it.
+    is the response; the turns before it go to ``meta["history"]``. A DPO record has its winner first, so swap pairs at
+    random before use.
 
     Args:
-        media_root: folder that relative media paths start from; the file's own folder when None.
+        media_root: folder of relative media paths; the file's own folder when None.
         require_label: refuse a record without a winner or a declared tie.
-        seed: decides what ``random:N`` takes.
-        first_label: what ``label`` and ``solution`` call the first candidate: 1, or 0.
+        seed: seed of ``random:N``.
+        first_label: number of the first candidate in ``label`` and ``solution``: 1, or 0.
 
     Raises:
-        BadInputError: file and record number of the first bad record, and what is wrong with it.
+        BadInputError: file and record number of the first bad record, and its fault.
     """
     records = list_records(path, media_root=media_root, seed=seed, first_label=first_label)
     return list(_examples(records, require_label=require_label, bad=None))
@@ -73,7 +73,7 @@ def read_pool(
 
 
 def _examples(records: list[Record], *, require_label: bool, bad: list[RecordError] | None) -> Iterator[Example]:
-    """Yield the examples; errors go to ``bad`` where given. An id that comes again gets ``#2``, ``#3``, ..."""
+    """Yield the examples; errors go to ``bad`` if given. Repeated ids get ``#2``, ``#3``, ..."""
     seen: Counter[str] = Counter()
     for record in records:
         try:

@@ -1,4 +1,4 @@
-"""One record of any known schema as an example."""
+"""Conversion of a record of any known schema to an example."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.fields import Fields
 from urt_jax.tasks import TASKS, Task, find_task, is_task
 
-MAX_ID = 1024  # characters of an id, which stands in every message on its record
+MAX_ID = 1024  # characters of an id, which every message about its record contains
 MAX_DIMENSIONS = 64  # scored dimensions of one record; published ones have 3 to 10
 
-# Fields that are read here; whatever else a record says is kept in ``Example.meta``.
+# Fields that are read here; a record's other fields are kept in ``Example.meta``.
 _KNOWN = frozenset(
     ("id", "task", *WORD_FIELDS, *LABEL_FIELDS, *MEDIA_FIELDS, "context_images", "context_videos", "meta")
 )
-# What stages read of ``meta`` as a name or a switch.
+# Fields of ``meta`` that stages read as a name or a switch.
 _NAMES_IN_META = ("difficulty", "prompt_group", "unseen", "swapped", "split")
 
 _wrong_type: Callable[[str], RecordError] = partial(RecordError, reason="wrong type")
 
 
 def to_example(record: Record, *, require_label: bool) -> Example:
-    """Turn a raw record into an example, all its files located. A field that is null is one that is not there.
+    """Convert a raw record to an example, with its files located. A null field counts as missing.
 
     Raises:
-        RecordError: file and record number, what is wrong, and the reason it is counted under.
-        BadInputError: it shows that the labels of its source count from 0, which nobody said.
+        RecordError: file and record number, the fault, and the reason under which it is counted.
+        BadInputError: the record shows that its source's labels count from 0, against the setting.
     """
     if isinstance(record.fields, str):
-        raise RecordError(f"{record.where}: {record.fields}; mend the line or take it out", reason="broken line")
+        raise RecordError(f"{record.where}: {record.fields}; fix or remove the line", reason="broken line")
     identity = _identity(record)
     values = {key: value for key, value in record.fields.items() if value is not None}
     if "chosen_messages" in values:  # LLaMA-Factory's newer name of chosen and rejected as conversations
@@ -111,7 +111,7 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
 
 
 def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Match[str] | None) -> str | None:
-    """Return the task a record names, or else the one its answer and media show; None is a plain chat."""
+    """Return the task that a record names, else the one that its answer and media imply; None is a plain chat."""
     if "task" in fields:
         given: Any = fields["task"]
         if not is_task(given):
@@ -128,7 +128,7 @@ def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Ma
 
 
 def _clips_of_pictures(media: tuple[Media, ...], clips: int, where: str) -> tuple[Media, ...]:
-    """Group the pictures of a video task, which are frames, into clips of equal length."""
+    """Group the pictures of a video task, which are its frames, into clips of equal length."""
     if len(media) % clips:
         raise RecordError(
             f"{where}: {len(media)} pictures cannot be the frames of {clips} clips of equal length; "
@@ -145,7 +145,7 @@ def _clips_of_pictures(media: tuple[Media, ...], clips: int, where: str) -> tupl
 def _split_media(
     fields: Fields, task: Task | None, media: tuple[Media, ...]
 ) -> tuple[tuple[Media, ...], tuple[Media, ...]]:
-    """Return (context, candidates): a generation task compares its media, any other task is about them."""
+    """Return (context, candidates): media are the candidates of a generation task, and the context of any other."""
     context: list[Media] = []
     candidates: list[Media] = []
     for kind in ("image", "video"):
@@ -162,7 +162,7 @@ def _split_media(
 
 
 def _own_text(fields: Fields, words: Words, task: str | None) -> str | None:
-    """Return the prompt text to use unchanged: none where the record has what a template of its task asks for."""
+    """Return the record's own prompt text; None if the record has the fields for a template of its task."""
     if "text" in fields:
         return fields.text("text")
     templated = words.prompt and task is not None and (not TASKS[task].answers or len(words.answers) >= 2)
@@ -179,7 +179,7 @@ def _meta(fields: Fields, words: Words, candidates: int) -> dict[str, Any]:
 
 
 def _check_meta(meta: Fields, candidates: int) -> None:
-    """Refuse what stages read of ``meta`` in another form."""
+    """Refuse fields of ``meta`` that stages read but that have a wrong type."""
     if "scores" in meta:
         _check_scores(meta.group("scores"), candidates)
     meta.values_of("candidates", None, at_most=candidates)
@@ -192,7 +192,7 @@ def _check_meta(meta: Fields, candidates: int) -> None:
 
 
 def _check_scores(scores: Mapping[str, Any], candidates: int) -> None:
-    """Refuse gold scores that are not one finite number a candidate for each dimension."""
+    """Refuse gold scores that are not one finite number per candidate and dimension."""
     assert isinstance(scores, Fields)
     if len(scores) > MAX_DIMENSIONS:
         raise _wrong_type(f"{scores.where} has {len(scores):,} dimensions; at most {MAX_DIMENSIONS} are read")
@@ -201,7 +201,7 @@ def _check_scores(scores: Mapping[str, Any], candidates: int) -> None:
 
 
 def _check_prompt(example: Example, words: Words, where: str) -> None:
-    """Refuse control-token text, tags that do not match the media, and what no prompt can be written for."""
+    """Refuse control-token text, tags that do not match the media, and records that cannot be rendered."""
     try:
         prompts.check_control_text(example)
     except BadInputError as error:
@@ -214,7 +214,7 @@ def _check_prompt(example: Example, words: Words, where: str) -> None:
 
 
 def _check_template(example: Example, where: str) -> None:
-    """Refuse what no template of its task can ask for."""
+    """Refuse a record that no template of its task can render."""
     if example.task is None or not example.prompt.strip():
         raise RecordError(
             f"{where}: nothing to ask: task {example.task}, and {shown(example.prompt)} as its caption or question; "
@@ -230,7 +230,7 @@ def _check_template(example: Example, where: str) -> None:
 
 
 def _tag_problem(example: Example, words: Words) -> str | None:
-    """Say how the media tags of the prompt differ from the media, whether or not the prompt will be used."""
+    """Return how the prompt's media tags differ from the media, or None; also if a template will replace the prompt."""
     if example.text is None and TAGS.search(" ".join((words.prompt, *words.answers))):
         return None  # "<image>" is a word of its caption or of an answer
     media = prompts.all_media(example)

@@ -1,4 +1,4 @@
-"""Conversations of a record in any spelling, as turns of text in which tags stand for the media shown there."""
+"""Conversations of a record in any spelling, parsed to turns of text with tags for media."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MEDIA_PARTS = {
 
 
 class Turn(NamedTuple):
-    """One turn; ``shown`` is (kind, source) of each of its media parts, None for a source that a field gives."""
+    """One turn; ``shown`` is (kind, source) of each media part, the source None if a field of the record gives it."""
 
     role: str
     content: str
     shown: tuple[tuple[str, Any], ...] = ()
 
     def as_message(self) -> dict[str, str]:
-        """Return it as ``{"role", "content"}``."""
+        """Return the turn as ``{"role", "content"}``."""
         return {"role": self.role, "content": self.content}
 
 
@@ -36,7 +36,7 @@ def read_turns(turns: Any, where: str, key: str = "conversations") -> list[Turn]
     """Return the turns of a conversation: ``{"from", "value"}`` or ``{"role", "content"}``, content text or parts.
 
     Raises:
-        RecordError: no list, an unknown role, or content of another form.
+        RecordError: not a list, an unknown role, or content of another form.
     """
     if not isinstance(turns, list) or not turns:
         raise RecordError(f"{where}: {key} is empty or no list", reason="unknown schema")
@@ -46,7 +46,7 @@ def read_turns(turns: Any, where: str, key: str = "conversations") -> list[Turn]
 
 
 def read_content(value: Any, where: str, role: str) -> Turn:
-    """Return what one turn says, given as text or as a list of parts; media stand in a user's turns alone.
+    """Parse the content of one turn, a text or a list of parts; only a user's turn may have media.
 
     Raises:
         RecordError: content of another form.
@@ -74,9 +74,9 @@ def read_content(value: Any, where: str, role: str) -> Turn:
 
 
 def merged_media(turns: Sequence[Turn], given: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return the sources of each kind in the order of their tags: those within the turns, the rest from the fields.
+    """Return the sources of each kind in the order of their tags: from the turns, else from the record's fields.
 
-    ``given`` is what the fields of the record list by kind. What is left of it comes last.
+    ``given`` are the sources of the record's fields by kind; those without a tag come last.
     """
     if not any(turn.shown for turn in turns) or all(source is None for turn in turns for _, source in turn.shown):
         return dict(given)
@@ -102,7 +102,7 @@ def _turn(turn: Any, where: str) -> Turn:
 
 
 def _part(part: Any, where: str) -> tuple[str | None, Any]:
-    """Return (None, text) of a part of text, (kind, source or None) of one that shows a picture or a clip."""
+    """Return (None, text) for a text part, (kind, source or None) for a picture or clip."""
     if isinstance(part, str):
         return None, part
     if not isinstance(part, dict):

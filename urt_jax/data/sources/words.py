@@ -1,4 +1,4 @@
-"""What a record says in words, by the schema that its fields show."""
+"""The texts of a record, read by the schema that its fields imply."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ WORD_FIELDS = (
 
 
 class Words(NamedTuple):
-    """What a record says in words, before tasks and media are known."""
+    """The texts of a record, before its task and media are known."""
 
     prompt: str = ""  # its own caption or question
     answers: tuple[str, ...] = ()
-    asked: str | None = None  # complete prompt text, maybe with media tags
-    tags_needed: bool = False  # the schema wants one tag in the prompt for each of the media
+    asked: str | None = None  # complete prompt text, perhaps with media tags
+    tags_needed: bool = False  # the schema requires a tag in the prompt for each medium
     history: tuple[Turn, ...] = ()
     response: str | None = None
-    last: Turn | None = None  # the user's turn that ``asked`` is the text of, where it is one of a conversation
+    last: Turn | None = None  # the conversation's turn whose text is ``asked``, if any
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -37,10 +37,10 @@ class Words(NamedTuple):
 
 
 def read_words(fields: Fields) -> Words:
-    """Return the words of a record.
+    """Return the texts of a record.
 
     Raises:
-        RecordError: no known schema, or words of another form.
+        RecordError: unknown schema, or texts of another form.
     """
     said = _words(fields)
     if "history" in fields or any(key in fields for key in _SYSTEM_FIELDS):
@@ -77,7 +77,7 @@ def _words(fields: Fields) -> Words:
 
 
 def _preference(fields: Fields, own: str) -> Words:
-    """Read a question with the better and the worse reply to it; the question may stand before each of the replies."""
+    """Read a question with the better and the worse reply; each reply may repeat the question before it."""
     where = fields.where
     before, replies = zip(*(_reply(fields, key) for key in ("chosen", "rejected")))
     given = next((fields[key] for key in ("prompt", "conversations", "messages", "problem") if key in fields), None)
@@ -85,7 +85,7 @@ def _preference(fields: Fields, own: str) -> Words:
     if turns is None:
         turns = read_turns(given, where, "prompt") if given else []
     if turns and turns[-1].role == "assistant":
-        turns.pop()  # of a conversation with a reply of its own beside the two
+        turns.pop()  # the conversation ends with a further reply besides the two
     for common in before:
         turns = turns or common
         if common and [turn.as_message() for turn in common] != [turn.as_message() for turn in turns]:
@@ -106,7 +106,7 @@ def _preference(fields: Fields, own: str) -> Words:
 
 
 def _reply(fields: Fields, key: str) -> tuple[list[Turn], str]:
-    """Return the turns before a reply, and the reply: text, one turn, or a conversation that ends with it."""
+    """Return the turns before a reply, and the reply; the field is a text, one turn, or a conversation."""
     value = fields.get(key)
     if isinstance(value, list):
         turns = read_turns(value, fields.where, key)
@@ -121,7 +121,7 @@ def _reply(fields: Fields, key: str) -> tuple[list[Turn], str]:
 
 
 def _earlier_turns(fields: Fields) -> list[Turn]:
-    """Return the turns of ``history``: a conversation, or pairs of a question and its reply."""
+    """Return the turns of ``history``: a conversation, or (question, reply) pairs."""
     given = fields.values_of("history", [], at_most=1000)
     if given and all(isinstance(pair, list) and len(pair) == 2 for pair in given):
         roles = ("user", "assistant")
@@ -130,7 +130,7 @@ def _earlier_turns(fields: Fields) -> list[Turn]:
 
 
 def _with_system(fields: Fields, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """Put the system prompt of a field of its own before the turns, where it does not stand there already."""
+    """Prepend the system prompt of a separate field, unless the turns already have it."""
     given = [read_content(fields[key], fields.where, "system") for key in _SYSTEM_FIELDS if key in fields]
     given = [turn for turn in given if turn.content.strip()]
     if not given:

@@ -1,4 +1,4 @@
-"""Examples written as JSONL in the original's schemas plus our own fields."""
+"""Writing examples as JSONL in the original's schemas, with our own fields."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _TOP_LEVEL_META = ("scores", "difficulty", "split", "provenance")
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
-    """Write examples as JSONL that ``read_examples`` reads back, whole or not at all.
+    """Write examples atomically as JSONL that ``read_examples`` can read.
 
     An example with a response becomes an SFT record (``conversations``), one without a GRPO record (``problem``,
-    ``solution``); both also carry our own fields. Media that are no files yet are written under ``media/`` beside it.
+    ``solution``); both also carry our own fields. Media that are not files are written under ``media/`` beside it.
 
     Raises:
-        BadInputError: an example that no prompt can be written for, or that ``read_examples`` would not read back.
+        BadInputError: an example that cannot be rendered, or that ``read_examples`` would not accept.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)  # what media are named by, "../1.png", starts there
+    path.parent.mkdir(parents=True, exist_ok=True)  # media paths such as "../1.png" are relative to it
     write_whole(path, "".join(_line(example, path.parent) for example in examples))
 
 
 def _line(example: Example, folder: Path) -> str:
-    """Return the line of an example, after it was read back."""
+    """Return the line of an example, after parsing it as a check."""
     try:
         line = json.dumps(_record(example, folder), ensure_ascii=False, default=_plain)
         to_example(Record(parse_object(line), "its line", example.id, folder), require_label=False)
@@ -82,7 +82,7 @@ def _record(example: Example, folder: Path) -> dict[str, Any]:
 
 
 def _media_fields(example: Example, media: tuple[Media, ...], folder: Path) -> dict[str, Any]:
-    """Return ``images``, ``videos``, ``fps`` and, where the task does not imply it, how many of them are context."""
+    """Return ``images``, ``videos``, ``fps`` and, unless the task implies it, the number of context media."""
     fields: dict[str, Any] = {}
     for kind in ("image", "video"):
         items = [item for item in media if item.kind == kind]
@@ -99,7 +99,7 @@ def _media_fields(example: Example, media: tuple[Media, ...], folder: Path) -> d
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy values of ``meta`` into JSON's."""
+    """Convert numpy values of ``meta`` to JSON values."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} in an example's meta cannot be written as JSON")

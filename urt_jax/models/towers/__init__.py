@@ -16,5 +16,5 @@ TOWERS: dict[type[VisionConfig], type[nn.Module]] = {
 
 
 def make_tower(config: VisionConfig, dtype: DType, param_dtype: DType, remat: str) -> nn.Module:
-    """Return the tower of a kind of config; all take a ``VisionInput`` and return ``VisionFeatures``."""
+    """Return the tower of this config; every tower maps a ``VisionInput`` to ``VisionFeatures``."""
     return TOWERS[type(config)](config, dtype, param_dtype, remat)

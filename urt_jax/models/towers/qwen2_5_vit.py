@@ -19,7 +19,7 @@ from urt_jax.types import VisionFeatures, VisionInput
 
 
 class VisionBlock(nn.Module):
-    """One pre-norm block whose attention sees a window or the whole frame, chosen by a traced flag."""
+    """One pre-norm block that attends over windows or over the whole frame, as a traced flag says."""
 
     config: WindowedVisionConfig
     dtype: DType = jnp.float32
@@ -41,7 +41,7 @@ class VisionBlock(nn.Module):
             return attend(query, key, value, mask_IP[:, None])
 
         def windows() -> Array:
-            # Patches arrive window by window in full-sized windows, so a window is a slice of the slots.
+            # Patches come window by window, each window padded to full size, so a window is a slice of the slots.
             slots = min(cfg.window_slots, patches)
             split = (frames * patches // slots, slots)
             cut_query, cut_key, cut_value = (t.reshape(*split, *t.shape[2:]) for t in (query, key, value))
@@ -54,7 +54,7 @@ class VisionBlock(nn.Module):
 
 
 class PatchMerger(nn.Module):
-    """Norm each patch, join the patches of a merge block and project them."""
+    """Normalise each patch, concatenate the patches of a merge block and project them."""
 
     config: WindowedVisionConfig
     dtype: DType = jnp.float32
@@ -71,7 +71,7 @@ class PatchMerger(nn.Module):
 class Qwen25VisionTower(nn.Module):
     """Patches of all frames in, one feature per 2x2 group of patches out.
 
-    Window layers and full layers share one scan body; a per-layer flag picks the attention at run time.
+    Window layers and full layers share one scan body; a flag per layer selects the attention at run time.
     """
 
     config: WindowedVisionConfig
@@ -87,7 +87,7 @@ class Qwen25VisionTower(nn.Module):
         angles = grid_angles(jnp.asarray(vision.positions_IP2), head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
         turn, mask = rotation(angles), jnp.asarray(vision.mask_IP)
         block = VisionBlock(cfg, *kinds, parent=None)
-        # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
+        # The shapes of the weights do not depend on the frame, so one tiny frame is enough to initialise them.
         probe = (x[:1, :1] * 0, rotation(angles[:1, :1]), mask[:1, :1], jnp.array(True))
         params = stacked_param(self, "blocks", block, cfg.depth, *probe)
         full_L = jnp.array(np.isin(np.arange(cfg.depth), cfg.full_attention_layers))

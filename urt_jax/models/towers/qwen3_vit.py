@@ -1,4 +1,4 @@
-"""The vision tower of Qwen3-VL: resampled learned positions, full attention, features of several depths.
+"""The vision tower of Qwen3-VL: resampled learned positions, full attention, features of several layers.
 
 Source: Qwen3-VL technical report (arXiv 2511.21631), section 2; DeepStack (arXiv 2406.04334).
 """
@@ -45,7 +45,7 @@ class VisionBlock(nn.Module):
 
 
 class PatchMerger(nn.Module):
-    """Join the patches of a merge block and project them; the norm comes before the join, or after it (deep ones)."""
+    """Concatenate the patches of a merge block and project them; deep layers normalise after the concatenation."""
 
     config: DeepStackVisionConfig
     norm_after: bool
@@ -80,7 +80,7 @@ class Qwen3VisionTower(nn.Module):
         angles = grid_angles(positions, head_width=cfg.width // cfg.heads, theta=cfg.rope_theta)
         turn = rotation(angles)
         block = VisionBlock(cfg, *kinds, parent=None)
-        # Shapes of the weights do not depend on the frame, so one tiny frame is enough to draw them.
+        # The shapes of the weights do not depend on the frame, so one tiny frame is enough to initialise them.
         probe = (x[:1, :1] * 0, rotation(angles[:1, :1]), mask[:1, :1])
         params = stacked_param(self, "blocks", block, cfg.depth, *probe)
         deep_layers = cfg.deepstack_layers
@@ -90,7 +90,7 @@ class Qwen3VisionTower(nn.Module):
         def body(carry: Any, layer: Any, place: Array) -> tuple[Any, None]:
             x, kept = carry
             x = block.apply({"params": layer}, pinned(x, "frames"), turn, mask)
-            # Only the few deep layers are kept, not the output of every layer.
+            # Only the outputs of the few deep layers are kept.
             kept = jax.lax.cond(place >= 0, lambda: kept.at[place].set(x), lambda: kept)
             return (x, kept), None
 

@@ -1,4 +1,4 @@
-"""The SigLIP tower of LLaVA-OneVision (arXiv 2408.03326): square tiles in, one projected feature a patch out."""
+"""The SigLIP tower of LLaVA-OneVision (arXiv 2408.03326): square tiles in, one projected feature per patch out."""
 
 from typing import Any
 
@@ -38,9 +38,9 @@ class TileBlock(nn.Module):
 
 
 class SiglipTower(nn.Module):
-    """Tiles in, projected features out; pooling and line ends are the prompt's business (``FeatureBlend``).
+    """Tiles in, projected features out; ``FeatureBlend`` pools them and adds the line ends.
 
-    The last norm is part of published checkpoints and of no computation here: features are taken before it.
+    Published checkpoints hold a last norm, which is not applied: features are taken before it.
     """
 
     config: TileVisionConfig
@@ -57,7 +57,7 @@ class SiglipTower(nn.Module):
         table = self.param("positions", nn.initializers.normal(0.02), (cfg.tile_side**2, cfg.width), kind)
         x = x + table[positions[..., 0] * cfg.tile_side + positions[..., 1]].astype(x.dtype)
         block = TileBlock(cfg, *kinds, parent=None)
-        # Shapes of the weights do not depend on the tile, so one tiny tile is enough to draw them.
+        # The shapes of the weights do not depend on the tile, so one tiny tile is enough to initialise them.
         params = stacked_param(self, "blocks", block, cfg.depth, x[:1, :1] * 0, mask[:1, :1])
 
         def body(x: Array, layer: Any, used: Array) -> tuple[Array, None]:

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from urt_jax.evals.tables import Cell, format_table
+from urt_jax.planning.input_table import input_text
 from urt_jax.planning.prefix import RESPONSES, prefix_flops
 from urt_jax.planning.roofline import (
     Rates,
@@ -17,7 +18,6 @@ from urt_jax.planning.roofline import (
     update_work,
 )
 from urt_jax.planning.workloads import Workload, workload
-from urt_jax.stages.input_table import input_text
 
 SMALLEST_SET = 2**22  # bytes; below, a traffic probe times how long it takes to start one
 TITLES = {

@@ -6,10 +6,10 @@ from statistics import median
 
 from urt_jax.config import BenchConfig
 from urt_jax.errors import BadInputError
+from urt_jax.planning.bench_programs import measure, probe
 from urt_jax.planning.layout import Layout
 from urt_jax.planning.timing import Speed, program_phase
 from urt_jax.planning.workloads import workload
-from urt_jax.stages.bench import measure, probe
 
 SIZE = "small"
 

@@ -1,22 +1,16 @@
-"""Judging held-out pairs with a model in memory: shared by the stages that measure."""
+"""Judge labelled pairs with a model in memory, and keep the judgements on disk."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urt_jax.checkpoints.model_folder import LoadedModel
-from urt_jax.config import GrpoConfig
-from urt_jax.data.examples import Example
-from urt_jax.data.skipped import Skipped
+from urt_jax.data.examples import Example, Query
 from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
-from urt_jax.feeds.records import labelled_pool
-from urt_jax.judge.responder import Query
 from urt_jax.judge.reward_model import RewardModel
 from urt_jax.progress import progress
 from urt_jax.runs import processes
@@ -34,7 +28,6 @@ class HeldOut:
     text: str
     figures: dict[str, Any]
     summaries: dict[str, Summary]  # by mode
-    skipped: Skipped  # what of the held-out file was left out
 
 
 def judge(
@@ -63,10 +56,14 @@ def judge(
         raise BadInputError(f"{len(examples)} held-out pairs are fewer than {share.of} processes; give more pairs")
     limit = max_new_tokens if protocol.think else min(DIRECT_TOKENS, max_new_tokens)
 
-    def generate(requests: Sequence[Any]) -> list[str]:
-        queries = [Query(request.id, request.chat, request.response) for request in requests]
+    def generate(queries: Sequence[Query]) -> list[tuple[str, ...]]:
         return model.respond(
-            queries, temperature=protocol.temperature, seed=seed, max_new_tokens=limit, batch_size=batch_size
+            queries,
+            responses=protocol.votes,
+            temperature=protocol.temperature,
+            seed=seed,
+            max_new_tokens=limit,
+            batch_size=batch_size,
         )
 
     with progress(title=title, unit="judgement") as bar:
@@ -81,7 +78,7 @@ def judge(
             protocol=protocol,
             template=model.prompt_template,
             # Processes whose devices work together have to ask equally often, whatever they ask.
-            requests_per_call=16 * batch_size if share.of == 1 else 2 * protocol.votes * len(examples),
+            queries_per_call=16 * batch_size if share.of == 1 else 2 * len(examples),
             progress=show,
         )
     if share.of == 1:
@@ -96,7 +93,7 @@ def judge(
 
 
 def _share_of_pairs(model: RewardModel) -> Share:
-    """Return which pairs this process judges: with the others where the judge lies on all, else by itself."""
+    """Return this process's share of the pairs: that of the judge's mesh, or an equal one of those of all processes."""
     share = share_of(mesh_of(model.params))
     return share if share.spans else Share(processes.number(), processes.count())
 
@@ -120,30 +117,22 @@ def held_out_path(folder: Path, when: str, mode: str) -> Path:
     return folder / "records" / f"{when}-{mode}.jsonl"
 
 
-def held_out_table(config: GrpoConfig, folder: Path, loaded: LoadedModel, when: str) -> HeldOut:
-    """Judge the stage's held-out pairs greedily and at temperature 1, in both orders."""
-    judge_model = RewardModel(
-        loaded,
-        dtype=config.model.dtype,
-        attention=config.model.attention,
-        max_prompt_tokens=config.lengths.max_prompt_tokens,
-        prompt_template=config.held_out.template,
-        workers=config.workers,
-    )
-    examples, skipped = labelled_pool(config.held_out, seed=config.seed)
+def judge_held_out(
+    model: RewardModel, examples: Sequence[Example], folder: Path, *, when: str, seed: int, max_new_tokens: int
+) -> HeldOut:
+    """Judge a stage's held-out pairs greedily and at temperature 1, in both orders, ``when`` = before or after."""
     summaries: dict[str, Summary] = {}
-    with closing(judge_model):
-        for mode in HELD_OUT_MODES:
-            judgements = judge(
-                judge_model,
-                examples,
-                held_out_path(folder, when, mode),
-                protocol=PROTOCOLS["urt"].in_mode(mode),
-                title=f"judging {when}, {mode}",
-                seed=config.seed,
-                max_new_tokens=config.lengths.max_new_tokens,
-                batch_size=64,
-            )
-            summaries[mode] = summarize(judgements, seed=config.seed)
+    for mode in HELD_OUT_MODES:
+        judgements = judge(
+            model,
+            examples,
+            held_out_path(folder, when, mode),
+            protocol=PROTOCOLS["urt"].in_mode(mode),
+            title=f"judging {when}, {mode}",
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            batch_size=64,
+        )
+        summaries[mode] = summarize(judgements, seed=seed)
     figures = {mode: summary.as_json() for mode, summary in summaries.items()}
-    return HeldOut(format_table(result_rows({f"{when} GRPO": summaries})), figures, summaries, skipped)
+    return HeldOut(format_table(result_rows({f"{when} GRPO": summaries})), figures, summaries)

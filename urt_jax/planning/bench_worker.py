@@ -1,4 +1,4 @@
-"""One case of the benchmark in a process of its own: ``python -m urt_jax.stages.bench_worker SPEC.json``.
+"""One case of the benchmark in a process of its own: ``python -m urt_jax.planning.bench_worker SPEC.json``.
 
 A fresh process has its own peak memory and compiles what it runs. It answers as ``planning.paired`` asks.
 """

@@ -1,4 +1,4 @@
-"""One compilation in a process of its own: ``python -m urt_jax.stages.plan_worker SPEC.json``.
+"""One compilation in a process of its own: ``python -m urt_jax.planning.plan_worker SPEC.json``.
 
 A compiler that dies takes only this process along, and the memory it took is given back. It answers one line of JSON.
 """
@@ -12,13 +12,13 @@ from urt_jax.files.json_text import read_object
 from urt_jax.planning.aot import as_record, compile_program
 from urt_jax.planning.chips import topology
 from urt_jax.planning.layout import Layout
-from urt_jax.planning.workloads import Rows, Workload
+from urt_jax.planning.workloads import RowCounts, Workload
 
 
 def main(path: str, answers: TextIO) -> None:
     """Compile what the spec names and answer with the evidence."""
     spec = read_object(path)
-    work = Workload(preset(spec["model"]), Rows(**spec["rows"]))
+    work = Workload(preset(spec["model"]), RowCounts(**spec["rows"]))
     layout = Layout(**spec["layout"])
     evidence = compile_program(work, topology(spec["topology"]), layout, spec["program"], spec["attention"])
     print(json.dumps(as_record(evidence)), file=answers, flush=True)

@@ -12,9 +12,9 @@ from urt_jax.files.whole import write_whole
 from urt_jax.planning.aot import Evidence, as_record, compiler_of
 from urt_jax.planning.chips import GIB
 from urt_jax.planning.memory import Program, pieces_of
+from urt_jax.planning.plan_check import Checked
 from urt_jax.planning.scaling import efficiency, limits, slices
 from urt_jax.planning.search import Case, Estimate, program_layouts, resident
-from urt_jax.stages.plan_check import Checked
 
 WIDTH = 150
 PHASES: dict[str, tuple[Program, ...]] = {  # columns of seconds

@@ -1,0 +1,134 @@
+"""Rows that join and leave a batch while others decode.
+
+A batch is made once for so many groups of rows, each of which reads one prompt; a request takes a free group::
+
+    decoding = empty(...)                                   3 groups of 2 rows, all free
+    decoding = join(decoding, 0, prompts, 4, ...)           group 0 reads prompt 4, and both its rows begin
+    decoding = advance(decoding, until=16)                  16 tokens for every row that is at work
+    decoding = join(decoding, 1, others, 0, ...)            group 1 begins, group 0 is at its 17th token
+    decoding = leave(decoding, row=1)                       nobody waits for that response any more
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from urt_jax.generation.prompt_cache import PromptCache, apart
+from urt_jax.generation.schedule import Schedule, first_rows
+from urt_jax.generation.state import DecodeState, Decoding, RowSettings, Vocabulary
+from urt_jax.models.kv_cache import Cache, KeyValues, init_cache
+from urt_jax.models.vlm import VisionLanguageModel
+from urt_jax.types import Array
+
+
+def empty(
+    model: VisionLanguageModel, plan: Schedule, vocabulary: Vocabulary, *, prompt_slots: int, slots: int,
+    penalised: bool = False,
+) -> Decoding:  # fmt: skip
+    """Return a batch in which every row is free, for prompts of at most ``prompt_slots`` slots.
+
+    ``plan`` gives each response a row of its own; its questions are the groups. ``slots`` is the longest response.
+    ``penalised`` says that rows may have a repetition penalty.
+    """
+    cfg, rows, groups = model.config.decoder, plan.all_rows, plan.parts * plan.groups
+
+    def cache(count: int, width: int) -> Cache:
+        return init_cache(
+            layers=cfg.layers, rows=count, kv_heads=cfg.kv_heads, slots=width, head_width=cfg.head_width,
+            dtype=model.dtype, stacked=not apart(model),
+        )  # fmt: skip
+
+    begun = first_rows(plan)
+    state = DecodeState(
+        step=jnp.int32(0),
+        rows=begun._replace(live_PB=jnp.zeros_like(begun.live_PB)),
+        hidden_BD=jnp.zeros((rows, cfg.width), model.dtype),
+        position_B=jnp.zeros(rows, jnp.int32),
+        stop_B=jnp.zeros(rows, jnp.int32),
+        seen_BV=jnp.zeros((rows, cfg.vocab_size), bool) if penalised else None,
+        prompt=cache(groups, prompt_slots),
+        prompt_mask_GS=jnp.zeros((groups, prompt_slots), bool),
+        past=cache(rows, slots),
+        tokens_XU=jnp.full((rows, slots), vocabulary.pad_id, jnp.int32),
+        length_X=jnp.zeros(rows, jnp.int32),
+        logp_XU=jnp.zeros((rows, slots), jnp.float32),
+        ended_X=jnp.zeros(rows, bool),
+    )
+    none, zeros = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.float32)
+    settings = RowSettings(zeros, none, zeros + 1, zeros, zeros + 1, none, none)
+    return Decoding(jnp.zeros((rows, slots), jnp.float32), settings, state)
+
+
+def join(
+    decoding: Decoding,
+    group: Int[Array, ""],
+    prompts: PromptCache,
+    question: Int[Array, ""],
+    draws_RU: Float[Array, "R U"],
+    settings: RowSettings,
+    wanted_R: Bool[Array, " R"],
+    vocabulary: Vocabulary,
+) -> Decoding:
+    """Return the batch whose ``group`` reads a prompt from now on; its ``wanted_R`` rows begin, the others are free.
+
+    What the group's rows had before is gone. ``settings`` are those of its R rows.
+
+    Raises:
+        ValueError: the prompts have more slots than the batch holds, or know other things of penalties.
+    """
+    state = decoding.state
+    size, room = len(wanted_R), state.prompt_mask_GS.shape[1] - prompts.mask_QS.shape[1]
+    if room < 0:
+        raise ValueError(f"prompts of {prompts.mask_QS.shape[1]} slots do not fit a batch that holds {-room} fewer")
+    if (state.seen_BV is None) != (prompts.seen_QV is None):
+        raise ValueError("prompts and batch must both be made with `penalised`, or both without it")
+    one = prompts.take(jnp.asarray(question)[None])
+    first = jnp.asarray(group) * size
+
+    def put(whole: Array, part: Array, place: Array = first, axis: int = 0) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(jnp.asarray(whole), jnp.asarray(part), place, axis)
+
+    def repeated(part_1X: Array) -> jax.Array:
+        return jnp.repeat(jnp.asarray(part_1X), size, axis=0)
+
+    rows = state.rows
+    live = put(rows.live_PB.reshape(-1), wanted_R).reshape(rows.live_PB.shape)
+    used = put(rows.used_PB.reshape(-1), jnp.zeros(size, rows.used_PB.dtype)).reshape(rows.used_PB.shape)
+    slots = state.tokens_XU.shape[1]
+    begun = state._replace(
+        rows=rows._replace(live_PB=live, used_PB=used),
+        hidden_BD=put(state.hidden_BD, repeated(one.hidden_QD)),
+        position_B=put(state.position_B, repeated(one.position_Q)),
+        stop_B=put(state.stop_B, settings.stop_B),
+        seen_BV=None if state.seen_BV is None else put(state.seen_BV, repeated(one.seen_QV)),  # type: ignore[arg-type]
+        prompt=_with_prompt(state.prompt, one.cache, jnp.asarray(group), room),
+        prompt_mask_GS=put(state.prompt_mask_GS, jnp.pad(one.mask_QS, ((0, 0), (room, 0))), jnp.asarray(group)),
+        tokens_XU=put(state.tokens_XU, jnp.full((size, slots), vocabulary.pad_id, jnp.int32)),
+        length_X=put(state.length_X, jnp.zeros(size, jnp.int32)),
+        logp_XU=put(state.logp_XU, jnp.zeros((size, slots), jnp.float32)),
+        ended_X=put(state.ended_X, jnp.zeros(size, bool)),
+    )
+    put_settings = RowSettings(*(put(whole, part) for whole, part in zip(decoding.settings, settings, strict=True)))
+    return Decoding(put(decoding.draws_XU, draws_RU), put_settings, begun)
+
+
+def leave(decoding: Decoding, row: Int[Array, ""]) -> Decoding:
+    """Return the batch in which a row is free: its response stays as far as it is, and decodes no further."""
+    rows = decoding.state.rows
+    live = jnp.asarray(rows.live_PB).reshape(-1).at[row].set(False).reshape(rows.live_PB.shape)
+    return decoding._replace(state=decoding.state._replace(rows=rows._replace(live_PB=live)))
+
+
+def _with_prompt(held: Cache, one: Cache, group: Array, room: int) -> Cache:
+    """Return the prompts' cache with one of them in the place of a group's, behind ``room`` empty slots."""
+    if not isinstance(held, KeyValues):
+        assert not isinstance(one, KeyValues)
+        return tuple(_with_prompt(a, b, group, room) for a, b in zip(held, one, strict=True))  # type: ignore[misc]
+
+    def put(whole: jax.Array, part: jax.Array, slot_axis: int) -> jax.Array:
+        widths = [(0, 0)] * part.ndim
+        widths[slot_axis] = (room, 0)
+        return jax.lax.dynamic_update_slice_in_dim(whole, jnp.pad(part, widths), group, whole.ndim - 4)
+
+    assert isinstance(one, KeyValues)
+    return KeyValues(put(held.key, one.key, -1), put(held.value, one.value, -2))
