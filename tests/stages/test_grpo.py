@@ -372,3 +372,18 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
     assert main(arguments(settings, tmp_path / "run")) == 2
     assert "config.rewards.user: reward 'no_such_rewards:f': there is no module" in capsys.readouterr().err
     assert not (tmp_path / "run" / "records").exists()
+
+
+def test_the_update_gets_the_loss_and_the_longest_response_of_the_settings(
+    coin_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(hand_config(coin_judge), loss="dr_grpo", clip_high=0.28)
+    given: list[Any] = []
+
+    def compiled(model: Any, optimizer: Any, state: Any, mesh: Any, loss: Any, **settings: Any) -> None:
+        given.append((loss.loss, loss.clip_high, settings["first_update"], settings["max_tokens"]))
+
+    monkeypatch.setattr(grpo, "compile_grpo_step", compiled)
+    grpo.GrpoTrainer(config, tmp_path, grpo.open_model(config.model, config.pixels, seed=0))
+    longest = SHORT["max_new_tokens"]
+    assert given == [("dr_grpo", 0.28, True, longest), ("dr_grpo", 0.28, False, longest)]
