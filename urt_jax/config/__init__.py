@@ -34,6 +34,7 @@ from urt_jax.config.stages import (
     SupervisedConfig,
     TrainingConfig,
 )
+from urt_jax.generation.sampling import RolloutSampling
 
 __all__ = [
     "STAGES",
@@ -55,6 +56,7 @@ __all__ = [
     "PlanConfig",
     "PlanRowsConfig",
     "RejectConfig",
+    "RolloutSampling",
     "RowLengths",
     "SettingConfig",
     "SftConfig",
