@@ -9,7 +9,7 @@ from urt_jax.config.overrides import MAX_DEPTH, MAX_LITERAL
 from urt_jax.data.settings import MixtureData
 from urt_jax.errors import BadInputError
 from urt_jax.main import read_arguments
-from urt_jax.rewards.settings import UserRewardSettings
+from urt_jax.rewards.weights import RewardFunction
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TWO_SOURCES = "--config.data=[{'path': 'scenes', 'count': 5}, {'path': 'drills', 'weight': 2}]"
@@ -54,7 +54,7 @@ def test_a_tuple_of_records_is_replaced_whole_and_its_records_are_knobs_then() -
     assert alone.data == (MixtureData(count=3, seed=8),)
     assert read("sft", TWO_SOURCES, "--config.data[0]={'seed': 4}").data[0] == MixtureData(count=5, seed=4)
     user = read("grpo", "--config.rewards.user=[{'function': 'm:f', 'weight': 2}]").rewards.user
-    assert user == (UserRewardSettings("m:f", 2.0),)
+    assert user == (RewardFunction("m:f", 2.0),)
 
 
 def test_settings_of_an_ablation_are_given_whole_or_one_by_one() -> None:

@@ -21,7 +21,7 @@ from urt_jax.errors import BadInputError
 from urt_jax.feeds import questions as questions_module
 from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.questions import Question, QuestionFeed
-from urt_jax.rewards.settings import RewardWeights
+from urt_jax.rewards.weights import RewardWeights
 from urt_jax.tasks import TASKS
 
 POOLED = CurriculumRules(retire_after=1, rescore_every=4)

@@ -6,7 +6,6 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from hypothesis import strategies as st
@@ -336,7 +335,7 @@ def endpoint() -> tuple[str, list[bytes]]:
 def take_reply(folder: Path, case: bytes) -> object:
     """Ask a teacher who answers so, and read again what was written down."""
     from urt_jax.data.examples import Chat, Query
-    from urt_jax.teacher import retries
+    from urt_jax.teacher import client
     from urt_jax.teacher.client import ask_teacher
     from urt_jax.teacher.replies import read_replies
     from urt_jax.teacher.settings import TeacherSettings
@@ -346,8 +345,8 @@ def take_reply(folder: Path, case: bytes) -> object:
     path = folder / "replies.jsonl"
     path.unlink(missing_ok=True)
     settings = TeacherSettings(url, "m", api_key_env=None, retries=1, timeout_s=5)
-    with patch.object(retries, "FIRST_PAUSE_S", 0.001):
-        ask_teacher([Query("a", Chat([{"role": "user", "content": "Which?"}]))], settings, replies_path=path)
+    client.FIRST_PAUSE_S = client.LONGEST_PAUSE_S = 0.001
+    ask_teacher([Query("a", Chat([{"role": "user", "content": "Which?"}]))], settings, replies_path=path)
     replies = read_replies(path)
     assert list(replies) == ["a"]
     return replies

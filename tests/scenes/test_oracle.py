@@ -27,6 +27,7 @@ from urt_jax.scenes.oracle import MODEL_NAME, Oracle, main
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.scenes.pool import OracleSettings, RefusalError
 from urt_jax.tasks import TASKS
+from urt_jax.teacher import client
 from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import read_replies
@@ -120,7 +121,11 @@ def test_errors_come_at_the_set_rate_and_do_not_depend_on_the_order_of_requests(
     assert [reply_text(other, example) for example in examples] != forward
 
 
-def test_injected_stumbles_are_overcome_and_change_no_reply(url: str, tmp_path: Path) -> None:
+def test_injected_stumbles_are_overcome_and_change_no_reply(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(client, "LONGEST_PAUSE_S", 0.05)
     requests = [Query(example.id, render(example)) for example in scenes()[:8]]
     calm = TeacherSettings(base_url=url, model=MODEL_NAME, api_key_env=None, retries=0)
     ask_teacher(requests, calm, replies_path=tmp_path / "calm")

@@ -1,11 +1,10 @@
-"""What the tests of the teacher share: retries without long pauses."""
+"""Teachers that stumble are asked again at once."""
 
 import pytest
 
-from urt_jax.teacher import retries
+from urt_jax.teacher import client
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for 10 ms after a first attempt."""
-    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.01)

@@ -25,7 +25,14 @@ def requests(count: int) -> list[Query]:
 
 
 def settings(url: str, **changes: Any) -> TeacherSettings:
-    values: dict[str, Any] = {"model": "m", "concurrency": 2, "retries": 2, "timeout_s": 5.0, "api_key_env": None}
+    values: dict[str, Any] = {
+        "model": "m",
+        "api_key_env": None,
+        "concurrency": 2,
+        "retries": 2,
+        "timeout_s": 5.0,
+        "temperature": None,
+    }
     return TeacherSettings(base_url=url, **(values | changes))
 
 
@@ -236,8 +243,8 @@ def test_it_works_where_a_loop_is_running_already(tmp_path: Path) -> None:
 
 
 def test_settings_that_ask_nothing_are_refused() -> None:
-    with pytest.raises(BadInputError, match="teacher: concurrency: got 0, must be at least 1"):
-        TeacherSettings(base_url="http://x/v1", model="m", concurrency=0)
+    with pytest.raises(BadInputError, match=r"teacher\.concurrency: got 0, must be at least 1"):
+        ask_teacher([], settings("http://x/v1", concurrency=0), replies_path="unused")
 
 
 def test_replies_are_one_json_object_a_line(tmp_path: Path) -> None:

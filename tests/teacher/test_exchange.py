@@ -16,7 +16,6 @@ from urt_jax.errors import BadInputError
 from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.exchange import MAX_REPLY_BYTES
 from urt_jax.teacher.replies import Reply, Usage, read_replies
-from urt_jax.teacher.settings import TeacherSettings
 
 KEY = "k3y-0f-a-test/with+signs="
 
@@ -178,11 +177,11 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"temperature": -1.0}, {"max_tokens": 0}],
+    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"temperature": -1.0}, {"max_tokens": 0}, {"retries": -1}],
 )
 def test_settings_that_mean_nothing_are_refused(changes: Any) -> None:
-    with pytest.raises(BadInputError, match=f"teacher: {next(iter(changes))}: got .*, must be"):
-        TeacherSettings(base_url="http://host/v1", model="m", **changes)
+    with pytest.raises(BadInputError, match=rf"teacher\.{next(iter(changes))}: got .*, must be (above|at least) "):
+        ask_teacher([], settings("http://host/v1", **changes), replies_path="unused")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from urt_jax.errors import MAX_NAME, shown, unknown_choice
 from urt_jax.files.json_text import well_formed
-from urt_jax.settings import beyond_bounds
+from urt_jax.settings import out_of_bounds
 
 _BAD = object()  # a value that could not be converted; its problem has been noted
 _SET_BY_PARENT = ("workdir", "seed")  # of a stage inside another stage
@@ -80,7 +80,7 @@ def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> 
         value = _convert(values[name], hints[name], f"{where}.{name}", problems)
         if value is _BAD:
             continue
-        if told := beyond_bounds(value, item.metadata):
+        if told := out_of_bounds(value, item.metadata):
             problems.append(f"{where}.{name}: {told}")
         else:
             given[name] = value

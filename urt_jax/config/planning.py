@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from urt_jax.config.parts import StageConfig
 from urt_jax.settings import Problems, knob
-from urt_jax.sharding.settings import MeshSettings
+from urt_jax.sharding.axes import MeshAxes
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class BenchConfig(StageConfig):
     repetitions: int = knob(3, at_least=1)  # of each program, after one that compiles; medians are reported
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; trained weights are float32
     remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes to save memory
-    mesh: MeshSettings = MeshSettings()
+    mesh: MeshAxes = MeshAxes()
     peers: PeersConfig = PeersConfig()
 
 

@@ -14,14 +14,15 @@ from urt_jax.config.parts import (
     StageConfig,
 )
 from urt_jax.config.planning import BenchConfig, PlanConfig
+from urt_jax.config.rollouts import rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 from urt_jax.data.curriculum import CurriculumRules
 from urt_jax.data.settings import HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
 from urt_jax.generation.sampling import RolloutSampling
 from urt_jax.losses.policy import PolicyLoss
-from urt_jax.rewards.settings import RewardWeights
+from urt_jax.rewards.weights import RewardWeights
 from urt_jax.settings import Problems, knob
-from urt_jax.sharding.settings import MeshSettings
+from urt_jax.sharding.axes import MeshAxes
 from urt_jax.teacher.settings import TeacherSettings
 from urt_jax.training.settings import LoopSettings, OptimizerSettings
 
@@ -53,7 +54,7 @@ class TrainingConfig(LoopSettings, StageConfig):
     optimizer: OptimizerSettings = OptimizerSettings()
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
-    mesh: MeshSettings = MeshSettings()
+    mesh: MeshAxes = MeshAxes()
     # Gradient-accumulation pieces: same update, less memory. None: 1, or the fastest number on a CPU.
     micro_batches: int | None = knob(None, at_least=1)
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead of the step; 0 = this one does
@@ -172,7 +173,7 @@ class GrpoConfig(PolicyLoss, TrainingConfig):
         if self.sampling.temperature == 0:
             yield "sampling.temperature", "0 is greedy: a group of equal responses teaches nothing; give e.g. 1.0"
         questions, longest = self.questions_per_step, self.lengths.max_new_tokens
-        yield from _reward_clashes(self.rewards, questions=questions, swap=self.data.swap, longest=longest)
+        yield from rollout_problems(self.rewards, questions=questions, swap=self.data.swap, longest=longest)
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class EvaluateConfig(StageConfig):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
-    mesh: MeshSettings = MeshSettings()
+    mesh: MeshAxes = MeshAxes()
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead; 0 = this one does
     report_samples: int = knob(16, at_least=0)  # pairs shown with pictures and reasoning
 
@@ -301,7 +302,7 @@ def _needs_count(data: SourceSettings) -> Problems:
         yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
 
 
-def _splits_rows(key: str, rows: int, mesh: MeshSettings, micro_batches: int | None) -> Problems:
+def _splits_rows(key: str, rows: int, mesh: MeshAxes, micro_batches: int | None) -> Problems:
     parts = mesh.data * mesh.fsdp
     if parts > 0 and rows % parts:
         yield key, f"{rows} rows cannot be split over data x fsdp = {mesh.data} x {mesh.fsdp} devices"
@@ -310,14 +311,3 @@ def _splits_rows(key: str, rows: int, mesh: MeshSettings, micro_batches: int | N
             "micro_batches",
             f"{micro_batches} do not divide {key} {rows} over {parts} devices; give a number that does",
         )
-
-
-def _reward_clashes(rewards: RewardWeights, *, questions: int, swap: bool, longest: int) -> Problems:
-    """Yield where rewards clash with the questions of a step, the orders shown, or the longest response in tokens."""
-    if rewards.swap_consistency and questions % 2:
-        message = "is odd, but rewards.swap_consistency shows every pair in both orders in one step"
-        yield "questions_per_step", f"{questions} {message}; give an even number, or the reward weight 0"
-    if rewards.swap_consistency and not swap:
-        yield "data.swap", "is False, but rewards.swap_consistency shows every pair in both orders; set one of them"
-    if rewards.overlong and rewards.overlong_cache > longest:
-        yield "rewards.overlong_cache", f"{rewards.overlong_cache} is above the longest response, {longest} tokens"

@@ -82,7 +82,7 @@ def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
     """Yield how to reach the teacher, with the built-in one running when it is asked for."""
     asked, data = config.teacher, config.data
     if asked.base_url != "builtin":
-        yield asked
+        yield replace(asked, api_key_env=asked.api_key_env or None)
         return
     pool = OracleSettings(
         counts=scene_counts(data),

@@ -18,9 +18,9 @@ from urt_jax.models.tuning import tuning
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.runs import processes
 from urt_jax.runs.meeting import meet_on
+from urt_jax.sharding.axes import MeshAxes
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import on_host, place_state
-from urt_jax.sharding.settings import MeshSettings
 from urt_jax.sharding.shares import share_of
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer, make_schedule
@@ -44,7 +44,7 @@ def open_model(
     return load_model(model.path, pixels=bounds, mesh=mesh)
 
 
-def open_mesh(mesh: MeshSettings) -> jax.sharding.Mesh:
+def open_mesh(mesh: MeshAxes) -> jax.sharding.Mesh:
     """Make the mesh of a stage.
 
     Raises:

@@ -24,13 +24,15 @@ from urt_jax.data.examples import Query
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.json_text import well_formed
 from urt_jax.files.redaction import keep_address, keep_secret, known_secrets, redacted
-from urt_jax.teacher import retries
+from urt_jax.settings import bound_problems
 from urt_jax.teacher.answers import FILTERED, Answer, read_answer
 from urt_jax.teacher.exchange import check_address, exchange, open_client
 from urt_jax.teacher.messages import openai_messages
 from urt_jax.teacher.replies import Reply, Usage, append_reply, open_replies, read_replies
 from urt_jax.teacher.retries import EndpointError, is_passing, pause_s
 from urt_jax.teacher.settings import TeacherSettings
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before the first retry and before any; each is twice as long as the last
 
 
 class TokenBudgetError(BadInputError):
@@ -51,8 +53,9 @@ def ask_teacher(
     an exception it raises stops the client once the running requests are done.
 
     Raises:
-        BadInputError: no address, no API key, key or model refused, endpoint unreachable, an id used twice, replies
-            on disk to another prompt, an endpoint without token counts when there is a budget.
+        BadInputError: settings outside their bounds, no address, no API key, key or model refused, endpoint
+            unreachable, an id used twice, replies on disk to another prompt, an endpoint without token counts when
+            there is a budget.
         TokenBudgetError: the budget is spent and requests are left.
     """
     return _run_to_end(_Asking(settings, Path(replies_path), progress).ask_all(requests))
@@ -75,6 +78,8 @@ class _Asking:
         self.settings = settings
         self.path = path
         self.progress = progress
+        for name, told in bound_problems(settings):
+            raise BadInputError(f"teacher.{name}: {told}")
         keep_address(settings.base_url)
         check_address(settings.base_url)
         self.api_key = read_api_key(settings)
@@ -184,8 +189,7 @@ class _Asking:
                 if attempt > self.settings.retries or not is_passing(error):
                     self.refuse_out_of_reach(error)
                     return self.failed(request, mark, str(error), latency_s=latency_s, attempts=attempt)
-                pause = pause_s(error, attempt, first_s=retries.FIRST_PAUSE_S, longest_s=retries.LONGEST_PAUSE_S)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause_s(error, attempt, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S))
             else:
                 return self.answered(request, mark, answer, time.monotonic() - started, attempt)
 
@@ -247,7 +251,7 @@ def read_api_key(settings: TeacherSettings) -> str:
         BadInputError: the variable is unset or empty.
     """
     name = settings.api_key_env
-    if not name:
+    if name is None:
         return "none"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise BadInputError(

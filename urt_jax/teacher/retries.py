@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-FIRST_PAUSE_S = 1.0  # after the first attempt; each further pause is twice as long
-LONGEST_PAUSE_S = 60.0  # to which they grow
 LONGEST_WAIT_S = 600.0  # limit on the pause of a Retry-After header
 MAX_TOLD = 500  # characters of an endpoint's words in a message: a sentence or two, not a whole page
 # Endpoints' names for errors that have an HTTP status; endpoints that answer 200 give only the name.

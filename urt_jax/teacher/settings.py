@@ -1,33 +1,29 @@
-"""Settings of the teacher: where it is and how it is asked."""
+"""The settings of a teacher: where it is, how it samples, and the limits on requests."""
 
 from dataclasses import dataclass
 
-from urt_jax.errors import BadInputError, shown
+from urt_jax.errors import shown
 from urt_jax.files.redaction import redacted
-from urt_jax.settings import Problems, bounds_problems, knob
+from urt_jax.settings import Problems, knob
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """Where reasonings come from: the built-in teacher of ``scenes`` or any OpenAI-compatible endpoint."""
+    """Where reasonings come from: the built-in teacher of ``scenes`` or any OpenAI-compatible endpoint.
+
+    ``token_budget`` counts prompt and reply tokens together; requests that run when it is reached still finish.
+    """
 
     base_url: str = "builtin"  # or https://.../v1
     model: str = "scenes-oracle"  # its name at the endpoint; the built-in teacher reads none
-    # Environment variable that holds the key; None = the endpoint needs none ("builtin" never does).
-    api_key_env: str | None = "OPENAI_API_KEY"
-    concurrency: int = knob(8, at_least=1)  # requests under way at a time
-    retries: int = knob(5, at_least=0)  # after 429, 5xx and time-outs, with growing pauses
-    timeout_s: float = knob(120.0, above=0)  # seconds of an attempt until it is given up, and tried again
+    api_key_env: str | None = "OPENAI_API_KEY"  # variable that holds the key, None = needs none ("builtin" never does)
+    concurrency: int = knob(8, at_least=1)  # requests in flight
+    retries: int = knob(5, at_least=0)  # after 429, 5xx and time-outs, with back-off
+    timeout_s: float = knob(120.0, above=0)  # seconds of one attempt, from its first byte to its last
     temperature: float | None = knob(1.0, at_least=0)  # None = the endpoint's own (some models take no other)
     max_tokens: int = knob(2048, at_least=1)  # of one reply
-    # Prompt and reply tokens of the whole stage, then stop; requests already under way still finish. None = no limit.
-    token_budget: int | None = knob(None, at_least=1)
-    error_rate: float = knob(0.05, at_least=0, at_most=1)  # built-in teacher only: chance to misread one attribute
-
-    def __post_init__(self) -> None:
-        """Refuse settings under which nothing would be asked."""
-        for name, told in bounds_problems(self):
-            raise BadInputError(f"teacher: {name}: {told}")
+    token_budget: int | None = knob(None, at_least=1)  # prompt and reply tokens of the whole stage, then stop
+    error_rate: float = knob(0.05, at_least=0, at_most=1)  # built-in only: chance to misread one attribute
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""

@@ -1,4 +1,4 @@
-"""Settings of the rewards: the weight of every part, and the functions of a user's own."""
+"""The settings of rewards: how much each part counts in the sum, and which rewards of a user's own are added."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from urt_jax.settings import Problems, knob
 
 
 @dataclass(frozen=True)
-class UserRewardSettings:
+class RewardFunction:
     """A reward of the user's own: a function of ``(*, text, solution, example)`` that gives a number, or None."""
 
     function: str = ""  # "package.module:function"; the part is called as the function
@@ -32,7 +32,7 @@ class RewardWeights:
     overlong_cache: int = knob(32, at_least=1)  # tokens before that length over which the penalty grows
     # From 0.5 for the shortest to -0.5 for the longest response of a group that is all right; 0 = not counted.
     brevity: float = knob(0.0, at_least=0)
-    user: tuple[UserRewardSettings, ...] = ()  # rewards of your own, added to the sum
+    user: tuple[RewardFunction, ...] = ()  # rewards of your own, added to the sum
 
     def parts(self) -> dict[str, float]:
         """Return the weight of every part that a run has, by name."""

@@ -1,13 +1,12 @@
-"""Settings of the device mesh."""
+"""The settings of a mesh: how many devices lie along each axis. It imports no jax, since configs are read before it."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from urt_jax.settings import Problems
 
 
 @dataclass(frozen=True)
-class MeshSettings:
+class MeshAxes:
     """Devices along each axis; -1 (one axis at most) takes what the others leave."""
 
     data: int = -1  # whole copies of the state
@@ -17,7 +16,7 @@ class MeshSettings:
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
-        sizes = dataclasses.asdict(self)
+        sizes = asdict(self)
         if self.sequence not in (1, 2, 4, 8):
             yield "sequence", f"{self.sequence} does not divide rows, which are padded to multiples of 8 tokens"
         for name, size in sizes.items():
