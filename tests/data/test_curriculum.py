@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from urt_jax.data.curriculum import (
-    CurriculumRules,
+    Curriculum,
     PoolState,
     draw_items,
     in_pool,
@@ -20,7 +20,7 @@ from urt_jax.data.curriculum import (
 from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
 
-ALL = CurriculumRules()
+ALL = Curriculum()
 
 
 def pool(*counts: list[int] | None) -> list[Example]:
@@ -29,7 +29,7 @@ def pool(*counts: list[int] | None) -> list[Example]:
 
 def simulate(
     state: PoolState,
-    rules: CurriculumRules,
+    rules: Curriculum,
     right: Callable[[int, int], float],
     *,
     steps: int,
@@ -48,7 +48,7 @@ def test_the_share_starts_with_what_rejection_sampling_found() -> None:
     state = start_pool(pool([1, 4], None, [0, 4], [4, 4]))
     np.testing.assert_array_equal(state.share, [0.25, np.nan, 0.0, 1.0])
     assert in_pool(state, ALL).all()
-    assert in_pool(state, CurriculumRules(lowest=0.25, highest=0.9)).tolist() == [True, True, False, False]
+    assert in_pool(state, Curriculum(lowest=0.25, highest=0.9)).tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("counts", [[3, 2], [1], "ab", 5, [0, 0], [-1, 3]])
@@ -76,7 +76,7 @@ def test_shares_and_streaks_by_hand() -> None:
 
 
 def test_what_is_solved_leaves_and_what_left_fills_up_where_too_few_remain() -> None:
-    rules = CurriculumRules(retire_after=2)
+    rules = Curriculum(retire_after=2)
     state, _ = simulate(start_pool(pool(*[None] * 6)), rules, lambda item, step: float(item < 4), steps=6, count=3)
     assert in_pool(state, rules).tolist() == [False] * 4 + [True] * 2
     drawn = draw_items(state, rules, seed=3, step=6, count=3)
@@ -86,7 +86,7 @@ def test_what_is_solved_leaves_and_what_left_fills_up_where_too_few_remain() -> 
 
 def test_on_schedule_what_left_is_asked_once_more_and_stays_only_where_it_was_forgotten() -> None:
     """Items 0 and 1 are solved and leave; at step 8 both are due, 1 was forgotten by then."""
-    rules = CurriculumRules(retire_after=2, rescore_every=8)
+    rules = Curriculum(retire_after=2, rescore_every=8)
 
     def right(item: int, step: int) -> float:
         return 1.0 if item == 0 or (item == 1 and step < 8) else 0.5
@@ -110,7 +110,7 @@ def test_items_taken_in_a_step_are_passed_over() -> None:
 
 
 def test_a_pool_that_goes_on_from_its_json_asks_the_same() -> None:
-    rules = CurriculumRules(lowest=0.1, highest=0.9, retire_after=2, rescore_every=3)
+    rules = Curriculum(lowest=0.1, highest=0.9, retire_after=2, rescore_every=3)
     start = start_pool(pool([1, 3], None, [2, 3], None, [3, 3], [0, 3]))
 
     def right(item: int, step: int) -> float:

@@ -13,7 +13,7 @@ from tests.stages.story import SHORT, pairs
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.config import GrpoConfig, LengthConfig
 from urt_jax.data.collate import length_of, need_of
-from urt_jax.data.curriculum import CurriculumRules
+from urt_jax.data.curriculum import Curriculum
 from urt_jax.data.examples import Example
 from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import write_examples
@@ -24,7 +24,7 @@ from urt_jax.feeds.questions import Question, QuestionFeed
 from urt_jax.rewards.weights import RewardWeights
 from urt_jax.tasks import TASKS
 
-POOLED = CurriculumRules(retire_after=1, rescore_every=4)
+POOLED = Curriculum(retire_after=1, rescore_every=4)
 TWINS = RewardWeights(swap_consistency=0.5)
 
 
@@ -44,9 +44,9 @@ def told(questions: list[Question]) -> list[tuple[str, object]]:
     return [(question.stream, question.example.label) for question in questions]
 
 
-@pytest.mark.parametrize("curriculum", [CurriculumRules(), POOLED], ids=["passes", "pool"])
+@pytest.mark.parametrize("curriculum", [Curriculum(), POOLED], ids=["passes", "pool"])
 def test_twins_are_one_pair_in_both_orders_with_streams_of_their_own(
-    judge: LoadedModel, curriculum: CurriculumRules
+    judge: LoadedModel, curriculum: Curriculum
 ) -> None:
     questions = feed(judge, rewards=TWINS, curriculum=curriculum)
     for step in range(3):
@@ -153,7 +153,7 @@ def test_a_pool_starts_with_the_shares_that_the_reject_stage_wrote(judge: Loaded
     hard = [replace(pair, meta={**pair.meta, "correct_of": c}) for pair, c in zip(pairs(6), counts)]
     write_examples(tmp_path / "hard.jsonl", hard)
     data = PoolData(path=str(tmp_path / "hard.jsonl"))
-    questions = feed(judge, data=data, curriculum=CurriculumRules(highest=0.5))
+    questions = feed(judge, data=data, curriculum=Curriculum(highest=0.5))
     assert questions.figures() == {"curriculum/active": 4.0, "curriculum/left": 2.0}
     assert {question.item for question in questions.draw(0)} == {0, 1, 4, 5}
 

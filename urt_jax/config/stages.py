@@ -16,7 +16,7 @@ from urt_jax.config.parts import (
 from urt_jax.config.planning import BenchConfig, PlanConfig
 from urt_jax.config.rollouts import rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
-from urt_jax.data.curriculum import CurriculumRules
+from urt_jax.data.curriculum import Curriculum
 from urt_jax.data.settings import HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
 from urt_jax.generation.sampling import RolloutSampling
 from urt_jax.losses.policy import PolicyLoss
@@ -142,7 +142,7 @@ class GrpoConfig(PolicyLoss, TrainingConfig):
     mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
-    curriculum: CurriculumRules = CurriculumRules()
+    curriculum: Curriculum = Curriculum()
     dynamic_sampling: int = knob(0, at_least=0)  # extra rollouts a step may take to replace groups of equal reward
     agreement_band: float = knob(0.05, above=0)  # largest mean |sampler - trainer log-probability| a token
     sample_every: int = knob(50, at_least=1)  # steps between written samples

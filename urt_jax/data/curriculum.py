@@ -24,7 +24,7 @@ NEWEST = 0.5  # weight of the newest group in the running share of an item
 
 
 @dataclass(frozen=True)
-class CurriculumRules:
+class Curriculum:
     """Which records of a bounded source are asked, by how often the model is right; the defaults ask all."""
 
     # Least share right of a question that is asked: that of the reject stage first, then that of the rollouts.
@@ -66,7 +66,7 @@ def start_pool(examples: Sequence[Example]) -> PoolState:
     return PoolState(share, np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, bool))
 
 
-def in_pool(state: PoolState, rules: CurriculumRules) -> Bool[np.ndarray, " items"]:
+def in_pool(state: PoolState, rules: Curriculum) -> Bool[np.ndarray, " items"]:
     """Return which items have not left; an item that was never measured is in."""
     outside = (state.share < rules.lowest) | (state.share > rules.highest)  # False of NaN
     return ~outside & ((state.streak < rules.retire_after) | (rules.retire_after == 0))
@@ -74,7 +74,7 @@ def in_pool(state: PoolState, rules: CurriculumRules) -> Bool[np.ndarray, " item
 
 def draw_items(
     state: PoolState,
-    rules: CurriculumRules,
+    rules: Curriculum,
     *,
     seed: int,
     step: int,
@@ -91,7 +91,7 @@ def draw_items(
     return [int(item) for item in np.lexsort((chance, state.shown, out)) if item not in taken][:count]
 
 
-def note_answers(state: PoolState, rules: CurriculumRules, accuracy: Mapping[int, float], *, step: int) -> PoolState:
+def note_answers(state: PoolState, rules: Curriculum, accuracy: Mapping[int, float], *, step: int) -> PoolState:
     """Return the state after ``step`` steps (1 = the first), in the last of which items had these shares right."""
     share, shown, streak, due = (part.copy() for part in state)
     for item, right in accuracy.items():

@@ -97,7 +97,7 @@ def measure_baselines(data: HeldOutData, examples: Sequence[Example]) -> dict[st
     for task in sorted({str(example.task) for example in examples}):
         mine = [example for example in examples if example.task == task]
         if data.path == "scenes":
-            others = PoolData(seed=data.seed, count=BASELINE_PAIRS, tasks={task: 1.0})
+            others = PoolData(**{**dataclasses.asdict(data), "count": BASELINE_PAIRS, "tasks": {task: 1.0}})
             fit = labelled_pool(others, seed=0).examples
         else:
             fit, mine = mine[: len(mine) // 2], mine[len(mine) // 2 :]
