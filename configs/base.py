@@ -27,7 +27,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-OPTIMIZER = {"kind": "muon", "warmup_steps": 50, "schedule": "cosine", "b2": 0.98}
+OPTIMIZER = {"kind": "muon", "warmup_steps": 50, "schedule": "cosine"}
 # Each phase after the first: what it goes on from, its steps, its learning rate, its seeds, and what it drills.
 PHASES: dict[str, dict[str, Any]] = {
     "skills": {
@@ -73,7 +73,6 @@ def get_config(preset: str = "") -> ConfigDict:
     config.batch_size = 64
     config.lengths = {"max_prompt_tokens": 160, "max_new_tokens": 96}
     config.save_every = 200
-    config.log_every = 10
     if preset == "seeing":
         _see(config)
     else:

@@ -18,7 +18,6 @@ def get_config(preset: str = "") -> ConfigDict:
     config.stage = "evaluate"
     config.models = {"base": "urt-tiny", "cold start": "urt-tiny-cold"}
     config.data = {
-        "split": "heldout",  # has colour-shape pairs that training never shows
         "count": 512,
         "seed": 1,
         # More of image generation, so that its interval is the narrowest.

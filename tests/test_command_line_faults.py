@@ -87,7 +87,7 @@ def test_help_has_values_and_meanings(capsys: pytest.CaptureFixture[str]) -> Non
     assert main([f"--config={ROOT}/configs/grpo.py", "--help"]) == 0
     told = capsys.readouterr().out
     assert "  optimizer.warmup_steps = 5                         steps over which the rate rises from 0\n" in told
-    assert "  optimizer.clip_norm = 1.0                          global norm of the gradient\n" in told
+    assert "  optimizer.clip_norm = 1.0                          largest global norm of the gradient\n" in told
     assert max(map(len, told.splitlines())) <= 120
 
 
@@ -95,7 +95,7 @@ def test_all_that_help_lists_can_be_set() -> None:
     told = help_on_config([f"--config={ROOT}/configs/grpo.py", "--help"])
     assert told is not None
     names = [line.split(" = ")[0].strip() for line in told.splitlines() if line.startswith("  ") and " = " in line[:70]]
-    assert len(names) > 90
+    assert 70 < len(names) <= 91, "a knob needs a second user"
     config = read_arguments([f"--config={ROOT}/configs/grpo.py", "--config.optimizer.warmup_steps=7", "--workdir=w"])
     assert config.optimizer.warmup_steps == 7
 
@@ -145,13 +145,13 @@ def test_every_knob_has_a_meaning_in_the_help(stage: str) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("evaluate", "row label -> model, as ModelConfig.path; as \"{'<name>': '<value>', ...}\""),
+        ("evaluate", "row label -> model, as model.path elsewhere; as \"{'<name>': '<value>', ...}\""),
         ("evaluate", "some of greedy, sampled, direct; as \"('a', 'b')\""),
         ("study", 'seeds = (0, 1, 2) one pipeline each; as "(1, 2)"'),
         ("sft", "data = the 2 below one source, or several mixed by weight; as \"({'<knob>': <value>, ...}, ...)\""),
         (
             "grpo",
-            "optimizer.schedule = 'linear' of the rate after the warm-up: down to 0, or level; one of cosine, linear",
+            "optimizer.schedule = 'linear' Of the rate after the warm-up: down to 0, or level; one of cosine, linear",
         ),
         ("grpo", "data.count = 2048 first records used"),
     ],

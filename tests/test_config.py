@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from urt_jax.config import (
     STAGES,
-    DataConfig,
     GrpoConfig,
     PipelineConfig,
     SftConfig,
@@ -18,6 +17,7 @@ from urt_jax.config import (
     resolve,
     with_defaults,
 )
+from urt_jax.data.settings import MixtureData
 from urt_jax.errors import BadInputError
 from urt_jax.losses.advantages import SCALES
 from urt_jax.losses.grpo import OBJECTIVES
@@ -137,11 +137,26 @@ def test_wrong_values(values: dict[str, object], message: str) -> None:
         ),
         ({"stage": "reject", "sampling": {"stop": ["a", ""]}}, "config.sampling.stop: an empty text would end every"),
         ({"stage": "grpo", "sampling": {"temperature": 0.0}}, "config.sampling.temperature: 0 is greedy"),
-        ({"stage": "grpo", "delta": 1.2}, "config.delta: 1.2 is not above 1 + clip_high = 1.2, so it would clip"),
-        ({"stage": "grpo", "loss": "cispo", "delta": 2.0}, "config.delta: 2.0 is not read by loss 'cispo', only by"),
-        ({"stage": "grpo", "loss": "sapo", "clip_high": 0.28}, "config.clip_high: 0.28 is not read by loss 'sapo'"),
-        ({"stage": "grpo", "cispo_cap": 4.0}, "config.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave"),
-        ({"stage": "grpo", "kl_kind": "none"}, "config.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0"),
+        (
+            {"stage": "grpo", "delta": 1.2},
+            "config.delta: 1.2 is not above 1 + clip_high = 1.2, so it would clip",
+        ),
+        (
+            {"stage": "grpo", "loss": "cispo", "delta": 2.0},
+            "config.delta: 2.0 is not read by loss 'cispo', only by",
+        ),
+        (
+            {"stage": "grpo", "loss": "sapo", "clip_high": 0.28},
+            "config.clip_high: 0.28 is not read by loss 'sapo'",
+        ),
+        (
+            {"stage": "grpo", "cispo_cap": 4.0},
+            "config.cispo_cap: 4.0 is not read by loss 'grpo', only by cispo; leave",
+        ),
+        (
+            {"stage": "grpo", "kl_kind": "none"},
+            "config.kl_coef: is 0.04, but kl_kind is 'none'; give kl_coef 0",
+        ),
         (
             {"stage": "grpo", "kl_kind": "k2", "kl_bias_correction": True},
             "config.kl_bias_correction: corrects k1 and k3, but kl_kind is 'k2' and kl_coef 0.04",
@@ -219,15 +234,15 @@ def test_a_pipeline_wires_files_itself_so_they_need_not_exist_yet() -> None:
 
 def test_several_sources_are_bound_one_by_one() -> None:
     config = ConfigDict({"stage": "sft"})
-    config.data = (ConfigDict({"count": 5}), ConfigDict({"weight": 2.0, "swap": False}))
+    config.data = (ConfigDict({"count": 5}), ConfigDict({"weight": 2.0, "seed": 3}))
     resolved = resolve(with_defaults(config))
     assert isinstance(resolved, SftConfig)
-    assert resolved.data == (DataConfig(count=5), DataConfig(weight=2.0, swap=False))
+    assert resolved.data == (MixtureData(count=5), MixtureData(weight=2.0, seed=3))
 
 
 def test_a_stage_inside_a_pipeline_keeps_its_own_defaults() -> None:
     filled = with_defaults(ConfigDict({"stage": "pipeline", "evaluate": {"batch_size": 8}}))
-    assert filled["evaluate"]["data"]["split"] == "heldout"
+    assert filled["evaluate"]["data"]["count"] == 512
     assert filled["evaluate"]["batch_size"] == 8
     assert "seed" not in filled["evaluate"]
     assert "workdir" not in filled["grpo"]
@@ -264,7 +279,7 @@ def test_choices_of_the_loss_are_those_the_losses_know() -> None:
     hints = typing.get_type_hints(GrpoConfig)
     assert set(typing.get_args(hints["loss"])) == set(OBJECTIVES)
     assert set(typing.get_args(hints["kl_kind"])) == set(KL_KINDS)
-    assert typing.get_args(hints["advantage_scale"]) == SCALES
+    assert typing.get_args(typing.get_type_hints(GrpoConfig)["advantage_scale"]) == SCALES
 
 
 def test_as_json_is_plain_and_complete() -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from urt_jax.config import DataConfig, RewardFunction
 from urt_jax.config.overrides import MAX_DEPTH, MAX_LITERAL
+from urt_jax.data.settings import MixtureData
 from urt_jax.errors import BadInputError
 from urt_jax.main import read_arguments
+from urt_jax.rewards.weights import RewardFunction
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TWO_SOURCES = "--config.data=[{'path': 'scenes', 'count': 5}, {'path': 'drills', 'weight': 2}]"
@@ -47,17 +48,18 @@ def test_a_tuple_of_one_is_that_one() -> None:
 
 
 def test_a_tuple_of_records_is_replaced_whole_and_its_records_are_knobs_then() -> None:
-    assert read("sft", TWO_SOURCES).data == (DataConfig(count=5), DataConfig(path="drills", weight=2.0))
+    assert read("sft", TWO_SOURCES).data == (MixtureData(count=5), MixtureData(path="drills", weight=2.0))
     assert read("sft", TWO_SOURCES, "--config.data[1].count=7").data[1].count == 7
     alone = read("sft", "--config.data={'count': 3}", "--config.data.seed=8")
-    assert alone.data == (DataConfig(count=3, seed=8),)
-    assert read("sft", TWO_SOURCES, "--config.data[0]={'seed': 4}").data[0] == DataConfig(count=5, seed=4)
+    assert alone.data == (MixtureData(count=3, seed=8),)
+    assert read("sft", TWO_SOURCES, "--config.data[0]={'seed': 4}").data[0] == MixtureData(count=5, seed=4)
     user = read("grpo", "--config.rewards.user=[{'function': 'm:f', 'weight': 2}]").rewards.user
     assert user == (RewardFunction("m:f", 2.0),)
 
 
 def test_settings_of_an_ablation_are_given_whole_or_one_by_one() -> None:
-    rows = "--config.settings=[{'name': 'plain'}, {'name': 'b', 'changes': {'kl_coef': 0, 'data': {'count': 9}}}]"
+    changes = "{'kl_coef': 0, 'data': {'count': 9}}"
+    rows = f"--config.settings=[{{'name': 'plain'}}, {{'name': 'b', 'changes': {changes}}}]"
     config = read("ablation", rows, "--config.settings[1].changes.data.count=8", "--config.grpo.steps=50")
     assert [setting.name for setting in config.settings] == ["plain", "b"]
     run = config.runs()["b"][0]
@@ -70,22 +72,23 @@ def test_a_group_changes_the_knobs_it_names() -> None:
     assert (changed.model.remat, changed.model.lora.rank, changed.model.lora.alpha) == ("full", 4, 8.0)
     assert changed.model.path == plain.model.path
     assert changed.model.lora.targets == plain.model.lora.targets
-    both = read("grpo", "--config.optimizer.b1=0.5", "--config.optimizer={'b2': 0.6}").optimizer
-    assert (both.b1, both.b2, both.warmup_steps) == (0.5, 0.6, plain.optimizer.warmup_steps)
+    both = read("grpo", "--config.optimizer.clip_norm=0.5", "--config.optimizer={'b2': 0.6}").optimizer
+    assert (both.clip_norm, both.b2, both.warmup_steps) == (0.5, 0.6, plain.optimizer.warmup_steps)
     inner = read("pipeline", "--config.evaluate={'models': {'a': 'b'}}").evaluate
     assert inner.models == {"a": "b"}
 
 
 def test_a_default_record_is_not_changed_by_an_override() -> None:
-    read("pipeline", "--config.evaluate.models.base=x", "--config.grpo.optimizer={'b1': 0.1}")
+    read("pipeline", "--config.evaluate.models.base=x", "--config.grpo.optimizer={'b2': 0.1}")
     again = read("pipeline")
     assert again.evaluate.models["base"] == "urt-tiny"
-    assert again.grpo.optimizer.b1 == 0.9
+    assert again.grpo.optimizer.b2 == 0.98
 
 
 def test_none_and_truth_are_written_as_words() -> None:
-    config = read("grpo", "--config.data.count=None", "--config.model.revision=None", "--config.data.swap=false")
-    assert (config.data.count, config.model.revision, config.data.swap) == (None, None, False)
+    config = read("grpo", "--config.data.count=None", "--config.micro_batches=None", "--config.data.swap=false")
+    assert (config.data.count, config.micro_batches, config.data.swap) == (None, None, False)
+    assert "needs true or false" in refused("grpo", "--config.data.swap=perhaps")
     assert read("grpo", "--config.data.swap=True", "--config.steps=7", "--config.steps=9").steps == 9
 
 
@@ -121,7 +124,7 @@ def test_what_would_be_replaced_unseen_is_refused(arguments: tuple[str, ...]) ->
         ("--config.modes=greedy direct", "is no Python literal (invalid syntax); write \"('a', 'b')\""),
         ("--config.data={'coutn': 3}", "config.data.coutn: 'coutn' is unknown; did you mean 'count'?"),
         ("--config.data=3", "config.data: got 3 (int), needs a group of knobs"),
-        ("--config.data.swap=perhaps", "config.data.swap: got 'perhaps' (str), needs true or false"),
+        ("--config.mesh.data=perhaps", "config.mesh.data: got 'perhaps' (str), needs a whole number"),
         ("--config.stage=sft", "config.stage is what the config file is for; give --config the file of another"),
     ],
     ids=lambda text: text[:30],
@@ -153,7 +156,7 @@ def test_an_unknown_knob_lists_the_knobs_and_groups_of_its_level() -> None:
     assert "known: config.workdir, config.seed, config.steps, " in told
     assert told.endswith("config.model.*, config.optimizer.*, config.pixels.*, config.lengths.*, config.mesh.*, "
                          "config.data[0].*, config.data[1].*")  # fmt: skip
-    assert "config.optimizer.b1" not in told
+    assert "config.optimizer.b2" not in told
     assert "config.data[0].tasks: 'zzzz' is unknown; known: image_gen, video_gen," in refused(
         "sft", "--config.data[0].tasks.zzzz=3"
     )

@@ -38,7 +38,7 @@ def go_on(folder: Path, mesh: Mesh, *, steps: int) -> TrainState:
     def advance(state: TrainState, number: int) -> Any:
         return *step(state, batch), TrainedBatch([], {})
 
-    return train(folder, state, advance, LoopSettings(steps, save_every=1, keep=8, log_every=1), title="test")
+    return train(folder, state, advance, LoopSettings(steps, save_every=1, keep=8), title="test")
 
 
 def saved(folder: Path, step: int) -> Any:

@@ -11,14 +11,17 @@ import pytest
 
 from tests.stages.story import SHORT, pairs
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
-from urt_jax.config import Curriculum, DataConfig, GrpoConfig, LengthConfig, RewardWeights
+from urt_jax.config import GrpoConfig, LengthConfig
 from urt_jax.data.collate import length_of, need_of
+from urt_jax.data.curriculum import Curriculum
 from urt_jax.data.examples import Example
+from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.feeds import questions as questions_module
 from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.questions import Question, QuestionFeed
+from urt_jax.rewards.weights import RewardWeights
 from urt_jax.tasks import TASKS
 
 POOLED = Curriculum(retire_after=1, rescore_every=4)
@@ -32,7 +35,7 @@ def judge(coin_judge: Path) -> LoadedModel:
 
 def feed(judge: LoadedModel, **settings: object) -> QuestionFeed:
     config = replace(
-        GrpoConfig(data=DataConfig(count=10), questions_per_step=4, lengths=LengthConfig(**SHORT)), **settings
+        GrpoConfig(data=PoolData(count=10), questions_per_step=4, lengths=LengthConfig(**SHORT)), **settings
     )
     return QuestionFeed(config, Encoder(judge.processor, max_prompt_tokens=160, max_new_tokens=16))
 
@@ -70,7 +73,7 @@ def test_a_record_with_one_order_only_cannot_be_a_twin(judge: LoadedModel, tmp_p
     own = [replace(pair, task="image_und", candidates=("a", "b"), text="a or b?") for pair in pairs(4)]
     write_examples(tmp_path / "own.jsonl", own)
     with pytest.raises(BadInputError, match="its own prompt text already holds the answers in one order"):
-        feed(judge, data=DataConfig(path=str(tmp_path / "own.jsonl")), rewards=TWINS).draw(0)
+        feed(judge, data=PoolData(path=str(tmp_path / "own.jsonl")), rewards=TWINS).draw(0)
 
 
 def test_a_pool_that_goes_on_from_a_checkpoint_asks_the_same(judge: LoadedModel) -> None:
@@ -95,7 +98,7 @@ def test_a_pool_that_goes_on_from_a_checkpoint_asks_the_same(judge: LoadedModel)
 
 def test_shapes_hold_every_step_there_could_be(judge: LoadedModel) -> None:
     """Also a step of the largest questions only, and one put together from several rollouts."""
-    questions = feed(judge, curriculum=POOLED, data=DataConfig(count=10, tasks=dict.fromkeys(TASKS, 1.0)))
+    questions = feed(judge, curriculum=POOLED, data=PoolData(count=10, tasks=dict.fromkeys(TASKS, 1.0)))
     buckets = questions.plan_buckets()
     assert buckets.count <= 8
     every = {
@@ -131,7 +134,7 @@ def test_a_worker_encodes_ahead_and_what_is_asked_stays_the_same(judge: LoadedMo
 
 def test_a_long_run_is_planned_from_its_first_steps(judge: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions_module, "PROBED_RECORDS", 8)
-    asked = feed(judge, steps=1000, data=DataConfig(tasks=dict.fromkeys(TASKS, 1.0)))
+    asked = feed(judge, steps=1000, data=PoolData(tasks=dict.fromkeys(TASKS, 1.0)))
     encoded: list[Example] = []
     begin = asked._encoder.begin_prompt
     monkeypatch.setattr(
@@ -149,7 +152,7 @@ def test_a_pool_starts_with_the_shares_that_the_reject_stage_wrote(judge: Loaded
     counts = [[0, 4], [1, 4], [3, 4], [4, 4], [2, 4], [1, 4]]
     hard = [replace(pair, meta={**pair.meta, "correct_of": c}) for pair, c in zip(pairs(6), counts)]
     write_examples(tmp_path / "hard.jsonl", hard)
-    data = DataConfig(path=str(tmp_path / "hard.jsonl"))
+    data = PoolData(path=str(tmp_path / "hard.jsonl"))
     questions = feed(judge, data=data, curriculum=Curriculum(highest=0.5))
     assert questions.figures() == {"curriculum/active": 4.0, "curriculum/left": 2.0}
     assert {question.item for question in questions.draw(0)} == {0, 1, 4, 5}
@@ -167,10 +170,10 @@ def test_a_refill_draws_other_questions_while_enough_are_left(judge: LoadedModel
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (DataConfig(), "config.data.count: 'scenes' has no end, a curriculum draws from a bounded pool; say how many"),
-        (DataConfig(count=3), "scenes has 3 labelled records, a step draws 4 different ones from the pool; lower"),
+        (PoolData(), "config.data.count: 'scenes' has no end, a curriculum draws from a bounded pool; say how many"),
+        (PoolData(count=3), "scenes has 3 labelled records, a step draws 4 different ones from the pool; lower"),
     ],
 )
-def test_a_pool_without_bounds_or_enough_records_is_refused(judge: LoadedModel, data: DataConfig, message: str) -> None:
+def test_a_pool_without_bounds_or_enough_records_is_refused(judge: LoadedModel, data: PoolData, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         feed(judge, data=data, curriculum=POOLED)

@@ -46,8 +46,9 @@ STORED_REPLY = {
     "prompt_tokens": 1, "completion_tokens": 1, "latency_s": 0.5, "attempts": 1,
 }
 KNOBS = (
-    "seed=3", "steps=4", "loss='dapo'", "clip_high=0.3", "delta=2.0", "sampling.stop=('a',)", "workers=0",
-    "sampling.temperature=1.0", "data.path='scenes'", "data.count=7", "data.fps=2.0", "data.difficulty='hard'",
+    "seed=3", "steps=4", "loss='dapo'", "clip_high=0.3", "delta=2.0", "workers=0",
+    "data.media_root='here'",
+    "sampling.stop=('a',)", "sampling.temperature=1.0", "data.path='scenes'", "data.count=7", "data.fps=2.0",
     "data.tasks.image_gen=1.0", "model.path='urt-tiny'", "model.trainable=('^decoder/',)", "model.lora.rank=4",
     "optimizer.learning_rate=1e-3", "mesh.data=1", "rewards.user=()", "lengths.max_new_tokens=64",
     "pixels.max_pixels=3136",

@@ -303,9 +303,9 @@ def test_seconds_of_a_large_video_are_judged(judge: RewardModel, tmp_path: Path)
 
 
 def test_stages_and_api_keep_the_same_frames() -> None:
-    from urt_jax.config import DataConfig
+    from urt_jax.data.settings import DataSettings
 
-    assert (DataConfig().max_frames, DataConfig().fps) == (DEFAULT_FRAMES, None)
+    assert (DataSettings().max_frames, DataSettings().fps) == (DEFAULT_FRAMES, None)
     assert spread(180, DEFAULT_FRAMES).tolist() == np.linspace(0, 179, 8).round().tolist()
     assert len(grey_frames(3)) == 3
 

@@ -3,9 +3,9 @@
 import sys
 import time
 
-from urt_jax.config import MeshAxes
 from urt_jax.runs import processes
 from urt_jax.runs.agreement import Agreement
+from urt_jax.sharding.axes import MeshAxes
 from urt_jax.stages.policy import open_mesh
 
 if __name__ == "__main__":

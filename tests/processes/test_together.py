@@ -35,8 +35,8 @@ def sft_config(path: Path, judge: Path, records: Path, **settings: object) -> Pa
 def grpo_config(path: Path, judge: Path, **settings: object) -> Path:
     given = {
         "model": {"path": str(judge)}, "data": {"count": 12}, "steps": 2, "questions_per_step": 4,
-        "responses_per_question": 4, "sample_every": 1, "dynamic_sampling": 1, "kl_coef": 0.0, "optimizer": OPTIMIZER,
-        "lengths": SHORT,
+        "responses_per_question": 4, "sample_every": 1, "dynamic_sampling": 1, "kl_coef": 0.0,
+        "optimizer": OPTIMIZER, "lengths": SHORT,
     }  # fmt: skip
     return write_config(path, "grpo", **{**given, **settings})
 
@@ -162,7 +162,7 @@ def test_a_run_that_was_told_to_leave_goes_on_in_as_many_processes_as_there_are(
         steps = 200
         config = sft_config(tmp_path / "sft.py", coin_judge, reasonings, steps=steps, save_every=steps, optimizer=slow)
     else:
-        steps, judged = 16, {"split": "heldout", "count": 6}
+        steps, judged = 16, {"count": 6}
         settings = {"questions_per_step": 6, "eval_data": judged, "optimizer": slow}
         config = grpo_config(tmp_path / "grpo.py", coin_judge, steps=steps, save_every=steps, **settings)
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'run'}"]

@@ -30,9 +30,20 @@ def test_a_workdir_of_another_config_is_refused_key_by_key(tmp_path: Path) -> No
     assert f"{tmp_path} holds a run of another config" in text
     assert "steps: 5 there, 6 here" in text
     assert 'data: [{"path": "a"}] there, [{"path": "b"}] here' in text
-    assert "seed: null there, 1 here" in text
+    assert "seed: no such setting there, 1 here" in text
     assert "another --workdir" in text
     assert "mesh" not in text
+
+
+def test_a_run_of_an_older_version_is_refused_by_the_settings_that_are_gone(tmp_path: Path) -> None:
+    open_run(tmp_path, {"stage": "grpo", "steps": 5, "difficulty": 0.45, "optimizer": {"b1": 0.9, "b2": 0.98}})
+    with pytest.raises(BadInputError) as caught:
+        open_run(tmp_path, {"stage": "grpo", "steps": 5, "wording": "v1", "optimizer": {"b2": 0.98}})
+    text = str(caught.value)
+    assert "difficulty: 0.45 there, no such setting here" in text
+    assert 'wording: no such setting there, "v1" here' in text
+    assert "optimizer.b1: 0.9 there, no such setting here" in text
+    assert "another --workdir" in text
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

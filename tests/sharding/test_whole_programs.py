@@ -14,6 +14,7 @@ from urt_jax.ops import fused_attention
 from urt_jax.sharding.placement import place_rows
 from urt_jax.training.compile import compile_sft_step
 from urt_jax.training.optimizer import make_optimizer
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.types import Rollout
 
 
@@ -42,7 +43,7 @@ def test_an_sft_step(name: str) -> None:
 
 def test_an_sft_step_of_muon() -> None:
     """Each matrix is made orthogonal as a whole, wherever its parts and its momentum lie."""
-    muon = make_optimizer(optax.constant_schedule(0.01), kind="muon", weight_decay=0.1, b1=0.9, b2=0.98, clip_norm=1.0)
+    muon = make_optimizer(OptimizerSettings(kind="muon", weight_decay=0.1), optax.constant_schedule(0.01))
     found = []
     for mesh in (mesh_of("data=2 fsdp=2 tensor=2"), mesh_of("one device")):
         state = fresh_state(muon, mesh)

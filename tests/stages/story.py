@@ -150,11 +150,11 @@ def small_recipe(judge: Path) -> dict[str, Any]:
             **{"batch_size": 8, "optimizer": gentle, "lengths": SHORT},
         },
         "grpo": {
-            **{"eval_data": {"split": "heldout", "count": 4}, "steps": 2, "questions_per_step": 4},
+            **{"eval_data": {"count": 4}, "steps": 2, "questions_per_step": 4},
             **{"responses_per_question": 4, "kl_coef": 0.0, "optimizer": gentle, "lengths": SHORT},
         },
         "evaluate": {
-            **{"data": {"split": "heldout", "count": 4, "seed": 1}, "modes": ("greedy",), "batch_size": 8},
+            **{"data": {"count": 4, "seed": 1}, "modes": ("greedy",), "batch_size": 8},
             **{"lengths": SHORT, "report_samples": 1},
         },
     }

@@ -19,7 +19,7 @@ def test_settings_are_judged_on_the_same_pairs_and_compared_with_the_first(
 ) -> None:
     shared = {
         "model": {"path": str(coin_judge)},
-        "eval_data": {"split": "heldout", "count": 4},
+        "eval_data": {"count": 4},
         "steps": 2,
         "questions_per_step": 4,
         "responses_per_question": 4,

@@ -139,7 +139,7 @@ def test_a_file_without_labels_is_refused_where_answers_are_checked(
 
 @pytest.mark.parametrize(
     ("stage", "key"),
-    [("sft", "data"), ("reject", "data"), ("grpo", "data"), ("grpo", "eval_data"), ("evaluate", "data")],
+    [("sft", "data"), ("reject", "data"), ("grpo", "data"), ("evaluate", "data")],
 )
 def test_every_stage_asks_in_the_wording_that_its_data_names(
     folder: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str], stage: str, key: str

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
-from urt_jax.config import DataConfig, DistillConfig, TeacherSettings, as_json
+from urt_jax.config import DistillConfig, as_json
 from urt_jax.data.examples import Example
 from urt_jax.data.prompts import PROMPT_VERSION
+from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.parse import parse
@@ -30,13 +31,14 @@ from urt_jax.scenes.pool import OracleSettings
 from urt_jax.stages import distill
 from urt_jax.teacher.client import TokenBudgetError
 from urt_jax.teacher.replies import Reply, read_replies
+from urt_jax.teacher.settings import TeacherSettings
 
 ONLY_PICTURES = {"image_gen": 1.0}
 ALL_TASKS = {"image_gen": 3.0, "video_gen": 1.0, "image_und": 1.0, "video_und": 1.0}
 
 
 def config(workdir: Path, *, count: int = 12, tasks: dict[str, float] = ONLY_PICTURES, **teacher: Any) -> DistillConfig:
-    data = DataConfig(count=count, seed=4, tasks=tasks)
+    data = PoolData(count=count, seed=4, tasks=tasks)
     return DistillConfig(
         workdir=str(workdir), seed=7, data=data, teacher=TeacherSettings(**{"error_rate": 0.0} | teacher)
     )
@@ -87,7 +89,7 @@ def test_a_perfect_teacher_is_kept_whole_in_the_order_of_the_pool(
 def test_an_erring_teacher_loses_exactly_its_wrong_answers(tmp_path: Path) -> None:
     distill.run(config(tmp_path, count=24, error_rate=0.25))
     replies = read_replies(tmp_path / "records" / "replies.jsonl")
-    labels = {e.id: e.label for e in distill.labelled_pool(DataConfig(count=24, seed=4), seed=7).examples}
+    labels = {e.id: e.label for e in distill.labelled_pool(PoolData(count=24, seed=4), seed=7).examples}
     right = [name for name, label in labels.items() if parse(replies[name].text or "").winner == label]
     assert 0 < len(right) < 24
     assert [record.id for record in cold_start(tmp_path)] == right
@@ -131,7 +133,9 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(tmp_path: 
 
 PROGRAM = """
 import sys
-from urt_jax.config import DataConfig, DistillConfig, TeacherSettings
+from urt_jax.config import DistillConfig
+from urt_jax.data.settings import PoolData
+from urt_jax.teacher.settings import TeacherSettings
 from urt_jax.runs.run_folder import open_run
 from urt_jax.stages import distill
 distill.run(eval(sys.argv[1]))
@@ -288,11 +292,11 @@ def test_a_file_is_asked_in_mixed_order_and_its_bad_records_are_counted(tmp_path
     path = tmp_path / "pairs.jsonl"
     write_examples(path, winners)
     path.write_text(path.read_text() + '{"broken\n')
-    pool = distill.labelled_pool(DataConfig(path=str(path)), seed=3)
+    pool = distill.labelled_pool(PoolData(path=str(path)), seed=3)
     assert 10 <= sum(example.label == 1 for example in pool.examples) <= 30
-    assert pool == distill.labelled_pool(DataConfig(path=str(path)), seed=3)
+    assert pool == distill.labelled_pool(PoolData(path=str(path)), seed=3)
     assert sum(pool.skipped.counts.values()) == 1
-    kept = distill.labelled_pool(DataConfig(path=str(path), swap=False, count=7), seed=3).examples
+    kept = distill.labelled_pool(PoolData(path=str(path), count=7), seed=3, swap=False).examples
     assert [example.label for example in kept] == [1] * 7
 
 
@@ -301,12 +305,12 @@ def test_a_file_without_one_labelled_record_is_refused(tmp_path: Path) -> None:
     record = {"task": "image_gen", "caption": "a dot", "images": ["a.png", "a.png"]}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(record) + "\n")
     with pytest.raises(BadInputError, match=r"pairs\.jsonl holds no record with a label"):
-        distill.labelled_pool(DataConfig(path=str(tmp_path / "pairs.jsonl")), seed=0)
+        distill.labelled_pool(PoolData(path=str(tmp_path / "pairs.jsonl")), seed=0)
 
 
 def test_scenes_are_shared_among_tasks_by_weight() -> None:
-    assert distill.scene_counts(DataConfig(count=10, tasks=ALL_TASKS)) == {
+    assert distill.scene_counts(PoolData(count=10, tasks=ALL_TASKS)) == {
         **{"image_gen": 5, "video_gen": 2},
         **{"image_und": 2, "video_und": 1},
     }
-    assert distill.scene_counts(DataConfig(count=7)) == {"image_gen": 7}
+    assert distill.scene_counts(PoolData(count=7)) == {"image_gen": 7}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from urt_jax.config import DataConfig
 from urt_jax.data.examples import Query
+from urt_jax.data.settings import HeldOutData
 from urt_jax.errors import BadInputError
 from urt_jax.evals.pairwise import judge_pairs
 from urt_jax.evals.protocols import PROTOCOLS
@@ -52,9 +52,9 @@ def judge(queries: Sequence[Query]) -> list[tuple[str]]:
     return texts
 
 
-def measured(data: DataConfig, **protocol: Any) -> float:
+def measured(data: HeldOutData, *, swap: bool = True, **protocol: Any) -> float:
     """Return the share of right judgements, as ``evaluate`` finds it."""
-    examples = labelled_pool(data, seed=0).examples
+    examples = labelled_pool(data, seed=0, swap=swap).examples
     assert len(examples) == PAIRS
     asked = replace(PROTOCOLS["urt"], **protocol)
     judgements = judge_pairs(examples, judge, protocol=asked, template=data.template)
@@ -158,8 +158,8 @@ def written(folder: Path, rows: Sequence[dict[str, Any]], name: str = "pairs.jso
 @pytest.mark.parametrize("form", FORMS)
 def test_in_every_form_of_row(folder: Path, form: str, swap: bool) -> None:
     path = written(folder, [FORMS[form](n) for n in range(PAIRS)])
-    assert measured(DataConfig(path=str(path), swap=swap)) == pytest.approx(0.94)
-    assert measured(DataConfig(path=str(path), swap=swap), orders="given") == pytest.approx(0.94)
+    assert measured(HeldOutData(path=str(path)), swap=swap) == pytest.approx(0.94)
+    assert measured(HeldOutData(path=str(path)), swap=swap, orders="given") == pytest.approx(0.94)
 
 
 @pytest.mark.parametrize("template", ["v1", "v2"])
@@ -170,7 +170,7 @@ def test_in_every_wording(folder: Path, template: str, think: bool) -> None:
     def direct(queries: Sequence[Query]) -> list[tuple[str]]:
         return [(text.removeprefix("" if think else REASON),) for (text,) in judge(queries)]
 
-    data = DataConfig(path=str(path), template=template)
+    data = HeldOutData(path=str(path), template=template)
     protocol = replace(PROTOCOLS["urt"], think=think)
     judged = judge_pairs(labelled_pool(data, seed=0).examples, direct, protocol=protocol, template=template)
     assert sum(judgement.correct for judgement in judged) / len(judged) == pytest.approx(0.94)
@@ -189,23 +189,23 @@ def test_in_any_order_of_rows_and_files(folder: Path, seed: int, ending: str) ->
             path.write_text("\ufeff" + json.dumps(shard))
     order = random.Random(seed).sample(range(3), 3)
     (folder / "m.yaml").write_text("datasets:\n" + "".join(f"  - json_path: {n}.{ending}\n" for n in order))
-    assert measured(DataConfig(path=str(folder / "m.yaml"))) == pytest.approx(0.94)
+    assert measured(HeldOutData(path=str(folder / "m.yaml"))) == pytest.approx(0.94)
 
 
 @pytest.mark.parametrize("form", FROM_ZERO)
 def test_a_source_from_0_is_refused_or_read_the_same_when_said_so(folder: Path, form: str) -> None:
     path = written(folder, [FROM_ZERO[form](n) for n in range(PAIRS)])
     with pytest.raises(BadInputError, match=r"labels count from 1 .*data\.first_label=0"):
-        labelled_pool(DataConfig(path=str(path)), seed=0)
-    assert measured(DataConfig(path=str(path), first_label=0)) == pytest.approx(0.94)
+        labelled_pool(HeldOutData(path=str(path)), seed=0)
+    assert measured(HeldOutData(path=str(path), first_label=0)) == pytest.approx(0.94)
     rows = [FROM_ZERO[form](n) if n < PAIRS // 2 else as_caption(n) for n in range(PAIRS)]
     written(folder, rows[: PAIRS // 2], "zero.jsonl")
     written(folder, rows[PAIRS // 2 :], "one.jsonl")
     entries = "[{json_path: one.jsonl}, {json_path: zero.jsonl, first_label: 0}]"
     (folder / "m.yaml").write_text(f"datasets: {entries}")
-    assert measured(DataConfig(path=str(folder / "m.yaml"))) == pytest.approx(0.94)
+    assert measured(HeldOutData(path=str(folder / "m.yaml"))) == pytest.approx(0.94)
 
 
 def test_the_table_can_fail(folder: Path) -> None:
     path = written(folder, [as_caption(n) | {"label": 3 - better(n)} for n in range(PAIRS)])
-    assert measured(DataConfig(path=str(path))) == pytest.approx(0.06)
+    assert measured(HeldOutData(path=str(path))) == pytest.approx(0.06)

@@ -23,7 +23,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path:
         tmp_path_factory.mktemp("evaluate") / "evaluate.py",
         "evaluate",
         models={"base": str(coin_judge), "cold start": str(coin_judge)},
-        data={"split": "heldout", "count": PAIRS, "seed": 1},
+        data={"count": PAIRS, "seed": 1},
         batch_size=8,
         lengths=SHORT,
         report_samples=2,

@@ -27,17 +27,17 @@ from tests.stages.story import (
 )
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.config import (
-    DataConfig,
     GrpoConfig,
     LengthConfig,
     LoraConfig,
     ModelSettings,
-    OptimizerSettings,
     RolloutSampling,
 )
+from urt_jax.data.settings import PoolData
 from urt_jax.feeds.rollouts import RolloutMaker
 from urt_jax.main import main
 from urt_jax.stages import grpo
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.types import VisionFeatures, VisionInput
 
 STEPS = 4
@@ -57,7 +57,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path:
         tmp_path_factory.mktemp("grpo") / "grpo.py",
         "grpo",
         data={"count": 8, "seed": 2},
-        eval_data={"split": "heldout", "count": 4},
+        eval_data={"count": 4},
         model={"path": str(coin_judge)},
         steps=STEPS,
         questions_per_step=4,
@@ -258,7 +258,7 @@ def test_a_tower_at_rest_encodes_for_the_sampler_alone(
 def hand_config(coin_judge: Path) -> GrpoConfig:
     return GrpoConfig(
         model=ModelSettings(path=str(coin_judge)),
-        data=DataConfig(count=8),
+        data=PoolData(count=8),
         steps=3,
         questions_per_step=4,
         updates_per_rollout=2,
@@ -286,7 +286,7 @@ def twin_config(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> I
             folder / "grpo.py",
             "grpo",
             data={"count": 10, "seed": 2},
-            eval_data={"split": "heldout", "count": 2},
+            eval_data={"count": 2},
             model={"path": str(coin_judge)},
             steps=6,
             questions_per_step=4,
@@ -372,3 +372,18 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_judged(
     assert main(arguments(settings, tmp_path / "run")) == 2
     assert "config.rewards.user: reward 'no_such_rewards:f': there is no module" in capsys.readouterr().err
     assert not (tmp_path / "run" / "records").exists()
+
+
+def test_the_update_gets_the_loss_and_the_longest_response_of_the_settings(
+    coin_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(hand_config(coin_judge), loss="dr_grpo", clip_high=0.28)
+    given: list[Any] = []
+
+    def compiled(model: Any, optimizer: Any, state: Any, mesh: Any, loss: Any, **settings: Any) -> None:
+        given.append((loss.loss, loss.clip_high, settings["first_update"], settings["max_tokens"]))
+
+    monkeypatch.setattr(grpo, "compile_grpo_step", compiled)
+    grpo.GrpoTrainer(config, tmp_path, grpo.open_model(config.model, config.pixels, seed=0))
+    longest = SHORT["max_new_tokens"]
+    assert given == [("dr_grpo", 0.28, True, longest), ("dr_grpo", 0.28, False, longest)]

@@ -44,7 +44,7 @@ def sampling(tmp_path_factory: pytest.TempPathFactory, coin_judge: Path) -> Path
     return write_config(
         tmp_path_factory.mktemp("lasting") / "grpo.py",
         "grpo",
-        **{"data": {"count": 8, "seed": 2}, "eval_data": {"split": "heldout", "count": 4}},
+        **{"data": {"count": 8, "seed": 2}, "eval_data": {"count": 4}},
         **{"model": {"path": str(coin_judge)}, "steps": STEPS, "questions_per_step": 4, "responses_per_question": 4},
         **{"updates_per_rollout": 2, "optimizer": OPTIMIZER, "lengths": SHORT, "save_every": 2},
     )

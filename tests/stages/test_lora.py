@@ -24,7 +24,8 @@ from tests.stages.story import (
 )
 from urt_jax import RewardModel
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, GrpoConfig, LengthConfig, LoraConfig, ModelSettings
+from urt_jax.config import GrpoConfig, LengthConfig, LoraConfig, ModelSettings
+from urt_jax.data.settings import PoolData
 from urt_jax.main import main
 from urt_jax.models.lora import without_adapters
 from urt_jax.sharding.placement import place_state
@@ -110,7 +111,7 @@ def test_adapters_on_an_adapter_and_targets_that_are_none_are_refused(
 def grpo_settings(judge: Path) -> dict[str, Any]:
     return {
         "data": {"count": 8, "seed": 2},
-        "eval_data": {"split": "heldout", "count": 2},
+        "eval_data": {"count": 2},
         "model": {"path": str(judge), "lora": {"rank": 2}},
         **{"steps": 3, "questions_per_step": 4, "responses_per_question": 4, "kl_coef": 0.04},
         **{"optimizer": {**FAST, "warmup_steps": 0}, "lengths": SHORT, "save_every": 2},
@@ -147,7 +148,7 @@ def test_grpo_leaves_an_adapter_and_measures_from_its_base(coin_judge: Path, tmp
 def test_the_reference_of_grpo_is_the_base_and_no_second_copy_of_it(coin_judge: Path, tmp_path: Path) -> None:
     settings = GrpoConfig(
         model=ModelSettings(path=str(coin_judge), lora=LoraConfig(rank=2)),
-        data=DataConfig(count=8),
+        data=PoolData(count=8),
         steps=2,
         questions_per_step=4,
         kl_coef=0.1,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stages.story import assert_called_again, run_in_process, small_recipe, write_config
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import ModelSettings, PipelineConfig, SftConfig
+from urt_jax.config import LearnerSettings, PipelineConfig, SftConfig
 from urt_jax.data.sources import read_examples
 from urt_jax.stages import distill, evaluate, grpo, pipeline, reject, sft
 
@@ -30,14 +30,14 @@ def finished(config: Path) -> Path:
         return run_in_process(config, config.parent / "whole")
 
 
-def test_a_revision_belongs_to_the_base_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipeline names the models of its stages, so a revision beside another path would name the wrong one."""
+def test_every_stage_starts_from_what_the_one_before_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline names the models of its stages, whatever their own settings say."""
     started: list[Any] = []
     monkeypatch.setattr(pipeline, "_run", started.append)
     monkeypatch.setattr(pipeline, "evaluate", lambda config, curves: started.append(config) or "table")
-    held = ModelSettings(path="other/judge", revision="v2.0")
+    held = LearnerSettings(path="other/judge@v2.0")
     pipeline.run(PipelineConfig(workdir=str(tmp_path), base="lab/judge@v1.0", sft=SftConfig(model=held)))
-    assert (started[1].model.path, started[1].model.revision) == ("lab/judge@v1.0", None)
+    assert started[1].model.path == "lab/judge@v1.0"
     assert started[-1].models["base"] == "lab/judge@v1.0"
 
 

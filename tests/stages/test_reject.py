@@ -23,9 +23,10 @@ from tests.stages.story import (
     run_in_process,
     write_config,
 )
-from urt_jax.config import DataConfig, ModelSettings, RejectConfig
+from urt_jax.config import ModelSettings, RejectConfig
 from urt_jax.data.examples import Example
 from urt_jax.data.loader import Source
+from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.generation.sampler import Sampler
@@ -65,7 +66,7 @@ def test_what_is_learnt_is_asked_in_the_wording_it_was_sampled_in(
     learnt: list[Source] = []
     monkeypatch.setattr(reject, "sample_pool", lambda config, loaded, pool, path: [[FIRST, SECOND]] * len(pool))
     monkeypatch.setattr(reject, "train_on", lambda config, folder, loaded, sources, **settings: learnt.extend(sources))
-    data = DataConfig(count=8, template="v2")
+    data = PoolData(count=8, template="v2")
     reject.run(RejectConfig(workdir=str(tmp_path), model=ModelSettings(path=str(coin_judge)), data=data))
     assert [source.template for source in learnt] == ["v2"]
 

@@ -30,8 +30,9 @@ from tests.stages.story import (
     write_config,
 )
 from urt_jax.checkpoints.model_folder import load_model
-from urt_jax.config import DataConfig, ModelSettings, PixelsConfig, RowLengthConfig, SftConfig
+from urt_jax.config import LearnerSettings, PixelsConfig, RowLengths, SftConfig
 from urt_jax.data.loader import Source
+from urt_jax.data.settings import MixtureData
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.batches import SftFeed
 from urt_jax.feeds.encoder import Encoder
@@ -163,13 +164,11 @@ ALL_TASKS = dict.fromkeys(TASKS, 1.0)
 @pytest.mark.parametrize("steps", [6, 300])
 def test_mixed_records_take_at_most_eight_shapes(coin_judge: Path, reasonings: Path, steps: int) -> None:
     """300 steps are planned from a sample of the records, with headroom."""
-    config = SftConfig(
-        steps=steps, lengths=RowLengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8, seed=1
-    )
+    config = SftConfig(steps=steps, lengths=RowLengths(max_prompt_tokens=160, max_new_tokens=112), batch_size=8, seed=1)
     sources = [
-        training_source(DataConfig(tasks=ALL_TASKS, count=48), seed=1),
-        training_source(DataConfig(path="drills", count=48), seed=1),
-        training_source(DataConfig(path=str(reasonings)), seed=1),
+        training_source(MixtureData(tasks=ALL_TASKS, count=48), seed=1),
+        training_source(MixtureData(path="drills", count=48), seed=1),
+        training_source(MixtureData(path=str(reasonings)), seed=1),
     ]
     feed = SftFeed(config, load_model(str(coin_judge)), sources, batch_size=8, row_step=8)
     batches = [feed.prepare(step).batch for step in range(min(steps, 40))]
@@ -180,10 +179,10 @@ def test_mixed_records_take_at_most_eight_shapes(coin_judge: Path, reasonings: P
 
 def test_records_of_two_sources_with_one_id_keep_their_own_pictures(coin_judge: Path) -> None:
     """Two data sets may both call a record "train:1"; what one was encoded to must not stand for the other."""
-    source = training_source(DataConfig(count=2, seed=5), seed=0)
-    other = training_source(DataConfig(count=2, seed=6), seed=0)
+    source = training_source(MixtureData(count=2, seed=5), seed=0)
+    other = training_source(MixtureData(count=2, seed=6), seed=0)
     named = [Source(1.0, lambda place, get=stream.get: replace(get(place), id="train:1")) for stream in (source, other)]
-    config = SftConfig(steps=12, lengths=RowLengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
+    config = SftConfig(steps=12, lengths=RowLengths(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
     loaded = load_model(str(coin_judge))
     feeds = [
         SftFeed(config, loaded, [Source(1.0, lambda place, get=stream.get: get(0))], batch_size=1, row_step=1)
@@ -197,30 +196,28 @@ def test_records_of_two_sources_with_one_id_keep_their_own_pictures(coin_judge: 
 
 
 @pytest.mark.parametrize(("init", "opener"), [("load", "load_model"), ("random", "random_model")])
-def test_a_stage_starts_from_the_revision_it_names(
+def test_a_stage_starts_from_the_model_it_names(
     init: Any, opener: str, coin_judge: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
     loaded = load_model(str(coin_judge))
 
-    def opened(name: str, *, revision: str | None, **settings: Any) -> Any:
-        asked.append((name, revision))
+    def opened(name: str, **settings: Any) -> Any:
+        asked.append(name)
         return loaded
 
     monkeypatch.setattr(policy, opener, opened)
-    assert (
-        policy.open_model(ModelSettings(path="lab/judge", revision="v1.0", init=init), PixelsConfig(), seed=0) is loaded
-    )
-    assert asked == [("lab/judge", "v1.0")]
+    assert policy.open_model(LearnerSettings(path="lab/judge@v1.0", init=init), PixelsConfig(), seed=0) is loaded
+    assert asked == ["lab/judge@v1.0"]
 
 
 def test_every_source_is_asked_in_its_own_wording(coin_judge: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("look well at {caption}, look twice, and then say which of them it is")
-    config = SftConfig(steps=12, lengths=RowLengthConfig(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
+    config = SftConfig(steps=12, lengths=RowLengths(max_prompt_tokens=160, max_new_tokens=112), batch_size=8)
     loaded = load_model(str(coin_judge))
 
     def prompts(*templates: str) -> set[int]:
-        sources = [training_source(DataConfig(count=1, template=template), seed=0) for template in templates]
+        sources = [training_source(MixtureData(count=1, template=template), seed=0) for template in templates]
         sources = [
             source._replace(get=lambda place, get=source.get: replace(get(0), response=WRITTEN[0]))
             for source in sources
@@ -238,9 +235,9 @@ def test_an_input_response_of_another_length_is_refused(coin_judge: Path) -> Non
     drill = make_drill("describe", split="train", seed=0, index=0, misread=0.5)
     encoder = Encoder(load_model(str(coin_judge)).processor, max_prompt_tokens=160, max_new_tokens=112)
     record = encoder.trained(drill, template="v1")
-    assert len(record.input_response) == len(record.response)
-    longer = replace(drill, input_response=f"{drill.input_response} red")
+    assert len(record.read_back) == len(record.response)
+    longer = replace(drill, read_back=f"{drill.read_back} red")
     with pytest.raises(
-        BadInputError, match=r"record drill-describe-train-0-0: its input_response has \d+ tokens, its response"
+        BadInputError, match=r"record drill-describe-train-0-0: its read_back has \d+ tokens, its response"
     ):
         encoder.trained(longer, template="v1")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.stages.story import arguments, pairs, write_config
-from urt_jax.config import DataConfig
+from urt_jax.data.settings import HeldOutData, MixtureData, PoolData
 from urt_jax.data.skipped import MAX_SKIPPED, Skipped
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
@@ -29,18 +29,18 @@ def pool(tmp_path: Path) -> Path:
     return path
 
 
-READERS: dict[str, Callable[[DataConfig], Skipped | None]] = {
-    "evaluate": lambda data: labelled_pool(data, seed=0).skipped,
-    "reject and distill": lambda data: labelled_pool(data, seed=0, decided=True).skipped,
-    "a pool of grpo": lambda data: question_pool(data, seed=0).skipped,
-    "grpo": lambda data: question_source(data, seed=0).skipped,
-    "sft": lambda data: training_source(data, seed=0).skipped,
+READERS: dict[str, Callable[..., Skipped | None]] = {
+    "evaluate": lambda **given: labelled_pool(HeldOutData(**given), seed=0).skipped,
+    "reject and distill": lambda **given: labelled_pool(PoolData(**given), seed=0, decided=True).skipped,
+    "a pool of grpo": lambda **given: question_pool(PoolData(**given), seed=0).skipped,
+    "grpo": lambda **given: question_source(PoolData(**given), seed=0).skipped,
+    "sft": lambda **given: training_source(MixtureData(**given), seed=0).skipped,
 }
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_every_stage_counts_what_it_leaves_out_by_reason(pool: Path, reader: str) -> None:
-    skipped = READERS[reader](DataConfig(path=str(pool)))
+    skipped = READERS[reader](path=str(pool))
     assert skipped is not None
     ties = {} if reader in ("evaluate", "sft") else {"tie": 2}
     assert dict(skipped.counts) == {"broken line": 1, "missing file": 1} | ties
@@ -52,7 +52,7 @@ def test_every_stage_counts_what_it_leaves_out_by_reason(pool: Path, reader: str
 @pytest.mark.parametrize("reader", READERS)
 def test_more_than_the_allowed_share_is_refused_with_the_counts(pool: Path, reader: str) -> None:
     with pytest.raises(BadInputError) as caught:
-        READERS[reader](DataConfig(path=str(pool), max_skipped_share=0.04))
+        READERS[reader](path=str(pool), max_skipped_share=0.04)
     for told in (
         "2 of 40 records cannot be used",
         "1 x missing file; the first",
@@ -70,13 +70,13 @@ def test_a_label_0_among_many_refuses_the_source_in_every_stage(pool: Path, read
     lines[20] = {key: value for key, value in lines[20].items() if key not in ("label", "solution")} | zero
     pool.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(BadInputError, match=r"line 21 .*data\.first_label=0"):
-        READERS[reader](DataConfig(path=str(pool)))
+        READERS[reader](path=str(pool))
 
 
 def test_a_reply_that_is_missing_is_a_skip_too(pool: Path) -> None:
     unanswered = [json.dumps({"problem": "x"})] * 2
     pool.write_text("".join(line + "\n" for line in [*pool.read_text().splitlines()[:38], *unanswered]))
-    skipped = training_source(DataConfig(path=str(pool)), seed=0).skipped
+    skipped = training_source(MixtureData(path=str(pool)), seed=0).skipped
     assert skipped is not None
     assert dict(skipped.counts) == {"no response": 2}
 
@@ -84,7 +84,7 @@ def test_a_reply_that_is_missing_is_a_skip_too(pool: Path) -> None:
 def test_ties_alone_are_no_pool_to_ask(tmp_path: Path) -> None:
     write_examples(tmp_path / "ties.jsonl", [replace(pair, label="tie", meta={}) for pair in pairs(3)])
     with pytest.raises(BadInputError, match="holds no record with a better side: skipped 3 of 3"):
-        question_pool(DataConfig(path=str(tmp_path / "ties.jsonl")), seed=0)
+        question_pool(PoolData(path=str(tmp_path / "ties.jsonl")), seed=0)
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "sft"])

@@ -14,7 +14,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "sft": {"data": {"count": 16, "path": "drills"}, "batch_size": 8, "lengths": LENGTHS},
     "grpo": {
         "data": {"count": 8, "seed": 2},
-        "eval_data": {"split": "heldout", "count": 4},
+        "eval_data": {"count": 4},
         "questions_per_step": 8,
         "responses_per_question": 4,
         "updates_per_rollout": 2,

@@ -23,7 +23,7 @@ from urt_jax.training.skipped import NonFiniteLossError, TrainedBatch
 from urt_jax.training.state import TrainState
 
 STEPS = 9
-SETTINGS = LoopSettings(STEPS, save_every=4, keep=2, log_every=1)
+SETTINGS = LoopSettings(STEPS, save_every=4, keep=2)
 
 
 class Killed(Exception):
@@ -126,7 +126,7 @@ def test_sft_of_the_model_resumes_bit_for_bit(tmp_path: Path) -> None:
     optimizer = optax.adamw(1e-2)
     step_fn = compile_sft_step(MODEL, optimizer, fresh_state(optimizer), one_device())
     batch = sft_batch()
-    settings = LoopSettings(3, save_every=2, keep=1, log_every=1)
+    settings = LoopSettings(3, save_every=2, keep=1)
 
     def advance(state: TrainState, step: int) -> Any:
         tokens = (7 + (batch.tokens_BT + step) % 31).astype(np.int32)
@@ -175,11 +175,6 @@ def test_a_sigterm_in_the_last_step_is_handed_on_once_the_state_is_saved(tmp_pat
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == [True]
-
-
-def test_log_every_thins_the_lines_and_keeps_the_last(tmp_path: Path) -> None:
-    run(tmp_path, settings=LoopSettings(STEPS, save_every=4, keep=2, log_every=4))
-    assert [step for step, _ in lines(tmp_path)] == [4, 8, 9]
 
 
 def test_frozen_parameters_are_not_saved(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from urt_jax.training.compile import compile_grpo_step, compile_sft_step
 from urt_jax.training.loop import train
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer
-from urt_jax.training.settings import LoopSettings
+from urt_jax.training.settings import LoopSettings, OptimizerSettings
 from urt_jax.training.skipped import TrainedBatch
 from urt_jax.training.state import TrainState, init_state
 
 RANK = 3
-ADAMW = make_optimizer(optax.constant_schedule(1e-2), weight_decay=0.1, b1=0.9, b2=0.98, clip_norm=1.0)
+ADAMW = make_optimizer(OptimizerSettings(weight_decay=0.1), optax.constant_schedule(1e-2))
 
 
 def fresh(targets: tuple[str, ...] = DECODER, *, seed: int = 0) -> Any:
@@ -139,7 +139,7 @@ def test_grpo_moves_adapters_alone() -> None:
 
 def test_a_stopped_run_ends_with_the_same_adapters(tmp_path: Path) -> None:
     batch = sft_batch()
-    settings = LoopSettings(4, save_every=2, keep=1, log_every=1)
+    settings = LoopSettings(4, save_every=2, keep=1)
 
     def go(folder: Path, stop: int | None = None) -> TrainState:
         state = state_on(one_device(), fresh())

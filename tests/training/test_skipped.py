@@ -43,7 +43,7 @@ def run(folder: Path, bad: Collection[int], *, max_skipped: int = 3, steps: int 
         figures = {"loss": jnp.float32(1), "grad_norm": jnp.float32(1), "skipped_updates": jnp.float32(0)}
         return TrainState(state.step + 1, trained, {}, state.opt_state), figures, batch_of(step)
 
-    settings = LoopSettings(steps, save_every=2, keep=2, log_every=1, max_skipped=max_skipped)
+    settings = LoopSettings(steps, save_every=2, keep=2, max_skipped=max_skipped)
     return train(folder, small_state(), advance, settings, title="test")
 
 

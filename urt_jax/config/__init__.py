@@ -1,18 +1,18 @@
 """The settings of every stage as frozen records; every check of a user's ``ConfigDict`` before a device is touched.
 
 A config file names its stage (``config.stage = "grpo"``) and lists only what that experiment decides; every other knob
-has its default in ``parts`` or ``stages`` and can be set on the command line by name. ``ConfigDict`` stops in
-``resolve``.
+has its default where it is declared and can be set on the command line by name. A record lives in the room that reads
+it (``losses.policy``, ``training.settings``, ``data.settings``, ...); here they are bound together, one record a
+stage. ``ConfigDict`` stops in ``resolve``.
 """
 
 from urt_jax.config.parts import (
-    DataConfig,
+    LearnerSettings,
     LengthConfig,
     LoraConfig,
     ModelSettings,
     PixelsConfig,
-    PoolConfig,
-    RowLengthConfig,
+    RowLengths,
     ShapeConfig,
     StageConfig,
 )
@@ -34,12 +34,7 @@ from urt_jax.config.stages import (
     SupervisedConfig,
     TrainingConfig,
 )
-from urt_jax.data.curriculum import Curriculum
 from urt_jax.generation.sampling import RolloutSampling
-from urt_jax.rewards.weights import RewardFunction, RewardWeights
-from urt_jax.sharding.axes import MeshAxes
-from urt_jax.teacher.settings import TeacherSettings
-from urt_jax.training.settings import OptimizerSettings
 
 __all__ = [
     "STAGES",
@@ -47,17 +42,14 @@ __all__ = [
     "AttainedConfig",
     "BaseConfig",
     "BenchConfig",
-    "Curriculum",
-    "DataConfig",
     "DistillConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GrpoConfig",
+    "LearnerSettings",
     "LengthConfig",
     "LoraConfig",
-    "MeshAxes",
     "ModelSettings",
-    "OptimizerSettings",
     "PeersConfig",
     "PipelineConfig",
     "PixelsConfig",
@@ -65,17 +57,14 @@ __all__ = [
     "PlanRowsConfig",
     "PoolConfig",
     "RejectConfig",
-    "RewardFunction",
-    "RewardWeights",
     "RolloutSampling",
-    "RowLengthConfig",
+    "RowLengths",
     "SettingConfig",
     "SftConfig",
     "ShapeConfig",
     "StageConfig",
     "StudyConfig",
     "SupervisedConfig",
-    "TeacherSettings",
     "TrainingConfig",
     "as_json",
     "resolve",

@@ -78,7 +78,11 @@ def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> 
         if name not in values:
             continue
         value = _convert(values[name], hints[name], f"{where}.{name}", problems)
-        if value is not _BAD and _within_bounds(value, item.metadata, f"{where}.{name}", problems):
+        if value is _BAD:
+            continue
+        if told := out_of_bounds(value, item.metadata):
+            problems.append(f"{where}.{name}: {told}")
+        else:
             given[name] = value
     record = cls(**given)
     if len(problems) == noted and hasattr(record, "problems"):
@@ -190,9 +194,3 @@ def _unfit(text: str) -> str | None:
     if "\0" in text:
         return "a zero byte"
     return "half of a surrogate pair (text that is not UTF-8)" if well_formed(text) != text else None
-
-
-def _within_bounds(value: Any, bounds: Mapping[str, Any], where: str, problems: list[str]) -> bool:
-    if (told := out_of_bounds(value, bounds)) is not None:
-        problems.append(f"{where}: {told}")
-    return told is None

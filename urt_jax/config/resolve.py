@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 from ml_collections import ConfigDict
 
 from urt_jax.config.binding import bind, defaults_merged, plain
-from urt_jax.config.parts import PoolConfig, StageConfig
+from urt_jax.config.parts import StageConfig
 from urt_jax.config.stages import STAGES
+from urt_jax.data.settings import DataSettings
 from urt_jax.errors import BadInputError, unknown_choice
 
 Values: TypeAlias = ConfigDict | Mapping[str, Any]  # of a config file, or already plain
@@ -67,7 +68,7 @@ def _file_problems(config: StageConfig, where: str, *, wired: bool = False) -> I
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, PoolConfig):
+            if isinstance(part, DataSettings):
                 found = part.template_problems() if wired else part.file_problems()
                 yield from ((f"{where}.{item.name}.{key}", message) for key, message in found)
             elif isinstance(part, StageConfig):

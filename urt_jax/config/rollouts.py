@@ -11,6 +11,5 @@ def rollout_problems(rewards: RewardWeights, *, questions: int, swap: bool, long
         yield "questions_per_step", f"{questions} {message}; give an even number, or the reward weight 0"
     if rewards.swap_consistency and not swap:
         yield "data.swap", "is False, but rewards.swap_consistency shows every pair in both orders; set one of them"
-    limit = rewards.overlong_longest or longest
-    if rewards.overlong and rewards.overlong_cache > limit:
-        yield "rewards.overlong_cache", f"{rewards.overlong_cache} is above the longest response, {limit} tokens"
+    if rewards.overlong and rewards.overlong_cache > longest:
+        yield "rewards.overlong_cache", f"{rewards.overlong_cache} is above the longest response, {longest} tokens"

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from urt_jax.config.parts import (
-    DataConfig,
+    LearnerSettings,
     LengthConfig,
     ModelSettings,
     PixelsConfig,
-    PoolConfig,
-    RowLengthConfig,
+    RowLengths,
     ShapeConfig,
     StageConfig,
 )
@@ -18,6 +17,7 @@ from urt_jax.config.planning import BenchConfig, PlanConfig
 from urt_jax.config.rollouts import rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 from urt_jax.data.curriculum import Curriculum
+from urt_jax.data.settings import HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
 from urt_jax.generation.sampling import RolloutSampling
 from urt_jax.losses.policy import PolicyLoss
 from urt_jax.rewards.weights import RewardWeights
@@ -35,7 +35,7 @@ class DistillConfig(StageConfig):
 
     stage: ClassVar[str] = "distill"
 
-    data: PoolConfig = PoolConfig(count=512)
+    data: PoolData = PoolData(count=512)
     teacher: TeacherSettings = TeacherSettings()
 
     def problems(self) -> Problems:
@@ -55,11 +55,9 @@ class TrainingConfig(LoopSettings, StageConfig):
     pixels: PixelsConfig = PixelsConfig()
     lengths: LengthConfig = LengthConfig()
     mesh: MeshAxes = MeshAxes()
-    micro_batches: int | None = knob(
-        None, at_least=1
-    )  # gradient-accumulation pieces: same update, less memory; None: by device
+    # Gradient-accumulation pieces: same update, less memory. None: 1, or the fastest number on a CPU.
+    micro_batches: int | None = knob(None, at_least=1)
     workers: int = knob(0, at_least=0)  # processes that decode pictures and clips ahead of the step; 0 = this one does
-    sample_every: int = knob(50, at_least=1)  # steps between written samples
 
     @property
     def token_step(self) -> int:
@@ -80,10 +78,15 @@ class TrainingConfig(LoopSettings, StageConfig):
 
 @dataclass(frozen=True)
 class SupervisedConfig(TrainingConfig):
-    """What every stage has that learns written responses, in rows that records share."""
+    """What every stage that learns written responses by next-token cross-entropy has."""
 
-    lengths: RowLengthConfig = RowLengthConfig()
+    lengths: RowLengths = RowLengths()
     batch_size: int = knob(32, at_least=1)  # records in one optimizer step
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        yield from super().problems()
+        yield from _splits_rows("batch_size", self.batch_size, self.mesh, self.micro_batches)
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,8 @@ class SftConfig(SupervisedConfig):
 
     stage: ClassVar[str] = "sft"
 
-    data: tuple[DataConfig, ...] = knob((DataConfig(),), nonempty=True)  # one source, or several mixed by weight
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        yield from super().problems()
-        yield from _splits_rows("batch_size", self.batch_size, self.mesh, self.micro_batches)
+    model: LearnerSettings = LearnerSettings()
+    data: tuple[MixtureData, ...] = knob((MixtureData(),), nonempty=True)  # one source, or several mixed by weight
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class RejectConfig(SupervisedConfig):
 
     stage: ClassVar[str] = "reject"
 
-    data: PoolConfig = PoolConfig(count=512)
+    data: PoolData = PoolData(count=512)
     samples_per_item: int = knob(4, at_least=1)  # responses to each question
     batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
     sampling: RolloutSampling = RolloutSampling()
@@ -124,7 +123,6 @@ class RejectConfig(SupervisedConfig):
         """Yield what is wrong between the knobs."""
         yield from super().problems()
         yield from _needs_count(self.data)
-        yield from _splits_rows("batch_size", self.batch_size, self.mesh, self.micro_batches)
         if self.sampling.temperature == 0 and self.samples_per_item > 1:
             yield "sampling.temperature", f"0 is greedy: all {self.samples_per_item} samples of an item would be equal"
 
@@ -135,18 +133,24 @@ class GrpoConfig(PolicyLoss, TrainingConfig):
 
     stage: ClassVar[str] = "grpo"
 
-    data: PoolConfig = PoolConfig()
-    eval_data: PoolConfig = PoolConfig(split="heldout", count=128)  # judged before and after
+    data: PoolData = PoolData()
+    eval_data: HeldOutSource = HeldOutSource(count=128)  # judged before and after, in the wording and frames of data
     questions_per_step: int = knob(16, at_least=1)  # questions of one rollout
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
     sampling: RolloutSampling = RolloutSampling()  # no filters: filtered samples have no matching log-probability
-    advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
+    advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
     curriculum: Curriculum = Curriculum()
     dynamic_sampling: int = knob(0, at_least=0)  # extra rollouts a step may take to replace groups of equal reward
     agreement_band: float = knob(0.05, above=0)  # largest mean |sampler - trainer log-probability| a token
+    sample_every: int = knob(50, at_least=1)  # steps between written samples
+
+    @property
+    def held_out(self) -> HeldOutData:
+        """The pairs judged before and after, with what they share with the training records."""
+        return self.eval_data.read_as(self.data)
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -178,8 +182,10 @@ class EvaluateConfig(StageConfig):
 
     stage: ClassVar[str] = "evaluate"
 
-    models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as ModelSettings.path
-    data: PoolConfig = PoolConfig(split="heldout", count=512)
+    models: dict[str, str] = knob(
+        {"urt-tiny": "urt-tiny"}, nonempty=True
+    )  # row label -> model, as model.path elsewhere
+    data: HeldOutData = HeldOutData(count=512)
     # Greedy reasoning; sampled reasoning at temperature 1; the answer alone, without reasoning.
     modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
     orders: Literal["both", "given"] = "both"  # both: every pair is judged twice, candidates swapped
@@ -202,8 +208,7 @@ class ExportConfig(StageConfig):
 
     stage: ClassVar[str] = "export"
 
-    model: str = "urt-tiny"  # as ModelSettings.path; an adapter is merged into its base
-    revision: str | None = None  # branch, tag or commit of a hub model; None = its main branch
+    model: str = "urt-tiny"  # as model.path elsewhere; an adapter is merged into its base
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"  # of the written weights; keep: as stored
     max_shard_gb: float = knob(5.0, above=0)  # largest weights file, in 10^9 bytes
 
@@ -214,7 +219,7 @@ class PipelineConfig(StageConfig):
 
     stage: ClassVar[str] = "pipeline"
 
-    base: str = "urt-tiny"  # model the recipe starts from, as ModelSettings.path
+    base: str = "urt-tiny"  # model the recipe starts from, as model.path elsewhere
     distill: DistillConfig = DistillConfig()
     sft: SftConfig = SftConfig()
     reject: RejectConfig = RejectConfig()
@@ -292,7 +297,7 @@ STAGES: dict[str, type[StageConfig]] = {
 }
 
 
-def _needs_count(data: PoolConfig) -> Problems:
+def _needs_count(data: SourceSettings) -> Problems:
     if data.path == "scenes" and data.count is None:
         yield "data.count", "'scenes' has no end; say how many records, e.g. 512"
 

@@ -27,8 +27,9 @@ NEWEST = 0.5  # weight of the newest group in the running share of an item
 class Curriculum:
     """Which records of a bounded source are asked, by how often the model is right; the defaults ask all."""
 
-    lowest: float = knob(0.0, at_least=0, at_most=1)  # share right, first the reject stage's, then of the rollouts
-    highest: float = knob(1.0, at_least=0, at_most=1)  # share right; a question above it is not asked
+    # Least share right of a question that is asked: that of the reject stage first, then that of the rollouts.
+    lowest: float = knob(0.0, at_least=0, at_most=1)
+    highest: float = knob(1.0, at_least=0, at_most=1)  # largest share right of a question that is asked
     retire_after: int = knob(0, at_least=0)  # times in a row all right, after which a question leaves; 0 = never
     rescore_every: int = knob(0, at_least=0)  # steps after which those that left are asked once more; 0 = never
 

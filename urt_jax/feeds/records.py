@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from urt_jax.config import DataConfig, PoolConfig
 from urt_jax.data.comparisons import picked
 from urt_jax.data.examples import Example, FramePicking
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
+from urt_jax.data.settings import DataSettings, MixtureData, PoolData
 from urt_jax.data.skipped import Skipped
 from urt_jax.data.sources import Pool, read_pool
 from urt_jax.errors import BadInputError
@@ -22,11 +22,11 @@ NO_RESPONSE = "no response to learn; SFT records need a gpt / assistant turn"
 KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoch
 
 
-def labelled_pool(data: PoolConfig, *, seed: int, decided: bool = False) -> Pool:
+def labelled_pool(data: DataSettings, *, seed: int, swap: bool = True, decided: bool = False) -> Pool:
     """Return the labelled pairs of a bounded source, and what was left out of a file and why.
 
-    Scenes come task by task, by index. Pairs of a file are shown in an order drawn from (``seed``, record id) when
-    ``data.swap`` allows it: many files name the winner first. ``decided`` leaves ties out.
+    Scenes come task by task, by index. Pairs of a file are shown in an order drawn from (``seed``, record id) where
+    ``swap`` asks for it: many files name the winner first. ``decided`` leaves ties out.
 
     Raises:
         BadInputError: the file cannot be read, holds no labelled record, or more that cannot be used than
@@ -42,14 +42,14 @@ def labelled_pool(data: PoolConfig, *, seed: int, decided: bool = False) -> Pool
         if not pool.examples:
             raise BadInputError(f"{data.path} holds no record with a better side: {pool.skipped.told()}")
     examples = [with_picking(item, data) for item in pool.examples[: data.count]]
-    return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if data.swap else examples)
+    return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if swap else examples)
 
 
-def _read(data: PoolConfig, *, require_label: bool = False) -> Pool:
+def _read(data: DataSettings, *, require_label: bool = False) -> Pool:
     return read_pool(data.path, media_root=data.media_root, require_label=require_label, first_label=data.first_label)
 
 
-def _checked(data: PoolConfig, pool: Pool, needed: str) -> Pool:
+def _checked(data: DataSettings, pool: Pool, needed: str) -> Pool:
     if not pool.examples:
         raise BadInputError(f"{data.path} holds no {needed}: {pool.skipped.told() or 'the file is empty'}")
     pool.skipped.check(data.max_skipped_share)
@@ -77,13 +77,13 @@ def skipped_figures(sources: Iterable[Skipped | None]) -> list[dict[str, Any]]:
     return [skipped.as_json() for skipped in sources if skipped is not None and skipped.counts]
 
 
-def scene(data: PoolConfig, task: str, index: int) -> Example:
+def scene(data: DataSettings, task: str, index: int) -> Example:
     """Return one pair of the built-in task."""
-    example = make_example(task, split=data.split, seed=data.seed, index=index, difficulty=data.difficulty)
+    example = make_example(task, split=data.split, seed=data.seed, index=index)
     return with_picking(example, data)
 
 
-def with_picking(example: Example, data: PoolConfig) -> Example:
+def with_picking(example: Example, data: DataSettings) -> Example:
     """Return a record whose clips say which of their frames are used, by ``max_frames`` and ``fps`` of the data."""
     return picked(example, FramePicking(max_frames=data.max_frames, fps=data.fps))
 
@@ -95,7 +95,7 @@ def shuffled_order(example: Example, seed: int) -> Example:
     return example.swapped() if hashlib.sha256(f"{seed}:{example.id}".encode()).digest()[0] % 2 else example
 
 
-def scene_counts(data: PoolConfig) -> dict[str, int]:
+def scene_counts(data: DataSettings) -> dict[str, int]:
     """Share ``count`` among the tasks by weight; what rounding leaves goes to the largest remainders."""
     given, total = data.drawn_tasks(), data.count or 0
     shares = {task: total * weight / sum(given.values()) for task, weight in given.items()}
@@ -106,7 +106,7 @@ def scene_counts(data: PoolConfig) -> dict[str, int]:
     return counts
 
 
-def training_source(data: DataConfig, *, seed: int) -> Source:
+def training_source(data: MixtureData, *, seed: int) -> Source:
     """Return an endless stream of records with a response to learn.
 
     ``scenes`` pairs are learnt as direct answers and ``drills`` as they are, both made on the fly.
@@ -136,7 +136,7 @@ def training_source(data: DataConfig, *, seed: int) -> Source:
     return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template, pool.skipped)
 
 
-def question_pool(data: PoolConfig, *, seed: int) -> Pool:
+def question_pool(data: DataSettings, *, seed: int) -> Pool:
     """Return the pairs of a bounded source with a better side, in the order they are written.
 
     Who asks draws the order of every showing anew; an order drawn once a record would add nothing to that.
@@ -144,10 +144,10 @@ def question_pool(data: PoolConfig, *, seed: int) -> Pool:
     Raises:
         BadInputError: as ``labelled_pool``.
     """
-    return labelled_pool(replace(data, swap=False), seed=seed, decided=True)
+    return labelled_pool(data, seed=seed, swap=False, decided=True)
 
 
-def question_source(data: PoolConfig, *, seed: int) -> Source:
+def question_source(data: PoolData, *, seed: int) -> Source:
     """Return an endless stream of labelled questions, each shown in a random order where ``data.swap`` asks for it."""
     get: Callable[[int], Example]
     skipped = None
@@ -165,7 +165,7 @@ def question_source(data: PoolConfig, *, seed: int) -> Source:
     return Source(1.0, in_some_order, data.template, skipped)
 
 
-def drawn_scene(data: PoolConfig, index: int) -> Example:
+def drawn_scene(data: DataSettings, index: int) -> Example:
     """Return the index-th pair of an endless mix of tasks; its task is drawn by weight from (seed, index)."""
     names, weights = zip(*data.drawn_tasks().items())
     draw = np.random.default_rng([data.seed, 4, index]).choice(len(names), p=np.array(weights) / sum(weights))

@@ -58,12 +58,11 @@ def open_scoring(config: GrpoConfig) -> Scoring:
         BadInputError: there is no such module or function.
     """
     rewards = config.rewards
-    longest = rewards.overlong_longest or config.lengths.max_new_tokens
     try:
         user = tuple(load_reward(reward.function) for reward in rewards.user)
     except RewardError as error:
         raise BadInputError(f"config.rewards.user: {error}") from error
-    overlong = (longest, rewards.overlong_cache) if rewards.overlong else None
+    overlong = (config.lengths.max_new_tokens, rewards.overlong_cache) if rewards.overlong else None
     return Scoring(rewards.swap_consistency > 0, overlong, rewards.brevity > 0, user)
 
 

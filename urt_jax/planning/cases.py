@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from urt_jax.checkpoints.model_folder import LoadedModel
@@ -28,8 +29,9 @@ from urt_jax.planning.workloads import Workload, blank_processor, encode, random
 from urt_jax.sharding.placement import place_rows, place_state
 from urt_jax.sharding.rules import shardings_for
 from urt_jax.training.compile import compile_grpo_step, compile_sft_step
-from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.optimizer import make_optimizer
 from urt_jax.training.rollout import make_grpo_batch
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.state import TrainState, init_state
 from urt_jax.types import Rollout
 
@@ -176,8 +178,7 @@ def open_training(setting: Setting) -> tuple[LoadedModel, TrainState, Any]:
     """Return a model with float32 weights, its state of step 0 with the language model trained, and the optimizer."""
     config = setting.work.config
     params = random_params(config, setting.mesh, dtype=jnp.float32, seed=setting.seed)
-    schedule = make_schedule("constant", peak=1e-5, steps=1, warmup_steps=0)
-    optimizer = make_optimizer(schedule, weight_decay=0.0, b1=0.9, b2=0.98, clip_norm=1.0)
+    optimizer = make_optimizer(OptimizerSettings(), optax.constant_schedule(1e-5))
     state = place_state(setting.mesh, init_state(params, optimizer, TRAINED))
     return _blank(setting, params), state, optimizer
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,7 +27,8 @@ from urt_jax.sharding.activations import with_mesh
 from urt_jax.sharding.placement import row_sharding, sampling_shapes
 from urt_jax.sharding.rules import shardings_for, spec_of
 from urt_jax.training.compile import compile_grpo_step, compile_score_step, compile_sft_step
-from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.optimizer import make_optimizer
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.state import init_state
 from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, FeatureBlend, PromptedRows, Targets, VisionInput
@@ -123,8 +125,7 @@ def _sampled(given: Given) -> Any:
 
 def _training(given: Given) -> tuple[Any, Any]:
     """Return the state of step 0 and the optimizer."""
-    schedule = make_schedule("constant", peak=1e-5, steps=1, warmup_steps=0)
-    optimizer = make_optimizer(schedule, weight_decay=0.0, b1=0.9, b2=0.98, clip_norm=1.0)
+    optimizer = make_optimizer(OptimizerSettings(), optax.constant_schedule(1e-5))
     state = jax.eval_shape(lambda params: init_state(params, optimizer, TRAINED), abstract_params(given.config))
     return _placed(state, shardings_for(state, given.mesh)), optimizer
 

@@ -24,12 +24,14 @@ class RewardWeights:
 
     format: float = knob(1.0, at_least=0)  # strict form of reasoning and answer
     accuracy: float = knob(1.0, at_least=0)  # answer equals the label
-    consistency: float = knob(0.0, at_least=0)  # totals are the sums of the scores, the answer follows from them
-    swap_consistency: float = knob(0.0, at_least=0)  # mirrored verdict in the other order; 0 = orders not paired
-    overlong: float = knob(0.0, at_least=0)  # down to -1 near the longest response (arXiv 2503.14476); 0 = not counted
-    overlong_longest: int | None = knob(None, at_least=1)  # tokens at which it is -1; None = lengths.max_new_tokens
-    overlong_cache: int = knob(32, at_least=1)  # tokens before that over which it falls from 0
-    brevity: float = knob(0.0, at_least=0)  # 0.5 to -0.5, shortest to longest of a group that is all right; 0 = off
+    consistency: float = knob(0.0, at_least=0)  # totals are sums of the scores, and the answer follows
+    # The verdict in the other order is the mirrored one; 0 = orders are not paired.
+    swap_consistency: float = knob(0.0, at_least=0)
+    # Penalty near the longest response allowed, down to -1 there (arXiv 2503.14476); 0 = not counted.
+    overlong: float = knob(0.0, at_least=0)
+    overlong_cache: int = knob(32, at_least=1)  # tokens before that length over which the penalty grows
+    # From 0.5 for the shortest to -0.5 for the longest response of a group that is all right; 0 = not counted.
+    brevity: float = knob(0.0, at_least=0)
     user: tuple[RewardFunction, ...] = ()  # rewards of your own, added to the sum
 
     def parts(self) -> dict[str, float]:

@@ -14,10 +14,11 @@ from urt_jax.runs import processes
 from urt_jax.runs.disk import disk_trouble
 from urt_jax.runs.ownership import own
 
+_MISSING = object()  # a setting that one of two versions of the program does not have
 SHOWN, LISTED = 120, 20  # characters per setting, and settings, in a message about differing settings
 # Settings that may change between two calls of one run: its folder, its mesh and batching, its workers, what it keeps
 # and logs, its limits on skipped records, and the teacher's limits.
-_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "log_every", "max_skipped", "max_skipped_share",
+_FREE = ("workdir", "mesh", "micro_batches", "workers", "keep", "max_skipped", "max_skipped_share",
          "token_budget", "concurrency", "retries", "timeout_s", "api_key_env")  # fmt: skip
 
 
@@ -125,11 +126,14 @@ def _differences(there: Any, here: Any, where: str) -> Any:
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
             if key not in _FREE:
-                yield from _differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
+                inner = f"{where}.{key}" if where else key
+                yield from _differences(there.get(key, _MISSING), here.get(key, _MISSING), inner)
     elif there != here:
         yield f"{where[:200]}: {_short(there)} there, {_short(here)} here"
 
 
 def _short(value: Any) -> str:
+    if value is _MISSING:
+        return "no such setting"
     told = json.dumps(value)
     return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."

@@ -57,7 +57,7 @@ def run(config: DistillConfig) -> None:
         BadInputError: data, key, endpoint or budget (see ``ask_teacher``), or not one request was answered.
     """
     folder = Path(config.workdir)
-    pool = labelled_pool(config.data, seed=config.seed, decided=True)
+    pool = labelled_pool(config.data, seed=config.seed, swap=config.data.swap, decided=True)
     told = tell_skipped([pool.skipped])
     replies_path = folder / "records" / "replies.jsonl"
     with _teacher(config) as teacher:
@@ -89,7 +89,6 @@ def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
         seed=data.seed,
         error_seed=config.seed,
         split=data.split,
-        difficulty=data.difficulty,
         error_rate=asked.error_rate,
     )
     with running_oracle(pool) as base_url:

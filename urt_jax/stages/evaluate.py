@@ -11,8 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 from urt_jax.checkpoints.model_folder import find_model, load_model
-from urt_jax.config import EvaluateConfig, PoolConfig, as_json
+from urt_jax.config import EvaluateConfig, as_json
 from urt_jax.data.examples import Example
+from urt_jax.data.settings import HeldOutData, PoolData
 from urt_jax.errors import BadInputError
 from urt_jax.evals.baselines import blind_baselines
 from urt_jax.evals.judging import judge
@@ -87,7 +88,7 @@ def _wrong_nouns(judged: Judged) -> list[str]:
     return lines
 
 
-def measure_baselines(data: PoolConfig, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+def measure_baselines(data: HeldOutData, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
     """Return the accuracy of each blind baseline on each task, fitted on other pairs of the same kind.
 
     Pairs of a file are fitted on the first half and measured on the second.
@@ -96,7 +97,7 @@ def measure_baselines(data: PoolConfig, examples: Sequence[Example]) -> dict[str
     for task in sorted({str(example.task) for example in examples}):
         mine = [example for example in examples if example.task == task]
         if data.path == "scenes":
-            others = dataclasses.replace(data, split="train", count=BASELINE_PAIRS, tasks={task: 1.0})
+            others = PoolData(**{**dataclasses.asdict(data), "count": BASELINE_PAIRS, "tasks": {task: 1.0}})
             fit = labelled_pool(others, seed=0).examples
         else:
             fit, mine = mine[: len(mine) // 2], mine[len(mine) // 2 :]

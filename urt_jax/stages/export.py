@@ -18,7 +18,7 @@ from urt_jax.runs.run_folder import write_result
 def run(config: ExportConfig) -> None:
     """Write ``model/`` and print what it holds."""
     folder = Path(config.workdir) / "model"
-    loaded = load_model(config.model, revision=config.revision, dtype=None)
+    loaded = load_model(config.model, dtype=None)
     dtype = None if config.dtype == "keep" else np.dtype(config.dtype)
     shard = int(config.max_shard_gb * 1e9)
     save_model(folder, loaded.params, loaded.processor, loaded.folder, dtype=dtype, max_shard_bytes=shard)

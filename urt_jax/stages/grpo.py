@@ -58,7 +58,7 @@ def run(config: GrpoConfig) -> None:
     open_scoring(config)  # here and below: what is not there is told before anything is judged
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     feed = open_feed(config, loaded.processor)
-    held_out = labelled_pool(config.eval_data, seed=config.seed)
+    held_out = labelled_pool(config.held_out, seed=config.seed)
     skipped = [feed.skipped, held_out.skipped]
     before = judged(config, folder, loaded, held_out.examples, "before")
     told = tell_skipped(skipped)
@@ -80,7 +80,7 @@ def judged(config: GrpoConfig, folder: Path, loaded: LoadedModel, examples: Sequ
         dtype=config.model.dtype,
         attention=config.model.attention,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
-        prompt_template=config.eval_data.template,
+        prompt_template=config.held_out.template,
         workers=config.workers,
     )
     longest = config.lengths.max_new_tokens
@@ -91,6 +91,7 @@ def judged(config: GrpoConfig, folder: Path, loaded: LoadedModel, examples: Sequ
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:
     """Run all updates in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
     trainer = GrpoTrainer(config, folder, loaded)
+    shown = ("reward", "rewards/accuracy/mean")
     trainer.compile_ahead()
     with closing(trainer.rollouts.feed):
         state = train(
@@ -99,7 +100,7 @@ def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> Loade
             trainer.advance,
             config,
             title="grpo",
-            shown=("reward", "rewards/accuracy/mean"),
+            shown=shown,
             carried=trainer.rollouts,
         )
     return save_policy(config, folder, loaded, state)

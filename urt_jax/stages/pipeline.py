@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from urt_jax.config import ModelSettings, PipelineConfig, PoolConfig, StageConfig, as_json
+from urt_jax.config import ModelSettings, PipelineConfig, StageConfig, as_json
+from urt_jax.data.settings import DataSettings
 from urt_jax.evals.pairwise import read_judgements, write_judgements
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import finished, write_result
 from urt_jax.stages.evaluate import evaluate, judgement_path
 
-Source = TypeVar("Source", bound=PoolConfig)
+Source = TypeVar("Source", bound=DataSettings)
+Model = TypeVar("Model", bound=ModelSettings)
 MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the last table
 
 
@@ -55,9 +57,9 @@ def _run(config: StageConfig) -> None:
         importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
 
 
-def _start(model: ModelSettings, path: str) -> ModelSettings:
+def _start(model: Model, path: str) -> Model:
     """Return the settings of a stage that starts from this model."""
-    return replace(model, path=path, revision=None)
+    return replace(model, path=path)
 
 
 def _file(data: Source, path: str) -> Source:

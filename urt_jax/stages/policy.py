@@ -1,6 +1,6 @@
 """The policy that a stage trains: its weights on a mesh, module, optimizer and first state, and the files it leaves."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
@@ -11,18 +11,20 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.adapters import save_adapter
 from urt_jax.checkpoints.hub import is_hub_name
 from urt_jax.checkpoints.model_folder import LoadedModel, adapter_of, load_model, random_model, save_model
-from urt_jax.config import MeshAxes, ModelSettings, OptimizerSettings, PixelsConfig, TrainingConfig
+from urt_jax.config import LearnerSettings, ModelSettings, PixelsConfig, TrainingConfig
 from urt_jax.errors import BadInputError
 from urt_jax.models.lora import merge_adapters
 from urt_jax.models.tuning import tuning
 from urt_jax.models.vlm import VisionLanguageModel
 from urt_jax.runs import processes
 from urt_jax.runs.meeting import meet_on
+from urt_jax.sharding.axes import MeshAxes
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import on_host, place_state
 from urt_jax.sharding.shares import share_of
 from urt_jax.training.lora import ADAPTER_PATTERNS, add_adapters
 from urt_jax.training.optimizer import make_optimizer, make_schedule
+from urt_jax.training.settings import OptimizerSettings
 from urt_jax.training.state import TrainState, init_state
 
 
@@ -36,10 +38,10 @@ def open_model(
     """
     check_base(model)
     bounds = (pixels.min_pixels, pixels.max_pixels)
-    if model.init == "random":
-        drawn = random_model(model.path, seed=seed, revision=model.revision, pixels=bounds)
+    if isinstance(model, LearnerSettings) and model.init == "random":
+        drawn = random_model(model.path, seed=seed, pixels=bounds)
         return drawn if mesh is None else replace(drawn, params=place_state(mesh, drawn.params))
-    return load_model(model.path, revision=model.revision, pixels=bounds, mesh=mesh)
+    return load_model(model.path, pixels=bounds, mesh=mesh)
 
 
 def open_mesh(mesh: MeshAxes) -> jax.sharding.Mesh:
@@ -49,7 +51,7 @@ def open_mesh(mesh: MeshAxes) -> jax.sharding.Mesh:
         BadInputError: the axes do not multiply to the number of devices, or deal rows out to processes unevenly.
     """
     try:
-        made = make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.sequence)
+        made = make_mesh(**asdict(mesh))
         share_of(made)
     except ValueError as error:
         raise BadInputError(f"config.mesh: {error}") from error
@@ -74,20 +76,10 @@ def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.M
     return module
 
 
-def open_optimizer(chosen: OptimizerSettings, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def open_optimizer(settings: OptimizerSettings, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Make a stage's optimizer, and its learning rate by update over ``updates`` of them."""
-    schedule = make_schedule(
-        chosen.schedule, peak=chosen.learning_rate, steps=updates, warmup_steps=chosen.warmup_steps
-    )
-    optimizer = make_optimizer(
-        schedule,
-        kind=chosen.kind,
-        weight_decay=chosen.weight_decay,
-        b1=chosen.b1,
-        b2=chosen.b2,
-        clip_norm=chosen.clip_norm,
-    )
-    return optimizer, schedule
+    schedule = make_schedule(settings, steps=updates)
+    return make_optimizer(settings, schedule), schedule
 
 
 def check_base(model: ModelSettings) -> None:
@@ -139,4 +131,4 @@ def _found_again(model: ModelSettings, source: Path) -> tuple[str, str | None]:
     if Path(model.path).exists():
         return str(source.resolve()), None
     name, _, at = model.path.partition("@") if is_hub_name(model.path) else (model.path, "", "")
-    return name, model.revision or at or None
+    return name, at or None

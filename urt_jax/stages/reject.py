@@ -53,7 +53,7 @@ def run(config: RejectConfig) -> None:
     """Sample, sort, write both record files, train on the accepted reasonings."""
     folder = Path(config.workdir)
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
-    pool = labelled_pool(config.data, seed=config.seed, decided=True)
+    pool = labelled_pool(config.data, seed=config.seed, swap=config.data.swap, decided=True)
     told = tell_skipped([pool.skipped])
     texts = sample_pool(config, loaded, pool.examples, folder / "records" / "samples.jsonl")
     found = sort_pool(pool.examples, texts, seed=config.seed)

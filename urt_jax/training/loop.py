@@ -51,7 +51,7 @@ def train(
     A run killed at any time and called again ends with the same parameters, bit for bit: ``advance`` must depend on
     the state, the step number and what is ``carried`` alone. Frozen parameters are not saved; they come from the model
     the run started with. An update that was skipped, because its loss or gradient was not finite, is counted, and
-    its batch is written to ``folder/skipped``. The progress bar has the figures ``shown``.
+    its batch is written to ``folder/skipped``. The progress bar shows the figures named in ``shown``.
 
     Raises:
         Preempted: after a SIGTERM, once the state is saved.
@@ -72,12 +72,12 @@ def train(
             for step in range(start, settings.steps):
                 state, figures, batch = advance(state, step)
                 if waiting:
-                    _log(writer, bar, skipped, *waiting, settings, shown)
+                    _log(writer, bar, skipped, *waiting, shown)
                 now = time.perf_counter()
                 waiting, then = (step + 1, {**figures, "step_time": now - then}, batch), now
                 last, told = step + 1 == settings.steps, leaving.found(notice.arrived)
                 if last or told or (step + 1) % settings.save_every == 0:
-                    _log(writer, bar, skipped, *waiting, settings, shown)
+                    _log(writer, bar, skipped, *waiting, shown)
                     waiting = None
                     beside = {"step": step + 1, "skipped": skipped.saved()}
                     if carried is not None:
@@ -114,12 +114,10 @@ def _log(
     step: int,
     figures: Mapping[str, Any],
     batch: TrainedBatch,
-    settings: LoopSettings,
     shown: tuple[str, ...],
 ) -> None:
     values = skipped.counted(step, {name: float(value) for name, value in figures.items()}, batch)
-    if step % settings.log_every == 0 or step == settings.steps:
-        writer.write(step, values)
+    writer.write(step, values)
     bar.update(step - bar.n)
     bar.set_postfix({name: f"{values[name]:.3g}" for name in shown if name in values}, refresh=False)
     skipped.stop_if_hopeless()

@@ -1,18 +1,20 @@
 """AdamW or Muon with a schedule, decay on matrices only, and gradients clipped by their global norm."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import optax
 import optax.contrib
 
-Schedule = Literal["cosine", "linear", "constant"]
-OptimizerKind = Literal["adamw", "muon"]
+from urt_jax.training.settings import OptimizerSettings
+
+B1 = 0.9  # decay of AdamW's mean gradient, a step
 ADAM_SIZE = 0.2  # root mean square of AdamW's updates at learning rate 1, arXiv 2502.16982 section 2.2
 
 
-def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup_steps: int) -> optax.Schedule:
+def make_schedule(settings: OptimizerSettings, *, steps: int) -> optax.Schedule:
     """Return the learning rate by step: linear warm-up from 0, then constant, linear to 0, or cosine to 0."""
+    peak, warmup_steps = settings.learning_rate, settings.warmup_steps
     after = max(steps - warmup_steps, 1)
     decays: dict[str, optax.Schedule] = {
         "cosine": optax.cosine_decay_schedule(peak, after),
@@ -20,19 +22,13 @@ def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup_steps: int)
         "constant": optax.constant_schedule(peak),
     }
     if not warmup_steps:
-        return decays[kind]
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decays[kind]], [warmup_steps])
+        return decays[settings.schedule]
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, warmup_steps), decays[settings.schedule]], [warmup_steps]
+    )
 
 
-def make_optimizer(
-    schedule: optax.Schedule,
-    *,
-    kind: OptimizerKind = "adamw",
-    weight_decay: float,
-    b1: float,
-    b2: float,
-    clip_norm: float,
-) -> optax.GradientTransformation:
+def make_optimizer(settings: OptimizerSettings, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Return clipped AdamW (arXiv 1711.05101); biases, norms and embeddings are not decayed.
 
     With ``muon`` the kernels, each layer's by itself, follow their momentum made orthogonal (Jordan et al. 2024),
@@ -41,13 +37,16 @@ def make_optimizer(
 
     Adapters' matrices are decayed as kernels are (so does PEFT under AdamW): towards the weights that they adapt.
     """
-    optimizer = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decayed)
-    if kind == "muon":
+    optimizer = optax.adamw(schedule, b1=B1, b2=settings.b2, weight_decay=settings.weight_decay, mask=_decayed)
+    if settings.kind == "muon":
         muon = optax.contrib.muon(
-            schedule, weight_decay=weight_decay, consistent_rms=ADAM_SIZE, muon_weight_dimension_numbers=_matrices
+            schedule,
+            weight_decay=settings.weight_decay,
+            consistent_rms=ADAM_SIZE,
+            muon_weight_dimension_numbers=_matrices,
         )
         optimizer = optax.partition({True: muon, False: optimizer}, _kernels)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
 
 
 def _decayed(params: Any) -> Any:
