@@ -120,8 +120,13 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
     ),
     "judge": ({"call_settings"}, {"responder"}, {"reward_model"}),
     "feeds": ({"records"}, {"encoder"}, {"batches"}, {"questions"}, {"rollouts"}),
-    "training": ({"settings", "state", "metrics"}, {"optimizer", "lora", "pieces", "skipped"}, {"steps"},
-                 {"compile", "rollout"}, {"loop", "rollout_figures"}),
+    "training": (
+        {"settings", "state", "metrics"},
+        {"optimizer", "lora", "pieces", "skipped"},
+        {"steps"},
+        {"compile", "rollout"},
+        {"loop", "rollout_figures"},
+    ),
     "stages": (
         {"policy", "grpo_report", "bench", "plan", "export", "distill"},
         {"sft", "grpo"},

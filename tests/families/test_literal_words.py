@@ -174,6 +174,6 @@ def test_earlier_turns_and_histories_are_looked_at(processor: Processor, role: s
     with pytest.raises(BadInputError, match=r"record p: its text holds '<\|vision_start\|>'"):
         render(record)
     encoder = Encoder(processor, max_prompt_tokens=512, max_new_tokens=64)
-    read_back = Example("p", text="q", response="r", read_back="<|im_start|>")
+    read_back = Example("p", text="q", response="r", input_response="<|im_start|>")
     with pytest.raises(BadInputError, match=r"record p: its text holds '<\|im_start\|>'"):
         encoder.trained(read_back, template="v1")

@@ -120,14 +120,14 @@ def test_misread_words_change_what_is_read_and_what_follows_from_it_but_not_the_
     slips = 0
     for index in range(40):
         plain, misread = (make_drill(kind, split="train", seed=2, index=index, misread=p) for p in (0.0, 0.4))
-        assert (misread.text, plain.read_back) == (plain.text, None)
+        assert (misread.text, plain.input_response) == (plain.text, None)
         assert SCENE_WORD.findall(misread.response) == SCENE_WORD.findall(plain.response)
-        read = SCENE_WORD.findall(misread.read_back)
+        read = SCENE_WORD.findall(misread.input_response)
         assert [CATEGORY_OF[word[1:]] for word in read] == [
             CATEGORY_OF[word[1:]] for word in SCENE_WORD.findall(plain.response)
         ]
-        assert SCENE_WORD.sub("_", misread.read_back) == SCENE_WORD.sub("_", misread.response)
-        slips += misread.read_back != misread.response
+        assert SCENE_WORD.sub("_", misread.input_response) == SCENE_WORD.sub("_", misread.response)
+        slips += misread.input_response != misread.response
     assert slips > 20
 
 
@@ -135,16 +135,16 @@ def test_marks_and_scores_follow_from_the_misread_word():
     for index in range(60):
         drill = make_drill("check", split="train", seed=2, index=index, misread=0.4)
         caption = SCENE_WORD.findall(drill.text)
-        read = SCENE_WORD.findall(drill.read_back)
-        marks = re.findall(r"\((ok|no)\)", drill.read_back)
+        read = SCENE_WORD.findall(drill.input_response)
+        marks = re.findall(r"\((ok|no)\)", drill.input_response)
         assert marks == ["ok" if said == wanted else "no" for said, wanted in zip(read, caption)]
-        scores = drill.read_back.rsplit(" | ", 1)[1]
+        scores = drill.input_response.rsplit(" | ", 1)[1]
         assert int(scores.split("+")[0]) == SCALES["image_gen"][0].score(marks.count("no"))
 
 
 @pytest.mark.parametrize("kind", ["check_text", "sums", "conclude"])
 def test_what_stands_in_the_prompt_is_never_misread(kind):
-    assert all(make_drill(kind, split="train", seed=2, index=i, misread=0.9).read_back is None for i in range(20))
+    assert all(make_drill(kind, split="train", seed=2, index=i, misread=0.9).input_response is None for i in range(20))
 
 
 def test_an_unknown_drill_is_refused():

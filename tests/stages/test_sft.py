@@ -235,9 +235,9 @@ def test_an_input_response_of_another_length_is_refused(coin_judge: Path) -> Non
     drill = make_drill("describe", split="train", seed=0, index=0, misread=0.5)
     encoder = Encoder(load_model(str(coin_judge)).processor, max_prompt_tokens=160, max_new_tokens=112)
     record = encoder.trained(drill, template="v1")
-    assert len(record.read_back) == len(record.response)
-    longer = replace(drill, read_back=f"{drill.read_back} red")
+    assert len(record.input_response) == len(record.response)
+    longer = replace(drill, input_response=f"{drill.input_response} red")
     with pytest.raises(
-        BadInputError, match=r"record drill-describe-train-0-0: its read_back has \d+ tokens, its response"
+        BadInputError, match=r"record drill-describe-train-0-0: its input_response has \d+ tokens, its response"
     ):
         encoder.trained(longer, template="v1")

@@ -96,16 +96,6 @@ class RowLengths(LengthConfig):
 
 
 @dataclass(frozen=True)
-class DataConfig(PoolConfig):
-    """One source of records to learn from: pairs, or the built-in ``drills``."""
-
-    drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
-    misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
-    wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
-    weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources
-
-
-@dataclass(frozen=True)
 class ShapeConfig:
     """Sizes of a base model made from nothing, in the Qwen2.5-VL layout."""
 

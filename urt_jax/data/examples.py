@@ -56,8 +56,9 @@ class Example:
     ``prompt`` is the caption of a generation task or the question of an understanding task. ``context`` is media shared
     by all candidates (the picture asked about). ``label`` is the 1-based index of the better candidate, "tie" or None.
     ``text`` is the record's own complete prompt and, when given, is used unchanged; ``response`` is the response to
-    learn (SFT). ``read_back``, when given, has as many tokens and replaces the response as input; the targets stay
-    those of the response. ``meta`` keeps the record's other fields (gold dimension scores, difficulty, provenance).
+    learn (SFT). ``input_response``, when given, has the same number of tokens and replaces the response as input; the
+    targets stay those of the response. ``meta`` keeps the record's other fields (gold dimension scores, difficulty,
+    provenance).
     """
 
     id: str
@@ -69,7 +70,7 @@ class Example:
     votes: tuple[float, ...] | None = None
     text: str | None = None
     response: str | None = None
-    read_back: str | None = None
+    input_response: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     def swapped(self) -> Example:
@@ -98,7 +99,7 @@ class Example:
             label={1: 2, 2: 1}.get(self.label, self.label) if isinstance(self.label, int) else self.label,
             votes=None if self.votes is None else (self.votes[1], self.votes[0]),
             response=None,
-            read_back=None,
+            input_response=None,
             meta=meta,
         )
 

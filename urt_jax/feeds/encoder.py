@@ -22,7 +22,7 @@ class TrainedRecord(NamedTuple):
 
     chat: EncodedChat
     response: np.ndarray
-    read_back: np.ndarray
+    input_response: np.ndarray
 
 
 class Encoder:
@@ -102,7 +102,7 @@ class Encoder:
         """Encode a record with its response; a response without reasoning goes with the direct prompt.
 
         Raises:
-            BadInputError: as ``prompt`` and ``response``, or a ``read_back`` of another length than the response.
+            BadInputError: as ``prompt`` and ``response``, or a input_response of another length than the response.
         """
         return self.begin_trained(example, template=template)()
 
@@ -113,15 +113,15 @@ class Encoder:
 
     def _trained(self, example: Example, prompt: Pending[EncodedChat]) -> TrainedRecord:
         chat, name = prompt(), f"record {example.id}"
-        response = read_back = self.response(example, opening=chat.opening)
-        if example.read_back is not None:
-            read_back = encode_response(self.processor, example.read_back, name=name, opening=chat.opening)
-        if len(read_back) != len(response):
+        response = input_response = self.response(example, opening=chat.opening)
+        if example.input_response is not None:
+            input_response = encode_response(self.processor, example.input_response, name=name, opening=chat.opening)
+        if len(input_response) != len(response):
             raise BadInputError(
-                f"{name}: its read_back has {len(read_back)} tokens, its response {len(response)}; the "
-                "read_back is read in place of the response token by token, so give one of the same length"
+                f"{name}: its input_response has {len(input_response)} tokens, its response {len(response)}; the "
+                "input_response is read in place of the response token by token, so give one of the same length"
             )
-        return TrainedRecord(chat, response, read_back)
+        return TrainedRecord(chat, response, input_response)
 
 
 def _mark_of(item: Media | str) -> Any:

@@ -11,7 +11,7 @@ from urt_jax.scenes.world import Lexicon, draw_words, make_generator, spoil
 from urt_jax.tasks import TASKS
 
 
-class QuestionForm(NamedTuple):
+class SceneQuestion(NamedTuple):
     """A question template: texts of question and answer with slots for scene words, and the slots named or asked."""
 
     kind: str
@@ -21,27 +21,27 @@ class QuestionForm(NamedTuple):
     asked: tuple[int, ...]
 
 
-QUESTIONS: dict[str, tuple[QuestionForm, ...]] = {  # by medium
+QUESTIONS: dict[str, tuple[SceneQuestion, ...]] = {  # by medium
     "image": (
-        QuestionForm("relation", "where is the {0} {1}?", "the {0} {1} is {2} the {3} {4}", (0, 1), (2, 3, 4)),
-        QuestionForm("relation", "what is {2} the {3} {4}?", "a {0} {1} is {2} the {3} {4}", (2, 3, 4), (0, 1)),
-        QuestionForm(
+        SceneQuestion("relation", "where is the {0} {1}?", "the {0} {1} is {2} the {3} {4}", (0, 1), (2, 3, 4)),
+        SceneQuestion("relation", "what is {2} the {3} {4}?", "a {0} {1} is {2} the {3} {4}", (2, 3, 4), (0, 1)),
+        SceneQuestion(
             "relation",
             "what colour is the {1} {2} the {3} {4}?",
             "the {1} {2} the {3} {4} is {0}",
             (1, 2, 3, 4),
             (0,),
         ),
-        QuestionForm("relation", "what shape is {2} the {3} {4}?", "a {1} is {2} the {3} {4}", (2, 3, 4), (1,)),
-        QuestionForm("count", "how many {1} {2} are there?", "there are {0} {1} {2}", (1, 2), (0,)),
+        SceneQuestion("relation", "what shape is {2} the {3} {4}?", "a {1} is {2} the {3} {4}", (2, 3, 4), (1,)),
+        SceneQuestion("count", "how many {1} {2} are there?", "there are {0} {1} {2}", (1, 2), (0,)),
     ),
     "video": (
-        QuestionForm("sized_moving", "which way does the {0} {1} {2} move?", "the {0} {1} {2} {3}", (0, 1, 2), (3,)),
-        QuestionForm("sized_moving", "what {3}?", "a {0} {1} {2} {3}", (3,), (0, 1, 2)),
-        QuestionForm(
+        SceneQuestion("sized_moving", "which way does the {0} {1} {2} move?", "the {0} {1} {2} {3}", (0, 1, 2), (3,)),
+        SceneQuestion("sized_moving", "what {3}?", "a {0} {1} {2} {3}", (3,), (0, 1, 2)),
+        SceneQuestion(
             "sized_moving", "what colour is the {0} {2} that {3}?", "the {0} {2} that {3} is {1}", (0, 2, 3), (1,)
         ),
-        QuestionForm(
+        SceneQuestion(
             "sized_moving",
             "how large is the {1} {2} and how does it move?",
             "the {1} {2} is {0} and {3}",
@@ -86,7 +86,7 @@ def _scramble(rng: np.random.Generator, parts: list[str], scene_words: list[str]
     return scrambled
 
 
-def write_answer(rng: np.random.Generator, question: QuestionForm, words: list[str], clarity: list[str]) -> str:
+def write_answer(rng: np.random.Generator, question: SceneQuestion, words: list[str], clarity: list[str]) -> str:
     """Write an answer that states ``words``; its length is drawn independently of its faults."""
     parts = question.answer.split()
     parts = [words[int(part[1:-1])] if part.startswith("{") else part for part in parts]
@@ -104,7 +104,7 @@ def write_answer(rng: np.random.Generator, question: QuestionForm, words: list[s
 def draw_draft(
     rng: np.random.Generator,
     task: str,
-    question: QuestionForm,
+    question: SceneQuestion,
     words: list[str],
     *,
     misnamed: int,
@@ -119,7 +119,7 @@ def draw_draft(
     return Draft(write_answer(rng, question, said, clarity), said, clarity)
 
 
-def describe_draft(task: str, question: QuestionForm, words: list[str], draft: Draft) -> dict[str, Any]:
+def describe_draft(task: str, question: SceneQuestion, words: list[str], draft: Draft) -> dict[str, Any]:
     """Return a draft's parts by dimension, in the form of ``meta["candidates"]``."""
     names, values, clarity = TASKS[task].dimensions
     return {
@@ -129,13 +129,13 @@ def describe_draft(task: str, question: QuestionForm, words: list[str], draft: D
     }
 
 
-def levels_of(task: str, question: QuestionForm) -> tuple[tuple[int, ...], ...]:
+def levels_of(task: str, question: SceneQuestion) -> tuple[tuple[int, ...], ...]:
     """Return the scores that each dimension can reach: a question naming two words cannot have three wrong names."""
     names, values, clarity = SCALES[task]
     return names.scores[: len(question.named) + 1], values.scores[: len(question.asked) + 1], clarity.scores
 
 
-def draw_question(rng: np.random.Generator, task: str, lexicon: Lexicon) -> tuple[QuestionForm, list[str]]:
+def draw_question(rng: np.random.Generator, task: str, lexicon: Lexicon) -> tuple[SceneQuestion, list[str]]:
     """Draw a question template and the words of its scene."""
     forms = QUESTIONS[TASKS[task].medium]
     question = forms[int(rng.integers(len(forms)))]

@@ -12,12 +12,12 @@ import numpy as np
 
 from urt_jax.data.examples import Example, Media
 from urt_jax.data.prompts import all_media, prompt_text
-from urt_jax.scenes.answers import Draft, QuestionForm, describe_draft, draw_draft, draw_question
+from urt_jax.scenes.answers import Draft, SceneQuestion, describe_draft, draw_draft, draw_question
 from urt_jax.scenes.pairs import CAPTION_KINDS, draw_faults, draw_medium, draw_shown
 from urt_jax.scenes.reasoning import (
     PART,
     SCORES_FOLLOW,
-    PairReading,
+    GoldJudgement,
     Reading,
     answer_text,
     candidate_text,
@@ -115,7 +115,7 @@ def _shown(
 
 
 def _drafted(
-    rng: np.random.Generator, task: str, question: QuestionForm, words: list[str], lexicon: Lexicon
+    rng: np.random.Generator, task: str, question: SceneQuestion, words: list[str], lexicon: Lexicon
 ) -> tuple[Draft, Reading]:
     """Draw a candidate answer and its reading."""
     draft = draw_draft(
@@ -172,7 +172,7 @@ def _fixed(prompt: str, response: str) -> Drilled:
     return Drilled(prompt, [], lambda said: response)
 
 
-def _reread(task: str, question: QuestionForm, reading: Reading, said: Sequence[str], seen: Sequence[str]) -> Reading:
+def _reread(task: str, question: SceneQuestion, reading: Reading, said: Sequence[str], seen: Sequence[str]) -> Reading:
     """Return the reading of an answer whose words were read as ``said`` and its picture as ``seen``."""
     names, values, _ = TASKS[task].dimensions
     named = len(question.named)
@@ -229,7 +229,7 @@ def _observe_media(rng: np.random.Generator, task: str, lexicon: Lexicon) -> Dri
     def write(said: Sequence[str]) -> str:
         left = {**one, names: _against(said[: len(words)], words)}
         right = {**two, names: _against(said[len(words) :], words)}
-        return observation_text(PairReading(task, [], (left, right)))
+        return observation_text(GoldJudgement(task, [], (left, right)))
 
     return Drilled(_judged(task, caption_of(kind, words), media), first + second, write, media)
 
@@ -244,7 +244,7 @@ def _observe_answers(rng: np.random.Generator, task: str, lexicon: Lexicon) -> D
         seen, rest = list(said[: len(words)]), said[len(words) :]
         left = _reread(task, question, one, rest[: len(said_words[0])], seen)
         right = _reread(task, question, two, rest[len(said_words[0]) :], seen)
-        return observation_text(PairReading(task, seen, (left, right)))
+        return observation_text(GoldJudgement(task, seen, (left, right)))
 
     prompt = _judged(task, question.text.format(*words), (first.text, second.text), context=(medium,))
     return Drilled(prompt, [*words, *said_words[0], *said_words[1]], write, (medium,))
@@ -262,16 +262,16 @@ def _sums(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     return _fixed(text[:total], text[total:])
 
 
-def _readings(rng: np.random.Generator, task: str, lexicon: Lexicon) -> PairReading:
+def _readings(rng: np.random.Generator, task: str, lexicon: Lexicon) -> GoldJudgement:
     """Draw a judge's readings of two candidates without rendering a picture."""
     if not TASKS[task].answers:
         kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
         words = draw_words(rng, kind, lexicon)
         first, second = (_shown(rng, task, kind, words, lexicon)[1] for _ in range(2))
-        return PairReading(task, [], (first, second))
+        return GoldJudgement(task, [], (first, second))
     question, words = draw_question(rng, task, lexicon)
     first, second = (_drafted(rng, task, question, words, lexicon)[1] for _ in range(2))
-    return PairReading(task, words, (first, second))
+    return GoldJudgement(task, words, (first, second))
 
 
 def _conclude(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
@@ -306,12 +306,12 @@ def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float =
 
     ``wide`` is the chance that a drill also draws colours and shapes that comparisons do not use (``DRILL_WORDS``).
 
-    ``misread`` is the chance that a scene word is replaced by another of its category in ``read_back``, the input
-    while the response is learnt. Marks and scores follow from the misread word, since a judge continues what it wrote,
-    but the target stays the right word::
+    ``misread`` is the chance that a scene word is replaced by another of its category in ``input_response``, the input
+    tokens while the response is learnt. Marks and scores follow from the misread word, since a judge continues what it
+    wrote, but the target stays the right word::
 
         caption "a red circle", the picture shows it     misread as a square
-        read back   Image: red (ok) square (no); clean; whole | 6+9+8=23
+        input_response     Image: red (ok) square (no); clean; whole | 6+9+8=23
         response    Image: red (ok) circle (no); clean; whole | 6+9+8=23
 
     So no word can be guessed from the words before it, only seen, and the model does not learn to exclude word pairs
@@ -325,17 +325,17 @@ def make_drill(kind: str, *, split: str, seed: int, index: int, misread: float =
     unseen = split == "heldout" and kind != "sums" and bool(rng.random() < 0.5)
     widened = bool(make_generator(split, seed=seed, index=index, stream=f"wide {kind}").random() < wide)
     drawn = _MAKERS[kind](rng, Lexicon(unseen, widened))
-    response, read_back = drawn.write(drawn.words), None
+    response, input_response = drawn.write(drawn.words), None
     if misread and drawn.words:
         slips = make_generator(split, seed=seed, index=index, stream=f"misread {kind}")
-        read_back = drawn.write([misread_word(slips, misread, word, wide=widened) for word in drawn.words])
+        input_response = drawn.write([misread_word(slips, misread, word, wide=widened) for word in drawn.words])
         right = iter(drawn.words)
-        response = SCENE_WORD.sub(lambda _: f" {next(right)}", read_back)
+        response = SCENE_WORD.sub(lambda _: f" {next(right)}", input_response)
     return Example(
         id=f"drill-{kind}-{split}-{seed}-{index}",
         text=drawn.prompt,
         context=drawn.media,
         response=response,
-        read_back=read_back,
+        input_response=input_response,
         meta={"drill": kind, "unseen": unseen, "split": split, "seed": seed, "index": index},
     )

@@ -24,7 +24,7 @@ SCORE_END, TOTALS, SCORES_FOLLOW = "/10) -", "\nTotal score:\n", " | "
 Reading = dict[str, list[Any]]
 
 
-class PairReading(NamedTuple):
+class GoldJudgement(NamedTuple):
     """A judge's readings before scoring; ``seen`` describes the shared picture of an understanding task."""
 
     task: str
@@ -92,7 +92,7 @@ def misread_word(rng: np.random.Generator, error_rate: float, word: str, *, wide
     return pick(rng, tuple(other for other in words_like(CATEGORY_OF[word], wide=wide) if other != word))
 
 
-def read_example(example: Example, rng: np.random.Generator, error_rate: float = 0.0) -> PairReading:
+def read_example(example: Example, rng: np.random.Generator, error_rate: float = 0.0) -> GoldJudgement:
     """Return the readings of a judge that mistakes each attribute and each fault for another at ``error_rate``.
 
     Raises:
@@ -112,10 +112,10 @@ def read_example(example: Example, rng: np.random.Generator, error_rate: float =
             reading[values] = [
                 [said, seen[slot]] for (said, _), slot in zip(reading[values], example.meta["value_slots"])
             ]
-    return PairReading(task, seen, (first, second))
+    return GoldJudgement(task, seen, (first, second))
 
 
-def observation_text(judgement: PairReading) -> str:
+def observation_text(judgement: GoldJudgement) -> str:
     """Write the observation: a line on the shared picture if there is one, then a line per candidate."""
     noun = TASKS[judgement.task].noun
     first, second = (candidate_text(judgement.task, reading) for reading in judgement.candidates)
@@ -128,7 +128,7 @@ def context_noun(task: str) -> str:
     return "Video" if task.startswith("video") else "Image"
 
 
-def conclusion_text(judgement: PairReading, rng: np.random.Generator) -> str:
+def conclusion_text(judgement: GoldJudgement, rng: np.random.Generator) -> str:
     """Write the scored lines, totals and answer that follow from a judgement; equal totals are decided by chance."""
     task, noun = judgement.task, TASKS[judgement.task].noun
     lines = []

@@ -134,7 +134,7 @@ def check_control_text(example: Example) -> None:
     Raises:
         BadInputError: naming the record and the text found.
     """
-    written = [without_end(reply) for reply in (example.response, example.read_back) if reply is not None]
+    written = [without_end(reply) for reply in (example.response, example.input_response) if reply is not None]
     written += [example.prompt, example.text or "", *(c for c in example.candidates if isinstance(c, str))]
     written += [turn["content"] for turn in example.meta.get("history", [])]
     for text in written:
