@@ -140,7 +140,7 @@ def test_what_is_not_there_is_found(span: str, wrong: str) -> None:
 
 
 def test_what_is_there_is_not_told() -> None:
-    spans = ("tests/losses", "families/presets.py", "sharding/rules.py:MESH_AXES", "config.optimizer.b1", "data.fps=2")
+    spans = ("tests/losses", "families/presets.py", "sharding/rules.py:MESH_AXES", "config.optimizer.b2", "data.fps=2")
     spans += ("types.Rollout", "RolloutMaker._ask", "--config.workers=N", "configs/plan.py:scaling --config.best=1")
     assert name_problems(" and ".join(f"`{span}`" for span in spans)) == []
 
