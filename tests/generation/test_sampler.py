@@ -13,7 +13,7 @@ import pytest
 from tests.tiny import CONFIG, EOS, MODEL, PAD, PROCESSOR, VIDEO, WORDS, batch_of, jitted, make_chat, need, tiny_params
 from urt_jax.data.collate import join_completions
 from urt_jax.generation.sampler import Sampler
-from urt_jax.generation.sampling import Sampling
+from urt_jax.generation.sampling import DecodeSettings, Sampling
 from urt_jax.models.kv_cache import init_cache
 from urt_jax.sharding.mesh import make_mesh
 from urt_jax.sharding.placement import place_state
@@ -190,7 +190,15 @@ def test_prompt_keys_are_held_once_per_question(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(decoder_layer, "attend_group", noted)
     chats = (CHATS[1], CHATS[1])
-    sample(Sampler(MODEL, PROCESSOR), HOT, at_once=10, chats=chats, ids=IDS[:2], bucket=need(chats), responses=5)
+    sample(
+        Sampler(MODEL, PROCESSOR),
+        HOT,
+        decoding=DecodeSettings(10),
+        chats=chats,
+        ids=IDS[:2],
+        bucket=need(chats),
+        responses=5,
+    )
     assert set(seen) == {(2, 10)}
 
 

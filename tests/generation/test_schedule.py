@@ -13,7 +13,7 @@ from urt_jax.generation import lanes
 from urt_jax.generation.job import Finished
 from urt_jax.generation.lanes import cpu_rows, make_plan
 from urt_jax.generation.sampler import Sampler
-from urt_jax.generation.sampling import Sampling
+from urt_jax.generation.sampling import DecodeSettings, Sampling
 from urt_jax.generation.schedule import Schedule, first_rows, refill
 from urt_jax.models.kv_cache import ring_mask
 from urt_jax.models.tuning import CPU
@@ -83,7 +83,7 @@ def test_what_is_sampled_does_not_depend_on_how_many_rows_decode(sampler: Sample
     """Prompts of pictures, text and a clip; responses of all lengths, so that rows come free one by one."""
     whole = sample(sampler, HOT)
     assert len(set(whole.mask_BU.sum(axis=1).tolist())) > 2, "the responses must differ in length"
-    some = sample(sampler, HOT, at_once=at_once)
+    some = sample(sampler, HOT, decoding=DecodeSettings(at_once))
     np.testing.assert_array_equal(some.tokens_BU, whole.tokens_BU)
     np.testing.assert_array_equal(some.mask_BU, whole.mask_BU)
     np.testing.assert_allclose(some.logp_BU, whole.logp_BU, atol=1e-5, rtol=0)
@@ -92,16 +92,16 @@ def test_what_is_sampled_does_not_depend_on_how_many_rows_decode(sampler: Sample
 
 def test_penalty_and_stop_strings_start_anew_with_each_response(sampler: Sampler) -> None:
     sampling = Sampling(temperature=5.0, repetition_penalty=1.7)
-    whole, some = sample(sampler, sampling), sample(sampler, sampling, at_once=2)
+    whole, some = sample(sampler, sampling), sample(sampler, sampling, decoding=DecodeSettings(2))
     np.testing.assert_array_equal(some.tokens_BU, whole.tokens_BU)
 
 
 def test_throughput_does_not_fall_to_the_slowest_row(sampler: Sampler) -> None:
     """Few rows run the model about as often as there are tokens for each of them."""
-    whole = sample(sampler, HOT, at_once=3 * RESPONSES)
+    whole = sample(sampler, HOT, decoding=DecodeSettings(3 * RESPONSES))
     lengths = whole.mask_BU.sum(axis=1)
     assert whole.decode_steps == lengths.max()
-    some = sample(sampler, HOT, at_once=RESPONSES)
+    some = sample(sampler, HOT, decoding=DecodeSettings(RESPONSES))
     assert some.decode_steps < 0.9 * SLOTS * len(lengths) / RESPONSES, "waves of full length would take this long"
     assert some.decode_steps >= lengths.sum() / RESPONSES
     assert (whole.tokens_BU == EOS).any()
@@ -109,7 +109,7 @@ def test_throughput_does_not_fall_to_the_slowest_row(sampler: Sampler) -> None:
 
 def test_finished_responses_are_told_of_once_while_others_run(sampler: Sampler) -> None:
     told: list[Finished] = []
-    found = sample(sampler, HOT, at_once=2, finished=told.append)
+    found = sample(sampler, HOT, decoding=DecodeSettings(2), finished=told.append)
     assert len(told) > 2, "responses must end at different times for this test to say anything"
     rows = np.concatenate([some.rows for some in told])
     assert sorted(rows.tolist()) == list(range(len(found.texts)))
@@ -120,7 +120,7 @@ def test_finished_responses_are_told_of_once_while_others_run(sampler: Sampler) 
 
 
 def test_lanes_of_a_cpu_sample_what_one_program_does(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = sample(sampler, HOT, at_once=3 * RESPONSES)
+    whole = sample(sampler, HOT, decoding=DecodeSettings(3 * RESPONSES))
     monkeypatch.setattr(lanes, "tuning", lambda: replace(CPU, few_rows=RESPONSES))
     monkeypatch.setattr(lanes, "cores", lambda: 3)
     assert make_plan(3, RESPONSES, params=tiny_params(), mesh=None, at_once=None)[0] == 3
@@ -143,7 +143,9 @@ def test_rows_are_refilled_on_a_mesh(data: int, fsdp: int) -> None:
     alone = Sampler(MODEL, PROCESSOR).sample(tiny_params(), chats, ids, sampling=HOT, **settings)
     mesh = make_mesh(data, fsdp, 1, devices=jax.devices()[:4])
     split = Sampler(MODEL, PROCESSOR)
-    found = split.sample(place_state(mesh, tiny_params()), chats, ids, sampling=HOT, at_once=8, **settings)
+    found = split.sample(
+        place_state(mesh, tiny_params()), chats, ids, sampling=HOT, decoding=DecodeSettings(8), **settings
+    )
     np.testing.assert_array_equal(found.tokens_BU, alone.tokens_BU)
     np.testing.assert_allclose(found.logp_BU, alone.logp_BU, atol=1e-5, rtol=0)
     assert next(iter(split.shapes))[-1] == 8

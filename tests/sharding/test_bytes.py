@@ -9,6 +9,7 @@ import pytest
 from tests.sharding.meshed import RESPONSES, SLOTS, TOKENS, compiled_grpo, grpo_arguments, sample, some_slow
 from tests.tiny import CONFIG, MODEL, PROCESSOR
 from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import DecodeSettings
 
 # Devices that each axis is split over: width and inner width of weights, rows, heads and slots of caches.
 PARTS = {
@@ -69,7 +70,7 @@ def check_caches(name: str, questions: int, parts: dict[str, int], monkeypatch: 
         return advance(*arguments, **static)
 
     monkeypatch.setattr(sampler.engine, "_advance", watched)
-    sample(sampler, name, questions, at_once=questions * RESPONSES)
+    sample(sampler, name, questions, decoding=DecodeSettings(questions * RESPONSES))
     [(arguments, places, measured)] = seen
     state, at = arguments[2].state, places[2].state
     slot = 2 * 4 * CONFIG.decoder.layers * CONFIG.decoder.kv_heads * CONFIG.decoder.head_width  # keys and values

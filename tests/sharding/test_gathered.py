@@ -11,6 +11,7 @@ from tests.sharding.meshed import QUESTIONS, RESPONSES, mesh_of, sample
 from tests.sharding.test_activations import largest_moved
 from tests.tiny import MODEL, PROCESSOR, tiny_params
 from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import DecodeSettings
 from urt_jax.sharding.placement import for_sampling, place_state
 
 MESH = "data=2 fsdp=2 tensor=2"
@@ -51,7 +52,7 @@ def test_samples_are_the_same_and_no_weight_travels_at_a_token(monkeypatch: pyte
             return advance(*arguments, **static)
 
         monkeypatch.setattr(sampler.engine, "_advance", watched)
-        found.append(sample(sampler, "fsdp=8", gather_weights=gather))
+        found.append(sample(sampler, "fsdp=8", decoding=DecodeSettings(gather_weights=gather)))
     np.testing.assert_array_equal(found[0].tokens_BU, found[1].tokens_BU)
     np.testing.assert_allclose(found[0].logp_BU, found[1].logp_BU, atol=1e-5)
     matrix = MODEL.config.decoder.width * MODEL.config.decoder.feed_forward

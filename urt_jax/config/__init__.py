@@ -34,7 +34,7 @@ from urt_jax.config.stages import (
     SupervisedConfig,
     TrainingConfig,
 )
-from urt_jax.generation.sampling import RolloutSampling
+from urt_jax.generation.sampling import PoolSampling, RolloutSampling
 
 __all__ = [
     "STAGES",
@@ -56,6 +56,7 @@ __all__ = [
     "PlanConfig",
     "PlanRowsConfig",
     "PoolConfig",
+    "PoolSampling",
     "RejectConfig",
     "RolloutSampling",
     "RowLengths",

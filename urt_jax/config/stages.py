@@ -18,7 +18,7 @@ from urt_jax.config.rollouts import rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
 from urt_jax.data.curriculum import Curriculum
 from urt_jax.data.settings import HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
-from urt_jax.generation.sampling import RolloutSampling
+from urt_jax.generation.sampling import PoolSampling, RolloutSampling
 from urt_jax.losses.policy import PolicyLoss
 from urt_jax.rewards.weights import RewardWeights
 from urt_jax.settings import Problems, knob
@@ -117,7 +117,7 @@ class RejectConfig(SupervisedConfig):
     data: PoolData = PoolData(count=512)
     samples_per_item: int = knob(4, at_least=1)  # responses to each question
     batch_questions: int = knob(32, at_least=1)  # questions sampled in one program call
-    sampling: RolloutSampling = RolloutSampling()
+    sampling: PoolSampling = PoolSampling()
 
     def problems(self) -> Problems:
         """Yield what is wrong between the knobs."""
@@ -138,7 +138,7 @@ class GrpoConfig(PolicyLoss, TrainingConfig):
     questions_per_step: int = knob(16, at_least=1)  # questions of one rollout
     responses_per_question: int = knob(8, at_least=2)  # the group an advantage is relative to
     updates_per_rollout: int = knob(1, at_least=1)  # above 1 the clipped ratio comes into play
-    sampling: RolloutSampling = RolloutSampling()  # no filters: filtered samples have no matching log-probability
+    sampling: RolloutSampling = RolloutSampling()
     mask_truncated: bool = False  # leave responses that ran to the limit out of the loss; their rewards still count
     advantage_scale: Literal["group", "batch", "none"] = "group"  # what a group's advantages are divided by
     rewards: RewardWeights = RewardWeights()
@@ -162,14 +162,6 @@ class GrpoConfig(PolicyLoss, TrainingConfig):
         if parts > 1 and tokens % step:
             message = f"{tokens} tokens cannot be split over sequence = {parts} devices; give a multiple of {step}"
             yield "lengths.max_new_tokens", message
-        neutral = replace(RolloutSampling(), temperature=self.sampling.temperature)
-        for key in ("top_k", "top_p", "min_p", "repetition_penalty"):
-            if getattr(self.sampling, key) != getattr(neutral, key):
-                yield (
-                    f"sampling.{key}",
-                    f"{getattr(self.sampling, key)} changes the distribution that GRPO's ratios are taken under; "
-                    f"leave it at {getattr(neutral, key)} (off) and use temperature",
-                )
         if self.sampling.temperature == 0:
             yield "sampling.temperature", "0 is greedy: a group of equal responses teaches nothing; give e.g. 1.0"
         questions, longest = self.questions_per_step, self.lengths.max_new_tokens

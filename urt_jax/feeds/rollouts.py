@@ -23,6 +23,7 @@ from urt_jax.families.processor import Processor
 from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.questions import Question, QuestionFeed
 from urt_jax.generation.sampler import Sampler
+from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.vocabulary import decode_texts
 from urt_jax.rewards.user import RewardError, load_reward
 from urt_jax.runs import processes
@@ -97,10 +98,9 @@ class RolloutMaker:
         slots = config.lengths.max_new_tokens
         self._settings: dict[str, Any] = {
             "responses": config.responses_per_question,
-            "sampling": config.sampling,
+            "sampling": Sampling(config.sampling.temperature, config.sampling.stop),
             "slots": slots,
-            "at_once": config.sampling.at_once,
-            "gather_weights": config.sampling.gather_weights,
+            "decoding": config.sampling,
         }
 
     def saved(self) -> dict[str, Any]:

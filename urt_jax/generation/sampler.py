@@ -14,7 +14,7 @@ from urt_jax.families.processor import Processor, padding_of
 from urt_jax.generation.engine import Engine
 from urt_jax.generation.job import Finished, Job, decode_lane, open_lane
 from urt_jax.generation.lanes import cores, make_plan
-from urt_jax.generation.sampling import Sampling, each_row
+from urt_jax.generation.sampling import DecodeSettings, Sampling, each_row
 from urt_jax.generation.state import row_settings
 from urt_jax.generation.vocabulary import StopVocabularies, decode_texts
 from urt_jax.models.vlm import VisionLanguageModel
@@ -22,6 +22,8 @@ from urt_jax.sharding.activations import compiled_ahead, with_mesh
 from urt_jax.sharding.placement import for_sampling, mesh_of, own_rows, place_rows, rows_everywhere
 from urt_jax.sharding.shares import share_of, shown_by_all
 from urt_jax.types import Batch, EncodedChat, Rollout
+
+ALL_AT_ONCE = DecodeSettings()
 
 
 class Sampler:
@@ -53,8 +55,7 @@ class Sampler:
         slots: int,
         seed: int | Sequence[int],
         step: int = 0,
-        at_once: int | None = None,
-        gather_weights: bool = True,
+        decoding: DecodeSettings = ALL_AT_ONCE,
         finished: Callable[[Finished], None] | None = None,
     ) -> Rollout:
         """Sample ``responses`` answers to each chat; the ids name the questions in the random streams.
@@ -65,8 +66,7 @@ class Sampler:
         Args:
             response_index: numbers of the responses, by default 0 .. responses - 1 within each question.
             slots: room for a response in the cache; step: of the run, part of the random streams.
-            at_once: responses decoded at a time while the others wait; None: see ``make_plan``.
-            gather_weights: once (``placement.for_sampling``), not for every token.
+            decoding: how many at a time while the others wait (see ``make_plan``), and when weights are gathered.
             finished: is called with responses that have ended, every few tokens, from any thread, one call at a time.
 
         Raises:
@@ -82,8 +82,7 @@ class Sampler:
         positions = np.array([chat.next_position for chat in chats], np.int32)
         job = self._job(
             params, (prompts, positions), _streams(ids, response_index, seed, responses),
-            sampling=each_row(sampling, Sampling, count), lengths=lengths, slots=slots, step=step, at_once=at_once,
-            gather_weights=gather_weights,
+            sampling=each_row(sampling, Sampling, count), lengths=lengths, slots=slots, step=step, decoding=decoding,
         )  # fmt: skip
         shape = job.shape(bucket, responses)
         threads = job.lanes if shape in self.shapes else 1  # the first of a shape compiles for all
@@ -102,7 +101,7 @@ class Sampler:
 
     def compile_ahead(
         self, params: Any, buckets: Sequence[Need], *, responses: int, sampling: Sampling, slots: int,
-        at_once: int | None = None, gather_weights: bool = True,
+        decoding: DecodeSettings = ALL_AT_ONCE,
     ) -> None:  # fmt: skip
         """Compile what ``sample`` runs for prompts of these shapes, several at a time; nothing is computed.
 
@@ -114,11 +113,11 @@ class Sampler:
             blank = (collate_prompts([], bucket=bucket, **self.padding), np.zeros(bucket.rows, np.int32))
             job = self._job(
                 params, blank, (rows, rows, rows), sampling=[sampling] * len(rows), lengths=[slots] * len(rows),
-                slots=slots, at_once=at_once, gather_weights=gather_weights, ahead=True,
+                slots=slots, decoding=decoding, ahead=True,
             )  # fmt: skip
-            prompts, decoding = open_lane(self.engine, job, 0, ahead=True)
+            prompts, batch = open_lane(self.engine, job, 0, ahead=True)
             self.engine.advance(
-                job.params, prompts, decoding, job.vocabulary, jnp.int32(0), plan=job.plan, mesh=job.mesh, ahead=True
+                job.params, prompts, batch, job.vocabulary, jnp.int32(0), plan=job.plan, mesh=job.mesh, ahead=True
             )
             self.shapes.add(job.shape(bucket, responses))
 
@@ -134,8 +133,7 @@ class Sampler:
         sampling: Sequence[Sampling],
         lengths: Sequence[int],
         slots: int,
-        at_once: int | None,
-        gather_weights: bool,
+        decoding: DecodeSettings,
         step: int = 0,
         ahead: bool = False,
     ) -> Job:
@@ -145,12 +143,12 @@ class Sampler:
         share = share_of(mesh)
         if not share.spans:  # there the shares would be others
             mesh, params = rows_everywhere(mesh, params, questions)
-        gather = for_sampling(mesh, params, self.model.dtype) if gather_weights else None
+        gather = for_sampling(mesh, params, self.model.dtype) if decoding.gather_weights else None
         if gather is not None:
             params = (compiled_ahead if ahead else with_mesh)(gather, mesh)(params)
         place = partial(place_rows, mesh)
         of_all = questions * share.of
-        lanes, plan = make_plan(of_all, count // questions, params=params, mesh=mesh, at_once=at_once)
+        lanes, plan = make_plan(of_all, count // questions, params=params, mesh=mesh, at_once=decoding.at_once)
         penalised = any(row.repetition_penalty != 1 for row in sampling)
         cached, features = self.engine.prefill(
             params, *map(place, prompts), penalised=penalised, mesh=mesh, ahead=ahead

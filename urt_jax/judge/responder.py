@@ -14,8 +14,8 @@ from urt_jax.data.collate import Need, collate, largest, length_of, need_of, pla
 from urt_jax.data.examples import Chat, Query
 from urt_jax.data.loader import batches
 from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers, padding_of
-from urt_jax.generation.sampler import Sampler
-from urt_jax.generation.sampling import Sampling, each_row
+from urt_jax.generation.sampler import ALL_AT_ONCE, Sampler
+from urt_jax.generation.sampling import DecodeSettings, Sampling, each_row
 from urt_jax.models.attention import token_step
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import mesh_of, place_rows
@@ -29,7 +29,7 @@ class Responder:
     """A model in memory that writes responses. Programs are compiled once per shape.
 
     ``dtype`` and ``attention`` are those of the computation (see ``LoadedModel.module_for``); ``workers`` is the number
-    of processes that decode pictures.
+    of processes that decode pictures. ``decoding`` says how the device decodes.
 
     Raises:
         BadInputError: as ``LoadedModel.module_for``.
@@ -43,6 +43,7 @@ class Responder:
         attention: str,
         max_prompt_tokens: int | None,
         workers: int,
+        decoding: DecodeSettings = ALL_AT_ONCE,
     ) -> None:
         self.processor = loaded.processor
         self.params = place_rows(None, loaded.params) if mesh_of(loaded.params) is None else loaded.params
@@ -53,6 +54,7 @@ class Responder:
         self._max_prompt_tokens = max_prompt_tokens
         self._workers = encoding_workers(self.processor, max_tokens=max_prompt_tokens, count=workers)
         self._sampler = Sampler(self.model, self.processor)
+        self._decoding = decoding
         self._logits = jax.jit(self.model.apply)
 
     def close(self) -> None:
@@ -182,6 +184,7 @@ class Responder:
             max_new_tokens=[lengths[row] for row in rows],
             slots=max(lengths),
             seed=[seeds[row] for row in rows],
+            decoding=self._decoding,
         ).texts
         return [texts[start : start + responses] for start in range(0, len(texts), responses)]
 

@@ -130,6 +130,7 @@ def _sample_rest(
         attention=config.model.attention,
         max_prompt_tokens=config.lengths.max_prompt_tokens,
         workers=config.workers,
+        decoding=config.sampling,
     )
     done = (first - start) // size
     with (
