@@ -17,9 +17,9 @@ def get_config(preset: str = "") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; this config has none")
     config = ConfigDict()
     config.stage = "grpo"
-    config.data = {"count": 2048, "seed": 13}
-    config.eval_data = {"count": 256, "seed": 1}
-    config.model = {"path": "urt-tiny-cold"}
+    config.data = {"count": 2048, "seed": 13}  # 120 steps ask 1,920: no pair comes twice
+    config.eval_data = {"count": 256, "seed": 1}  # few: they are judged twice
+    config.model = {"path": "urt-tiny-cold"}  # the base writes no reasoning: nothing to reward
     config.steps = 120
     config.questions_per_step = 16
     config.responses_per_question = 8  # the paper's group
