@@ -111,11 +111,6 @@ def test_a_row_depends_on_seed_step_id_and_response_only(sampler: Sampler, hot: 
     np.testing.assert_allclose(other.logp_BU[2:], hot.logp_BU[:2], atol=1e-5)
 
 
-def test_response_numbers_can_be_given(sampler: Sampler, hot: Rollout) -> None:
-    numbers = sample(sampler, HOT, response_index=[2, 1, 0] * 3)
-    np.testing.assert_array_equal(numbers.tokens_BU[:3], hot.tokens_BU[[2, 1, 0]])
-
-
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"step": 1}, {"ids": ("uno", "dos", "tres")}], ids=str)
 def test_another_seed_step_or_id_draws_anew(sampler: Sampler, hot: Rollout, changes: dict[str, Any]) -> None:
     other = sample(sampler, HOT, **changes)

@@ -51,7 +51,7 @@ class Watch:
     def sample(self, of: Sampler, params: Any, chats: list[EncodedChat], ids: list[str], **asked: Any) -> Rollout:
         samples = _sample(of, params, chats, ids, **asked)
         responses = asked.get("responses", 1)
-        index = asked.get("response_index") or list(range(responses)) * len(ids)
+        index = list(range(responses)) * len(ids)
         number = next(n for n, known in enumerate(self.samplers) if known is of)
         settings = (asked.get("step", 0), asked["sampling"].temperature, asked["slots"])
         arrays = [np.array(part) for part in (samples.tokens_BU, samples.mask_BU, samples.logp_BU, samples.ended_B)]

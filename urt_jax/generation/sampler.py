@@ -49,7 +49,6 @@ class Sampler:
         *,
         bucket: Need,
         responses: int = 1,
-        response_index: Sequence[int] | None = None,
         sampling: Sampling | Sequence[Sampling],
         max_new_tokens: int | Sequence[int] | None = None,
         slots: int,
@@ -64,7 +63,6 @@ class Sampler:
         responses, or one a response.
 
         Args:
-            response_index: numbers of the responses, by default 0 .. responses - 1 within each question.
             slots: room for a response in the cache; step: of the run, part of the random streams.
             decoding: how many at a time while the others wait (see ``make_plan``), and when weights are gathered.
             finished: is called with responses that have ended, every few tokens, from any thread, one call at a time.
@@ -81,7 +79,7 @@ class Sampler:
         prompts = shown_by_all(prompts, share_of(mesh_of(params)), merge=self.padding["merge"])
         positions = np.array([chat.next_position for chat in chats], np.int32)
         job = self._job(
-            params, (prompts, positions), _streams(ids, response_index, seed, responses),
+            params, (prompts, positions), _streams(ids, seed, responses),
             sampling=each_row(sampling, Sampling, count), lengths=lengths, slots=slots, step=step, decoding=decoding,
         )  # fmt: skip
         shape = job.shape(bucket, responses)
@@ -182,13 +180,12 @@ class Sampler:
 
 
 def _streams(
-    ids: Sequence[str], response_index: Sequence[int] | None, seed: int | Sequence[int], responses: int
+    ids: Sequence[str], seed: int | Sequence[int], responses: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return seed, question number and response number of each row, which name its random stream."""
-    count = len(ids) * responses
     question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
-    index_B = np.tile(np.arange(responses), len(ids)) if response_index is None else np.array(response_index)
-    return np.array(each_row(seed, int, count), np.int64).astype(np.uint32), question_B, index_B.astype(np.uint32)
+    response_B = np.tile(np.arange(responses, dtype=np.uint32), len(ids))
+    return np.array(each_row(seed, int, len(question_B)), np.int64).astype(np.uint32), question_B, response_B
 
 
 def _texts_of(
