@@ -10,7 +10,7 @@ is started with the same arguments, reaches the same --workdir, and computes on 
    but to find the other processes.
 3. A finished run prints its table again; otherwise the stage runs.
 
-Exit codes: 0 done, 2 bad input or a disk that takes no more, 75 saved after a preemption notice (call again to go on),
+Exit codes: 0 done, 2 bad input or a disk that takes no more, 75 saved after a preemption notice (call again to resume),
 1 anything else.
 """
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInputError as error:
         code, told = EXIT_BAD_INPUT, f"error: {error}"
     except Preempted as notice:
-        code, told = EXIT_PREEMPTED, f"preempted: {notice}; call again with the same arguments to go on"
+        code, told = EXIT_PREEMPTED, f"preempted: {notice}; call again with the same arguments to resume"
     except Exception as error:
         trouble = disk_trouble(error)
         if trouble is None and processes.count() == 1:
@@ -191,7 +191,7 @@ def load_config(path: Path, preset: str = "") -> ConfigDict:
         there = path.is_file()
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or error
-        raise BadInputError(f"config file {shown(str(path), 200)} can not be read ({told}); check the path") from None
+        raise BadInputError(f"config file {shown(str(path), 200)} cannot be read ({told}); check the path") from None
     if not there:
         beside = sorted(str(item) for item in path.parent.glob("*.py")) if path.parent.is_dir() else []
         nothing = f"{shown(str(path.parent), 200)} holds no config files"

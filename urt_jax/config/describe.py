@@ -1,4 +1,4 @@
-"""Every knob of a stage in words: its value, and what the settings say of it beside its declaration."""
+"""A table of all knobs of a stage: value, and the comment beside the declaration."""
 
 import ast
 import dataclasses
@@ -38,7 +38,7 @@ def describe(values: Mapping[str, Any]) -> str:
 
 
 def _form(hint: Any) -> str:
-    """Return what may stand there where a choice, a mapping or a tuple is declared."""
+    """Return the form of a choice, a mapping or a tuple."""
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(inner)}"

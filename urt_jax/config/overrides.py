@@ -99,7 +99,7 @@ def _put(values: Any, path: Sequence[str | int], new: Any) -> Any:
 
 
 def _read(text: str, hint: Any, argument: str) -> Any:
-    """Return the value that a text stands for; one that is no literal stays a text where no brackets are needed."""
+    """Return the value of an override's text; a text that is not a literal stays a text if its knob takes one."""
     if (kind := optional_type(hint)) is not None:
         return None if text == "None" else _read(text, kind, argument)
     origin = typing.get_origin(hint)
@@ -145,7 +145,7 @@ def _depth(value: Any) -> int:
 
 
 def how_to_write(hint: Any) -> str:
-    """Return an example of a mapping, a tuple or a group as it stands on the command line; "" for any other type."""
+    """Return an example of a mapping, a tuple or a group as written on the command line; "" for any other type."""
     inner = typing.get_args(hint)
     if record_type(hint) is not None:
         return "\"({'<knob>': <value>, ...}, ...)\"" if inner else "\"{'<knob>': <value>, ...}\""
@@ -157,7 +157,7 @@ def how_to_write(hint: Any) -> str:
 
 
 def _unknown(name: str, known: Sequence[Knob]) -> str:
-    """Say that there is no such knob: what may have been meant, and what there is beside it."""
+    """Return the message about an unknown knob: the nearest spellings, and the knobs beside it."""
     if name != ROOT and not name.startswith((f"{ROOT}.", f"{ROOT}[")):
         near = nearest(f"--{name}", OPTIONS)[:1] or [f"--{knob}" for knob in _meant(name, known)]
         return unknown_choice(name, (*OPTIONS, f"--{ROOT}.<knob>"), near)

@@ -77,9 +77,9 @@ class PlanConfig(StageConfig):
     compile: bool = True  # False: formulas alone
     worst: bool = False  # only the program of each layout that needs most memory by formula is compiled
     best: int = knob(2, at_least=1)  # layouts of a case that are compiled, the fastest by formula
-    cache: str = "~/.cache/urt_jax/plans"  # where what compilations told is kept
+    cache: str = "~/.cache/urt_jax/plans"  # folder of the compilers' cached answers
     attention: Literal["auto", "whole", "blocks"] = "auto"  # score matrices ("xla"), or the chip's kernel in blocks
-    sequence: tuple[int, ...] = knob((1,), nonempty=True)  # sizes of that axis of the mesh that are looked at
+    sequence: tuple[int, ...] = knob((1,), nonempty=True)  # sizes of the mesh's sequence axis that are searched
     check: bool = False  # time an SFT step on this machine too, and tell how far the formulas are off
     scaling: bool = False  # each case is the smallest slice of a weak-scaling study, up to 128 times its chips
 

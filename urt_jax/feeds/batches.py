@@ -1,4 +1,4 @@
-"""The batches of a supervised stage: records encoded, put together in rows, in shapes that are planned once."""
+"""The batches of a supervised stage: encoded records packed into rows, in shapes that are planned once."""
 
 import math
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class SftFeed:
             workers=config.workers,
         )
         self._steps = config.steps
-        self._begun: dict[int, tuple[list[str], list[Pending[TrainedRecord]]]] = {}  # of the step asked for next
+        self._begun: dict[int, tuple[list[str], list[Pending[TrainedRecord]]]] = {}  # of the next step
         self._drawn = mix(sources, seed=config.seed, rows=config.steps * batch_size)
         self._size, self._share, self._patch_budget = batch_size, share, lengths.row_patches
         self._padding = padding_of(loaded.processor)

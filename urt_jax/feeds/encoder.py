@@ -49,7 +49,7 @@ class Encoder:
         self._workers.close()
 
     def prompt(self, example: Example, *, template: str, think: bool = True) -> EncodedChat:
-        """Encode the question of a record, asked in the wording of ``template`` (see ``prompts.render``).
+        """Encode the prompt of a record, worded by ``template`` (see ``prompts.render``).
 
         Raises:
             BadInputError: as ``encode_chat``.

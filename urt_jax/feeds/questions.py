@@ -89,7 +89,7 @@ class QuestionFeed:
         self._encoder.close()
 
     def example(self, item: int, step: int, *, stream: str) -> Example:
-        """Return the record of a question that a step has asked, as it was shown under this name."""
+        """Return the record of a question of this step, in the presentation order of this name."""
         shown = self._record(item, step)
         return shown.swapped() if stream == _twin_stream(shown) else shown
 

@@ -228,7 +228,7 @@ class RolloutMaker:
 
 
 def _check_shares(config: GrpoConfig, share: Share) -> None:
-    """Refuse a number of questions that cannot be dealt out.
+    """Refuse a number of questions that cannot be split over the processes.
 
     Raises:
         BadInputError: the processes would get different numbers, or one half of a pair of twins.

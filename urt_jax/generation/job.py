@@ -1,4 +1,4 @@
-"""One call of the sampler, dealt out to lanes: threads that decode side by side, each its own questions."""
+"""One call of the sampler, split over lanes: threads that decode side by side, each its own questions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

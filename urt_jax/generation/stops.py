@@ -53,7 +53,7 @@ def stop_table(tokenizer: Any, stops: Sequence[str], *, vocab_size: int) -> Stop
 
 
 def join_tables(tables: Sequence[StopTable]) -> tuple[StopTable, list[int]]:
-    """Return one table in which each of several lies by itself, and the state in which a row enters each of them."""
+    """Return the disjoint union of several tables, and the first state of each."""
     first = np.cumsum([0, *(len(table.found_S) for table in tables)])[:-1].tolist()
     next_SV = np.concatenate([np.asarray(table.next_SV) + np.int16(start) for table, start in zip(tables, first)])
     return StopTable(next_SV, np.concatenate([np.asarray(table.found_S) for table in tables])), first

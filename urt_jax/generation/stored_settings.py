@@ -41,7 +41,7 @@ _NEUTRAL = {
 
 
 def stored_new_tokens(folder: Path) -> int:
-    """Return how many tokens a response may have by generation_config.json; settings that are not taken are told once.
+    """Return how many tokens a response may have by generation_config.json; unsupported settings are reported once.
 
     A judge decodes by the settings of its call: the likeliest token, or one drawn at the call's temperature among all.
     That is how it is trained too, so a penalty of the base model's would only disturb it.

@@ -226,5 +226,5 @@ class Responder:
         return [buckets.fit(need) for need in needs]
 
     def _bucket(self, chats: Sequence[EncodedChat]) -> Need:
-        """Return the shape for chats of a call of their own: one of few sizes, whatever else was asked before."""
+        """Return the shape of a call with these chats alone: one of few sizes."""
         return self._shapes([self._need(chats)])[0]

@@ -11,7 +11,7 @@ import jax
 
 @dataclass(frozen=True)
 class Tuning:
-    """What differs by device. 0 stands for no limit: everything at once."""
+    """What differs by device. 0 means no limit: everything at once."""
 
     unrolled_layers: int  # decoders of at most so many layers are unrolled; the others are scanned
     few_rows: int = 0  # responses that a core decodes at a time where its caches hold the weights

@@ -28,7 +28,7 @@ from urt_jax.planning.programs import Given, prepare
 from urt_jax.planning.workloads import Workload
 from urt_jax.sharding.mesh import make_mesh
 
-# To be set before jax is imported: the host's own device is a CPU, no metadata server is asked, two compilers may run.
+# To be set before jax is imported: the host's device is a CPU, no metadata server is queried, two compilers may run.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 INSTALL = {
     "tpu": ("libtpu", "pip install 'urt-jax[plan]'"),
@@ -53,7 +53,7 @@ MAX_TOLD = 4096  # kinds of collectives, and of kernels, that a record may name;
 
 @dataclass(frozen=True)
 class Evidence:
-    """What compiling one program told; bytes are those of one chip. ``failed`` says why there is no program."""
+    """The evidence of compiling one program; bytes are per chip. ``failed`` is the compiler's reason, if it failed."""
 
     seconds: float  # of all cores, so that they say what it takes beside other work too
     failed: str = ""
@@ -179,7 +179,7 @@ def first_lines(message: str, *, most: int = 300) -> str:
 
 
 def compiler_environment() -> dict[str, str]:
-    """Return the variables a compiling process is started with; they must stand before jax is imported."""
+    """Return the environment of a compiling process; it must be set before jax is imported."""
     return {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])}
 
 

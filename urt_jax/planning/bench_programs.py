@@ -29,7 +29,7 @@ OUR_ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent), "JAX_ENABLE_COMPILATION_CA
 
 
 def check_peers(config: BenchConfig) -> None:
-    """Check that the peers that are asked for are there.
+    """Check that the configured peers exist.
 
     Raises:
         BadInputError: no such interpreter, or no scripts.

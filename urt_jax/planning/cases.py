@@ -58,7 +58,7 @@ class Case(Protocol):
 
 
 class SamplerCase:
-    """A rollout of Q prompts with R responses each, and the same program asked for a single token.
+    """A rollout of Q prompts with R responses each, and the same program for a single new token.
 
     Of U tokens the program runs each through the model, the last too: ``T(U) = prefill + U * step``.
     """

@@ -35,7 +35,7 @@ class Chip:
         return self.link * axes * (2 if length >= self.ring_from else 1)
 
 
-# Memory of TPUs is what the compiler of libtpu 0.0.42 offers to a program; everything else stands in the sources.
+# Memory of TPUs is what the compiler of libtpu 0.0.42 offers to a program; everything else is in the sources.
 # Peaks: dense bfloat16. Links: bidirectional bandwidth a chip / 2 directions / ports (v4: arXiv 2304.01433, table 4).
 _TPU = "https://cloud.google.com/tpu/docs/"
 _NVIDIA = "https://www.nvidia.com/en-us/data-center/"
@@ -66,7 +66,7 @@ class Topology:
 
     @property
     def name(self) -> str:
-        """The name it is asked for by."""
+        """Its name in a config."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
 

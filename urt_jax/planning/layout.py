@@ -113,7 +113,7 @@ def layouts(
 
 
 def attention_of(asked: Attention, topology: Topology, layout: Layout) -> Attention:
-    """Return what the stages take where "auto" is asked: a TPU's kernel in blocks, unless it splits rows."""
+    """Return the attention of the stages for "auto": a TPU's kernel in blocks, unless rows are split."""
     if asked != "auto":
         return asked
     return "blocks" if topology.chip.platform == "tpu" and layout.sequence == 1 else "whole"

@@ -133,7 +133,7 @@ def _decode(work: Workload, layout: Layout) -> Parts:
     """Return what decoding holds: caches of prompts (each once) and responses, and the logits of all rows."""
     decoder, rows = work.config.decoder, work.rows
     batch = layout.at_once * rows.responses
-    # Prompts' caches are there twice: of all that were asked, and of those that the rows of this moment read.
+    # Prompts' caches exist twice: those of all questions, and those that the current rows read.
     asked = questions_of(work, "decode") // layout.parts + layout.at_once
     prompt = rows.prompt_tokens / layout.sequence
     cached = asked * prompt + batch * rows.new_tokens

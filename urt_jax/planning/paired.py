@@ -1,4 +1,4 @@
-"""Programs that are timed in processes of their own and asked in turn, so that a drifting machine is fair to all.
+"""Programs that are timed in processes of their own, in turn, so that a drifting machine is fair to all.
 
 A program prints one line of JSON when it is warm, then one for every line it reads: one repetition's figures. Whatever
 else it prints goes to its log.

@@ -1,4 +1,4 @@
-"""A plan's figures as text, as records and as a page: what fits where, how fast by formula, what compiling told."""
+"""A plan's figures as text, as records and as a page: what fits where, how fast by formula, the compiler's evidence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ Rows = list[dict[str, Cell]]
 
 @dataclass(frozen=True)
 class Planned:
-    """A case with its layouts, the best first, and what compiling told of each program of each."""
+    """A case with its layouts, the best first, and the compiler's evidence for each of their programs."""
 
     case: Case
     layouts: tuple[tuple[Estimate, Mapping[Program, Evidence]], ...]
@@ -71,7 +71,7 @@ def plan_text(
     """Return the printed text and the records behind it."""
     blocks = [*_notes(planned, checked), format_table(plan_rows(planned, price=price), width=WIDTH)]
     blocks += [line for one in planned for line in _trouble(one)]
-    if len(planned) == 1:  # of more it stands on the page
+    if len(planned) == 1:  # of several cases the page has it
         blocks.append("GB that one chip receives in a step, by formula and as compiled:")
         blocks.append(format_table(_moved_rows(planned[0]), width=WIDTH))
     for one in planned:

@@ -94,7 +94,7 @@ def _loss(scores: CompletionScores, batch: GrpoBatch) -> jax.Array:
 def _ordinary_scores(
     model: VisionLanguageModel, params: Params, batch: GrpoBatch, joined: Batch, suppressed_V: np.ndarray
 ) -> CompletionScores:
-    """Score responses that each stand behind their own prompt."""
+    """Score responses in rows that each repeat their prompt."""
     hidden = run(model, params, joined, method="hidden")
     width = batch.rows.tokens_BU.shape[1]
     head = run(model, params, method="head_weight").astype(model.dtype)

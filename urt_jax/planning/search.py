@@ -146,7 +146,7 @@ def remedies(case: Case) -> list[str]:
 
 
 def _changes(case: Case) -> Iterator[tuple[str, str, Case]]:
-    """Yield changes with their kind and how they are told."""
+    """Yield changes with their kind and their description."""
     rows, tpu = case.work.rows, case.topology.chip.platform == "tpu"
 
     def asking(**more: int) -> Case:

@@ -127,7 +127,7 @@ class BlankTokenizer:
         return self._size
 
     def convert_tokens_to_ids(self, name: str) -> int | None:
-        """Return None: there is no token of that name."""
+        """Return None: the vocabulary has no token of that name."""
         return None
 
     def batch_decode(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool) -> list[str]:
@@ -154,7 +154,7 @@ def random_pictures(work: Workload, rng: np.random.Generator, prompts: int) -> l
 
 
 def random_ids(work: Workload, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return random words int32: ids that stand for nothing special."""
+    """Return random int32 ids of ordinary tokens."""
     allowed = np.setdiff1d(np.arange(work.config.decoder.vocab_size), suppressed_ids(work.config))
     return rng.choice(allowed, shape).astype(np.int32)
 

@@ -1,6 +1,6 @@
 """GRPO in several settings and seeds at equal compute, all from one start, judged on the same held-out pairs.
 
-1. run (or go on with) every setting of every seed, each an ordinary GRPO run in its own folder; what the first of a
+1. run (or resume) every setting of every seed, each an ordinary GRPO run in its own folder; what the first of a
    seed says of the start is taken over by the others, which begin with the same judgements;
 2. put the judgements of all seeds together, intervals over pairs, not over pairs times seeds;
 3. print the figures of every setting and its paired differences to the first.

@@ -30,13 +30,13 @@ from urt_jax.stages.policy import open_model
 from urt_jax.stages.sft import finish, train_on
 from urt_jax.tasks import TASKS
 
-PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's are brought up to twice their side
+PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's pictures are resized to twice their side
 HELD_OUT_DRILLS = 256  # of each kind
 CORPUS_RECORDS = 300  # of each task and drill, enough to meet every word of the built-in task
 
 
 def run(config: BaseConfig) -> None:
-    """Train an empty judge, built where it is not there yet, or (``model.init=load``) go on from one."""
+    """Train a fresh judge, whose folder is made on the first call, or (``model.init=load``) continue from one."""
     folder = Path(config.workdir)
     seed_folder = folder / "seed"
     if config.model.init == "load":

@@ -79,7 +79,7 @@ def run(config: DistillConfig) -> None:
 
 @contextmanager
 def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
-    """Yield how to reach the teacher, with the built-in one running when it is asked for."""
+    """Yield the teacher's settings; the built-in teacher, if chosen, runs meanwhile."""
     asked, data = config.teacher, config.data
     if asked.base_url != "builtin":
         yield replace(asked, api_key_env=asked.api_key_env or None)
@@ -160,7 +160,7 @@ def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *,
 
 
 def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
-    """Return what became of a reply, and the reason when there is no verdict to compare with the label.
+    """Return the outcome of a reply, and the reason if it has no verdict to compare with the label.
 
     A reply with no words, or cut off, is said to be that, not to lack its first tag.
     """

@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     """
     folder = Path(config.workdir)
     for path in config.models.values():
-        find_model(path)  # a misspelt third model is told before the first is run
+        find_model(path)  # a misspelt third model is reported before the first one runs
     _check_labels(config.models)
     examples, skipped = labelled_pool(config.data, seed=config.seed)
     told = tell_skipped([skipped])
@@ -165,7 +165,7 @@ def _report(
     baselines: Mapping[str, Mapping[str, float]],
     curves: Mapping[str, Path],
 ) -> None:
-    """Draw the report: the first mode of every model stands in the gallery."""
+    """Draw the report: the gallery shows the first mode of every model."""
     mode = config.modes[0]
     given = {
         label: {j.id: j for j in modes[mode] if j.order == "given"} for label, modes in judged.items() if mode in modes

@@ -55,7 +55,7 @@ class DisagreementError(RuntimeError):
 def run(config: GrpoConfig) -> None:
     """Train, judge before and after, write ``model/`` and the result."""
     folder = Path(config.workdir)
-    open_scoring(config)  # here and below: what is not there is told before anything is judged
+    open_scoring(config)  # here and below: a missing file is reported before anything is judged
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     feed = open_feed(config, loaded.processor)
     held_out = labelled_pool(config.held_out, seed=config.seed)
@@ -139,7 +139,7 @@ class GrpoTrainer:
         )
         self.score = compile_score_step(model, self.mesh, micro_batches=config.micro_batches)
         self.sampler = Sampler(model, self.processor)
-        # A tower that is not trained encodes for the sampler alone; refilled groups are put together from pictures.
+        # A tower that is not trained encodes for the sampler alone; refilled groups are collated from pictures.
         self.encoded = not ("vision" in self.start.trainable or self.share.spans or config.dynamic_sampling)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler, self.mesh)

@@ -85,7 +85,7 @@ def read_case(config: PlanConfig, name: str) -> Case:
 
 
 def plan(config: PlanConfig, folder: Path, case: Case) -> Planned:
-    """Return the best layouts of a case with what compiling their programs told; of one that fits nowhere, the nearest.
+    """Return the best layouts of a case with the evidence of compiling their programs; if none fits, the nearest.
 
     Where no layout fits by formula, the program that needs most is compiled in the nearest one, as a check.
     """
@@ -113,13 +113,13 @@ def _scaling(config: PlanConfig, folder: Path, case: Case) -> Planned:
 
 
 def compiled(config: PlanConfig, folder: Path, one: Estimate, programs: tuple[Program, ...]) -> dict[Program, Evidence]:
-    """Return what compiling each of the programs told; empty where nothing is to be compiled."""
+    """Return the evidence of compiling each program; empty if nothing is to be compiled."""
     laid = program_layouts(one.case, one.layout)
     return {p: evidence(config, folder, one, laid[p], p) for p in programs} if config.compile else {}
 
 
 def evidence(config: PlanConfig, folder: Path, one: Estimate, layout: Layout, program: Program) -> Evidence:
-    """Return what compiling a program told, from the cache if it was asked before.
+    """Return the evidence of compiling a program, from the cache if it was compiled before.
 
     A compiler that died is told as the reason and asked again by the next run.
     """

@@ -1,6 +1,6 @@
 """The recipe over several seeds: one pipeline a seed, all judged on the same held-out pairs.
 
-1. run (or go on with) the pipeline of every seed; the base, the same in all of them, is judged once;
+1. run (or resume) the pipeline of every seed; the base, the same in all of them, is judged once;
 2. put the judgements of all seeds together, intervals over pairs, not over pairs times seeds;
 3. print the figures of every model and the paired gains of GRPO over rejection sampling, on image generation.
 """
@@ -56,7 +56,7 @@ def run(config: StudyConfig) -> None:
 
 
 def of_main_task(items: Sequence[Judgement]) -> Sequence[Judgement]:
-    """Return the judgements of image generation, which the recipe is made for; all, where there is none of it."""
+    """Return the judgements of image generation, the recipe's main task; all judgements, if it has none."""
     return [item for item in items if item.task == image_gen.TASK.name] or items
 
 

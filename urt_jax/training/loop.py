@@ -1,4 +1,4 @@
-"""The loop every training stage runs: advance, log one step late, checkpoint, leave when asked to.
+"""The loop every training stage runs: advance, log one step late, checkpoint, leave at a preemption notice.
 
 1. restore the newest checkpoint, if there is one, and cut the metrics after it;
 2. dispatch step n, then read and log the figures of step n-1, so that the host never waits for the device;
@@ -21,7 +21,7 @@ from urt_jax.training.settings import LoopSettings
 from urt_jax.training.skipped import SkippedUpdates, TrainedBatch
 from urt_jax.training.state import TrainState
 
-# state, step -> the next state, the figures of the step (device scalars are fine), and what it learnt from
+# state, step -> the next state, the metrics of the step (device scalars are fine), and its batch
 Advance = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any], TrainedBatch]]
 
 
@@ -91,7 +91,7 @@ def train(
 def _resumed(
     store: CheckpointStore, state: TrainState, skipped: SkippedUpdates, carried: Carried | None
 ) -> tuple[TrainState, int]:
-    """Return the newest saved state, or the one given, and the step of the loop to go on from."""
+    """Return the newest saved state, or the one given, and the step at which the loop resumes."""
     found = store.restore_latest(_saved(state))
     if found is None:
         return state, 0

@@ -21,7 +21,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class TrainedBatch(NamedTuple):
-    """What a step learnt from: the ids of its records, and its arrays on the host or on devices."""
+    """The batch of a step: the ids of its records, and its arrays on the host or on devices."""
 
     record_ids: Sequence[str]
     arrays: Any
@@ -74,7 +74,7 @@ class SkippedUpdates:
             )
 
     def _write_batch(self, step: int, batch: TrainedBatch) -> str:
-        """Write the batch of a step and drop the oldest; return what is told of it."""
+        """Write the batch of a step and drop the oldest; return the message about it."""
         leaves = jax.tree_util.tree_flatten_with_path(batch.arrays)[0]
         arrays = {jax.tree_util.keystr(path, simple=True, separator="."): _on_host(leaf) for path, leaf in leaves}
         content = io.BytesIO()

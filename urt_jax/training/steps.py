@@ -38,7 +38,7 @@ class CompletionScores(NamedTuple):
 
 
 class GrpoBatch(NamedTuple):
-    """A rollout made ready for the update: its prompts, once each, and their question-major completions.
+    """The batch of a policy update: each prompt once, and their question-major completions.
 
     Groups without any advantage may be left out of the rows (B of them stay); their completion masks are then kept in
     ``idle_mask_XU``, since they count in the loss's denominator.
