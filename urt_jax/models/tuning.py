@@ -24,11 +24,11 @@ class Tuning:
         """Return what a decoder of so many layers gets, in words."""
         parts = [f"{layers} layers {'unrolled' if layers <= self.unrolled_layers else 'scanned'}"]
         if self.few_rows:
-            parts.append(f"{self.few_rows} or {self.many_rows} responses decoded at a time by each core")
+            parts.append(f"{self.few_rows} or {self.many_rows} responses at a time a core")
         if self.piece_places:
-            parts.append(f"updates in pieces of {self.piece_places:,} or more token places")
+            parts.append(f"updates in pieces of {self.piece_places:,} tokens or more")
         if self.looped:
-            parts.append("masks and rotations computed once a step")
+            parts.append("masks and rotations looped")
         return "; ".join(parts)
 
 

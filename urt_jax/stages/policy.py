@@ -72,7 +72,7 @@ def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.M
     except BadInputError as error:
         raise BadInputError(f"config.model.{error}") from None
     told = tuning().told(module.config.decoder.layers)
-    print(f"tuned for {jax.default_backend()}: {told}; {module.attention} attention in {np.dtype(module.dtype).name}")
+    print(f"tuned for {jax.default_backend()}: {told}\n{module.attention} attention, {np.dtype(module.dtype).name}")
     return module
 
 
