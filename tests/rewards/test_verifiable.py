@@ -6,13 +6,13 @@ import pytest
 from urt_jax.rewards import (
     accuracy_reward,
     brevity_rewards,
-    combine,
     consistency_reward,
     format_reward,
     overlong_reward,
     parse,
     score_agreement,
 )
+from urt_jax.rewards.sums import combine
 
 GOOD = """<think>
 1. Clarity: Answer 1 (9/10) - a; Answer 2 (6/10) - b

@@ -16,8 +16,7 @@ from urt_jax.config.parts import (
 from urt_jax.config.planning import BenchConfig, PlanConfig
 from urt_jax.config.rollouts import rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
-from urt_jax.data.curriculum import Curriculum
-from urt_jax.data.settings import HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
+from urt_jax.data.settings import Curriculum, HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
 from urt_jax.generation.sampling import PoolSampling, RolloutSampling
 from urt_jax.losses.policy import PolicyLoss
 from urt_jax.rewards.weights import RewardWeights

@@ -10,40 +10,16 @@ Everything is a function of the seed, the step and the state, and the state fits
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from urt_jax.data.examples import Example
+from urt_jax.data.settings import Curriculum
 from urt_jax.errors import BadInputError
-from urt_jax.settings import Problems, knob
 
 NEWEST = 0.5  # weight of the newest group in the running share of an item
-
-
-@dataclass(frozen=True)
-class Curriculum:
-    """Which records of a bounded source are asked, by how often the model is right; the defaults ask all."""
-
-    # Least share right of a question that is asked: that of the reject stage first, then that of the rollouts.
-    lowest: float = knob(0.0, at_least=0, at_most=1)
-    highest: float = knob(1.0, at_least=0, at_most=1)  # largest share right of a question that is asked
-    retire_after: int = knob(0, at_least=0)  # times in a row all right, after which a question leaves; 0 = never
-    rescore_every: int = knob(0, at_least=0)  # steps after which those that left are asked once more; 0 = never
-
-    @property
-    def active(self) -> bool:
-        """Whether any question can leave."""
-        return bool(self.lowest > 0 or self.highest < 1 or self.retire_after)
-
-    def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
-        if self.lowest > self.highest:
-            yield "lowest", f"{self.lowest} is above highest {self.highest}"
-        if self.rescore_every and not self.active:
-            yield "rescore_every", "is set, but no question ever leaves; give retire_after, lowest or highest too"
 
 
 class PoolState(NamedTuple):

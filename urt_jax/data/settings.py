@@ -110,3 +110,26 @@ class MixtureData(DataSettings):
     drills: tuple[str, ...] = ()  # which of the "drills", in equal parts; empty = all
     misread: float = knob(0.0, at_least=0, at_most=1)  # "drills": chance that a word is read back wrongly in training
     wide: float = knob(0.0, at_least=0, at_most=1)  # "drills": share with more colours and shapes than pairs have
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Which records of a bounded source are asked, by how often the model is right; the defaults ask all."""
+
+    # Least share right of a question that is asked: that of the reject stage first, then that of the rollouts.
+    lowest: float = knob(0.0, at_least=0, at_most=1)
+    highest: float = knob(1.0, at_least=0, at_most=1)  # largest share right of a question that is asked
+    retire_after: int = knob(0, at_least=0)  # times in a row all right, after which a question leaves; 0 = never
+    rescore_every: int = knob(0, at_least=0)  # steps after which those that left are asked once more; 0 = never
+
+    @property
+    def active(self) -> bool:
+        """Whether any question can leave."""
+        return bool(self.lowest > 0 or self.highest < 1 or self.retire_after)
+
+    def problems(self) -> Problems:
+        """Yield what is wrong between the knobs."""
+        if self.lowest > self.highest:
+            yield "lowest", f"{self.lowest} is above highest {self.highest}"
+        if self.rescore_every and not self.active:
+            yield "rescore_every", "is set, but no question ever leaves; give retire_after, lowest or highest too"

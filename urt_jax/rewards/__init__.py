@@ -5,7 +5,6 @@ from urt_jax.rewards.user import RewardError, UserReward, load_reward
 from urt_jax.rewards.verifiable import (
     accuracy_reward,
     brevity_rewards,
-    combine,
     consistency_reward,
     format_reward,
     overlong_reward,
@@ -19,7 +18,6 @@ __all__ = [
     "Verdict",
     "accuracy_reward",
     "brevity_rewards",
-    "combine",
     "consistency_reward",
     "format_reward",
     "load_reward",

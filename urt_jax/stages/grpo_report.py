@@ -23,7 +23,7 @@ from urt_jax.feeds.rollouts import StepRollout
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
-from urt_jax.rewards.verifiable import combine
+from urt_jax.rewards.sums import combine
 from urt_jax.training.metrics import read_metrics
 
 CURVES = ("reward", "loss", "entropy", "kl", "grad_norm", "parse_failure", "frac_reward_zero_std", "all_right",

@@ -8,11 +8,11 @@ import numpy as np
 
 from urt_jax.data.examples import Example
 from urt_jax.losses.advantages import group_advantages
+from urt_jax.rewards.sums import combine
 from urt_jax.rewards.user import UserReward
 from urt_jax.rewards.verifiable import (
     accuracy_reward,
     brevity_rewards,
-    combine,
     consistency_reward,
     format_reward,
     overlong_reward,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from urt_jax.rewards.verifiable import combine
+from urt_jax.rewards.sums import combine
 from urt_jax.training.rollout import spread_groups
 from urt_jax.types import Rollout
 
