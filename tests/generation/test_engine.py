@@ -183,6 +183,18 @@ def test_a_branch_goes_on_as_its_row_would_have(engine: Engine, alone: Rollout) 
     assert written(out, 1)[: len(left)] == left, "both rows of the group read the branch"
 
 
+def test_a_batch_in_which_responses_wait_takes_no_request_and_is_not_branched(engine: Engine) -> None:
+    prompts, plan = prompts_of(engine, CHATS), Schedule.of(questions=3, responses=GROUP, rows=GROUP)
+    rows = tuple(np.zeros(3 * GROUP, np.uint32) for _ in range(3))
+    settings = row_settings([HOT] * 3 * GROUP, [SLOTS] * 3 * GROUP, lambda stop: 0)
+    fixed: dict[str, Any] = {"plan": plan, "questions": 3, "slots": SLOTS}
+    _, waiting = engine.begin(prompts, jnp.int32(0), jnp.int32(0), rows, settings, VOCABULARY, **fixed)
+    with pytest.raises(ValueError, match="here responses wait for rows"):
+        engine.branch(waiting, jnp.array([0]), group=GROUP)
+    with pytest.raises(ValueError, match="in this one, responses wait for rows"):
+        joined(engine, waiting, 0, prompts, 0, name="one")
+
+
 def test_taking_forks_and_drops(engine: Engine) -> None:
     prompts = prompts_of(engine, CHATS)
     some = prompts.take(jnp.array([2, 0, 2]))

@@ -74,7 +74,8 @@ def join(
     What the group's rows had before is gone. ``settings`` are those of its R rows.
 
     Raises:
-        ValueError: the prompts have more slots than the batch holds, or know other things of penalties.
+        ValueError: the prompts have more slots than the batch holds, or only one of both has penalties; or
+            responses of the batch wait for rows.
     """
     state = decoding.state
     size, room = len(wanted_R), state.prompt_mask_GS.shape[1] - prompts.mask_QS.shape[1]
@@ -82,6 +83,8 @@ def join(
         raise ValueError(f"prompts of {prompts.mask_QS.shape[1]} slots do not fit a batch that holds {-room} fewer")
     if (state.seen_BV is None) != (prompts.seen_QV is None):
         raise ValueError("prompts and batch must both be made with `penalised`, or both without it")
+    if state.position_B is None:
+        raise ValueError("rows join a batch that `empty` made; in this one, responses wait for rows")
     one = prompts.take(jnp.asarray(question)[None])
     first = jnp.asarray(group) * size
 

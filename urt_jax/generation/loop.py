@@ -63,7 +63,7 @@ def start(
         step=jnp.int32(0),
         rows=rows,
         hidden_BD=prompts.hidden_QD[question_B],
-        position_B=prompts.position_Q[question_B],
+        position_B=prompts.position_Q[question_B] if plan.all_at_once else None,
         stop_B=jnp.asarray(settings.stop_B)[rows.places(plan)],
         seen_BV=prompts.seen(question_B),
         prompt=prompt,
@@ -111,7 +111,8 @@ def advance(
             vocabulary,
         )
         token_B = jnp.where(live_B, token_B, vocabulary.pad_id)
-        position_B = state.position_B + used_B
+        first_B = state.position_B if prompts is None or plan.all_at_once else prompts.position_Q[rows.questions(plan)]
+        position_B = jnp.asarray(first_B) + used_B
         positions = jnp.broadcast_to(position_B[None], (3, plan.all_rows))
         caches = (state.prompt, state.past, jnp.asarray(state.step) % slots)
         masks = (state.prompt_mask_GS, ring_mask(used_B + 1, state.step + 1, slots))
@@ -185,7 +186,6 @@ def _refilled(
         return state._replace(
             rows=rows,
             hidden_BD=jnp.where(fresh_B[:, None], prompts.hidden_QD[question_B], state.hidden_BD),
-            position_B=jnp.where(fresh_B, prompts.position_Q[question_B], state.position_B),
             stop_B=jnp.where(fresh_B, stop_B, state.stop_B),
             seen_BV=seen_BV,
             prompt=prompt,

@@ -131,7 +131,12 @@ def branch(state: DecodeState, rows: Int[Array, " some"], *, group: int) -> Prom
 
     ``group`` is the number of neighbouring rows that share a prompt. The slots of a response may lie in any order: its
     keys are rotated already, and the mask says which are its own.
+
+    Raises:
+        ValueError: a batch in which responses wait for rows.
     """
+    if state.position_B is None:
+        raise ValueError("rows are branched of a batch that requests join; here responses wait for rows")
     used_B, groups = state.rows.used[rows], rows // group
     ring = ring_mask(used_B, state.step, state.tokens_XU.shape[1])
     prompt = _map_rows(state.prompt, lambda x, axis: jnp.take(x, groups, axis=axis))

@@ -64,7 +64,7 @@ class DecodeState(NamedTuple):
     step: Int[Array, ""]
     rows: Rows
     hidden_BD: Float[Array, "B D"]  # of the last token, from which the next is chosen
-    position_B: Int[Array, " B"]  # of the first token of the row's response
+    position_B: Int[Array, " B"] | None  # of a response's first token; None where responses wait: their prompt's then
     stop_B: Int[Array, " B"]  # state of the stop strings' automaton
     seen_BV: Bool[Array, "B V"] | None  # ids in prompt or response; None where no row is penalised
     prompt: Cache  # of each group's question
