@@ -124,7 +124,10 @@ def a_page(above: str = "", language: str = "bash", body: str = "echo 1") -> str
         (a_page(language=""), "language '' is none of"),
         (a_page("<!-- not run: x -->", body="python -m urt_jax.main --config configs/gone.py"), "no config file"),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py:gone"), "unknown preset 'gone'"),
+        (a_page("<!-- not run: x -->", body="x --config ./configs/gone.py"), "no config file"),
         (a_page("<!-- not run: x -->", body="x --config=configs/grpo.py --config.stepz=3"), "config.stepz"),
+        (a_page("<!-- not run: x -->", body="x --config configs/grpo.py --config.stepz 3"), "config.stepz"),
+        (a_page("<!-- not run: x -->", body="x --config configs/grpo.py --config.steps 3"), "has no value"),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py \\\n  --config.steps=many"), "config.steps"),
         (
             a_page("<!-- not run: x -->", body="bash launch/demo.sh --config.stepz=3"),
