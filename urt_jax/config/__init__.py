@@ -55,7 +55,6 @@ __all__ = [
     "PixelsConfig",
     "PlanConfig",
     "PlanRowsConfig",
-    "PoolConfig",
     "PoolSampling",
     "RejectConfig",
     "RolloutSampling",
