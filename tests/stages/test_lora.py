@@ -105,7 +105,9 @@ def test_adapters_on_an_adapter_and_targets_that_are_none_are_refused(
     assert str(finished / "model") in told
     misspelt = write_config(tmp_path / "b.py", "sft", **sft_settings(finished, reasonings, targets=("q_proj",)))
     assert main(arguments(misspelt, tmp_path / "b")) == 2
-    assert "lora targets ['q_proj'] match no projection; those there are: decoder/layers/" in capsys.readouterr().err
+    assert (
+        "lora targets ['q_proj'] match no projection; the projections are: decoder/layers/" in capsys.readouterr().err
+    )
 
 
 def grpo_settings(judge: Path) -> dict[str, Any]:
