@@ -122,7 +122,7 @@ def test_weak_scaling_says_where_it_breaks(in_folder: Path) -> None:
         ({"cases": ("qwen2_5_vl_7b",)}, "config.cases: 'qwen2_5_vl_7b': has no @; a case is MODEL@CHIP:SHAPE"),
         ({"cases": ("qwen2_5_vl_8b@v6e:2x4",)}, "model preset 'qwen2_5_vl_8b' is unknown"),
         ({"cases": ("qwen2_5_vl_7b@v6:2x4",)}, "chip 'v6' is unknown"),
-        ({"kl": False}, "config.programs: has 'score', which is the reference's, but kl is False"),
+        ({"kl": False}, "config.programs: has 'score', the reference policy's program, but kl is False"),
     ],
 )
 def test_bad_input(in_folder: Path, capsys: pytest.CaptureFixture[str], values: dict[str, Any], message: str) -> None:
