@@ -103,7 +103,7 @@ def test_none_and_truth_are_written_as_words() -> None:
 )
 def test_what_would_be_replaced_unseen_is_refused(arguments: tuple[str, ...]) -> None:
     name = "evaluate" if "models" in arguments[0] else "reject" if "sampling" in arguments[0] else "sft"
-    assert "which it would replace; give the whole once" in refused(name, *arguments)
+    assert "which it would replace; give the whole value once" in refused(name, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_would_be_replaced_unseen_is_refused(arguments: tuple[str, ...]) ->
         ("--config.models={[]: 1}", "is not a Python literal"),
         ("--config.models=" + "[" * 13 + "]" * 13, f"has more than {MAX_DEPTH} levels of nested brackets"),
         ("--config.models=" + "-" * 40_000 + "1", "is not a Python literal"),
-        ("--config.models=" + "{'a': '" + "x" * 60_000 + "'}", f"at most {MAX_LITERAL:,} are read"),
+        ("--config.models=" + "{'a': '" + "x" * 60_000 + "'}", f"at most {MAX_LITERAL:,} are allowed"),
         ("--config.models={'" + "k" * 9000 + "': 1}", "got 1 (int), needs a text"),
         ("--config.data={'" + "k" * 9000 + "': 1}", "is unknown; known: path,"),
         ("--config.modes=('greedy', 'direkt')", "config.modes[1]: 'direkt' is unknown; did you mean 'direct'?"),

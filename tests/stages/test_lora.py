@@ -99,7 +99,7 @@ def test_adapters_on_an_adapter_and_targets_that_are_none_are_refused(
 ) -> None:
     on_adapter = write_config(tmp_path / "a.py", "sft", **sft_settings(finished / "adapter", reasonings))
     assert main(arguments(on_adapter, tmp_path / "a")) == 2
-    assert "is an adapter alone, and lora.rank 4 would train new ones on it; give a whole model, such as " in (
+    assert "is an adapter, and lora.rank 4 would train new ones on it; give a whole model, such as " in (
         told := capsys.readouterr().err
     )
     assert str(finished / "model") in told

@@ -33,7 +33,7 @@ def result(run: Path) -> tuple[str, dict[str, Any]]:
 def test_by_formula_alone(in_folder: Path) -> None:
     config = settings(in_folder, cases=(FITS, TOO_LARGE), price=2.0)
     table, told = result(run_in_process(config, in_folder / "out"))
-    assert "By formula alone." in table
+    assert "By formula only." in table
     (line,) = [line for line in table.splitlines() if line.startswith("llava_onevision_0_5b v6e:2x4 (8)")][:1]
     assert " yes " in line
     first, second = told["cases"]
@@ -90,7 +90,7 @@ def test_a_damaged_answer_that_was_kept_is_told_with_what_to_do(
     assert main([f"--config={config}", "--workdir=again"]) == 2
     told = capsys.readouterr().err
     assert str(kept) in told
-    assert "delete it: the program is then compiled again" in told
+    assert "delete it, and the program is compiled again" in told
     kept.unlink()
     run_in_process(config, in_folder / "again")
 
@@ -113,7 +113,7 @@ def test_weak_scaling_says_where_it_breaks(in_folder: Path) -> None:
     assert "Weak scaling of llava_onevision_0_5b" in table
     assert [row["slice"] for row in told["cases"][0]["scaling"]][-1] == "v6e:16x16 (256)"
     assert told["cases"][0]["scaling"][0]["efficiency"] == "100 %"
-    assert "a chip receives hardly more and keeps its rate. With 8 questions in all it breaks at v6e:" in table
+    assert "a chip receives hardly more bytes and keeps its rate. With 8 questions in all it breaks at v6e:" in table
 
 
 @pytest.mark.parametrize(
