@@ -41,7 +41,7 @@ def test_by_formula_alone(in_folder: Path) -> None:
     assert first["layouts"][0]["fits"]
     assert set(first["layouts"][0]["seconds"]) == {"prefill", "decode", "score", "grpo"}
     assert not second["layouts"][0]["fits"]
-    assert "qwen2_5_vl_72b on v6e:2x4, mesh 1x4x2: grpo misses" in table or "misses" in table
+    assert "qwen2_5_vl_72b on v6e:2x4, mesh 1x4x2: grpo lacks" in table or "lacks" in table
     assert "GiB on every chip by formula" in table
     assert "1,000 steps" in table
     page = (in_folder / "out" / "report.html").read_text()
@@ -67,7 +67,7 @@ def test_what_was_compiled_is_asked_once_and_decides(in_folder: Path, monkeypatc
     assert "Compiled with jax" in table
     assert "evidence, not runs" in table
     assert not told["cases"][0]["layouts"][0]["fits"]
-    assert "grpo misses" in table
+    assert "grpo lacks" in table
     assert "GiB on every chip as compiled." in table
     assert told["cases"][0]["layouts"][0]["compiled"]["prefill"]["collectives"] == [["all-gather", 24, 3e9]]
     run_in_process(config, in_folder / "again")
