@@ -27,7 +27,7 @@ def empty(
 ) -> Decoding:  # fmt: skip
     """Return a batch in which every row is free, for prompts of at most ``prompt_slots`` slots.
 
-    ``plan`` gives each response a row of its own; its questions are the groups. ``slots`` is the longest response.
+    ``plan`` has one row per response, and its questions are the groups. ``slots`` is the longest response.
     With ``penalised``, rows may have a repetition penalty.
     """
     cfg, rows, groups = model.config.decoder, plan.all_rows, plan.parts * plan.groups

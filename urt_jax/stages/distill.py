@@ -96,16 +96,16 @@ def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
 
 
 def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
-    """Ask about every example and return the count of all replies, which then lie in ``path``.
+    """Ask about every example, write all replies to ``path`` and return their usage.
 
-    Of several processes each asks about its share, with its share of the budget and of the requests under way, and
-    keeps the replies in a file of its own until the first puts them together.
+    On several processes, each asks about its share of the examples, with its share of the budget and of the concurrent
+    requests, and writes the replies to its own file; the first process joins the files.
     """
     count = processes.count()
     if count == 1:
         return _ask(examples, teacher, template, path)
     twice = [name for name, times in Counter(example.id for example in examples).items() if times > 1]
-    if twice:  # perhaps by two processes, of which neither would find it
+    if twice:  # two processes may each have one of the two, so that neither would notice
         raise BadInputError(f"record id {twice[0]!r} is used twice; a teacher's replies are kept by id")
     processes.of_first(lambda: join_replies(path, part_paths(path)))
     mine = Share(processes.number(), count).cut(examples)
