@@ -9,7 +9,7 @@
 
 Every layout is judged by formula; the best two of each case are compiled (``--config.compile=False`` leaves that out),
 of ``paper`` the best, and of it the program that needs most. ``--config.sequence="(1, 2)"`` looks at meshes that split
-rows too. Compiling needs ``pip install 'urt-jax[plan]'`` and no accelerator; an update takes three to six minutes of
+rows too. Compiling needs ``pip install 'urt-jax[plan]'`` and no accelerator; an update takes 2.5 to 6.3 minutes of
 CPU time for a TPU, seconds for a GPU, once: what was compiled is remembered. Any host will do.
 
 Figure reached: 7B on 64 chips of v5p needs 20.6 GiB of 95.7 by formula, 20.5 as compiled, and would take 24.4 s a step;

@@ -20,7 +20,7 @@ LANGUAGES = (*RUNNABLE, "json", "yaml", "text")
 
 _FENCE = re.compile(r" *(```+|~~~+) *(\S*).*")
 _MARK = re.compile(r" *<!-- not run: *(.*?) *-->")
-_CONFIG = re.compile(r"(?:--config=)?(configs/\w+\.py(?::\w+)?)")
+_CONFIG = re.compile(r"(?:--config=)?(?:\./)?(configs/\w+\.py(?::\w+)?)")
 _LATER = "there is no 'runs/"  # an earlier stage writes it
 
 
@@ -94,7 +94,7 @@ def command_problems(words: list[str]) -> list[str]:
         names = [word.removeprefix("--").partition("=")[0] for word in given]
         return [f"no stage has a knob {name}" for name in names if name not in knob_names()]
     try:
-        read_arguments([f"--config={ROOT / config}", "--workdir=there", *(word for word in given if "=" in word)])
+        read_arguments([f"--config={ROOT / config}", "--workdir=there", *given])
     except BadInputError as error:
         told = str(error).splitlines()
         return [f"{config}: {problem}" for problem in told[1:] or told if _LATER not in problem]

@@ -39,7 +39,8 @@ def inject(x_BTD: Float[Array, "B T D"], injection: Injection, layer: Int[Array,
         shown = features[jnp.minimum(layer, count - 1)][jnp.maximum(index_BT, 0)].astype(x_BTD.dtype)
         return x_BTD + jnp.where((index_BT >= 0)[..., None], shown, 0)
 
-    return jax.lax.cond(layer < count, added, lambda: x_BTD)
+    injected: Array = jax.lax.cond(layer < count, added, lambda: x_BTD)
+    return injected
 
 
 class Decoder(nn.Module):

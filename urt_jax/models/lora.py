@@ -20,7 +20,8 @@ Params = dict[str, Any]
 def without_adapters(params: Params) -> Params:
     """Return the tree without its adapters, that is the base weights."""
     flat = flatten_dict(params)
-    return unflatten_dict({path: leaf for path, leaf in flat.items() if path[-1] not in ADAPTER_LEAVES})
+    base: dict[str, Any] = unflatten_dict({path: leaf for path, leaf in flat.items() if path[-1] not in ADAPTER_LEAVES})
+    return base
 
 
 def merge_adapters(params: Params, *, donate: bool = False) -> Params:
@@ -36,7 +37,8 @@ def merge_adapters(params: Params, *, donate: bool = False) -> Params:
         if path[-1] == "kernel" and adapter[0] is not None:
             on_host = isinstance(merged[path], np.ndarray)
             merged[path] = _on_host(merged[path], adapter) if on_host else _placed(merged[path], adapter, donate)
-    return unflatten_dict(merged)
+    tree: dict[str, Any] = unflatten_dict(merged)
+    return tree
 
 
 def _on_host(kernel: np.ndarray, adapter: list[Any]) -> np.ndarray:
@@ -49,7 +51,8 @@ def _on_host(kernel: np.ndarray, adapter: list[Any]) -> np.ndarray:
 
 def _placed(kernel: Array, adapter: list[Any], donate: bool) -> Array:
     merge = jax.jit(_merge_layers, out_shardings=kernel.sharding, donate_argnums=0 if donate else ())
-    return merge(kernel, *adapter)
+    merged: Array = merge(kernel, *adapter)
+    return merged
 
 
 def _merge_layers(*leaves: Array) -> Array:

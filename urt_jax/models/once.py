@@ -27,6 +27,8 @@ def once(fn: Callable[[Array], Result], rows: Array) -> Result:
 
     def looped(rows: Array) -> Result:
         parts = jax.lax.map(fn, rows.reshape(passes, -1, *rows.shape[1:]))
-        return jax.tree.map(lambda part: part.reshape(count, *part.shape[2:]), parts)
+        joined: Result = jax.tree.map(lambda part: part.reshape(count, *part.shape[2:]), parts)
+        return joined
 
-    return jax.lax.platform_dependent(rows, cpu=looped, default=fn)
+    found: Result = jax.lax.platform_dependent(rows, cpu=looped, default=fn)
+    return found

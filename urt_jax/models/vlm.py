@@ -180,18 +180,21 @@ def unstack_layers(config: ModelConfig, params: Any) -> Any:
 
 def init_params(config: ModelConfig, rng: Array) -> dict[str, Any]:
     """Initialise float32 weights."""
-    return _plain(VisionLanguageModel(config).init(rng, probe_batch(config))["params"])
+    params: dict[str, Any] = _plain(VisionLanguageModel(config).init(rng, probe_batch(config))["params"])
+    return params
 
 
 def abstract_params(config: ModelConfig) -> dict[str, Any]:
     """Return the shapes and dtypes of the weights without allocating them."""
-    return jax.tree.map(lambda shape: shape, _declared(config))  # new dicts, since the cached ones are shared
+    shapes: dict[str, Any] = jax.tree.map(lambda shape: shape, _declared(config))  # new dicts: the cached are shared
+    return shapes
 
 
 @lru_cache(16)
 def _declared(config: ModelConfig) -> dict[str, Any]:
     # Loading a model needs its shapes twice, and tracing them takes longer than reading a small model.
-    return jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
+    shapes: dict[str, Any] = jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
+    return shapes
 
 
 def probe_batch(config: ModelConfig) -> Batch:

@@ -173,7 +173,8 @@ def _with_prefix_backward(count: int, kept: tuple[Any, ...], g_BKXH: Array) -> t
 
     def own_gradient(weights: Array, block: QueryBlock) -> Array:
         g_weights = _product("BKXH,BUKH->BKXU", g[:, :, block.queries], value[:, : block.seen])
-        return (weights * (g_weights - mean[:, :, block.queries]) * scale).astype(kind)
+        own: Array = (weights * (g_weights - mean[:, :, block.queries]) * scale).astype(kind)
+        return own
 
     g_prompt = _product("QKXH,QKSH->QKXS", to_prompt(g), prompt_value) - to_prompt(mean)
     g_prompt = (prompt * g_prompt * scale).astype(kind)

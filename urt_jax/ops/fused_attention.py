@@ -27,9 +27,10 @@ def splash_kernel(
     query, key = (next(b for b in BLOCKS if side % b == 0) for side in (length // token_shards, keys))
     sizes = splash.BlockSizes(query, key, key, query, key, key, query, key)
     causal = masks.MultiHeadMask([masks.CausalMask((length, keys), keys - length)] * heads)
-    return splash.make_splash_mha(
+    kernel: splash.SplashAttentionKernel = splash.make_splash_mha(
         causal, block_sizes=sizes, head_shards=head_shards, q_seq_shards=token_shards, interpret=INTERPRETED
     )
+    return kernel
 
 
 def attend_splash(
@@ -47,7 +48,8 @@ def attend_splash(
     def row(query_TNH: Array, key_SKH: Array, value_SKH: Array, segments_T: Array, segments_S: Array) -> Array:
         by_head = (x.swapaxes(0, 1) for x in (query_TNH, key_SKH, value_SKH))
         seen: Any = kernel(*by_head, splash.SegmentIds(segments_T, segments_S))
-        return seen.swapaxes(0, 1)
+        swapped: Array = seen.swapaxes(0, 1)
+        return swapped
 
     return jax.vmap(row)(scaled, key_BSKH, value_BSKH, query_segments_BT, key_segments_BS)
 

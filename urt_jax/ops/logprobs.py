@@ -73,7 +73,11 @@ def chosen_logps(
         return zeros, zeros
 
     def of_piece(piece: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        return of_chunk(*piece) if wanted is None else jax.lax.cond(piece[2].any(), of_chunk, nothing, *piece)
+        skipping = wanted is not None
+        found: tuple[Array, Array] = (
+            jax.lax.cond(piece[2].any(), of_chunk, nothing, *piece) if skipping else of_chunk(*piece)
+        )
+        return found
 
     rows, columns = _as_rows(targets.shape, chunk)
     width, count = _column_blocks(rows, columns, chunk)

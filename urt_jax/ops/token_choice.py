@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from urt_jax.errors import unknown_choice
@@ -29,7 +30,8 @@ def keep_top_p(ascending_BV: Float[Array, "B V"], top_p_B1: Float[Array, "B 1"])
     probabilities .5 .3 .2 with p = .8 keep two tokens, as in exact arithmetic.
     """
     mass = jnp.cumsum(jax.nn.softmax(ascending_BV, axis=-1), axis=-1)
-    removed = mass <= 1.0 - top_p_B1 + 2 * jnp.finfo(jnp.float32).eps
+    slack = 2 * float(np.finfo(np.float32).eps)
+    removed = mass <= jnp.asarray(1.0 - top_p_B1) + slack
     return jnp.where((top_p_B1 < 1.0) & removed.at[:, -1].set(False), -jnp.inf, ascending_BV)
 
 
@@ -96,7 +98,8 @@ def filter_logits(
         return jnp.where(greedy_B1, jnp.where(others, -jnp.inf, logits), kept)
 
     neutral_B1 = (columns["top_k"] <= 0) & (columns["top_p"] >= 1.0) & (columns["min_p"] <= 0.0) & ~greedy_B1
-    return jax.lax.cond(jnp.all(neutral_B1), lambda logits: logits, filtered, tempered_BV)
+    kept_BV: Array = jax.lax.cond(jnp.all(neutral_B1), lambda logits: logits, filtered, tempered_BV)
+    return kept_BV
 
 
 def penalise_repetition(
