@@ -127,7 +127,7 @@ def a_page(above: str = "", language: str = "bash", body: str = "echo 1") -> str
             "gone.py' does not exist",
         ),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py:gone"), "unknown preset 'gone'"),
-        (a_page("<!-- not run: x -->", body="x --config ./configs/gone.py"), "no config file"),
+        (a_page("<!-- not run: x -->", body="x --config ./configs/gone.py"), "gone.py' does not exist"),
         (a_page("<!-- not run: x -->", body="x --config=configs/grpo.py --config.stepz=3"), "config.stepz"),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py --config.stepz 3"), "config.stepz"),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py --config.steps 3"), "has no value"),
