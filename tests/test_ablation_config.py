@@ -54,21 +54,22 @@ def test_every_problem_names_its_setting() -> None:
     assert text.startswith("6 problems in the config of stage 'ablation':")
     assert "config.settings[1].changes.optimizer.learning_rte: 'learning_rte' is unknown; did you mean" in text
     assert "config.settings[2].changes.delta: 2.0 is not read by loss 'cispo'" in text
-    assert "config.settings[3].changes.seed: is the same in all settings; give config.seeds instead" in text
+    assert "config.settings[3].changes.seed: must be the same in all settings; give config.seeds instead" in text
     assert (
-        "config.settings[3].changes.eval_data: is the same in all settings; give config.grpo.eval_data instead" in text
+        "config.settings[3].changes.eval_data: must be the same in all settings; give config.grpo.eval_data instead"
+        in text
     )
-    assert "config.settings[5].name: 'a/b' would share a folder with 'a b'; name settings apart" in text
+    assert "config.settings[5].name: 'a/b' would share a folder with 'a b'; make names differ" in text
     assert "config.settings[6].name: 'start' is the row of the model all settings start from" in text
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 21}, "336 responses may be sampled, of config.grpo 320; for equal compute lower steps"),
-        ({"data": {"count": 64}, "dynamic_sampling": 1}, "640 responses may be sampled, of config.grpo 320"),
-        ({"updates_per_rollout": 2}, "640 responses may be learnt from, of config.grpo 320"),
-        ({"model": {"path": "urt-tiny-cold"}}, ".model.path: is another start; all settings start from"),
+        ({"steps": 21}, "336 responses may be sampled, by config.grpo 320; for equal compute lower steps"),
+        ({"data": {"count": 64}, "dynamic_sampling": 1}, "640 responses may be sampled, by config.grpo 320"),
+        ({"updates_per_rollout": 2}, "640 responses may be trained on, by config.grpo 320"),
+        ({"model": {"path": "urt-tiny-cold"}}, ".model.path: is another model; all settings start from"),
         ({"data": {"path": "nowhere.jsonl"}}, ".data.path: there is no 'nowhere.jsonl'"),
     ],
 )

@@ -103,7 +103,7 @@ def test_all_that_help_lists_can_be_set() -> None:
 def test_help_has_meanings_that_stand_above_a_knob() -> None:
     told = help_on_config([f"--config={ROOT}/configs/grpo.py", "--help"])
     assert told is not None
-    assert "  model.attention = 'auto'                           Of whole rows in the decoder. auto: " in told
+    assert "  model.attention = 'auto'                           Attention of whole rows in the decoder. " in told
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,14 @@ def test_every_knob_has_a_meaning_in_the_help(stage: str) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("evaluate", "row label -> model, as model.path elsewhere; as \"{'<name>': '<value>', ...}\""),
+        ("evaluate", "row label -> model, as in model.path; as \"{'<name>': '<value>', ...}\""),
         ("evaluate", "some of greedy, sampled, direct; as \"('a', 'b')\""),
-        ("study", 'seeds = (0, 1, 2) one pipeline each; as "(1, 2)"'),
-        ("sft", "data = the 2 below one source, or several mixed by weight; as \"({'<knob>': <value>, ...}, ...)\""),
+        ("study", 'seeds = (0, 1, 2) one pipeline per seed; as "(1, 2)"'),
+        ("sft", "data = the 2 below one source, or a mixture by weight; as \"({'<knob>': <value>, ...}, ...)\""),
         (
             "grpo",
-            "optimizer.schedule = 'linear' Of the rate after the warm-up: down to 0, or level; one of cosine, linear",
+            "optimizer.schedule = 'linear' The learning rate after the warm-up: it falls to 0 (cosine, linear) or "
+            "stays constant; one of cosine, linear",
         ),
         ("grpo", "data.count = 2048 first records used"),
     ],

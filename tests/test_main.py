@@ -115,9 +115,9 @@ def test_a_single_source_is_overridden_without_an_index(in_folder: Path) -> None
         ([], "the following arguments are required: --config\nusage: python -m urt_jax.main"),
         (
             ["--config=configs/mien.py"],
-            "there is no config file 'configs/mien.py': 'configs/mien.py' is unknown; did you",
+            "config file 'configs/mien.py' does not exist: 'configs/mien.py' is unknown; did you",
         ),
-        (["--config=nowhere/a.py"], "there is no config file 'nowhere/a.py': 'nowhere' holds no config files"),
+        (["--config=nowhere/a.py"], "config file 'nowhere/a.py' does not exist: 'nowhere' holds no config files"),
         (
             ["--config=FILE:larg"],
             "preset 'larg' of config file configs/mine.py cannot be used: ValueError: unknown pre",
@@ -149,7 +149,7 @@ def test_mistakes_end_in_one_clear_message(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def get_config(preset=''):\n    return {}\n", "get_config gave a dict, needs a ConfigDict"),
+        ("def get_config(preset=''):\n    return {}\n", "get_config returned a dict, needs a ConfigDict"),
         ("import nothing_of_that_name\n", "cannot be used: ModuleNotFoundError: No module named"),
         ("x = 1\n", "cannot be used: AttributeError: module 'urt_config_broken' has no attribute 'get_config'"),
     ],

@@ -103,29 +103,32 @@ def test_none_and_truth_are_written_as_words() -> None:
 )
 def test_what_would_be_replaced_unseen_is_refused(arguments: tuple[str, ...]) -> None:
     name = "evaluate" if "models" in arguments[0] else "reject" if "sampling" in arguments[0] else "sft"
-    assert "which it would replace; give the whole once" in refused(name, *arguments)
+    assert "which it would replace; give the whole value once" in refused(name, *arguments)
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.models=x", "is no Python literal (names and calls are none); write \"{'<name>': '<value>', ...}\""),
-        ("--config.models={'a'", "is no Python literal ('{' was never closed)"),
+        (
+            "--config.models=x",
+            "is not a Python literal (names and calls are not allowed); write \"{'<name>': '<value>', ...}\"",
+        ),
+        ("--config.models={'a'", "is not a Python literal ('{' was never closed)"),
         ("--config.models={'a': 3}", "config.models.a: got 3 (int), needs a text"),
         ("--config.models=3", "config.models: got 3 (int), needs a dict"),
         ("--config.models={}", "config.models: is empty"),
-        ("--config.models={[]: 1}", "is no Python literal"),
-        ("--config.models=" + "[" * 13 + "]" * 13, f"has more than {MAX_DEPTH} brackets inside each other"),
-        ("--config.models=" + "-" * 40_000 + "1", "is no Python literal"),
-        ("--config.models=" + "{'a': '" + "x" * 60_000 + "'}", f"at most {MAX_LITERAL:,} are read"),
+        ("--config.models={[]: 1}", "is not a Python literal"),
+        ("--config.models=" + "[" * 13 + "]" * 13, f"has more than {MAX_DEPTH} levels of nested brackets"),
+        ("--config.models=" + "-" * 40_000 + "1", "is not a Python literal"),
+        ("--config.models=" + "{'a': '" + "x" * 60_000 + "'}", f"at most {MAX_LITERAL:,} are allowed"),
         ("--config.models={'" + "k" * 9000 + "': 1}", "got 1 (int), needs a text"),
         ("--config.data={'" + "k" * 9000 + "': 1}", "is unknown; known: path,"),
         ("--config.modes=('greedy', 'direkt')", "config.modes[1]: 'direkt' is unknown; did you mean 'direct'?"),
-        ("--config.modes=greedy direct", "is no Python literal (invalid syntax); write \"('a', 'b')\""),
+        ("--config.modes=greedy direct", "is not a Python literal (invalid syntax); write \"('a', 'b')\""),
         ("--config.data={'coutn': 3}", "config.data.coutn: 'coutn' is unknown; did you mean 'count'?"),
         ("--config.data=3", "config.data: got 3 (int), needs a group of knobs"),
         ("--config.mesh.data=perhaps", "config.mesh.data: got 'perhaps' (str), needs a whole number"),
-        ("--config.stage=sft", "config.stage is what the config file is for; give --config the file of another"),
+        ("--config.stage=sft", "config.stage is set by the config file; give --config the file of another"),
     ],
     ids=lambda text: text[:30],
 )

@@ -122,9 +122,12 @@ def a_page(above: str = "", language: str = "bash", body: str = "echo 1") -> str
         (a_page("<!-- not run: it is known -->", body="echo 2"), "is run by a test, so it needs no comment"),
         (a_page(language="sh"), "language 'sh' is none of"),
         (a_page(language=""), "language '' is none of"),
-        (a_page("<!-- not run: x -->", body="python -m urt_jax.main --config configs/gone.py"), "no config file"),
+        (
+            a_page("<!-- not run: x -->", body="python -m urt_jax.main --config configs/gone.py"),
+            "gone.py' does not exist",
+        ),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py:gone"), "unknown preset 'gone'"),
-        (a_page("<!-- not run: x -->", body="x --config ./configs/gone.py"), "no config file"),
+        (a_page("<!-- not run: x -->", body="x --config ./configs/gone.py"), "gone.py' does not exist"),
         (a_page("<!-- not run: x -->", body="x --config=configs/grpo.py --config.stepz=3"), "config.stepz"),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py --config.stepz 3"), "config.stepz"),
         (a_page("<!-- not run: x -->", body="x --config configs/grpo.py --config.steps 3"), "has no value"),
@@ -133,7 +136,7 @@ def a_page(above: str = "", language: str = "bash", body: str = "echo 1") -> str
             a_page("<!-- not run: x -->", body="bash launch/demo.sh --config.stepz=3"),
             "no stage has a knob config.stepz",
         ),
-        (a_page(language="text", body="x --config configs/gone.py"), "no config file"),
+        (a_page(language="text", body="x --config configs/gone.py"), "gone.py' does not exist"),
     ],
 )
 def test_a_block_that_nobody_looked_at_is_found(page: str, wrong: str) -> None:

@@ -2,16 +2,16 @@
 
 ``python -m urt_jax.main --config configs/<stage>.py[:preset] [--workdir DIR] [--config.key=value]``:
 
-With ``--distributed=auto`` or ``--distributed=HOST:PORT,COUNT,NUMBER`` it is one of several processes of one run: each
-is started with the same arguments, reaches the same --workdir, and computes on its own devices.
+With ``--distributed=auto`` or ``--distributed=HOST:PORT,COUNT,NUMBER`` it is one of several processes of a run: all are
+started with the same arguments, share --workdir, and compute on their own devices.
 
 1. Load the config file and fill in every default, so that any knob can be overridden by name.
-2. Apply the overrides, check everything, open the run folder: no device is touched before this, and jax is not imported
-   but to find the other processes.
-3. A finished run prints its table again; otherwise the stage runs.
+2. Apply the overrides, check everything, open the run folder. No device is used before this, and jax is imported only
+   to find the other processes.
+3. A finished run prints its table again; otherwise the stage runs, or resumes.
 
-Exit codes: 0 done, 2 bad input or a disk that takes no more, 75 saved after a preemption notice (call again to resume),
-1 anything else.
+Exit codes: 0 done, 2 bad input or a full disk, 75 saved after a preemption notice (call again to resume), 1 any other
+error.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from urt_jax.runs.run_folder import finished
 EXIT_BAD_INPUT = 2
 ALONE = ("ablation", "bench", "export", "plan", "study")  # stages of one process
 
-# Third-party advice that a user of this program cannot act on.
+# These silence third-party advice that a user of this program cannot act on.
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TOKENIZERS_PARALLELISM": "false",
@@ -63,7 +63,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage from its command-line arguments and return the exit code.
 
-    One of several processes that fails ends by itself, since the others have to be told before it is gone.
+    A failed process of several exits here, because it must notify the others before it exits.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -92,14 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print what nobody has caught as Python does, without the secrets that its words repeat."""
+    """Print an uncaught exception as Python does, with secrets redacted."""
     print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _run(argv: list[str]) -> int:
-    """Run what the arguments ask for, alone or as one of several processes."""
+    """Run the stage of these arguments, or print its help, as the only process or one of several."""
     if (listed := help_on_config(argv)) is not None:
-        with suppress(BrokenPipeError):  # of a pager that was left
+        with suppress(BrokenPipeError):  # from a closed pager
             print(redacted(listed), flush=True)
         return 0
     config = read_arguments(argv)
@@ -116,10 +116,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _join(where: str, stage: str) -> None:
-    """Find the other processes; all but the first are silent from then on.
+    """Connect to the other processes, and silence all processes but the first.
 
     Raises:
-        BadInputError: they are not found, or the stage is for one process.
+        BadInputError: the processes are not found, or the stage runs in one process only.
     """
     try:
         processes.connect(where)
@@ -134,7 +134,7 @@ def _join(where: str, stage: str) -> None:
 
 
 def help_on_config(argv: Sequence[str]) -> str | None:
-    """Return the knobs of the config file that is given beside ``--help``; None where not both are there."""
+    """Return the table of knobs of the config file; None unless both ``--config`` and ``--help`` are given."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("-h", "--help", action="store_true")
@@ -146,14 +146,14 @@ def help_on_config(argv: Sequence[str]) -> str | None:
 
 
 def read_arguments(argv: Sequence[str]) -> StageConfig:
-    """Return the checked settings that the command line asks for.
+    """Return the checked settings of the command line.
 
     Raises:
-        BadInputError: a missing or broken config file, an unknown preset or knob, a value that does not fit.
+        BadInputError: a missing or broken config file, an unknown preset or knob, or an invalid value.
     """
     for argument in argv:
         if well_formed(argument) != argument or "\0" in argument:
-            raise BadInputError(f"argument {shown(argument)} holds bytes that are no UTF-8 text; write it anew")
+            raise BadInputError(f"argument {shown(argument)} holds bytes that are not UTF-8 text; type it again")
     parser = _Parser(
         prog="python -m urt_jax.main",
         allow_abbrev=False,
@@ -161,7 +161,7 @@ def read_arguments(argv: Sequence[str]) -> StageConfig:
         epilog="any knob: --config.<knob>=<value>; --config FILE --help lists them",
     )
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="e.g. configs/grpo.py")
-    parser.add_argument("--workdir", help="run folder, default runs/<config>; called again, the run in it goes on")
+    parser.add_argument("--workdir", help="run folder, default runs/<config>; called again, the run in it resumes")
     known, overrides = parser.parse_known_args(list(argv))
     path, _, preset = known.config.partition(":")
     config = with_defaults(load_config(Path(path), preset))
@@ -171,21 +171,21 @@ def read_arguments(argv: Sequence[str]) -> StageConfig:
 
 
 def _distributed() -> argparse.ArgumentParser:
-    """Return what reads how the processes of a run find each other."""
+    """Return the parser of ``--distributed``."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument(
         "--distributed",
         metavar="auto|HOST:PORT,COUNT,NUMBER",
-        help="one of several processes: how they find each other",
+        help="run as one of several processes; the value says how they find each other",
     )
     return parser
 
 
 def load_config(path: Path, preset: str = "") -> ConfigDict:
-    """Return what ``get_config(preset)`` of a config file gives.
+    """Return the config that ``get_config(preset)`` of a config file returns.
 
     Raises:
-        BadInputError: there is no such file, it does not run, or it does not know the preset.
+        BadInputError: the file does not exist, fails to run, or has no such preset.
     """
     try:
         there = path.is_file()
@@ -196,22 +196,22 @@ def load_config(path: Path, preset: str = "") -> ConfigDict:
         beside = sorted(str(item) for item in path.parent.glob("*.py")) if path.parent.is_dir() else []
         nothing = f"{shown(str(path.parent), 200)} holds no config files"
         hint = unknown_choice(str(path), beside) if beside else nothing
-        raise BadInputError(f"there is no config file {shown(str(path), 200)}: {hint}")
+        raise BadInputError(f"config file {shown(str(path), 200)} does not exist: {hint}")
     spec = importlib.util.spec_from_file_location(f"urt_config_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise BadInputError(f"config file {path} is no Python file; give one with a get_config(preset) function")
+        raise BadInputError(f"config file {path} is not a Python file; give one with a get_config(preset) function")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         config = module.get_config(preset)
         if isinstance(config, ConfigDict):
-            plain(config)  # what refers to itself, or to a value that is never given, ends here
+            plain(config)  # a reference to itself, or to a value that is never set, fails here
     except (Exception, SystemExit, GeneratorExit) as error:
         asked = f"preset {shown(preset, 200)} of config file {path}" if preset else f"config file {path}"
         told = traceback.format_exception_only(error)[-1].strip()
         raise BadInputError(f"{asked} cannot be used: {told}") from error
     if not isinstance(config, ConfigDict):
-        raise BadInputError(f"config file {path}: get_config gave a {type(config).__name__}, needs a ConfigDict")
+        raise BadInputError(f"config file {path}: get_config returned a {type(config).__name__}, needs a ConfigDict")
     return config
 
 

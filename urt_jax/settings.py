@@ -1,10 +1,10 @@
-"""How a room declares its settings: frozen records whose fields carry bounds and, in a comment, their meaning."""
+"""Declaration of settings: frozen records whose fields have bounds and a comment that explains them."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Problems = Iterator[tuple[str, str]]  # (knob, what is wrong with it)
+Problems = Iterator[tuple[str, str]]  # (knob, message about it)
 
 
 def knob(
@@ -15,7 +15,7 @@ def knob(
     at_most: float | None = None,
     nonempty: bool = False,
 ) -> Any:
-    """Declare a record's field with its bounds; a value of None is outside all bounds' reach."""
+    """Declare a record's field with its default and bounds; bounds do not apply to the value None."""
     metadata = {"at_least": at_least, "above": above, "at_most": at_most, "nonempty": nonempty}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -23,7 +23,7 @@ def knob(
 
 
 def out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a value outside the bounds of its field's ``metadata``, None if nothing is."""
+    """Return a message if a value is outside the bounds in its field's ``metadata``, else None."""
     if bounds.get("nonempty") and not value:
         return "is empty, needs at least one entry"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -40,7 +40,7 @@ def out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str | None:
 
 
 def bound_problems(settings: Any) -> Problems:
-    """Yield the fields of a record whose values are outside their bounds."""
+    """Yield each field of a record whose value is outside its bounds, with the message."""
     for field in dataclasses.fields(settings):
         if (told := out_of_bounds(getattr(settings, field.name), field.metadata)) is not None:
             yield field.name, told

@@ -130,5 +130,5 @@ def test_only_what_changed_is_saved_and_only_for_its_own_pool() -> None:
     start = start_pool(pool(*[None] * 5))
     saved = pool_as_json(note_answers(start, ALL, {3: 0.5}, step=1), start)
     assert saved == {"items": 5, "changed": [[3, 0.5, 1, 0, False]]}
-    with pytest.raises(BadInputError, match="knows a pool of 5 questions, the data has 2: the file changed since"):
+    with pytest.raises(BadInputError, match="has a pool of 5 questions, the data has 2: the file changed since"):
         pool_from_json(saved, start_pool(pool(None, None)))

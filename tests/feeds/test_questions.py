@@ -170,7 +170,10 @@ def test_a_refill_draws_other_questions_while_enough_are_left(judge: LoadedModel
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (PoolData(), "config.data.count: 'scenes' has no end, a curriculum draws from a bounded pool; say how many"),
+        (
+            PoolData(),
+            "config.data.count: 'scenes' is endless, but a curriculum draws from a bounded pool; give a count",
+        ),
         (PoolData(count=3), "scenes has 3 labelled records, a step draws 4 different ones from the pool; lower"),
     ],
 )

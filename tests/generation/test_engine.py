@@ -189,7 +189,7 @@ def test_a_batch_in_which_responses_wait_takes_no_request_and_is_not_branched(en
     settings = row_settings([HOT] * 3 * GROUP, [SLOTS] * 3 * GROUP, lambda stop: 0)
     fixed: dict[str, Any] = {"plan": plan, "questions": 3, "slots": SLOTS}
     _, waiting = engine.begin(prompts, jnp.int32(0), jnp.int32(0), rows, settings, VOCABULARY, **fixed)
-    with pytest.raises(ValueError, match="here responses wait for rows"):
+    with pytest.raises(ValueError, match="branch only from a batch of `empty`; in this one, responses wait"):
         engine.branch(waiting, jnp.array([0]), group=GROUP)
     with pytest.raises(ValueError, match="in this one, responses wait for rows"):
         joined(engine, waiting, 0, prompts, 0, name="one")
@@ -231,5 +231,5 @@ def test_every_setting_is_a_rows_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_of_another_number_are_refused() -> None:
     settings: dict[str, Any] = {"bucket": need(CHATS, tokens=TOKENS), "responses": GROUP, "slots": SLOTS, "seed": 0}
-    with pytest.raises(ValueError, match="2 Sampling settings for 6 responses; give one, or one a response"):
+    with pytest.raises(ValueError, match="2 Sampling settings for 6 responses; give one, or one per response"):
         Sampler(MODEL, PROCESSOR).sample(tiny_params(), CHATS, IDS, sampling=[HOT, GREEDY], **settings)

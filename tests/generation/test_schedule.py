@@ -153,5 +153,5 @@ def test_rows_are_refilled_on_a_mesh(data: int, fsdp: int) -> None:
 
 
 def test_questions_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 questions cannot be dealt out to 2 parts; give a multiple of 2"):
+    with pytest.raises(ValueError, match="5 questions do not divide into 2 parts; give a multiple of 2"):
         Schedule.of(questions=5, responses=3, rows=4, parts=2)

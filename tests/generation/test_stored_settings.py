@@ -60,7 +60,7 @@ def test_what_is_not_applied_is_told_once(
             assert RewardModel(replace(judge.loaded, folder=tmp_path)).max_new_tokens == DEFAULT_NEW_TOKENS
     (told,) = [record.getMessage() for record in caplog.records]
     assert told == (
-        f"{tmp_path / 'generation_config.json'}: not applied in judging: repetition_penalty 1.05; a judge decodes by "
+        f"{tmp_path / 'generation_config.json'}: judging ignores repetition_penalty 1.05; a judge decodes by "
         "the settings of its call"
     )
 

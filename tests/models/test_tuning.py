@@ -12,7 +12,7 @@ def test_this_device_has_the_record_of_a_cpu() -> None:
 
 def test_what_a_model_gets_is_told_in_words() -> None:
     assert CPU.told(4) == (
-        "4 layers unrolled; 8 or 32 responses at a time a core; updates in pieces of 1,600 tokens or more; masks and "
+        "4 layers unrolled; 8 or 32 responses at a time per core; updates in pieces of 1,600 tokens or more; masks and "
         "rotations looped"
     )
     assert ACCELERATOR.told(28) == "28 layers scanned"

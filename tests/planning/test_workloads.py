@@ -61,5 +61,5 @@ def test_nothing_ends_a_response_of_a_blank_processor() -> None:
 
 def test_pictures_that_fill_the_prompt_are_refused() -> None:
     work = Workload(workload("toy").config, RowCounts(1, 2, 12, 2, 56, 4, sft_rows=1))
-    with pytest.raises(ValueError, match="2 pictures of 56 pixels a side take 12 tokens, the prompt has 12"):
+    with pytest.raises(ValueError, match="2 pictures of 56 pixels per side take 12 tokens, the prompt has 12"):
         work.text_tokens()

@@ -153,7 +153,7 @@ def test_an_accelerators_table_says_why_it_has_no_peers() -> None:
 @pytest.mark.parametrize(
     ("peers", "message"),
     [
-        ({"python": "/no/python"}, "config.peers.python: /no/python is no program"),
+        ({"python": "/no/python"}, "config.peers.python: /no/python is not a program"),
         ({"python": "/bin/sh", "folder": "nowhere"}, "config.peers.folder: nowhere holds no hf_generate.py"),
     ],
 )

@@ -99,13 +99,15 @@ def test_adapters_on_an_adapter_and_targets_that_are_none_are_refused(
 ) -> None:
     on_adapter = write_config(tmp_path / "a.py", "sft", **sft_settings(finished / "adapter", reasonings))
     assert main(arguments(on_adapter, tmp_path / "a")) == 2
-    assert "is an adapter alone, and lora.rank 4 would train new ones on it; give a whole model, such as " in (
+    assert "is an adapter, and lora.rank 4 would train new ones on it; give a whole model, such as " in (
         told := capsys.readouterr().err
     )
     assert str(finished / "model") in told
     misspelt = write_config(tmp_path / "b.py", "sft", **sft_settings(finished, reasonings, targets=("q_proj",)))
     assert main(arguments(misspelt, tmp_path / "b")) == 2
-    assert "lora targets ['q_proj'] match no projection; those there are: decoder/layers/" in capsys.readouterr().err
+    assert (
+        "lora targets ['q_proj'] match no projection; the projections are: decoder/layers/" in capsys.readouterr().err
+    )
 
 
 def grpo_settings(judge: Path) -> dict[str, Any]:

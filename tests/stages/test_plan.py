@@ -33,7 +33,7 @@ def result(run: Path) -> tuple[str, dict[str, Any]]:
 def test_by_formula_alone(in_folder: Path) -> None:
     config = settings(in_folder, cases=(FITS, TOO_LARGE), price=2.0)
     table, told = result(run_in_process(config, in_folder / "out"))
-    assert "By formula alone." in table
+    assert "By formula only." in table
     (line,) = [line for line in table.splitlines() if line.startswith("llava_onevision_0_5b v6e:2x4 (8)")][:1]
     assert " yes " in line
     first, second = told["cases"]
@@ -41,7 +41,7 @@ def test_by_formula_alone(in_folder: Path) -> None:
     assert first["layouts"][0]["fits"]
     assert set(first["layouts"][0]["seconds"]) == {"prefill", "decode", "score", "grpo"}
     assert not second["layouts"][0]["fits"]
-    assert "qwen2_5_vl_72b on v6e:2x4, mesh 1x4x2: grpo misses" in table or "misses" in table
+    assert "qwen2_5_vl_72b on v6e:2x4, mesh 1x4x2: grpo lacks" in table or "lacks" in table
     assert "GiB on every chip by formula" in table
     assert "1,000 steps" in table
     page = (in_folder / "out" / "report.html").read_text()
@@ -67,7 +67,7 @@ def test_what_was_compiled_is_asked_once_and_decides(in_folder: Path, monkeypatc
     assert "Compiled with jax" in table
     assert "evidence, not runs" in table
     assert not told["cases"][0]["layouts"][0]["fits"]
-    assert "grpo misses" in table
+    assert "grpo lacks" in table
     assert "GiB on every chip as compiled." in table
     assert told["cases"][0]["layouts"][0]["compiled"]["prefill"]["collectives"] == [["all-gather", 24, 3e9]]
     run_in_process(config, in_folder / "again")
@@ -90,7 +90,7 @@ def test_a_damaged_answer_that_was_kept_is_told_with_what_to_do(
     assert main([f"--config={config}", "--workdir=again"]) == 2
     told = capsys.readouterr().err
     assert str(kept) in told
-    assert "delete it: the program is then compiled again" in told
+    assert "delete it, and the program is compiled again" in told
     kept.unlink()
     run_in_process(config, in_folder / "again")
 
@@ -113,7 +113,7 @@ def test_weak_scaling_says_where_it_breaks(in_folder: Path) -> None:
     assert "Weak scaling of llava_onevision_0_5b" in table
     assert [row["slice"] for row in told["cases"][0]["scaling"]][-1] == "v6e:16x16 (256)"
     assert told["cases"][0]["scaling"][0]["efficiency"] == "100 %"
-    assert "a chip receives hardly more and keeps its rate. With 8 questions in all it breaks at v6e:" in table
+    assert "a chip receives hardly more bytes and keeps its rate. With 8 questions in all it breaks at v6e:" in table
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_weak_scaling_says_where_it_breaks(in_folder: Path) -> None:
         ({"cases": ("qwen2_5_vl_7b",)}, "config.cases: 'qwen2_5_vl_7b': has no @; a case is MODEL@CHIP:SHAPE"),
         ({"cases": ("qwen2_5_vl_8b@v6e:2x4",)}, "model preset 'qwen2_5_vl_8b' is unknown"),
         ({"cases": ("qwen2_5_vl_7b@v6:2x4",)}, "chip 'v6' is unknown"),
-        ({"kl": False}, "config.programs: has 'score', which is the reference's, but kl is False"),
+        ({"kl": False}, "config.programs: has 'score', the reference policy's program, but kl is False"),
     ],
 )
 def test_bad_input(in_folder: Path, capsys: pytest.CaptureFixture[str], values: dict[str, Any], message: str) -> None:

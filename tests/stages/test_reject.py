@@ -188,7 +188,7 @@ def test_a_pool_never_judged_right_teaches_nothing_and_says_so(
         tmp_path / "c.py", "reject", **settings(coin_judge, data={"path": str(tmp_path / "pool.jsonl")})
     )
     assert main(arguments(config, tmp_path / "run")) == 2
-    message = "not one of 4 questions was answered correctly in 2 samples: there is nothing to learn from"
+    message = "none of 4 questions was answered correctly in 2 samples, so there are no records to train on"
     told = capsys.readouterr()
     assert message in told.err
     assert "skipped 2 of 6 records of" in told.out

@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Pa
         state, figures = small_step(state, step)
         return state, {"loss": jnp.float32(np.nan)} if step == 7 else figures, NOTHING
 
-    with pytest.raises(NonFiniteLossError, match=r"loss of step 8 is nan and its update was taken\. Look at"):
+    with pytest.raises(NonFiniteLossError, match=r"loss of step 8 is nan and its update was applied\. Look at"):
         run(tmp_path, advance)
     assert [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()] == [4]
 

@@ -66,9 +66,9 @@ def test_sft_learns_the_targets_while_it_reads_the_tokens() -> None:
 
 
 def test_an_sft_step_needs_targets() -> None:
-    with pytest.raises(ValueError, match="the batch has no targets to learn"):
+    with pytest.raises(ValueError, match="the batch has no targets; give one"):
         run_sft(sft_batch()._replace(targets=None))
-    with pytest.raises(ValueError, match="targets are of 2 parts of a row, the mesh splits it into 1"):
+    with pytest.raises(ValueError, match="targets split a row into 2 parts, the mesh into 1"):
         run_sft(sft_batch(parts=2))
 
 
@@ -219,5 +219,5 @@ def test_pictures_that_are_encoded_already_take_the_same_step(grpo_plain: tuple[
 def test_a_tower_that_is_trained_refuses_them() -> None:
     state = init_state(as_jnp(tiny_params()), PLAIN, ("",))
     step = compile_grpo_step(MODEL, PLAIN, state, one_device(), GRPO, first_update=True)
-    with pytest.raises(ValueError, match="tower is trained but the frames are encoded already"):
+    with pytest.raises(ValueError, match="tower is trained, but the batch holds encoded frames"):
         step(state, encoded(grpo_batch(ADVANTAGE)), SUPPRESSED)

@@ -1,9 +1,9 @@
-"""The settings of every stage as frozen records; every check of a user's ``ConfigDict`` before a device is touched.
+"""The settings of every stage as frozen records, and every check of a user's ``ConfigDict`` before a device is used.
 
-A config file names its stage (``config.stage = "grpo"``) and lists only what that experiment decides; every other knob
-has its default where it is declared and can be set on the command line by name. A record lives in the room that reads
-it (``losses.policy``, ``training.settings``, ``data.settings``, ...); here they are bound together, one record a
-stage. ``ConfigDict`` stops in ``resolve``.
+A config file names its stage (``config.stage = "grpo"``) and lists only the knobs that the experiment changes; every
+other knob has the default of its declaration and can be set on the command line by name. A record is declared in the
+package that reads it (``losses.policy``, ``training.settings``, ``data.settings``, ...); this package combines them to
+one record per stage. ``resolve`` turns the ``ConfigDict`` into that record.
 """
 
 from urt_jax.config.parts import (

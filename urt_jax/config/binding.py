@@ -1,4 +1,4 @@
-"""Bind a user's ``ConfigDict`` to frozen records, collecting every problem instead of stopping at the first."""
+"""Binding of a user's ``ConfigDict`` to frozen records; it collects all problems instead of stopping at the first."""
 
 import dataclasses
 import math
@@ -15,13 +15,13 @@ from urt_jax.files.json_text import well_formed
 from urt_jax.settings import out_of_bounds
 
 _BAD = object()  # a value that could not be converted; its problem has been noted
-_SET_BY_PARENT = ("workdir", "seed")  # of a stage inside another stage
+_SET_BY_PARENT = ("workdir", "seed")  # knobs of a nested stage that the enclosing stage sets
 KIND_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-MAX_WHOLE = 2**53  # no count comes near it, and every program that reads a run's JSON holds it
+MAX_WHOLE = 2**53  # far above every count, and exact in every program that reads a run's JSON
 
 
 def plain(value: Any) -> Any:
-    """Return a ``ConfigDict`` as plain dicts, tuples and lists, all the way down."""
+    """Return a ``ConfigDict`` as plain dicts, tuples and lists, at every depth."""
     if isinstance(value, (ConfigDict, Mapping)):
         return {str(key): plain(value[key]) for key in value}
     if isinstance(value, (tuple, list)):
@@ -31,12 +31,12 @@ def plain(value: Any) -> Any:
 
 @cache
 def type_hints(cls: type) -> dict[str, Any]:
-    """Return the types that the fields of a record are declared with."""
+    """Return the declared types of a record's fields."""
     return typing.get_type_hints(cls)
 
 
 def overlaid(cls: type, values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a record with ``changes`` in their place, group by group; all else is replaced whole."""
+    """Return a record's values with ``changes`` merged in: groups knob by knob, all other values replaced whole."""
     hints, merged = type_hints(cls), dict(values)
     for key, value in changes.items():
         hint = hints.get(key)
@@ -46,14 +46,14 @@ def overlaid(cls: type, values: Mapping[str, Any], changes: Mapping[str, Any]) -
 
 
 def record_type(hint: Any) -> type | None:
-    """Return the record that a knob is declared to hold, alone or several in a tuple; None of any other type."""
+    """Return the record type of a knob that holds one record or a tuple of them; None for any other type."""
     inner = typing.get_args(hint)
     several = typing.get_origin(hint) is tuple and _is_record(inner[0])
     return typing.cast(type, inner[0] if several else hint) if several or _is_record(hint) else None
 
 
 def optional_type(hint: Any) -> Any:
-    """Return the type beside None of a knob that may be None; None where it may not."""
+    """Return ``X`` for a knob of type ``X | None``; None for a knob that cannot be None."""
     if typing.get_origin(hint) not in (types.UnionType, Union):
         return None
     return next(kind for kind in typing.get_args(hint) if kind is not type(None))
@@ -66,7 +66,8 @@ def _is_record(hint: Any) -> bool:
 def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> Any:
     """Make a record of type ``cls`` from plain values; note every problem as ``<where>.<key>: ...``.
 
-    A record with a method ``problems()`` is asked for clashes between its knobs once all its values are sound.
+    If all values are valid and the record has a method ``problems()``, the conflicts between knobs that it yields are
+    noted too.
     """
     noted = len(problems)
     hints = type_hints(cls)
@@ -91,9 +92,9 @@ def bind(cls: type, values: dict[str, Any], where: str, problems: list[str]) -> 
 
 
 def defaults_merged(cls: type, values: Mapping[str, Any], default: Any = None) -> dict[str, Any]:
-    """Return ``values`` with every knob of ``cls`` they leave out; unknown keys stay for ``bind`` to report.
+    """Return ``values`` with every missing knob of ``cls`` filled in; unknown keys stay, and ``bind`` reports them.
 
-    ``default`` is the record whose values fill the gaps (fresh defaults of ``cls`` when None).
+    ``default`` is the record that provides the missing values (None: the defaults of ``cls``).
     """
     default = cls() if default is None else default
     hints = type_hints(cls)
@@ -126,7 +127,7 @@ def _merge_value(value: Any, hint: Any, default: Any) -> Any:
 
 
 def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
-    """Return the value in the annotated type, or ``_BAD`` after noting why not."""
+    """Return the value converted to the annotated type, or ``_BAD`` after noting the problem."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if _is_record(hint):
         return _convert_record(value, hint, where, problems)
@@ -143,7 +144,7 @@ def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
             return _wrong_type(value, "a tuple, e.g. ('...',)", where, problems)
         items = [_convert(part, inner[0], f"{where}[{n}]", problems) for n, part in enumerate(parts)]
         return _BAD if any(item is _BAD for item in items) else tuple(items)
-    if hint is Any:  # of a dict whose entries the record that holds it binds itself
+    if hint is Any:  # an entry of a dict that its record binds itself
         return value
     if origin is dict:
         if not isinstance(value, dict):
@@ -172,7 +173,7 @@ def _convert_record(value: Any, cls: type, where: str, problems: list[str]) -> A
     if hasattr(cls, "stage"):
         stage = value.pop("stage", cls.stage)
         if stage != cls.stage:
-            problems.append(f"{where}.stage: is {shown(stage)}, this place takes the settings of stage {cls.stage!r}")
+            problems.append(f"{where}.stage: is {shown(stage)}; this group holds the settings of stage {cls.stage!r}")
         for key in _SET_BY_PARENT:
             if value.pop(key, None) is not None:
                 problems.append(f"{where}.{key}: is set by the enclosing stage; give config.{key} instead")
@@ -185,12 +186,12 @@ def _wrong_type(value: Any, needed: str, where: str, problems: list[str]) -> Any
 
 
 def _digits(value: int) -> str:
-    """Return a whole number, or of a very large one its size: its digits may be more than Python writes."""
+    """Return a whole number as text, or the size of a very large one, which may have more digits than Python prints."""
     return f"{value:,}" if value.bit_length() < 200 else f"a whole number of {value.bit_length():,} bits"
 
 
 def _unfit(text: str) -> str | None:
-    """Return what of a text neither a file nor a file's name can hold."""
+    """Name the characters of a text that neither a file nor a file name can hold; None if it has none."""
     if "\0" in text:
         return "a zero byte"
     return "half of a surrogate pair (text that is not UTF-8)" if well_formed(text) != text else None

@@ -1,4 +1,4 @@
-"""A table of all knobs of a stage: value, and the comment beside the declaration."""
+"""The table of all knobs of a stage: their values, and the comments at their declarations."""
 
 import ast
 import dataclasses
@@ -19,17 +19,17 @@ from urt_jax.config.stages import STAGES
 WIDTH = 118
 HOW = """\
 knobs, as --config.<knob>=<value>; a value in brackets is a Python literal, None is written None.
-A mapping or tuple takes the place of the one that is there. A group, --config.<group>="{'<knob>': <value>}", changes
-the knobs it names."""
+A mapping or tuple replaces the current one. A group, --config.<group>="{'<knob>': <value>}", changes the knobs that it
+names."""
 
 
 def describe(values: Mapping[str, Any]) -> str:
-    """Return a table of all knobs of a plain config with their defaults there, one a line, in groups."""
+    """Return a table of all knobs of a plain config that holds all defaults, one per line, in groups."""
     stage = values["stage"]
     lines = [f"stage {stage}: {_first_line(STAGES[stage])}", "", HOW, ""]
     for knob in knobs(values):
         if knob.declared is None or record_type(knob.hint) is knob.hint:
-            continue  # an entry, or a group: its knobs follow
+            continue  # an entry, or a group, whose knobs follow
         cls, field = knob.declared
         told = f"  {knob.name.removeprefix(f'{ROOT}.')} = {_short(knob)}"
         meaning = "; ".join(filter(None, (_meanings(cls).get(field, "").rstrip("."), _form(knob.hint))))
@@ -38,7 +38,7 @@ def describe(values: Mapping[str, Any]) -> str:
 
 
 def _form(hint: Any) -> str:
-    """Return the form of a choice, a mapping or a tuple."""
+    """Return how to write a choice, a mapping or a tuple."""
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(inner)}"
@@ -50,7 +50,7 @@ def _form(hint: Any) -> str:
 
 @cache
 def _meanings(cls: type) -> dict[str, str]:
-    """Return the comment beside each field's declaration, or above it, in a record or in those it is made from."""
+    """Return the comment beside or above each field's declaration, in a record or its base records."""
     found: dict[str, str] = {}
     for owner in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
         source = textwrap.dedent(inspect.getsource(owner))

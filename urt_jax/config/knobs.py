@@ -1,6 +1,6 @@
-"""Every knob of a config by name: what the command line can set, and what its help lists.
+"""All knobs of a config by name, for the command line and its help.
 
-A name is what stands in the config: ``config.optimizer.b1``, ``config.data[0].path``, ``config.models.base``.
+A name is the knob's path in the config: ``config.optimizer.b2``, ``config.data[0].path``, ``config.models.base``.
 """
 
 import dataclasses
@@ -16,22 +16,22 @@ ROOT = "config"
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """One knob, or a whole group, mapping or tuple of them."""
+    """One knob, or a whole group, mapping or tuple of knobs."""
 
     name: str
-    path: tuple[str | int, ...]  # of keys and places, from the config to it
-    hint: Any  # type it is declared with
+    path: tuple[str | int, ...]  # keys and indices from the config to the knob
+    hint: Any  # its declared type
     value: Any
-    declared: tuple[type, str] | None = None  # record and field; None of an entry of a mapping or a tuple
+    declared: tuple[type, str] | None = None  # record and field; None for an entry of a mapping or a tuple
 
     @property
     def is_group(self) -> bool:
-        """Whether it is a record, whose knobs have names of their own."""
+        """Whether it is a record, whose knobs have their own names."""
         return isinstance(self.value, dict) and record_type(self.hint) is not None
 
 
 def knobs(values: Mapping[str, Any]) -> list[Knob]:
-    """Return all knobs of a plain config with its defaults, groups before what is in them."""
+    """Return all knobs of a plain config that holds all defaults; a group precedes its knobs."""
     return list(_fields(STAGES[values["stage"]], values, ROOT, ()))
 
 
@@ -43,7 +43,7 @@ def _fields(cls: type, values: Mapping[str, Any], where: str, path: tuple[str | 
 
 
 def _knobs(knob: Knob) -> Iterator[Knob]:
-    """Yield a knob and all below it; the records of a tuple are counted, ``data[0]``, a record alone is not."""
+    """Yield a knob and all knobs inside it; records of a tuple are numbered, as in ``data[0]``, a single one is not."""
     yield knob
     record, value = record_type(knob.hint), knob.value
     if record and isinstance(value, dict):

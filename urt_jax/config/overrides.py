@@ -1,11 +1,11 @@
-"""Knobs from the command line: each is read as its declared type wants it and put in the place of the file's value.
+"""Overrides of knobs from the command line: each value is parsed by the knob's declared type and replaces the file's.
 
-1. The name is looked up among all knobs; an unknown one is told with the nearest.
-2. A text is taken as it stands; a number, a mapping, a tuple or a group is read as a Python literal.
-3. A mapping or a tuple replaces the one that is there; a group changes the knobs it names; an entry of a mapping may
-   be new.
+1. The name is looked up among all knobs; the message about an unknown one gives the nearest.
+2. A text is taken verbatim; a number, a mapping, a tuple or a group is parsed as a Python literal.
+3. A mapping or a tuple replaces the current one; a group changes the knobs that it names; an entry may be added to a
+   mapping.
 
-What the values may be is checked by ``resolve`` afterwards, as those of a file are.
+``resolve`` checks the values afterwards, like those of a file.
 """
 
 import ast
@@ -21,23 +21,23 @@ from urt_jax.config.resolve import with_defaults
 from urt_jax.errors import MAX_NAME, BadInputError, nearest, shown, unknown_choice
 
 OPTIONS = ("--config", "--workdir", "--distributed", "--help")  # of the command line, beside the knobs
-MAX_LITERAL = 50_000  # characters of a value that is read as a Python literal
-MAX_DEPTH = 12  # brackets inside brackets of one
+MAX_LITERAL = 50_000  # characters of a value that is parsed as a Python literal
+MAX_DEPTH = 12  # levels of nested brackets in a literal
 _TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_CLOSE = 0.6  # likeness of names, from 0 to 1, from which one may have been meant
-_SIBLING = 0.1  # how much liker a knob of the same group is
+_CLOSE = 0.6  # similarity of names, from 0 to 1, from which a name is suggested
+_SIBLING = 0.1  # added to the similarity of a knob in the same group
 
 
 def override(config: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """Return a config with ``--config.<knob>=<value>`` arguments applied in their order.
 
     Args:
-        config: plain values with all defaults, as ``with_defaults`` gives them; it is not changed.
-        arguments: what of the command line is left for knobs.
+        config: plain values with all defaults, from ``with_defaults``; it is not changed.
+        arguments: the command-line arguments that set knobs.
 
     Raises:
-        BadInputError: an argument that is no knob or has no value, a value that is no literal, or one that would
-            throw away what an argument before it has set.
+        BadInputError: an argument names no knob or has no value, a value is not a literal, or it would discard the
+            value of an earlier argument.
     """
     seen: list[str] = []
     for argument in arguments:
@@ -47,7 +47,7 @@ def override(config: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]
                 f"argument {shown(argument)} is not understood; knobs are given as --config.<knob>=<value>"
             )
         if name == f"{ROOT}.stage":
-            raise BadInputError(f"{ROOT}.stage is what the config file is for; give --config the file of another stage")
+            raise BadInputError(f"{ROOT}.stage is set by the config file; give --config the file of another stage")
         known = {knob.name: knob for knob in knobs(config)}
         knob = known.get(name) or _new_entry(name, known)
         if knob is None:
@@ -61,7 +61,7 @@ def override(config: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]
 
 
 def _new_entry(name: str, known: Mapping[str, Knob]) -> Knob | None:
-    """Return the entry that a name adds to a mapping; None where it names no mapping."""
+    """Return the entry that a name adds to a mapping; None if it names no mapping."""
     above, _, key = name.rpartition(".")
     mapping = known.get(above)
     if mapping is None or typing.get_origin(mapping.hint) is not dict or not key:
@@ -70,15 +70,15 @@ def _new_entry(name: str, known: Mapping[str, Knob]) -> Knob | None:
 
 
 def _check_order(knob: Knob, seen: Sequence[str]) -> None:
-    """Raise where a mapping or a tuple would replace what was set in it before."""
+    """Refuse a mapping or a tuple that would discard an earlier argument's change of an entry."""
     lost = [name for name in seen if name == knob.name or name.startswith((f"{knob.name}.", f"{knob.name}["))]
     if lost and isinstance(knob.value, dict | tuple | list) and not _is_one_record(knob):
         told = f"--{knob.name} is given after --{lost[0]}, which it would replace"
-        raise BadInputError(f"{told}; give the whole once, and what changes an entry of it after it")
+        raise BadInputError(f"{told}; give the whole value once, and changes of its entries after it")
 
 
 def _merged(knob: Knob, given: Any) -> Any:
-    """Return what a knob becomes: a record keeps the knobs that a mapping does not name."""
+    """Return the new value of a knob; a record keeps the knobs that the given mapping does not name."""
     if not (_is_one_record(knob) and isinstance(given, dict)):
         return given
     return overlaid(knob.hint, knob.value, given)
@@ -99,7 +99,7 @@ def _put(values: Any, path: Sequence[str | int], new: Any) -> Any:
 
 
 def _read(text: str, hint: Any, argument: str) -> Any:
-    """Return the value of an override's text; a text that is not a literal stays a text if its knob takes one."""
+    """Parse an override's text by its knob's type; text that is not a literal stays a text if the knob accepts one."""
     if (kind := optional_type(hint)) is not None:
         return None if text == "None" else _read(text, kind, argument)
     origin = typing.get_origin(hint)
@@ -122,20 +122,20 @@ def _literal(text: str) -> Any:
     """Return the value of a Python literal.
 
     Raises:
-        BadInputError: the text is none, too long, or nested too deeply.
+        BadInputError: the text is not a literal, too long, or nested too deeply.
     """
     if len(text) > MAX_LITERAL:
-        raise BadInputError(f"the value has {len(text):,} characters, at most {MAX_LITERAL:,} are read")
+        raise BadInputError(f"the value has {len(text):,} characters, at most {MAX_LITERAL:,} are allowed")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # "\d" of a regular expression
+            warnings.simplefilter("ignore", SyntaxWarning)  # "\d" in a regular expression
             warnings.simplefilter("ignore", DeprecationWarning)
             value = plain(ast.literal_eval(text))
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        told = error.msg if isinstance(error, SyntaxError) else "names and calls are none"
-        raise BadInputError(f"the value is no Python literal ({told})") from None
+        told = error.msg if isinstance(error, SyntaxError) else "names and calls are not allowed"
+        raise BadInputError(f"the value is not a Python literal ({told})") from None
     if _depth(value) > MAX_DEPTH:
-        raise BadInputError(f"the value has more than {MAX_DEPTH} brackets inside each other")
+        raise BadInputError(f"the value has more than {MAX_DEPTH} levels of nested brackets")
     return value
 
 
@@ -145,7 +145,7 @@ def _depth(value: Any) -> int:
 
 
 def how_to_write(hint: Any) -> str:
-    """Return an example of a mapping, a tuple or a group as written on the command line; "" for any other type."""
+    """Return the command-line form of a mapping, a tuple or a group; "" for any other type."""
     inner = typing.get_args(hint)
     if record_type(hint) is not None:
         return "\"({'<knob>': <value>, ...}, ...)\"" if inner else "\"{'<knob>': <value>, ...}\""
@@ -157,7 +157,7 @@ def how_to_write(hint: Any) -> str:
 
 
 def _unknown(name: str, known: Sequence[Knob]) -> str:
-    """Return the message about an unknown knob: the nearest spellings, and the knobs beside it."""
+    """Return the message about an unknown knob: the nearest names, and the knobs of the same group."""
     if name != ROOT and not name.startswith((f"{ROOT}.", f"{ROOT}[")):
         near = nearest(f"--{name}", OPTIONS)[:1] or [f"--{knob}" for knob in _meant(name, known)]
         return unknown_choice(name, (*OPTIONS, f"--{ROOT}.<knob>"), near)
@@ -174,12 +174,12 @@ def _unknown(name: str, known: Sequence[Knob]) -> str:
 
 
 def _meant(name: str, known: Sequence[Knob], most: int = 3) -> list[str]:
-    """Return the knobs whose last part is likest to the last part of a name, wherever in the config they are."""
+    """Return the knobs of any group whose last part is most similar to the last part of a name."""
     group, _, last = name[:MAX_NAME].rpartition(".")
     likeness: dict[str, float] = {}
     for knob in known:
         above, _, part = knob.name.rpartition(".")
-        swapped = sorted(part) == sorted(last)  # letters, which are the commonest slip
+        swapped = sorted(part) == sorted(last)  # swapped letters, the commonest typing error
         likeness[knob.name] = max(_alike(part, last), 0.9 * swapped) + _SIBLING * (above == group)
     best = max(likeness.values(), default=0.0)
     near = [knob for knob, value in likeness.items() if value >= max(best - 1e-9, _CLOSE)]

@@ -1,4 +1,4 @@
-"""Turn a user's config into the record of its stage, all problems reported at once."""
+"""Conversion of a user's config to the record of its stage; all problems are reported at once."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -13,16 +13,16 @@ from urt_jax.config.stages import STAGES
 from urt_jax.data.settings import DataSettings
 from urt_jax.errors import BadInputError, unknown_choice
 
-Values: TypeAlias = ConfigDict | Mapping[str, Any]  # of a config file, or already plain
+Values: TypeAlias = ConfigDict | Mapping[str, Any]  # a config file's, or plain values
 
 
 def resolve(config: Values, stage: str | None = None) -> Any:
-    """Check a config whole and return the record of its stage (``SftConfig``, ``GrpoConfig``, ...).
+    """Check a whole config and return the record of its stage (``SftConfig``, ``GrpoConfig``, ...).
 
-    ``stage`` is only for callers whose config names none.
+    ``stage`` is only for a config that names none.
 
     Raises:
-        BadInputError: with every unknown key, wrong type, value out of range, clash between knobs and missing file.
+        BadInputError: lists every unknown key, wrong type, value out of range, conflict of knobs and missing file.
     """
     values = plain(config)
     cls = _stage_class(values.pop("stage", stage))
@@ -39,7 +39,7 @@ def resolve(config: Values, stage: str | None = None) -> Any:
 
 
 def with_defaults(config: Values) -> dict[str, Any]:
-    """Return a config as plain values, with every knob of its stage there, so that each can be overridden by name."""
+    """Return a config as plain values with every knob of its stage, so that each can be overridden by name."""
     values = plain(config)
     stage = values.get("stage")
     given = {key: value for key, value in values.items() if key != "stage"}
@@ -47,7 +47,7 @@ def with_defaults(config: Values) -> dict[str, Any]:
 
 
 def as_json(config: StageConfig) -> dict[str, Any]:
-    """Return the settings as plain JSON values, stage name included (what a run folder's ``config.json`` holds)."""
+    """Return the settings as plain JSON values with the stage's name, the content of a run folder's ``config.json``."""
     return {"stage": config.stage, **_jsonable(dataclasses.asdict(config))}
 
 
@@ -64,7 +64,7 @@ def _stage_class(name: Any) -> type[StageConfig]:
 
 
 def _file_problems(config: StageConfig, where: str, *, wired: bool = False) -> Iterator[tuple[str, str]]:
-    """Yield what is named but not there; data of a stage that a pipeline wires need not exist yet."""
+    """Yield the missing files that a config names; data of a pipeline's stage need not exist yet."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         for part in value if isinstance(value, tuple) else (value,):

@@ -1,11 +1,14 @@
-"""What is wrong between the settings of a rollout."""
+"""Conflicts between the settings of a rollout."""
 
 from urt_jax.rewards.weights import RewardWeights
 from urt_jax.settings import Problems
 
 
 def rollout_problems(rewards: RewardWeights, *, questions: int, swap: bool, longest: int) -> Problems:
-    """Yield where rewards clash with the questions of a step, the orders shown, or the longest response in tokens."""
+    """Yield conflicts of rewards with the number of questions, the presentation orders or the longest response.
+
+    ``longest`` is in tokens.
+    """
     if rewards.swap_consistency and questions % 2:
         message = "is odd, but rewards.swap_consistency shows every pair in both orders in one step"
         yield "questions_per_step", f"{questions} {message}; give an even number, or the reward weight 0"

@@ -1,6 +1,6 @@
-"""Settings of an ablation: each is a GRPO run that differs from a shared one by the knobs it names, and gets no more.
+"""Settings of an ablation: each is a GRPO run that changes some knobs of a shared run, within the same compute.
 
-A run is any record with the fields of ``GrpoConfig``, which ``stages`` declares.
+A run is a record with the fields of ``GrpoConfig``, which ``stages`` declares.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import Any
 from urt_jax.config.binding import bind, overlaid
 from urt_jax.settings import Problems, knob
 
-START = "start"  # the row of the model that all settings start from
-_SHARED = {  # knob of a run -> where it is given for all of them
+START = "start"  # the table's row of the model that all settings start from
+_SHARED = {  # knob of a run -> knob that sets it for all runs
     "workdir": "config.workdir",
     "seed": "config.seeds",
     "eval_data": "config.grpo.eval_data",
@@ -23,33 +23,33 @@ _SHARED = {  # knob of a run -> where it is given for all of them
 class SettingConfig:
     """One row of an ablation."""
 
-    name: str = "plain"  # of its row in the table, and of its folder
-    changes: dict[str, Any] = knob({})  # knobs of the shared run that it sets to something else
+    name: str = "plain"  # of the row in the table, and of the folder
+    changes: dict[str, Any] = knob({})  # the knobs of the shared run that this row changes, and their values
 
 
 def bind_setting(shared: Any, changes: Mapping[str, Any], problems: list[str]) -> Any:
-    """Return the shared run with these knobs changed; note every problem as ``.<knob>: ...``."""
+    """Return the shared run with these changes; note every problem as ``.<knob>: ...``."""
     return bind(type(shared), overlaid(type(shared), asdict(shared), changes), "", problems)
 
 
 def folder_name(name: str) -> str:
-    """Return the folder of a setting."""
+    """Return the folder name of a setting."""
     return name.replace("/", "_").replace(" ", "_")
 
 
 def settings_problems(shared: Any, settings: Sequence[SettingConfig]) -> Problems:
-    """Yield what is wrong with each setting, alone or beside the others."""
+    """Yield the problems of each setting, on its own and in conflict with the others."""
     names: dict[str, str] = {}
     for number, (name, changes) in enumerate((setting.name, setting.changes) for setting in settings):
         where = f"settings[{number}].changes"
         if not name or folder_name(name) in names:
             taken = f"would share a folder with {names[folder_name(name)]!r}" if name else "is empty"
-            yield f"settings[{number}].name", f"{name!r} {taken}; name settings apart, by more than spaces and slashes"
+            yield f"settings[{number}].name", f"{name!r} {taken}; make names differ in more than spaces and slashes"
         if name == START:
             yield f"settings[{number}].name", f"{name!r} is the row of the model all settings start from; give another"
         names.setdefault(folder_name(name), name)
         for key in sorted(_SHARED.keys() & changes.keys()):
-            yield f"{where}.{key}", f"is the same in all settings; give {_SHARED[key]} instead"
+            yield f"{where}.{key}", f"must be the same in all settings; give {_SHARED[key]} instead"
         found: list[str] = []
         setting = bind_setting(shared, changes, found)
         for problem in found:
@@ -62,14 +62,14 @@ def settings_problems(shared: Any, settings: Sequence[SettingConfig]) -> Problem
 
 
 def _advantages(shared: Any, setting: Any) -> Problems:
-    """Yield what a run has over the shared one: another start, more samples, more learning."""
+    """Yield a run's advantages over the shared one: another start, more samples, more training."""
     if setting.model.path != shared.model.path:
-        yield ".model.path", "is another start; all settings start from config.grpo.model.path"
-    for kind, rounds in (("sampled", _rollouts), ("learnt from", _updates)):
+        yield ".model.path", "is another model; all settings start from config.grpo.model.path"
+    for kind, rounds in (("sampled", _rollouts), ("trained on", _updates)):
         given, most = (rounds(run) * run.questions_per_step * run.responses_per_question for run in (setting, shared))
         if given > most:
             message = (
-                f"{given} responses may be {kind}, of config.grpo {most}; for equal compute lower steps, questions"
+                f"{given} responses may be {kind}, by config.grpo {most}; for equal compute lower steps, questions"
             )
             yield "", f"{message}, responses, updates_per_rollout or dynamic_sampling"
 

@@ -1,7 +1,8 @@
-"""Encoded chats in, padded batches out, in a small fixed set of shapes.
+"""Collation of encoded chats to padded batches, in a small fixed set of shapes.
 
-A *need* is the smallest shape that holds a batch (rows, tokens, frames, patches a frame); a bucket is a shape that is
-used. Training rows are packed: several short records share a row, each a segment of its own.
+A *need* is the smallest shape that holds a batch (rows, tokens, frames, patches per frame); a *bucket* is an allowed
+shape, to which batches are padded. Training rows are packed: several short records share a row, each in its own
+segment.
 """
 
 import math
@@ -21,7 +22,7 @@ class Need(NamedTuple):
     tokens: int
     frames: int
     patches: int
-    learnt: int = 0  # tokens that are learnt of a row
+    learnt: int = 0  # learnt tokens of a row
 
 
 class Length(NamedTuple):
@@ -37,7 +38,8 @@ class Length(NamedTuple):
 class Buckets:
     """Allowed sizes along each axis, ascending; every batch is padded to the smallest that holds it.
 
-    Where they were planned over a sample, they go on without end: the largest of an axis doubled, and doubled again.
+    If ``endless``, since they were planned from a sample, the largest size of an axis may be doubled any number of
+    times.
     """
 
     rows: tuple[int, ...]
@@ -49,7 +51,7 @@ class Buckets:
 
     @property
     def count(self) -> int:
-        """Number of shapes, hence of compiled programs of one kind, at most."""
+        """The largest number of shapes, and so of compiled programs of one kind."""
         return len(self.rows) * len(self.tokens) * len(self.frames) * len(self.patches) * len(self.learnt)
 
     def fit(self, need: Need) -> Need:
@@ -61,10 +63,10 @@ class Buckets:
         return Need(*(self.fit_axis(axis, size) for axis, size in need._asdict().items()))
 
     def fit_axis(self, axis: str, size: int) -> int:
-        """Return the size of one axis that a batch takes.
+        """Return the smallest allowed size of one axis that holds ``size``.
 
         Raises:
-            ValueError: there is none so large.
+            ValueError: ``size`` is larger than the largest allowed size.
         """
         sizes: tuple[int, ...] = getattr(self, axis)
         largest = sizes[-1]
@@ -81,11 +83,10 @@ class Buckets:
 def plan_buckets(
     needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1, frame_step: int = 4
 ) -> Buckets:
-    """Choose the largest need on each axis, and where it saves a quarter, the median too: at most 8 shapes in all.
+    """Choose the largest need on each axis, and the median too if it saves a quarter: at most 8 shapes in all.
 
-    Frames with more patch slots than ``slot_step`` are padded to whole multiples of it. Rows are a multiple of
-    ``row_step`` (the devices they are split over), frames of ``frame_step``. Where rows and tokens both vary, rows keep
-    one size.
+    Frames with more patch slots than ``slot_step`` are padded to multiples of it. Rows are a multiple of ``row_step``
+    (the devices that they are split over), frames of ``frame_step``. If both rows and tokens vary, rows have one size.
     """
 
     def sizes(values: list[int], step: int) -> tuple[int, ...]:
@@ -106,10 +107,10 @@ def plan_buckets(
 
 
 def roomy(need: Need, *, slot_step: int) -> Need:
-    """Return a shape for a batch that comes alone, each axis one of few sizes: 1, 1.5, 2, 3, 4, 6, 8, ... steps.
+    """Return a shape for a batch that is not part of a plan, each axis of 1, 1.5, 2, 3, 4, 6, 8, ... steps.
 
-    So a service that sees pictures of any size and prompts of any length compiles few programs: two for each doubling
-    of an axis. Tokens count in steps of 32, patches in steps of ``slot_step`` above one step; rows stay as they are.
+    So a service that gets pictures of any size and prompts of any length compiles few programs: two for each doubling
+    of an axis. Tokens have steps of 32, patches steps of ``slot_step`` above one step; rows stay unchanged.
     """
 
     def size(value: int, step: int) -> int:
@@ -119,7 +120,7 @@ def roomy(need: Need, *, slot_step: int) -> Need:
         three_quarters = 3 * power // 4
         return step * (three_quarters if power >= 4 and steps <= three_quarters else power) if value else 0
 
-    tiles = slot_step == 1  # frames of one size, which it would be a waste to pad
+    tiles = slot_step == 1  # all frames have one size, so padding them would be a waste
     patches = need.patches if tiles else size(need.patches, slot_step if need.patches > slot_step else 4)
     return Need(need.rows, size(need.tokens, 32), size(need.frames, 1), patches)
 
@@ -133,9 +134,9 @@ def length_of(chat: EncodedChat, response_tokens: int = 0) -> Length:
 def need_of(
     lengths: Sequence[Length], *, rows: int, tokens: int | None = None, packed: Sequence[Sequence[int]] | None = None
 ) -> Need:
-    """Return the smallest shape that holds these records in ``rows`` rows (of ``tokens``, by default the longest).
+    """Return the smallest shape that holds these records in ``rows`` rows (of ``tokens``, by default the longest's).
 
-    ``packed`` lists the records of each row, by default one each.
+    ``packed`` lists the records of each row, by default one per row.
     """
     of_rows = [[i] for i in range(len(lengths))] if packed is None else packed
     return Need(
@@ -153,17 +154,17 @@ def largest(needs: Sequence[Need]) -> Need:
 
 
 def pack(lengths: Sequence[Length], *, width: int, patch_budget: int | None = None) -> list[list[int]]:
-    """Share rows of ``width`` tokens between records: first-fit decreasing, the longest first.
+    """Pack records into rows of ``width`` tokens, by first-fit decreasing; return the records of each row.
 
-    With a ``patch_budget`` the records of a row have at most so many patch slots together, one that has more alone a
-    row to itself: without it one row may get all pictures of a batch, and its device all the work of the tower.
+    A ``patch_budget`` limits the patch slots of a row; a record that exceeds it gets its own row. Without it, one row
+    could hold all pictures of a batch, and its device would do all work of the tower.
 
     Raises:
         ValueError: a record is longer than a row.
     """
     budget = math.inf if patch_budget is None else patch_budget
     rows: list[list[int]] = []
-    free: list[tuple[int, float]] = []  # tokens and patch slots that a row still holds
+    free: list[tuple[int, float]] = []  # tokens and patch slots that are free in a row
     for record in sorted(range(len(lengths)), key=lambda i: (-lengths[i].tokens, i)):
         tokens, patches = lengths[record].tokens, lengths[record].frames * lengths[record].patches
         if tokens > width:
@@ -195,14 +196,14 @@ def collate(
     """Pad prompts followed by responses to the right; only response tokens are learnt.
 
     ``merge`` is the number of patches in one merged patch, ``blend_sources`` the number of features that are mixed at
-    one place (0: each place shows one as it is). ``packed`` lists the records of each row (by default one
-    each); packed records have segments of their own and never see each other::
+    one place (0: each place takes one feature unchanged). ``packed`` lists the records of each row (by default one per
+    row); packed records have their own segments and do not attend to each other::
 
         tokens      p p r r r | p p p r . .      segments   1 1 1 1 1 2 2 2 2 0 0
         learnt at   1 2 3       7
 
-    ``input_responses`` are read in place of the responses, which are learnt. ``parts`` is the number of devices that
-    split the tokens of a row.
+    With ``input_responses``, the model reads these and learns ``responses``. ``parts`` is the number of devices over
+    which the tokens of a row are split.
     """
     batch = _empty(bucket.rows, bucket.tokens, pad_id, blend_sources)
     next_BT, learnt_BT = np.full_like(batch.tokens_BT, pad_id), np.zeros(batch.tokens_BT.shape, bool)
@@ -231,7 +232,7 @@ def collate(
 def targets_of(next_BT: np.ndarray, learnt_BT: np.ndarray, *, learnt: int = 0, parts: int = 1) -> Targets:
     """Return the tokens that follow the places of ``learnt_BT``, left-aligned; see ``Targets``.
 
-    There is room for ``learnt`` tokens a row, by default for as many as the row that has most.
+    A row has ``learnt`` slots, by default as many as the row with the most tokens needs.
     """
     rows, width = learnt_BT.shape
     apart = learnt_BT.reshape(rows, parts, width // parts)
@@ -251,7 +252,7 @@ def collate_prompts(
     merge: int,
     blend_sources: int = 0,
 ) -> Batch:
-    """Pad prompts to the LEFT, so that the last prompt token stands in the last column of every row::
+    """Pad prompts to the LEFT, so that the last prompt token is in the last column of every row::
 
     tokens      . . p p p p      segments   0 0 1 1 1 1
     """
@@ -315,7 +316,7 @@ def _empty(rows: int, width: int, pad_id: int, sources: int) -> Batch:
 
 
 def _show(batch: Batch, row: int, place: slice, chat: EncodedChat, first_frame: int, merged_slots: int) -> None:
-    """Write what a prompt shows into its place in a row; its frames start at ``first_frame`` of the batch."""
+    """Write a prompt's vision indices into its place in a row; its frames start at ``first_frame`` of the batch."""
     frame, slot = chat.vision_T2[:, 0], chat.vision_T2[:, 1]
     batch.vision_index_BT[row, place] = np.where(frame >= 0, (frame + first_frame) * merged_slots + slot, frame)
     if batch.blend is not None and chat.blend is not None:

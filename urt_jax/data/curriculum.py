@@ -1,12 +1,13 @@
-"""A pool of questions that changes with what the model can already do: who is asked next, who leaves, who comes back.
+"""A pool of questions that adapts to the model's accuracy: it selects the items to ask, retires and returns them.
 
-An item is asked while its share of right answers lies within bounds and it was not all right too often in a row::
+An item is asked while its share of right answers is within bounds and its groups were not all right too often in a
+row::
 
     asked -> share outside [lowest, highest], or all right retire_after times in a row -> left
       ^                                                                                    |
       +---- a right share again, or not all right  <-  asked once more (due)  <- every rescore_every steps
 
-Everything is a function of the seed, the step and the state, and the state fits a checkpoint's JSON.
+Every draw is a function of the seed, the step and the state; a checkpoint saves the state as JSON.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,19 +24,19 @@ NEWEST = 0.5  # weight of the newest group in the running share of an item
 
 
 class PoolState(NamedTuple):
-    """What is known of each item."""
+    """The state of each item."""
 
-    share: Float[np.ndarray, " items"]  # running mean of the share right, NaN = never measured
-    shown: Int[np.ndarray, " items"]  # passes it took part in
-    streak: Int[np.ndarray, " items"]  # groups in a row that were all right
-    due: Bool[np.ndarray, " items"]  # asked once more although it left
+    share: Float[np.ndarray, " items"]  # running mean of the share of right answers, NaN = never measured
+    shown: Int[np.ndarray, " items"]  # number of times it was asked
+    streak: Int[np.ndarray, " items"]  # number of groups in a row that were all right
+    due: Bool[np.ndarray, " items"]  # to be asked once more although it left
 
 
 def start_pool(examples: Sequence[Example]) -> PoolState:
     """Return the state before the first step; ``meta["correct_of"]`` (right, samples) of the reject stage is read.
 
     Raises:
-        BadInputError: a record's ``correct_of`` is no such pair.
+        BadInputError: a record's ``correct_of`` is not such a pair.
     """
     count = len(examples)
     share = np.array([_share_of(example) for example in examples], np.float64)
@@ -43,8 +44,8 @@ def start_pool(examples: Sequence[Example]) -> PoolState:
 
 
 def in_pool(state: PoolState, rules: Curriculum) -> Bool[np.ndarray, " items"]:
-    """Return which items have not left; an item that was never measured is in."""
-    outside = (state.share < rules.lowest) | (state.share > rules.highest)  # False of NaN
+    """Return the mask of items in the pool, those that have not left; an item never measured is in."""
+    outside = (state.share < rules.lowest) | (state.share > rules.highest)  # False for NaN
     return ~outside & ((state.streak < rules.retire_after) | (rules.retire_after == 0))
 
 
@@ -57,10 +58,10 @@ def draw_items(
     count: int,
     taken: Collection[int] = (),
 ) -> list[int]:
-    """Return ``count`` different items: of those in the pool or due the least shown, ties by (seed, step).
+    """Return ``count`` different items of the pool, or due ones: the least shown first, ties broken by (seed, step).
 
-    So every item is asked once before any is asked again. Where too few are in, items that left fill up. Items in
-    ``taken`` are passed over; fewer than ``count`` come back only where the records run out.
+    So every item is asked once before any is asked again. If the pool has too few, items that left are drawn too. Items
+    in ``taken`` are excluded; fewer than ``count`` are returned only if the records run out.
     """
     chance = np.random.default_rng([seed, 6, step, len(taken)]).random(len(state.share))
     out = ~(in_pool(state, rules) | state.due)
@@ -68,7 +69,7 @@ def draw_items(
 
 
 def note_answers(state: PoolState, rules: Curriculum, accuracy: Mapping[int, float], *, step: int) -> PoolState:
-    """Return the state after ``step`` steps (1 = the first), in the last of which items had these shares right."""
+    """Return the state after step ``step`` (1 = the first); ``accuracy`` is the share of right answers by item."""
     share, shown, streak, due = (part.copy() for part in state)
     for item, right in accuracy.items():
         known = share[item]
@@ -80,13 +81,13 @@ def note_answers(state: PoolState, rules: Curriculum, accuracy: Mapping[int, flo
     inside = in_pool(noted, rules)
     if rules.rescore_every and step % rules.rescore_every == 0 and not inside.all():
         due |= ~inside
-        # They join the pass that is going on, instead of catching up with all they missed.
+        # They join the current pass, instead of being asked for each pass that they missed.
         shown[~inside] = np.maximum(shown[~inside], shown[inside].min() if inside.any() else 0)
     return noted
 
 
 def pool_as_json(state: PoolState, start: PoolState) -> dict[str, Any]:
-    """Return what differs from the start: the number of items, and ``[item, share, shown, streak, due]`` of those."""
+    """Return the number of items, and ``[item, share, shown, streak, due]`` of each that differs from the start."""
     same = [np.where(np.isnan(a), np.isnan(b), a == b) for a, b in zip(state, start)]
     rows = [
         [int(item), None if np.isnan(share) else float(share), int(shown), int(streak), bool(due)]
@@ -100,12 +101,12 @@ def pool_from_json(saved: Mapping[str, Any], start: PoolState) -> PoolState:
     """Return the state that ``pool_as_json`` described.
 
     Raises:
-        BadInputError: it is of a pool with another number of items.
+        BadInputError: the saved pool has another number of items.
     """
     if saved["items"] != len(start.share):
         raise BadInputError(
-            f"the checkpoint knows a pool of {saved['items']} questions, the data has {len(start.share)}: the file "
-            "changed since the run began; give it as it was, or another --workdir"
+            f"the checkpoint has a pool of {saved['items']} questions, the data has {len(start.share)}: the file "
+            "changed since the run began; give the original file, or another --workdir"
         )
     share, shown, streak, due = (part.copy() for part in start)
     for item, *values in saved["changed"]:
@@ -125,6 +126,6 @@ def _share_of(example: Example) -> float:
     if not 0 <= right <= samples or not samples:
         raise BadInputError(
             f"record {example.id}: correct_of is {counts!r}, needs [right, samples] as the reject stage writes it; "
-            "mend it or leave it out"
+            "correct it or leave it out"
         )
     return right / samples

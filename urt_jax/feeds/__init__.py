@@ -1,1 +1,1 @@
-"""What training is fed with: records to batches, questions to rollouts."""
+"""Inputs of training: batches of records, and rollouts of questions."""

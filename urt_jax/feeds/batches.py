@@ -1,4 +1,4 @@
-"""The batches of a supervised stage: encoded records packed into rows, in shapes that are planned once."""
+"""The batches of a supervised stage: encoded records packed into rows, in shapes planned once."""
 
 import math
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from urt_jax.runs import processes
 from urt_jax.sharding.shares import WHOLE, Share, shown_by_all
 from urt_jax.types import Batch
 
-PROBED_RECORDS = 2048  # records looked at to plan the shapes of an endless stream
-HEADROOM = 1.35  # how much larger than any probed batch the largest shape is, where not all records were probed
+PROBED_RECORDS = 2048  # records encoded to plan the shapes of an endless stream
+HEADROOM = 1.35  # the largest shape over the largest probed batch, if not all records were probed
 
 
 class Prepared(NamedTuple):
-    """The records of one step of this process, and their batch in the smallest shape that holds them."""
+    """This process's records of one step, and their batch in the smallest shape that holds them."""
 
     ids: list[str]
     batch: Batch
     need: Need
-    records: list[TrainedRecord]  # of several processes, which have yet to agree on a shape; else none
+    records: list[TrainedRecord]  # kept only on several processes, which must still agree on a shape
 
 
 class SftFeed:
-    """Makes the batch of any step from the seed alone; short records share rows, in shapes planned once.
+    """Builds the batch of any step from the seed alone; short records share rows, in shapes planned once.
 
-    Of several processes each makes the rows of its ``share`` from its own records of the step.
+    On several processes, each builds the rows of its ``share`` from its own records of the step.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class SftFeed:
         self.buckets = self._plan(config.steps, grid)
 
     def _plan(self, steps: int, grid: dict[str, int]) -> Buckets:
-        """Plan over all records of a short run; over a sample of a long one, with larger shapes for what it lacks."""
+        """Plan shapes over all records of a short run, or over a sample of a long one, with headroom for the rest."""
         probed = min(steps, -(-PROBED_RECORDS // self._size))
         lengths = [[_length(record) for record in self._records(step)[1]] for step in range(probed)]
         self._begun.clear()
@@ -83,7 +83,7 @@ class SftFeed:
         return with_headroom(needs, **grid)
 
     def _records(self, step: int) -> tuple[list[str], list[TrainedRecord]]:
-        """Return the records of a step with their ids, after those of the next one are begun."""
+        """Return the ids and records of a step, after the encoding of the next step's records has started."""
         ids, begun = self._begun.pop(step) if step in self._begun else self._begin(step)
         self._begun = {step + 1: self._begin(step + 1)} if step + 1 < self._steps else {}
         return ids, [record() for record in begun]
@@ -98,7 +98,7 @@ class SftFeed:
         self._encoder.close()
 
     def prepare(self, step: int) -> Prepared:
-        """Make the padded batch of one step, in the smallest shape that holds this process's records."""
+        """Build the padded batch of one step, in the smallest shape that holds this process's records."""
         ids, records = self._records(step)
         width = self.buckets.fit_axis("tokens", max(_length(record).tokens for record in records))
         need, packed = self._packed([_length(record) for record in records], width)
@@ -106,7 +106,7 @@ class SftFeed:
         return Prepared(ids, batch, need, records if self._share.of > 1 else [])
 
     def agreed(self, prepared: Prepared) -> Batch:
-        """Return the batch in the shape that all processes agree on here; each must ask for the same step."""
+        """Agree with all processes on a shape and return the batch in it; each must call with the same step."""
         if self._share.of == 1:
             return prepared.batch
         batch, need, records = prepared.batch, prepared.need, prepared.records
@@ -116,7 +116,7 @@ class SftFeed:
         return shown_by_all(batch, self._share, merge=self._padding["merge"])
 
     def _packed(self, lengths: Sequence[Length], width: int) -> tuple[Need, list[list[int]]]:
-        """Return the shape of rows of ``width`` tokens that hold records of these lengths, and who shares a row."""
+        """Pack records of these lengths into rows of ``width`` tokens; return their shape and each row's records."""
         packed = pack(lengths, width=width, patch_budget=self._patch_budget)
         return need_of(lengths, rows=len(packed), tokens=width, packed=packed), packed
 
@@ -140,7 +140,7 @@ def _length(record: TrainedRecord) -> Length:
 def with_headroom(
     needs: Sequence[Need], *, slot_step: int, token_step: int = 8, row_step: int = 1, frame_step: int = 4
 ) -> Buckets:
-    """Plan shapes for what a sample of batches needs, larger ones for what others may, and no end to them."""
+    """Plan shapes from a sample of batches: the sample's, larger ones for other batches, and endless doublings."""
     most = largest(needs)
     roomy = Need(*(int(HEADROOM * size) for size in most))
     grid = {"slot_step": slot_step, "token_step": token_step, "row_step": row_step, "frame_step": frame_step}

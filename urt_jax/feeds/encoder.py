@@ -1,4 +1,4 @@
-"""Encodes records for one checkpoint, and keeps what an epoch needs again."""
+"""Encoding of records for one checkpoint, with a cache for the following epochs."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -14,11 +14,11 @@ from urt_jax.families.processor import NamedChat, Processor, encode_response, en
 from urt_jax.feeds.records import NO_RESPONSE
 from urt_jax.types import EncodedChat
 
-CACHED_BYTES = 3 << 30  # encoded pictures kept between epochs
+CACHED_BYTES = 3 << 30  # bytes of encoded pictures kept between epochs
 
 
 class TrainedRecord(NamedTuple):
-    """A record ready to be learnt: prompt, response ids with the end token, and what is read in their place."""
+    """An encoded training record: prompt, response ids with the end token, and the ids read in place of them."""
 
     chat: EncodedChat
     response: np.ndarray
@@ -26,10 +26,11 @@ class TrainedRecord(NamedTuple):
 
 
 class Encoder:
-    """Encodes records for one checkpoint and keeps small ones, so that an epoch decodes each picture once.
+    """Encodes records for one checkpoint and caches them up to ``CACHED_BYTES``, so that pictures are decoded once.
 
-    ``workers`` is the number of processes that decode and lay out the pictures. What ``begin_...`` returns gives the
-    result, or raises the error, when it is called; until then they work on it, without any nobody does.
+    ``workers`` is the number of processes that decode pictures and cut them into patches. The ``begin_...`` methods
+    return a function that waits for the workers and returns the result or raises the error. Without workers, that
+    function does the work itself.
     """
 
     def __init__(self, processor: Processor, *, max_prompt_tokens: int, max_new_tokens: int, workers: int = 0):
@@ -57,13 +58,13 @@ class Encoder:
         return self.begin_prompt(example, template=template, think=think)()
 
     def prompts(self, examples: Iterable[Example], *, template: str, ahead: int = 0) -> Iterator[EncodedChat]:
-        """Encode the questions of many records in their order, while workers do the next ``ahead``."""
+        """Encode the prompts of many records in their order, while workers encode the next ``ahead``."""
         begun = (self.begin_prompt(example, template=template) for example in examples)
         return self._workers.in_order(begun, ahead=ahead)
 
     def begin_prompt(self, example: Example, *, template: str, think: bool = True) -> Pending[EncodedChat]:
-        """Begin what ``prompt`` does."""
-        # Two files may give one id to different records, so the pictures and words are part of the key.
+        """Start ``prompt``; see ``Encoder``."""
+        # Two files may give different records the same id, so the pictures and texts are part of the key.
         shown = tuple(_mark_of(item) for item in (*example.context, *example.candidates))
         key = (example.id, bool(example.meta.get("swapped")), think, template, example.prompt, example.text, shown)
         if key in self._cache:
@@ -83,10 +84,10 @@ class Encoder:
         return encoded
 
     def response(self, example: Example, *, opening: str = "") -> np.ndarray:
-        """Tokenise the response to learn, with its end token and without what its prompt opened of it.
+        """Tokenise the response to learn, with its end token and without the ``opening`` that its prompt wrote.
 
         Raises:
-            BadInputError: there is none, it is longer than ``max_new_tokens``, or as ``encode_response``.
+            BadInputError: the record has no response, it is longer than ``max_new_tokens``, or as ``encode_response``.
         """
         if example.response is None:
             raise BadInputError(f"record {example.id} has {NO_RESPONSE}")
@@ -99,15 +100,15 @@ class Encoder:
         return ids
 
     def trained(self, example: Example, *, template: str) -> TrainedRecord:
-        """Encode a record with its response; a response without reasoning goes with the direct prompt.
+        """Encode a record with its response; a response without reasoning gets the prompt for direct answers.
 
         Raises:
-            BadInputError: as ``prompt`` and ``response``, or a input_response of another length than the response.
+            BadInputError: as ``prompt`` and ``response``, or an input_response of another length than the response.
         """
         return self.begin_trained(example, template=template)()
 
     def begin_trained(self, example: Example, *, template: str) -> Pending[TrainedRecord]:
-        """Begin what ``trained`` does."""
+        """Start ``trained``; see ``Encoder``."""
         think = any(tag in (example.response or "") for tag in ("<think>", "</think>"))
         return partial(self._trained, example, self.begin_prompt(example, template=template, think=think))
 
@@ -125,7 +126,7 @@ class Encoder:
 
 
 def _mark_of(item: Media | str) -> Any:
-    """Return what tells a picture, clip or answer from another of the same record id: its path, or its content."""
+    """Return a key for a picture, clip or answer among those of one record id: its path, or its content."""
     if not isinstance(item, Media):
         return item
     source = item.source

@@ -1,10 +1,10 @@
-"""Which questions a GRPO step asks: in passes over the records, or as a curriculum finds them worth asking.
+"""The questions of each GRPO step, drawn in passes over the records or by a curriculum.
 
-1. records come from an endless source by their place, or from a bounded pool by what the answers so far say of them;
-2. each is shown in an order drawn by (seed, place), or, as twins, in both orders in one step;
-3. prompt shapes are planned once: over all steps of a run, or, for a pool, over whatever a step could draw from it.
+1. records are drawn from an endless source by their place, or from a bounded pool by the accuracy measured so far;
+2. each is presented in an order drawn from (seed, place), or, as twins, in both orders in one step;
+3. prompt shapes are planned once: over all steps of a run, or, for a pool, over any step that could be drawn from it.
 
-All processes of a run know which questions are asked; each encodes those of its own share only.
+All processes of a run draw the same questions; each encodes only those of its own share.
 """
 
 import math
@@ -42,22 +42,22 @@ class Question(NamedTuple):
     """One question of a step."""
 
     example: Example
-    stream: str  # its name in the random streams: the record's id, a twin's with "#swapped" behind it
-    item: int  # its record: place in the source, or in the pool
+    stream: str  # the name of its random stream: the record's id, for a twin followed by "#swapped"
+    item: int  # the place of its record in the source or in the pool
 
 
 class QuestionFeed:
-    """Draws the questions of any step; a pool also keeps what the rollouts said of its items, for a checkpoint."""
+    """Draws the questions of any step; for a pool it also keeps the state of the items, which checkpoints save."""
 
     def __init__(self, config: GrpoConfig, encoder: Encoder, share: Share = WHOLE) -> None:
         self._config, self._encoder, self._share = config, encoder, share
         self._begun: dict[tuple[int, int, str], Pending[EncodedChat]] = {}  # by step, item and stream
-        self.expected: list[Need] = []  # shapes that ``plan_buckets`` found steps to have
+        self.expected: list[Need] = []  # the shapes of the steps that ``plan_buckets`` probed
         self.twins = config.rewards.swap_consistency > 0
-        self._records = config.questions_per_step // (2 if self.twins else 1)  # drawn in a step
+        self._records = config.questions_per_step // (2 if self.twins else 1)  # records drawn per step
         self.pooled = config.curriculum.active or config.dynamic_sampling > 0
         self._rules = config.curriculum
-        self.skipped: Skipped | None  # what of the file was left out
+        self.skipped: Skipped | None  # the records of the file that were left out
         if self.pooled:
             self._pool, self.skipped = self._open_pool()
             self._start = self._state = start_pool(self._pool)
@@ -66,18 +66,18 @@ class QuestionFeed:
             self.skipped = self._source.skipped
 
     def draw(self, step: int, taken: Collection[int] = ()) -> list[Question]:
-        """Return the Q questions of a step, twins next to each other; of a pool none whose item is ``taken``."""
+        """Return the Q questions of a step, twins next to each other; from a pool, items in ``taken`` are excluded."""
         return self._shown(step, self._items(step, taken))
 
     def chats(self, questions: Sequence[Question], step: int) -> list[EncodedChat]:
-        """Return these questions of a step encoded."""
+        """Return the encoded prompts of these questions of a step."""
         begun = [self._begun.get((step, q.item, q.stream)) or self._begin(q.example) for q in questions]
         return [pending() for pending in begun]
 
     def begin(self, step: int) -> None:
-        """Have the workers encode what a step will ask, or would if what the steps before it find out changed nothing.
+        """Start the workers on the questions that a step would ask by the state so far.
 
-        What a curriculum then asks instead is encoded when it is drawn.
+        Questions that a curriculum asks instead, by results until then, are encoded when they are drawn.
         """
         self._begun = {}
         if self._encoder.workers and step < self._config.steps:
@@ -89,39 +89,39 @@ class QuestionFeed:
         self._encoder.close()
 
     def example(self, item: int, step: int, *, stream: str) -> Example:
-        """Return the record of a question of this step, in the presentation order of this name."""
+        """Return the record of a question of this step, in the presentation order that ``stream`` names."""
         shown = self._record(item, step)
         return shown.swapped() if stream == _twin_stream(shown) else shown
 
     def can_refill(self, taken: Collection[int]) -> bool:
-        """Return whether the pool has enough items left for a whole further rollout in this step."""
+        """Return whether the pool has enough items left for one more whole rollout in this step."""
         return self.pooled and len(set(np.flatnonzero(self._active())) - set(taken)) >= self._records
 
     def note(self, step: int, accuracy: Mapping[int, float]) -> None:
-        """Take note of the share of right answers to each item of a step (0 = the first)."""
+        """Record the share of right answers to each item of a step (0 = the first)."""
         if self.pooled:
             self._state = note_answers(self._state, self._rules, accuracy, step=step + 1)
 
     def figures(self) -> dict[str, float]:
-        """Return how many items the pool holds and how many have left it."""
+        """Return the numbers of items in the pool and of items that have left it."""
         if not self.pooled:
             return {}
         active = float(self._active().sum())
         return {"curriculum/active": active, "curriculum/left": len(self._pool) - active}
 
     def saved(self) -> dict[str, Any]:
-        """Return what the rollouts said so far, as JSON."""
+        """Return the state of the pool, as JSON."""
         return pool_as_json(self._state, self._start) if self.pooled else {}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what ``saved`` returned."""
+        """Resume from the state that ``saved`` returned."""
         if self.pooled:
             self._state = pool_from_json(saved, self._start)
 
     def plan_buckets(self) -> Buckets:
-        """Plan prompt shapes over every step of the run, or of a long one over the first, with larger shapes beside.
+        """Plan prompt shapes over all steps of the run, or over a long run's first steps, with larger shapes too.
 
-        Of a pool they are planned over the largest step there could be. The shapes are those of one share of a step.
+        For a pool they are planned up to the largest possible step. The shapes are those of one share of a step.
         """
         config, vision = self._config, self._encoder.processor.config.vision
         frame_step = math.lcm(4, self._share.step)
@@ -139,7 +139,7 @@ class QuestionFeed:
         return buckets
 
     def _pool_needs(self) -> list[Need]:
-        """Return the needs of steps that show the pool once in random order, and of the worst step of all."""
+        """Return the needs of the steps of one pass over the pool in random order, and of the largest possible step."""
         count = self._config.questions_per_step // self._share.of
         mine = Share(processes.number(), processes.count()).cut(self._pool)
         own = self._lengths(order for example in mine for order in self._orders(example))
@@ -168,7 +168,7 @@ class QuestionFeed:
         asked_by = "a curriculum" if self._config.curriculum.active else "dynamic_sampling"
         if data.path == "scenes" and data.count is None:
             raise BadInputError(
-                f"config.data.count: 'scenes' has no end, {asked_by} draws from a bounded pool; say how many records"
+                f"config.data.count: 'scenes' is endless, but {asked_by} draws from a bounded pool; give a count"
             )
         pool = question_pool(data, seed=self._config.seed)
         if len(pool.examples) < self._records:
@@ -194,7 +194,7 @@ class QuestionFeed:
         ]
 
     def _record(self, item: int, step: int) -> Example:
-        """Return a record in the order in which this step shows it (its twin shows the other)."""
+        """Return a record in its presentation order in this step (its twin has the other order)."""
         if not self.pooled:
             return self._source.get(item)
         example, place = self._pool[item], step * len(self._pool) + item

@@ -1,4 +1,4 @@
-"""From the data settings of a stage to records: bounded pools, endless sources, and what was left out of them."""
+"""The records of a stage by its data settings: bounded pools, endless sources, and the records left out of them."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -19,18 +19,18 @@ from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, direct_answer, make_drill, make_example
 
 NO_RESPONSE = "no response to learn; SFT records need a gpt / assistant turn"
-KEPT_RECORDS = 65536  # records drawn on the fly that are kept for the next epoch
+KEPT_RECORDS = 65536  # records drawn on the fly that are cached for the next epoch
 
 
 def labelled_pool(data: DataSettings, *, seed: int, swap: bool = True, decided: bool = False) -> Pool:
-    """Return the labelled pairs of a bounded source, and what was left out of a file and why.
+    """Return the labelled pairs of a bounded source, and the records left out of a file with the reasons.
 
-    Scenes come task by task, by index. Pairs of a file are shown in an order drawn from (``seed``, record id) where
-    ``swap`` asks for it: many files name the winner first. ``decided`` leaves ties out.
+    Scenes are listed task by task, by index. With ``swap``, the presentation order of a file's pairs is drawn from
+    (``seed``, record id): many files list the winner first. ``decided`` leaves ties out.
 
     Raises:
-        BadInputError: the file cannot be read, holds no labelled record, or more that cannot be used than
-            ``data.max_skipped_share`` allows.
+        BadInputError: the file cannot be read, holds no labelled record, or its share of unusable records exceeds
+            ``data.max_skipped_share``.
     """
     if data.path == "scenes":
         counts = scene_counts(data).items()
@@ -57,7 +57,7 @@ def _checked(data: DataSettings, pool: Pool, needed: str) -> Pool:
 
 
 def without(pool: Pool, reason: str, flaw: Callable[[Example], str | None]) -> Pool:
-    """Leave out of a pool the records in which ``flaw`` finds something, counted under one reason."""
+    """Return a pool without the records in which ``flaw`` finds a fault, and count them under ``reason``."""
     found = [(example, flaw(example)) for example in pool.examples]
     told = [f"record {example.id} has {why}" for example, why in found if why is not None]
     kept = [example for example, why in found if why is None]
@@ -65,7 +65,7 @@ def without(pool: Pool, reason: str, flaw: Callable[[Example], str | None]) -> P
 
 
 def tell_skipped(sources: Iterable[Skipped | None]) -> str:
-    """Print once, as soon as sources are read, what was left out of them; return it for the table of the stage."""
+    """Print which records were left out of the sources, on the first process; return the text for the stage's table."""
     told = "\n".join(filter(None, (skipped.told() for skipped in sources if skipped is not None)))
     if told and processes.is_first():
         print(told)
@@ -73,30 +73,30 @@ def tell_skipped(sources: Iterable[Skipped | None]) -> str:
 
 
 def skipped_figures(sources: Iterable[Skipped | None]) -> list[dict[str, Any]]:
-    """Return what ``result.json`` keeps under ``skipped``: an object for each source that lacks something."""
+    """Return the value of ``skipped`` in ``result.json``: an object for each source with records left out."""
     return [skipped.as_json() for skipped in sources if skipped is not None and skipped.counts]
 
 
 def scene(data: DataSettings, task: str, index: int) -> Example:
-    """Return one pair of the built-in task."""
+    """Return one pair of the built-in scenes."""
     example = make_example(task, split=data.split, seed=data.seed, index=index)
     return with_picking(example, data)
 
 
 def with_picking(example: Example, data: DataSettings) -> Example:
-    """Return a record whose clips say which of their frames are used, by ``max_frames`` and ``fps`` of the data."""
+    """Return a record whose clips are picked by the data's ``max_frames`` and ``fps``."""
     return picked(example, FramePicking(max_frames=data.max_frames, fps=data.fps))
 
 
 def shuffled_order(example: Example, seed: int) -> Example:
-    """Return a pair as it is or swapped, drawn from (``seed``, record id); what cannot be swapped stays as it is."""
+    """Return a pair unchanged or swapped, drawn from (``seed``, record id); an unswappable record stays unchanged."""
     if not example.swappable:
         return example
     return example.swapped() if hashlib.sha256(f"{seed}:{example.id}".encode()).digest()[0] % 2 else example
 
 
 def scene_counts(data: DataSettings) -> dict[str, int]:
-    """Share ``count`` among the tasks by weight; what rounding leaves goes to the largest remainders."""
+    """Split ``count`` over the tasks by weight; the rest after rounding down goes to the largest remainders."""
     given, total = data.drawn_tasks(), data.count or 0
     shares = {task: total * weight / sum(given.values()) for task, weight in given.items()}
     counts = {task: int(share) for task, share in shares.items()}
@@ -109,7 +109,7 @@ def scene_counts(data: DataSettings) -> dict[str, int]:
 def training_source(data: MixtureData, *, seed: int) -> Source:
     """Return an endless stream of records with a response to learn.
 
-    ``scenes`` pairs are learnt as direct answers and ``drills`` as they are, both made on the fly.
+    The pairs of ``scenes`` get direct answers as responses, ``drills`` have their own; both are drawn on the fly.
     """
     if data.path == "scenes":
 
@@ -137,9 +137,9 @@ def training_source(data: MixtureData, *, seed: int) -> Source:
 
 
 def question_pool(data: DataSettings, *, seed: int) -> Pool:
-    """Return the pairs of a bounded source with a better side, in the order they are written.
+    """Return the pairs of a bounded source with a better side, in their stored presentation order.
 
-    Who asks draws the order of every showing anew; an order drawn once a record would add nothing to that.
+    The caller draws a presentation order each time a pair is asked, so one order per record would add nothing.
 
     Raises:
         BadInputError: as ``labelled_pool``.
@@ -148,7 +148,7 @@ def question_pool(data: DataSettings, *, seed: int) -> Pool:
 
 
 def question_source(data: PoolData, *, seed: int) -> Source:
-    """Return an endless stream of labelled questions, each shown in a random order where ``data.swap`` asks for it."""
+    """Return an endless stream of labelled questions; with ``data.swap``, presentation orders are random."""
     get: Callable[[int], Example]
     skipped = None
     if data.path == "scenes" and data.count is None:
@@ -166,7 +166,7 @@ def question_source(data: PoolData, *, seed: int) -> Source:
 
 
 def drawn_scene(data: DataSettings, index: int) -> Example:
-    """Return the index-th pair of an endless mix of tasks; its task is drawn by weight from (seed, index)."""
+    """Return pair ``index`` of an endless mixture of tasks; its task is drawn by weight from (seed, index)."""
     names, weights = zip(*data.drawn_tasks().items())
     draw = np.random.default_rng([data.seed, 4, index]).choice(len(names), p=np.array(weights) / sum(weights))
     return scene(data, names[int(draw)], index)

@@ -1,12 +1,12 @@
-"""The rollout of a GRPO step: ask, sample, reward, and ask on where groups came out equal.
+"""The rollout of a GRPO step: draw questions, sample and reward responses, and replace groups of equal rewards.
 
-1. Q questions are drawn and encoded, R responses sampled to each, every reward part scored;
-2. with dynamic sampling, further rollouts of Q questions replace groups of equal reward, as many as the settings allow;
-3. a pool of questions takes note of what was answered right.
+1. Q questions are drawn and encoded, R responses are sampled to each, and every reward part is scored;
+2. with dynamic sampling, further rollouts of Q questions, up to the configured number, replace groups of equal rewards;
+3. a pool of questions records the share of right answers.
 
-Of several processes each encodes, samples and scores its share of the questions. They meet twice in a rollout: in
-``RolloutMaker._ask``, where all learn how long the prompts are and so find the same shape, and in
-``RolloutMaker._of_all``, where all learn what was written and how it was rewarded, and so choose alike.
+On several processes, each encodes, samples and scores its share of the questions. A rollout has two gathers:
+``RolloutMaker._ask`` gathers the prompt lengths, so that all processes choose the same shape, and
+``RolloutMaker._of_all`` gathers the responses and rewards, so that all keep the same groups.
 """
 
 import time
@@ -36,7 +36,7 @@ from urt_jax.types import Batch, EncodedChat, Rollout
 
 
 class RolloutQuestions(NamedTuple):
-    """The questions of one rollout and the lengths of their prompts, and the prompts of this process's share."""
+    """The questions of one rollout, their prompts' lengths, and the encoded prompts of this process's share."""
 
     questions: list[Question]
     lengths: list[Length]
@@ -44,7 +44,7 @@ class RolloutQuestions(NamedTuple):
 
 
 class StepRollout(NamedTuple):
-    """What a step learns from: Q questions with their groups, and figures of how they came about."""
+    """The data of a training step: Q questions with their groups of responses, and the rollout's figures."""
 
     questions: list[Question]
     lengths: list[Length]  # of their prompts
@@ -53,10 +53,10 @@ class StepRollout(NamedTuple):
 
 
 def open_scoring(config: GrpoConfig) -> Scoring:
-    """Return the reward parts a run asks for, a user's own imported.
+    """Return the reward parts of a run; a user's own are imported.
 
     Raises:
-        BadInputError: there is no such module or function.
+        BadInputError: the module or function of a user's reward does not exist.
     """
     rewards = config.rewards
     try:
@@ -68,7 +68,7 @@ def open_scoring(config: GrpoConfig) -> Scoring:
 
 
 def open_feed(config: GrpoConfig, processor: Processor, *, workers: int = 0, share: Share = WHOLE) -> QuestionFeed:
-    """Return the questions of a run, from its first step on, encoded by so many processes.
+    """Return the question feed of a run; ``workers`` processes encode its prompts.
 
     Raises:
         BadInputError: the data cannot be read, or holds too few records for a pool.
@@ -84,7 +84,7 @@ def open_feed(config: GrpoConfig, processor: Processor, *, workers: int = 0, sha
 
 
 class RolloutMaker:
-    """Makes the rollout of any step; what it carries from step to step fits a checkpoint's JSON."""
+    """Makes the rollout of any step; a checkpoint saves its state as JSON."""
 
     def __init__(self, config: GrpoConfig, sampler: Sampler, mesh: Mesh | None = None) -> None:
         self._config, self._sampler, self._mesh = config, sampler, mesh
@@ -94,7 +94,7 @@ class RolloutMaker:
         self._scoring = open_scoring(config)
         self.feed = open_feed(config, sampler.processor, workers=config.workers, share=self._share)
         self.buckets = self.feed.plan_buckets()
-        self._tokens = 0  # prompts and responses of all steps
+        self._tokens = 0  # prompt and response tokens of all steps
         slots = config.lengths.max_new_tokens
         self._settings: dict[str, Any] = {
             "responses": config.responses_per_question,
@@ -104,16 +104,16 @@ class RolloutMaker:
         }
 
     def saved(self) -> dict[str, Any]:
-        """Return the tokens so far and the state of the pool, as JSON."""
+        """Return the number of tokens so far and the state of the pool, as JSON."""
         return {"num_tokens": self._tokens, "pool": self.feed.saved()}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what ``saved`` returned."""
+        """Resume from the state that ``saved`` returned."""
         self._tokens = saved["num_tokens"]
         self.feed.restore(saved["pool"])
 
     def make(self, params: Params, step: int) -> StepRollout:
-        """Ask, sample and reward; the figures of rewards and lengths are those of the first rollout, before refilling.
+        """Make the rollout of a step; figures of rewards and lengths are of its first rollout, before replacements.
 
         Raises:
             RewardError: a user's reward failed on a response.
@@ -146,20 +146,20 @@ class RolloutMaker:
         return self._chosen(asked, rollouts, spread, step)._replace(figures=figures | clock.seconds)
 
     def _refills(self, spread: Sequence[np.ndarray], taken: Sequence[int]) -> bool:
-        """Return whether there are still groups to replace, and a rollout and questions to do it with."""
+        """Return whether groups without spread remain, and the settings and the pool allow another rollout."""
         lacking = len(spread[0]) - sum(int(groups.sum()) for groups in spread)
         return lacking > 0 and len(spread) <= self._config.dynamic_sampling and self.feed.can_refill(taken)
 
     def compile_ahead(self, params: Params) -> None:
-        """Compile the sampler for the shapes that steps are expected to have."""
+        """Compile the sampler for the expected shapes of the steps."""
         self._sampler.compile_ahead(params, self.feed.expected, **self._settings)
 
     def prompts_of(
         self, questions: Sequence[Question], lengths: Sequence[Length], step: int
     ) -> tuple[Batch, np.ndarray]:
-        """Return this process's share of these questions as a batch, with the position after each prompt.
+        """Return the prompts of this process's share of these questions as a batch, and the position after each.
 
-        ``lengths`` are those of all their prompts.
+        ``lengths`` are those of all prompts.
         """
         chats = self.feed.chats(self._share.cut(questions), step)
         prompts = collate_prompts(chats, bucket=self._bucket(lengths), **self._sampler.padding)
@@ -167,13 +167,13 @@ class RolloutMaker:
         return shown_by_all(prompts, self._share, merge=self._sampler.padding["merge"]), positions
 
     def _bucket(self, lengths: Sequence[Length]) -> Need:
-        """Return the shape of a share of prompts of these lengths, the same on all processes."""
+        """Return the shape of one share of prompts of these lengths, the same on all processes."""
         shares = self._share.cuts(lengths)
         need = largest([need_of(share, rows=len(share)) for share in shares])
-        return self.buckets.fit(need)._replace(rows=len(shares[0]))  # an update may take half
+        return self.buckets.fit(need)._replace(rows=len(shares[0]))  # an update may have half the questions
 
     def _ask(self, step: int, taken: Sequence[int]) -> RolloutQuestions:
-        """Draw questions and encode this process's share; here processes meet and tell each other the lengths."""
+        """Draw questions, encode this process's share, and gather the lengths from all processes."""
         questions = self.feed.draw(step, taken)
         chats = self.feed.chats(self._share.cut(questions), step)
         told = dict(processes.gather((self._share.number, [length_of(chat) for chat in chats])))
@@ -192,7 +192,7 @@ class RolloutMaker:
         )
 
     def _of_all(self, rollout: Rollout, asked: RolloutQuestions) -> Rollout:
-        """Return what all processes sampled; here they meet and exchange it. The prompts stay those of this one."""
+        """Gather the responses and rewards of all processes; the prompts stay those of this process."""
         if not self._share.spans:
             return rollout
         written = (rollout.tokens_BU, rollout.mask_BU, rollout.logp_BU, rollout.ended_B)
@@ -205,13 +205,13 @@ class RolloutMaker:
             ended_B=ended_B,
             texts=decode_texts(self._sampler.processor, tokens_BU, mask_BU, openings),
             prompt_ids=tuple(question.stream for question in asked.questions),
-            rewards={name: rewards[name] for name in rollout.rewards},  # in their own order
+            rewards={name: rewards[name] for name in rollout.rewards},  # in the order of this process's parts
         )
 
     def _chosen(
         self, asked: Sequence[RolloutQuestions], rollouts: Sequence[Rollout], spread: Sequence[np.ndarray], step: int
     ) -> StepRollout:
-        """Return the groups to learn from; where they come from several rollouts their prompts are collated anew."""
+        """Return the groups to train on; if they are from several rollouts, their prompts are collated again."""
         kept = groups_to_keep(spread)
         if all(n == 0 for n, _ in kept):
             return StepRollout(asked[0].questions, asked[0].lengths, rollouts[0], {})
@@ -220,7 +220,7 @@ class RolloutMaker:
         return StepRollout(questions, lengths, joined, {})
 
     def _count(self, asked: Sequence[RolloutQuestions], rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Return the tokens of a step and of the run so far; a prompt is run once and counted once."""
+        """Return the tokens of a step and of the run so far; each prompt runs once and counts once."""
         prompts = sum(length.tokens for of_one in asked for length in of_one.lengths)
         responses = sum(int(rollout.mask_BU.sum()) for rollout in rollouts)
         self._tokens += prompts + responses
@@ -228,10 +228,10 @@ class RolloutMaker:
 
 
 def _check_shares(config: GrpoConfig, share: Share) -> None:
-    """Refuse a number of questions that cannot be split over the processes.
+    """Refuse a number of questions that does not divide over the processes.
 
     Raises:
-        BadInputError: the processes would get different numbers, or one half of a pair of twins.
+        BadInputError: the shares would have different numbers of questions, or separate twins.
     """
     try:
         own = share.size_of(config.questions_per_step, "config.questions_per_step")
@@ -240,7 +240,7 @@ def _check_shares(config: GrpoConfig, share: Share) -> None:
     if config.rewards.swap_consistency > 0 and own % 2:
         raise BadInputError(
             f"config.questions_per_step {config.questions_per_step} gives each of {share.of} shares {own} questions, "
-            "and with swap_consistency two of them are one pair; give a multiple of twice the shares"
+            "but swap_consistency needs pairs of questions; give a multiple of twice the shares"
         )
 
 
@@ -252,14 +252,14 @@ class _Clock:
         self._then = time.perf_counter()
 
     def lap(self, phase: str) -> None:
-        """Put the seconds since the last lap down to a phase."""
+        """Add the seconds since the last lap to a phase."""
         now = time.perf_counter()
         name = f"timing_s/{phase}"
         self.seconds[name], self._then = self.seconds.get(name, 0.0) + now - self._then, now
 
 
 def _accuracy(asked: Sequence[RolloutQuestions], rollouts: Sequence[Rollout]) -> dict[int, float]:
-    """Return the share of right answers to each item, over all its groups of a step."""
+    """Return each item's share of right answers, over all its groups of a step."""
     shares: dict[int, list[float]] = {}
     for of_one, rollout in zip(asked, rollouts):
         for question, group in zip(of_one.questions, rollout.rewards["accuracy"]):

@@ -1,1 +1,1 @@
-"""The grouped sampler: prefill each question once, decode its responses together."""
+"""The grouped sampler: it prefills each question once and decodes the question's responses together."""

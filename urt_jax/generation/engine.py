@@ -1,7 +1,7 @@
-"""The decoding programs of one model, compiled once per shape, on values that the caller holds.
+"""The decoding programs of one model, compiled once per shape. Their caches and states are values of the caller.
 
-``PromptCache`` and ``Decoding`` are such values. The batch call (``sampler.Sampler``) and whatever answers requests as
-they come stand on the same programs::
+``PromptCache`` and ``Decoding`` are these values. The batch call (``sampler.Sampler``) and a server that answers
+requests as they come run the same programs::
 
     prompts, _ = engine.prefill(params, chats, positions)
     decoding = engine.empty(plan, vocabulary, prompt_slots=..., slots=...)
@@ -32,10 +32,10 @@ Rows = tuple[Integer[Array, " B"], Integer[Array, " B"], Integer[Array, " B"]]  
 
 
 class Engine:
-    """The compiled programs of one model; parameters are given at each call.
+    """The compiled programs of one model; each call passes the parameters.
 
-    Programs differ by shapes only: every setting is traced. On a mesh the caller's ``mesh`` says where values lie;
-    ``ahead`` compiles a program, runs nothing and returns the shapes of its results.
+    Programs differ by shapes only: every setting is traced. ``mesh`` is the mesh on which the arguments lie; with
+    ``ahead`` a program is compiled, but not run, and the call returns the shapes of its results.
     """
 
     def __init__(self, model: VisionLanguageModel) -> None:
@@ -63,11 +63,11 @@ class Engine:
         self, params: Any, prompts: PromptCache, tokens_QU: Int[Array, "Q U"], mask_QU: Bool[Array, "Q U"], *,
         mesh: Mesh | None = None,
     ) -> PromptCache:  # fmt: skip
-        """Return the prompts with text tokens behind each of them; see ``prompt_cache.extend``."""
+        """Return the prompts, each followed by text tokens; see ``prompt_cache.extend``."""
         return with_mesh(self._extend, mesh)(params, prompts, tokens_QU, mask_QU)
 
     def branch(self, decoding: Decoding, rows: Int[Array, " some"], *, group: int) -> PromptCache:
-        """Return what some rows have read and written so far as prompts; see ``prompt_cache.branch``."""
+        """Return prompts made of some rows' prompts and responses so far; see ``prompt_cache.branch``."""
         return self._branch(decoding.state, jnp.asarray(rows), group=group)
 
     def begin(
@@ -75,7 +75,7 @@ class Engine:
         vocabulary: Vocabulary, *, plan: Schedule, questions: int, slots: int, mesh: Mesh | None = None,
         ahead: bool = False,
     ) -> tuple[PromptCache, Decoding]:  # fmt: skip
-        """Return some of the ``questions`` prompts, from ``first`` on, and the batch that is about to decode them."""
+        """Return ``plan.questions`` of the prompts, from ``first`` on, and their batch before the first token."""
         run = _caller(self._begin, mesh, ahead)
         fixed = {"plan": plan, "questions": questions, "slots": slots}
         return run(prompts, first, step, rows, settings, vocabulary, **fixed)
@@ -96,27 +96,27 @@ class Engine:
         self, decoding: Decoding, group: int, prompts: PromptCache, question: int, draws_RU: Float[Array, "R U"],
         settings: RowSettings, wanted_R: Bool[Array, " R"], vocabulary: Vocabulary,
     ) -> Decoding:  # fmt: skip
-        """Let a group's rows begin on a prompt; ``decoding`` is used up. See ``joining.join``."""
+        """Start a group's rows on a prompt; ``decoding`` is donated. See ``joining.join``."""
         at, which = jnp.int32(group), jnp.int32(question)
         return self._join(decoding, at, prompts, which, draws_RU, settings, wanted_R, vocabulary)
 
     def leave(self, decoding: Decoding, row: int) -> Decoding:
-        """Free a row; ``decoding`` is used up. See ``joining.leave``."""
+        """Free a row; ``decoding`` is donated. See ``joining.leave``."""
         return self._leave(decoding, jnp.int32(row))
 
     def advance(
         self, params: Any, prompts: PromptCache | None, decoding: Decoding, vocabulary: Vocabulary,
         until: Int[Array, ""], *, plan: Schedule, mesh: Mesh | None = None, ahead: bool = False,
     ) -> tuple[Decoding, Completions, Any]:  # fmt: skip
-        """Decode until step ``until`` or until no row is at work; see ``loop.advance``. ``decoding`` is used up.
+        """Decode until step ``until`` or until no row is active; see ``loop.advance``. ``decoding`` is donated.
 
-        Return the batch, what is written so far, and whether a row is still at work (``bool []``).
+        Return the batch, the responses so far, and whether a row is still active (``bool []``).
         """
         run = _caller(self._advance, mesh, ahead)
         return run(params, prompts, decoding, vocabulary, until, plan=plan)
 
     def programs(self) -> dict[str, int]:
-        """Return how many programs of each kind were compiled so far."""
+        """Return the number of programs of each kind compiled so far."""
         kinds = {"prefill": self._prefill, "begin": self._begin, "advance": self._advance}
         return {name: getattr(program, "_cache_size")() for name, program in kinds.items()}  # noqa: B009
 

@@ -1,4 +1,4 @@
-"""One call of the sampler, split over lanes: threads that decode side by side, each its own questions."""
+"""One call of the sampler, split over lanes: threads that decode in parallel, each its own questions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _REPORTING = Lock()  # one report at a time, whichever lane it comes from
 
 
 class Finished(NamedTuple):
-    """Responses that have ended while others run."""
+    """Responses that have ended while others are still decoded."""
 
     rows: np.ndarray  # numbers of the responses, question-major
     texts: tuple[str, ...]
@@ -29,7 +29,7 @@ class Finished(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """One call of ``Sampler.sample`` as its lanes see it."""
+    """The values of one call of ``Sampler.sample`` that its lanes share."""
 
     params: Any
     prompts: PromptCache
@@ -47,16 +47,16 @@ class Job:
     fetch: Callable[[Any], Any]
 
     def shape(self, bucket: Need, responses: int) -> tuple[Need, int, int, int | None]:
-        """Return what tells its programs from those of other calls."""
+        """Return a key of the call's compiled programs: calls with equal keys share them."""
         return bucket, responses, self.slots, None if self.plan.all_at_once else self.plan.all_rows
 
     def rows_of(self, lane: int) -> slice:
-        """Return which responses a lane decodes."""
+        """Return the responses that a lane decodes, as a slice of all."""
         return slice(lane * self.plan.all_responses, (lane + 1) * self.plan.all_responses)
 
 
 def open_lane(engine: Engine, job: Job, lane: int, *, ahead: bool = False) -> tuple[PromptCache, Decoding]:
-    """Return the prompts of a lane, and the batch that is about to decode its responses."""
+    """Return the prompts of a lane, and the batch of its responses before the first token."""
     mine = job.rows_of(lane)
     return engine.begin(
         job.prompts,
@@ -83,7 +83,7 @@ def decode_lane(
 ) -> tuple[np.ndarray, ...]:
     """Decode the responses of one lane; return the ``Completions`` on the host.
 
-    ``texts(rows, tokens, mask)`` reads responses for ``finished``, which is told of those that end.
+    ``texts(rows, tokens, mask)`` decodes token ids to texts. ``finished`` is called with the responses that have ended.
     """
     plan, mine = job.plan, job.rows_of(lane)
     prompts, decoding = open_lane(engine, job, lane)

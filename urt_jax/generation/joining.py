@@ -1,12 +1,12 @@
 """Rows that join and leave a batch while others decode.
 
-A batch is made once for so many groups of rows, each of which reads one prompt; a request takes a free group::
+A batch is created once with a fixed number of groups of rows. A group reads one prompt; a request takes a free group::
 
     decoding = empty(...)                                   3 groups of 2 rows, all free
-    decoding = join(decoding, 0, prompts, 4, ...)           group 0 reads prompt 4, and both its rows begin
-    decoding = advance(decoding, until=16)                  16 tokens for every row that is at work
-    decoding = join(decoding, 1, others, 0, ...)            group 1 begins, group 0 is at its 17th token
-    decoding = leave(decoding, row=1)                       nobody waits for that response any more
+    decoding = join(decoding, 0, prompts, 4, ...)           group 0 reads prompt 4, and both its rows start
+    decoding = advance(decoding, until=16)                  16 tokens for every active row
+    decoding = join(decoding, 1, others, 0, ...)            group 1 starts, group 0 is at its 17th token
+    decoding = leave(decoding, row=1)                       the response of row 1 is cancelled
 """
 
 import jax
@@ -27,8 +27,8 @@ def empty(
 ) -> Decoding:  # fmt: skip
     """Return a batch in which every row is free, for prompts of at most ``prompt_slots`` slots.
 
-    ``plan`` gives each response a row of its own; its questions are the groups. ``slots`` is the longest response.
-    ``penalised`` says that rows may have a repetition penalty.
+    ``plan`` has one row per response, and its questions are the groups. ``slots`` is the longest response.
+    With ``penalised``, rows may have a repetition penalty.
     """
     cfg, rows, groups = model.config.decoder, plan.all_rows, plan.parts * plan.groups
 
@@ -69,12 +69,12 @@ def join(
     wanted_R: Bool[Array, " R"],
     vocabulary: Vocabulary,
 ) -> Decoding:
-    """Return the batch whose ``group`` reads a prompt from now on; its ``wanted_R`` rows begin, the others are free.
+    """Return the batch with a prompt assigned to a group; the group's ``wanted_R`` rows start, its others are free.
 
-    What the group's rows had before is gone. ``settings`` are those of its R rows.
+    The group's former responses are discarded. ``settings`` are those of its R rows.
 
     Raises:
-        ValueError: the prompts have more slots than the batch holds, or only one of both has penalties; or
+        ValueError: the prompts have more slots than the batch holds; only one of the two has penalties; or
             responses of the batch wait for rows.
     """
     state = decoding.state
@@ -84,7 +84,7 @@ def join(
     if (state.seen_BV is None) != (prompts.seen_QV is None):
         raise ValueError("prompts and batch must both be made with `penalised`, or both without it")
     if state.position_B is None:
-        raise ValueError("rows join a batch that `empty` made; in this one, responses wait for rows")
+        raise ValueError("rows join only a batch from `empty`; in this one, responses wait for rows")
     one = prompts.take(jnp.asarray(question)[None])
     first = jnp.asarray(group) * size
 
@@ -116,14 +116,14 @@ def join(
 
 
 def leave(decoding: Decoding, row: Int[Array, ""]) -> Decoding:
-    """Return the batch in which a row is free: its response stays as far as it is, and decodes no further."""
+    """Return the batch with a row freed: its response keeps the tokens so far and gets no more."""
     rows = decoding.state.rows
     live = jnp.asarray(rows.live_PB).reshape(-1).at[row].set(False).reshape(rows.live_PB.shape)
     return decoding._replace(state=decoding.state._replace(rows=rows._replace(live_PB=live)))
 
 
 def _with_prompt(held: Cache, one: Cache, group: Array, room: int) -> Cache:
-    """Return the prompts' cache with one of them in the place of a group's, behind ``room`` empty slots."""
+    """Return the prompt cache with a group's prompt replaced; the new one is left-padded by ``room`` slots."""
     if not isinstance(held, KeyValues):
         assert not isinstance(one, KeyValues)
         return tuple(_with_prompt(a, b, group, room) for a, b in zip(held, one, strict=True))  # type: ignore[misc]

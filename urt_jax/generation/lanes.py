@@ -1,4 +1,4 @@
-"""How many responses are decoded at a time, and by how many threads: a CPU's caches are small, and it has cores."""
+"""The number of responses decoded at a time and of threads that decode them, by a CPU's cores and cache sizes."""
 
 import os
 from typing import Any
@@ -11,9 +11,10 @@ from urt_jax.models.tuning import Tuning, tuning
 
 
 def cpu_rows(params: Any, tuned: Tuning) -> int:
-    """Return how many rows one core of a CPU decodes at a time: few where the weights stay in its caches.
+    """Return the number of rows that one CPU core decodes at a time: few if its caches hold the weights.
 
-    Keys and values do so too then. Where weights come from memory, many rows share reading them.
+    With few rows, the caches hold the keys and values too. If the weights are read from memory, many rows share each
+    read.
     """
     parts = (params[name] for name in ("decoder", "embedding", "head") if name in params)
     weights = sum(leaf.size * leaf.dtype.itemsize for part in parts for leaf in jax.tree.leaves(part))
@@ -23,10 +24,10 @@ def cpu_rows(params: Any, tuned: Tuning) -> int:
 def make_plan(
     questions: int, responses: int, *, params: Any, mesh: Mesh | None, at_once: int | None
 ) -> tuple[int, Schedule]:
-    """Return how many threads decode side by side, and the schedule of each.
+    """Return the number of threads that decode in parallel, and the schedule of each.
 
-    By default a CPU decodes ``cpu_rows`` at a time, and deals whole questions out to a thread for each core: of a small
-    model one program alone cannot keep two cores busy. Other devices decode all.
+    By default a CPU decodes ``cpu_rows`` at a time and splits whole questions over one thread per core: one program of
+    a small model cannot keep two cores busy. Other devices decode all responses at once.
     """
     total = questions * responses
     splits = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
@@ -41,5 +42,5 @@ def make_plan(
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

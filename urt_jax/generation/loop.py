@@ -1,8 +1,8 @@
-"""Decoding on the device, on prompts that were prefilled once; no row is left idle while a response waits.
+"""The decoding loop on the device, over prompts prefilled once; no row is idle while a response waits.
 
-1. ``start`` gives rows, in groups of one question, their first responses;
-2. ``advance`` decodes: each row chooses a token and runs it through the model; a row whose response ended takes the
-   question's next response, a group without any takes the next question.
+1. ``start`` assigns the first responses to rows, which are grouped by question;
+2. ``advance`` decodes: each row chooses a token and runs it through the model. A row whose response has ended takes the
+   question's next response; a group whose question has none left takes the next question.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ def row_keys(
     question_B: Integer[Array, " B"],
     response_B: Integer[Array, " B"],
 ) -> Key[jax.Array, " B"]:
-    """Return one key per row from (seed, step, question id, response index) and nothing else.
+    """Return one key per row, from (seed, step, question id, response index) alone.
 
-    A row therefore draws the same numbers whatever stands beside it in the batch.
+    A row therefore draws the same numbers whatever the other rows of the batch are.
     """
     fold = jax.vmap(jax.random.fold_in)
     per_step_B = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), step))(seed_B)
@@ -37,7 +37,7 @@ def row_keys(
 
 
 def token_draws(keys_B: Key[jax.Array, " B"], tokens: int) -> Float[Array, "B U"]:
-    """Return the uniform number in (0, 1] with which each row chooses each of its tokens."""
+    """Return one uniform number in (0, 1] per row and token, by which the row chooses the token."""
     each = jax.vmap(lambda key: jax.vmap(lambda token: jax.random.fold_in(key, token))(jnp.arange(tokens)))
     return 1.0 - jax.vmap(jax.vmap(jax.random.uniform))(each(keys_B))
 
@@ -51,7 +51,7 @@ def start(
     *,
     slots: int,
 ) -> DecodeState:
-    """Return the state in which every row is about to choose the first token of its first response."""
+    """Return the state before every row chooses the first token of its first response."""
     rows, cfg, total = first_rows(plan), model.config.decoder, plan.all_responses
     question_B = rows.questions(plan)
     past = init_cache(
@@ -89,8 +89,8 @@ def advance(
 ) -> DecodeState:
     """Decode until all responses have ended, or ``state.step`` is ``until``.
 
-    What is sampled depends neither on the number of rows nor on where a call ends. ``prompts`` are read where responses
-    wait for rows; None where all have one.
+    The sampled tokens depend neither on the number of rows nor on ``until``. ``prompts`` are needed if responses wait
+    for rows; None if every response has a row.
     """
     params = unstack_layers(model.config, params) if apart(model) else params
     total, slots = draws_XU.shape
@@ -100,7 +100,7 @@ def advance(
 
     def one_token(state: DecodeState) -> DecodeState:
         rows, live_B, used_B = state.rows, state.rows.live, state.rows.used
-        place_B = rows.places(plan)  # of each row's response among all, past the end for idle rows
+        place_B = rows.places(plan)  # index of each row's response among all, past the end for idle rows
         mine_B = jnp.minimum(place_B, total - 1)
         own = settings.of_rows(mine_B)
         token_B, logp_B = _choose(
@@ -136,7 +136,7 @@ def advance(
 def _at_end(
     vocabulary: Vocabulary, stop_B: Int[Array, " B"], token_B: Int[Array, " B"]
 ) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
-    """Return how far each row is in a stop string after its token, and whether that token ends its response."""
+    """Return each row's state of the stop automaton after its token, and whether that token ends its response."""
     stop_B = jnp.asarray(vocabulary.stops.next_SV)[stop_B, token_B].astype(jnp.int32)
     at_end_B = (token_B[:, None] == vocabulary.end_ids[None]).any(axis=1)
     return stop_B, at_end_B | jnp.asarray(vocabulary.stops.found_S)[stop_B]
@@ -149,7 +149,7 @@ def _recorded(
     logp_B: Float[Array, " B"],
     at_end_B: Bool[Array, " B"],
 ) -> DecodeState:
-    """Return the state with the token of each row in its response; the ``place_B`` of an idle row is past the end."""
+    """Return the state with each row's token added to its response; the ``place_B`` of an idle row is past the end."""
     used_B = state.rows.used
 
     def put(written: Array, new: Any, *place: Array) -> Array:
@@ -170,7 +170,7 @@ def _recorded(
 def _refilled(
     state: DecodeState, prompts: PromptCache, plan: Schedule, settings: RowSettings, some: Bool[Array, ""]
 ) -> DecodeState:
-    """Where ``some`` rows came free, give them their next response, and groups that are through their next question."""
+    """If ``some`` rows are free, assign their next responses, and the next questions to groups that have finished."""
 
     def turned() -> DecodeState:
         rows, fresh_B = refill(state.rows, plan)
@@ -218,6 +218,6 @@ def _choose(
 
 
 def completions_of(state: DecodeState) -> Completions:
-    """Return what has been sampled so far."""
+    """Return the responses sampled so far."""
     mask_XU = jnp.arange(state.tokens_XU.shape[1])[None] < state.length_X[:, None]
     return Completions(state.tokens_XU, mask_XU, state.logp_XU, state.ended_X, state.step)

@@ -1,11 +1,11 @@
-"""The cache of prompts as a value: prefill, extend, fork, drop.
+"""The key-value cache of prompts as an immutable value: prefill, extend, fork, drop.
 
-A ``PromptCache`` is never changed. Any number of rows may read it while they decode; another one is made from it::
+Any number of rows may read a ``PromptCache`` while they decode. Each operation returns a new one::
 
     prefill(chats)            Q prompts
-    extend(prompts, tokens)   the same with text behind each of them
-    prompts.take([0, 0, 2])   fork the first prompt, drop the second
-    branch(decoding, rows)    what these rows have read and written so far, as prompts of their own
+    extend(prompts, tokens)   the same prompts, each followed by text
+    prompts.take([0, 0, 2])   the first prompt forked, the second dropped
+    branch(decoding, rows)    new prompts: the rows' prompts and their responses so far
 """
 
 from typing import Any, NamedTuple
@@ -23,24 +23,24 @@ from urt_jax.types import Array, Batch, VisionFeatures
 
 
 class PromptCache(NamedTuple):
-    """Keys and values of Q prompts, left-padded to S slots, and the state from which their next token is chosen."""
+    """Keys and values of Q prompts, left-padded to S slots, and the hidden states that choose their next tokens."""
 
     cache: Cache
     mask_QS: Bool[Array, "Q S"]
     hidden_QD: Float[Array, "Q D"]  # of the last prompt token
     position_Q: Int[Array, " Q"]  # of the first new token
-    seen_QV: Bool[Array, "Q V"] | None  # ids of the prompt; None where no row is penalised
+    seen_QV: Bool[Array, "Q V"] | None  # ids of the prompt; None if no row is penalised
 
     def take(self, index: Int[Array, " some"]) -> "PromptCache":
-        """Return these prompts: one that is named twice is forked, one that is not named is dropped."""
+        """Return the prompts of these indices: a repeated one is forked, one left out is dropped."""
         return self._map(lambda x, axis: jnp.take(x, index, axis=axis))
 
     def part(self, first: Int[Array, ""], count: int) -> "PromptCache":
-        """Return ``count`` neighbouring prompts from ``first`` on."""
+        """Return ``count`` consecutive prompts from ``first`` on."""
         return self._map(lambda x, axis: jax.lax.dynamic_slice_in_dim(x, first, count, axis))
 
     def _map(self, change: Any) -> "PromptCache":
-        """Return the cache with ``change(array, axis of the prompts)`` of every array."""
+        """Return the cache with ``change(array, axis of the prompts)`` applied to every array."""
         return PromptCache(
             _map_rows(self.cache, change),
             change(jnp.asarray(self.mask_QS), 0),
@@ -50,7 +50,7 @@ class PromptCache(NamedTuple):
         )
 
     def of_groups(self, rows: Rows, plan: Schedule) -> tuple[Cache, Bool[Array, "groups S"]]:
-        """Return the prompt caches and masks that the groups of all parts read; each part looks at its own only."""
+        """Return the prompt caches and masks that the groups of all parts read; a part reads only its own prompts."""
         index_PG = jnp.minimum(rows.question_PG, plan.questions - 1)
 
         def of_parts(x: Array, axis: int) -> jax.Array:
@@ -62,7 +62,7 @@ class PromptCache(NamedTuple):
         return _map_rows(self.cache, of_parts), of_parts(self.mask_QS, 0)
 
     def seen(self, question: Int[Array, " rows"]) -> Bool[Array, "rows V"] | None:
-        """Return which ids the prompts of these rows hold."""
+        """Return a mask of the token ids in each row's prompt, or None if no row is penalised."""
         return None if self.seen_QV is None else self.seen_QV[question]
 
 
@@ -71,9 +71,9 @@ def _map_rows(cache: Cache, change: Any) -> Cache:
 
 
 def apart(model: VisionLanguageModel) -> bool:
-    """Return whether decoding takes the decoder's layers one after the other, which costs a copy of their weights.
+    """Return whether decoding holds weights and caches layer by layer instead of stacked, which copies the weights.
 
-    Worth it where the model unrolls its layers: the loop then cuts weights and caches apart once, not at every token.
+    It pays off if the model unrolls its layers: they are then split once, not at every token.
     """
     return model.unroll >= model.config.decoder.layers
 
@@ -81,9 +81,9 @@ def apart(model: VisionLanguageModel) -> bool:
 def prefill(
     model: VisionLanguageModel, params: Any, prompts: Batch, next_position_Q: Int[Array, " Q"], *, penalised: bool
 ) -> tuple[PromptCache, VisionFeatures | None]:
-    """Run Q left-padded prompts; return their cache, and what their frames were encoded to.
+    """Run Q left-padded prompts; return their cache and the features of their frames.
 
-    ``penalised`` says that a repetition penalty is applied, which needs the prompts' ids.
+    With ``penalised`` the cache keeps the prompts' ids, which a repetition penalty needs.
     """
     features = run(model, params, prompts.vision, method="features")
     hidden_QD, cache = run(model, params, prompts, features, method="prefill")
@@ -105,9 +105,9 @@ def extend(
     tokens_QU: Int[Array, "Q U"],
     mask_QU: Bool[Array, "Q U"],
 ) -> PromptCache:
-    """Return the prompts with text tokens behind each of them, U slots wider; ``tokens_QU`` are left-padded.
+    """Return the prompts, each followed by text tokens, U slots wider; ``tokens_QU`` are left-padded.
 
-    Equal to prefilling each prompt joined with its tokens, of which there is at least one a row.
+    The result equals a prefill of each prompt joined with its tokens. Each row needs at least one token.
     """
     tokens, mask = jnp.asarray(tokens_QU), jnp.asarray(mask_QU)
     place_QU = jnp.cumsum(mask, axis=1) - 1  # of each token among the row's new ones
@@ -127,16 +127,16 @@ def extend(
 
 
 def branch(state: DecodeState, rows: Int[Array, " some"], *, group: int) -> PromptCache:
-    """Return what these rows of a decoding batch have read and written so far, as prompts as wide as both.
+    """Return new prompts from rows of a decoding batch: each row's prompt and its response so far.
 
-    ``group`` is the number of neighbouring rows that share a prompt. The slots of a response may lie in any order: its
-    keys are rotated already, and the mask says which are its own.
+    They have the slots of both. ``group`` is the number of consecutive rows that share a prompt. A response's slots may
+    be in any order: its keys are already rotated, and the mask marks the slots in use.
 
     Raises:
-        ValueError: a batch in which responses wait for rows.
+        ValueError: responses of the batch wait for rows.
     """
     if state.position_B is None:
-        raise ValueError("rows are branched of a batch that requests join; here responses wait for rows")
+        raise ValueError("rows branch only from a batch of `empty`; in this one, responses wait for rows")
     used_B, groups = state.rows.used[rows], rows // group
     ring = ring_mask(used_B, state.step, state.tokens_XU.shape[1])
     prompt = _map_rows(state.prompt, lambda x, axis: jnp.take(x, groups, axis=axis))
@@ -151,12 +151,12 @@ def branch(state: DecodeState, rows: Int[Array, " some"], *, group: int) -> Prom
 
 
 def _laid(model: VisionLanguageModel, cache: Cache) -> Cache:
-    """Return a cache of stacked layers as decoding takes it."""
+    """Return a cache of stacked layers in the layout that decoding reads."""
     return unstacked(cache, model.config.decoder.layers) if apart(model) else cache
 
 
 def _ids_of(tokens_QT: Int[Array, "Q T"], real_QT: Bool[Array, "Q T"], vocab_size: int) -> Bool[Array, "Q V"]:
-    """Return which ids each row holds, padding apart."""
+    """Return a mask of the token ids in each row, without padding."""
     tokens = jnp.asarray(tokens_QT)
     row = jnp.arange(len(tokens))[:, None]
     return jnp.zeros((len(tokens), vocab_size), bool).at[row, tokens].max(jnp.asarray(real_QT))

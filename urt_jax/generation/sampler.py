@@ -1,4 +1,4 @@
-"""The batch call: encoded chats in, sampled responses out, in a bounded number of compiled programs."""
+"""The batch call: it samples responses to encoded chats, in a bounded number of compiled programs."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ ALL_AT_ONCE = DecodeSettings()
 
 
 class Sampler:
-    """Samples batches of responses with one model; parameters are given at each call.
+    """Samples batches of responses with one model; each call passes the parameters.
 
-    Rows are split over the mesh that the parameters lie on, also along its ``sequence`` where they divide; where it
-    spans several processes each asks and gets its own questions, as many as the others, in the same shapes. Programs
-    differ by bucket, number of questions, responses and slots only: every setting is traced. ``shapes`` holds the
-    shapes compiled so far.
+    Rows are split over the mesh of the parameters, also along its ``sequence`` axis if they divide evenly. On a mesh of
+    several processes, each process passes its own questions, of the same number and shapes as the others, and gets
+    their responses. Programs differ by bucket, number of questions, responses and slots only: every setting is traced.
+    ``shapes`` holds the shapes compiled so far.
     """
 
     def __init__(self, model: VisionLanguageModel, processor: Processor):
@@ -57,19 +57,19 @@ class Sampler:
         decoding: DecodeSettings = ALL_AT_ONCE,
         finished: Callable[[Finished], None] | None = None,
     ) -> Rollout:
-        """Sample ``responses`` answers to each chat; the ids name the questions in the random streams.
+        """Sample ``responses`` responses to each chat; its id selects its random stream.
 
-        ``sampling``, ``max_new_tokens`` (with the end token; None is ``slots``) and ``seed`` are those of all
-        responses, or one a response.
+        ``sampling``, ``max_new_tokens`` (which counts the end token; None = ``slots``) and ``seed`` are one value for
+        all responses, or one per response.
 
         Args:
-            slots: room for a response in the cache; step: of the run, part of the random streams.
-            decoding: how many at a time while the others wait (see ``make_plan``), and when weights are gathered.
-            finished: is called with responses that have ended, every few tokens, from any thread, one call at a time.
+            slots: slots of the cache per response; step: the run's step, part of the random streams.
+            decoding: the number of responses decoded at a time (see ``make_plan``), and when weights are gathered.
+            finished: called every few tokens with the responses that have ended, from any thread, one call at a time.
 
         Raises:
-            ValueError: more new tokens than slots; settings of another number than responses; or questions of one of
-                several processes that do not divide by its part of the mesh.
+            ValueError: more new tokens than slots; a number of settings that differs from the responses'; or, on
+                several processes, questions that do not divide by the process's part of the mesh.
         """
         count = len(chats) * responses
         lengths = each_row(slots if max_new_tokens is None else max_new_tokens, int, count)
@@ -83,7 +83,7 @@ class Sampler:
             sampling=each_row(sampling, Sampling, count), lengths=lengths, slots=slots, step=step, decoding=decoding,
         )  # fmt: skip
         shape = job.shape(bucket, responses)
-        threads = job.lanes if shape in self.shapes else 1  # the first of a shape compiles for all
+        threads = job.lanes if shape in self.shapes else 1  # a shape's first lane compiles for all
         self.shapes.add(shape)
         openings = [chat.opening for chat in chats for _ in range(responses)]
         with ThreadPoolExecutor(threads) as pool:
@@ -101,9 +101,9 @@ class Sampler:
         self, params: Any, buckets: Sequence[Need], *, responses: int, sampling: Sampling, slots: int,
         decoding: DecodeSettings = ALL_AT_ONCE,
     ) -> None:  # fmt: skip
-        """Compile what ``sample`` runs for prompts of these shapes, several at a time; nothing is computed.
+        """Compile the programs of ``sample`` for prompts of these shapes, several in parallel, without running them.
 
-        Shapes that were not named are compiled when they come.
+        Other shapes are compiled at their first call.
         """
 
         def compile_one(bucket: Need) -> None:
@@ -135,11 +135,11 @@ class Sampler:
         step: int = 0,
         ahead: bool = False,
     ) -> Job:
-        """Prefill the prompts, or only compile that; return what the lanes share."""
+        """Prefill the prompts, or only compile the prefill; return the job that the lanes share."""
         questions, count = len(prompts[1]), len(sampling)
         mesh = mesh_of(params)
         share = share_of(mesh)
-        if not share.spans:  # there the shares would be others
+        if not share.spans:  # over several processes, another mesh would change each one's share
             mesh, params = rows_everywhere(mesh, params, questions)
         gather = for_sampling(mesh, params, self.model.dtype) if decoding.gather_weights else None
         if gather is not None:
@@ -170,7 +170,7 @@ class Sampler:
         )
 
     def programs(self) -> dict[str, int]:
-        """Return how many programs of each kind were compiled so far."""
+        """Return the number of programs of each kind compiled so far."""
         return self.engine.programs()
 
     @property
@@ -182,7 +182,7 @@ class Sampler:
 def _streams(
     ids: Sequence[str], seed: int | Sequence[int], responses: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return seed, question number and response number of each row, which name its random stream."""
+    """Return the seed, question number and response number of each row, which determine its random stream."""
     question_B = np.repeat(np.array([question_number(i) for i in ids], np.uint32), responses)
     response_B = np.tile(np.arange(responses, dtype=np.uint32), len(ids))
     return np.array(each_row(seed, int, len(question_B)), np.int64).astype(np.uint32), question_B, response_B

@@ -1,14 +1,14 @@
-"""Which row decodes which response: groups of rows that share a question, refilled as responses end.
+"""The assignment of responses to rows: rows form groups that share a question, and are refilled as responses end.
 
-Rows stand in groups of ``group``; the rows of a group read one prompt::
+A group has ``group`` rows, which read one prompt::
 
     3 questions, 4 responses each, 4 rows in groups of 2
 
-    group 0   rows 0 1    question 0: responses 0 1, then 2 and 3 as rows come free, then question 2
+    group 0   rows 0 1    question 0: responses 0 1, then 2 and 3 as rows become free, then question 2
     group 1   rows 2 3    question 1: ...
 
-On several devices the questions are dealt out in ``parts``, and a part's rows take its own questions only: nothing
-moves between devices. A part counts its questions from 0.
+On several devices the questions are split into ``parts``. A part's rows decode only its own questions, so that no data
+moves between devices. Each part numbers its questions from 0.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ from urt_jax.types import Array
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many questions and responses there are, and how many rows, in groups of a question, decode them.
+    """The numbers of questions and of responses to each, and of the rows, in groups of one question, that decode them.
 
-    ``questions`` and ``rows`` are those of one part.
+    ``questions`` and ``rows`` count those of one part.
     """
 
     questions: int
@@ -36,17 +36,17 @@ class Schedule:
 
     @staticmethod
     def of(*, questions: int, responses: int, rows: int, parts: int = 1) -> "Schedule":
-        """Return the schedule for at most ``rows`` rows: whole questions side by side, or fewer rows of one question.
+        """Return the schedule for at most ``rows`` rows: whole questions in parallel, or fewer rows of one question.
 
-        ``questions`` and ``rows`` are those of all parts; every part gets at least one row.
+        ``questions`` and ``rows`` count those of all parts; every part gets at least one row.
 
         Raises:
-            ValueError: less than one row, or questions that cannot be dealt out evenly.
+            ValueError: less than one row, or questions that do not divide evenly by the parts.
         """
         if rows < 1:
             raise ValueError(f"rows is {rows}; at least one response must be decoded at a time")
         if questions % parts:
-            raise ValueError(f"{questions} questions cannot be dealt out to {parts} parts; give a multiple of {parts}")
+            raise ValueError(f"{questions} questions do not divide into {parts} parts; give a multiple of {parts}")
         questions, rows = questions // parts, max(rows // parts, 1)
         group = min(responses, rows)
         return Schedule(questions, responses, min(rows // group, questions) * group, group, parts)
@@ -68,23 +68,23 @@ class Schedule:
 
     @property
     def all_at_once(self) -> bool:
-        """Whether every response has a row of its own from the start."""
+        """Whether every response has its own row from the start."""
         return self.all_rows == self.all_responses
 
 
 class Rows(NamedTuple):
-    """What each row and group is at; P counts the parts, B the rows and G the groups of one."""
+    """The current question of each group and response of each row; P counts the parts, B the rows and G the groups."""
 
-    question_PG: Int[Array, "P G"]  # ``questions`` where a group has none left
-    issued_PG: Int[Array, "P G"]  # responses of its question that were given to rows so far
-    waiting_P: Int[Array, " P"]  # the next question that no group has had
+    question_PG: Int[Array, "P G"]  # ``questions`` if the group has none left
+    issued_PG: Int[Array, "P G"]  # responses of its question assigned to rows so far
+    waiting_P: Int[Array, " P"]  # the first question not yet assigned to a group
     response_PB: Int[Array, "P B"]
     live_PB: Bool[Array, "P B"]
     used_PB: Int[Array, "P B"]  # tokens the row's response has so far
 
     @property
     def live(self) -> Bool[Array, " rows"]:
-        """Which rows of all parts are at work."""
+        """Which rows of all parts are active."""
         return self.live_PB.reshape(-1)
 
     @property
@@ -93,24 +93,24 @@ class Rows(NamedTuple):
         return self.used_PB.reshape(-1)
 
     def questions(self, plan: Schedule) -> Int[Array, " rows"]:
-        """Return the question of each row among those of all parts, its part's last where it has none left."""
+        """Return the index of each row's question among those of all parts, its part's last if it has none left."""
         local_PG = jnp.minimum(self.question_PG, plan.questions - 1)
         first_P1 = plan.questions * jnp.arange(plan.parts)[:, None]
         return jnp.repeat(local_PG + first_P1, plan.group, axis=1).reshape(-1)
 
     def places(self, plan: Schedule) -> Int[Array, " rows"]:
-        """Return the number of each row's response among all, question-major; past the last for idle rows."""
+        """Return the index of each row's response among all, question-major; past the last for idle rows."""
         places = self.questions(plan) * plan.responses + self.response_PB.reshape(-1)
         return jnp.where(self.live, places, plan.all_responses)
 
     def after_token(self, ended: Bool[Array, " rows"]) -> "Rows":
-        """Return the rows with one token more; those that ended are free."""
+        """Return the rows after one more token; those in ``ended`` become free."""
         live_PB = self.live_PB & ~ended.reshape(self.live_PB.shape)
         return self._replace(live_PB=live_PB, used_PB=self.used_PB + self.live_PB)
 
 
 def first_rows(plan: Schedule) -> Rows:
-    """Return the rows at the start: the first questions of each part, the first responses of each."""
+    """Return the rows at the start: each part's first questions, and their first responses."""
 
     def of_parts(x: Array) -> Array:
         return jnp.broadcast_to(x, (plan.parts, *x.shape))
@@ -126,17 +126,17 @@ def first_rows(plan: Schedule) -> Rows:
 
 
 def refill(rows: Rows, plan: Schedule) -> tuple[Rows, Bool[Array, " rows"]]:
-    """Return the rows with work for those that are free, and which of all rows are fresh.
+    """Return the rows with responses assigned to the free ones, and the mask of rows that got one.
 
-    A free row takes the next response of its group's question; a group whose question is through, with no row at
-    work, takes the next waiting question of its part.
+    A free row takes the next response of its group's question. A group whose question is finished, with no active row,
+    takes the next waiting question of its part.
     """
     rows, fresh_PB = jax.vmap(lambda part: _refill_part(part, plan))(rows)
     return rows, fresh_PB.reshape(-1)
 
 
 def _refill_part(rows: Rows, plan: Schedule) -> tuple[Rows, Bool[Array, " B"]]:
-    """Refill one part, of whose arrays the first axis is gone."""
+    """Refill one part; its arrays lack the axis P."""
     question_G, issued_G, waiting, response_B, live_B, used_B = rows
     live_GR = live_B.reshape(plan.groups, plan.group)
     left_G = jnp.where(question_G < plan.questions, plan.responses - issued_G, 0)

@@ -1,4 +1,4 @@
-"""Records of decoding: the settings of each row, what the loop carries from token to token, what comes back."""
+"""Records of decoding: the settings of each row, the state that the loop carries, and the sampled responses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from urt_jax.types import Array
 
 
 class RowSettings(NamedTuple):
-    """Settings of each response, all traced: a change compiles nothing. See ``Sampling`` for their meaning."""
+    """Settings of each response, all traced: changed values compile nothing. See ``Sampling`` for their meaning."""
 
     temperature_B: Float[Array, " B"]
     top_k_B: Int[Array, " B"]
@@ -33,7 +33,7 @@ class RowSettings(NamedTuple):
 def row_settings(
     sampling: Sequence[Sampling], max_new_tokens: Sequence[int], enters: Callable[[tuple[str, ...]], int]
 ) -> RowSettings:
-    """Return the settings of rows as arrays; ``enters`` gives the automaton's first state for some stop strings."""
+    """Return the settings of rows as arrays; ``enters`` maps stop strings to the automaton's first state."""
 
     def column(name: str, kind: Any) -> np.ndarray:
         return np.array([getattr(row, name) for row in sampling], kind)
@@ -50,34 +50,34 @@ def row_settings(
 
 
 class Vocabulary(NamedTuple):
-    """What the sampler must know about token ids."""
+    """The token ids with a special role in sampling, and the stop strings."""
 
-    end_ids: Int[Array, " ends"]  # any of these ends a row and is kept
-    suppressed_V: Bool[Array, " V"]  # True = never sampled: picture placeholders, special tokens, unused rows
+    end_ids: Int[Array, " ends"]  # each of these ends a response and is kept in it
+    suppressed_V: Bool[Array, " V"]  # True = never sampled: picture placeholders, special tokens, unused ids
     pad_id: Int[Array, ""]
-    stops: StopTable  # which texts end a row before an end id does
+    stops: StopTable  # stop strings, which end a response before an end id does
 
 
 class DecodeState(NamedTuple):
-    """Carried through the decode loop; X counts all responses, B the rows that decode, G their groups."""
+    """The state of the decoding loop; X counts all responses, B the rows that decode them, G the groups of rows."""
 
     step: Int[Array, ""]
     rows: Rows
     hidden_BD: Float[Array, "B D"]  # of the last token, from which the next is chosen
-    position_B: Int[Array, " B"] | None  # of a response's first token; None where responses wait: their prompt's then
+    position_B: Int[Array, " B"] | None  # of a response's first token; None if responses wait: read from the prompts
     stop_B: Int[Array, " B"]  # state of the stop strings' automaton
-    seen_BV: Bool[Array, "B V"] | None  # ids in prompt or response; None where no row is penalised
+    seen_BV: Bool[Array, "B V"] | None  # ids in prompt or response; None if no row is penalised
     prompt: Cache  # of each group's question
     prompt_mask_GS: Bool[Array, "G S"]
-    past: Cache  # a ring: all rows write slot ``step % U``
+    past: Cache  # of the responses, as a ring: all rows write slot ``step % U``
     tokens_XU: Int[Array, "X U"]
     length_X: Int[Array, " X"]  # tokens so far
     logp_XU: Float[Array, "X U"]
-    ended_X: Bool[Array, " X"]  # ended by an end id or a stop string; the others ran to the limit
+    ended_X: Bool[Array, " X"]  # by an end id or a stop string; the others reached the token limit
 
 
 class Decoding(NamedTuple):
-    """A batch that decodes, as a value: each of its X responses has its draws and settings, the state says the rest."""
+    """A batch in decoding, as a value: the random draws and settings of its X responses, and the loop's state."""
 
     draws_XU: Float[Array, "X U"]
     settings: RowSettings
@@ -88,7 +88,7 @@ class Completions(NamedTuple):
     """Sampled responses, ``B = Q * R`` question-major rows; padding follows the end token."""
 
     tokens_BU: Int[Array, "B U"]
-    mask_BU: Bool[Array, "B U"]  # True up to and with the end token
+    mask_BU: Bool[Array, "B U"]  # True up to and including the end token
     logp_BU: Float[Array, "B U"]  # under the full tempered distribution, 0 where masked
-    ended_B: Bool[Array, " B"]  # by an end id or a stop string; the others ran to the limit
-    steps: Int[Array, ""]  # times the rows were run through the model
+    ended_B: Bool[Array, " B"]  # by an end id or a stop string; the others reached the token limit
+    steps: Int[Array, ""]  # number of passes of the rows through the model

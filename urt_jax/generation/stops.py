@@ -1,7 +1,7 @@
-"""Stop strings on the device: an automaton over the bytes of tokens says when a text holds one, whatever the tokens.
+"""Stop strings on the device: an automaton over the bytes of the tokens detects them, however a text is tokenised.
 
-A stop string may begin and end inside tokens, so ids cannot be compared. The automaton of Aho and Corasick (1975) reads
-bytes; folded over the bytes of each token it becomes a table ``[states, V]``, one lookup a token.
+A stop string may begin and end inside tokens, so comparing ids would miss it. The automaton of Aho and Corasick (1975)
+reads bytes; folded over the bytes of each token it becomes a table ``[states, V]``, with one lookup per token.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from urt_jax.types import Array
 
 
 class StopTable(NamedTuple):
-    """An automaton that starts in state 0: the state after each token, and which states have read a stop string."""
+    """An automaton that starts in state 0: the state after each token, and the states that have read a stop string."""
 
     next_SV: Int[Array, "states V"]
     found_S: Bool[Array, " states"]
 
 
 def no_stops(vocab_size: int) -> StopTable:
-    """Return the table of one state that never ends a text."""
+    """Return a table with a single state, which never ends a text."""
     return StopTable(np.zeros((1, vocab_size), np.int16), np.zeros(1, bool))
 
 
 def stop_table(tokenizer: Any, stops: Sequence[str], *, vocab_size: int) -> StopTable:
-    """Return the table for these stop strings; a text that holds one stays found.
+    """Return the table for these stop strings. After a stop string is found, the state stays in its found state.
 
-    Special tokens, which decoding leaves out, and rows that no token uses leave the state as it is.
+    Special tokens, which decoding to text drops, and ids without a token keep the state.
 
     Raises:
         ValueError: an empty stop string.
@@ -60,7 +60,10 @@ def join_tables(tables: Sequence[StopTable]) -> tuple[StopTable, list[int]]:
 
 
 def token_bytes(tokenizer: Any) -> dict[int, bytes]:
-    """Return the bytes that each token of a byte-level vocabulary adds to a decoded text; added tokens are text."""
+    """Return the bytes that each token of a byte-level vocabulary adds to a decoded text.
+
+    Added tokens add their content, special tokens nothing.
+    """
     byte_of = {char: byte for byte, char in enumerate(byte_alphabet())}
     added = tokenizer.added_tokens_decoder
     texts = {}
@@ -73,9 +76,9 @@ def token_bytes(tokenizer: Any) -> dict[int, bytes]:
 
 
 def byte_alphabet() -> str:
-    """Return the 256 characters that byte-level vocabularies (GPT-2) write bytes as, in the order of the bytes.
+    """Return the 256 characters by which byte-level vocabularies (GPT-2) encode bytes, in byte order.
 
-    Printable bytes of Latin-1 stand for themselves, the others for the characters from 256 on.
+    Printable bytes of Latin-1 keep their characters; the others take the characters from 256 on.
     """
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     spare = iter(range(256, 512))
@@ -83,7 +86,7 @@ def byte_alphabet() -> str:
 
 
 def _byte_automaton(stops: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the transitions int [states, 256] and which states have read a stop string."""
+    """Return the transitions, int [states, 256], and the mask of states that have read a stop string."""
     prefixes = sorted({stop[:end] for stop in stops for end in range(len(stop) + 1)}, key=len)
     number = {prefix: state for state, prefix in enumerate(prefixes)}
     step = np.zeros((len(prefixes), 256), np.int64)

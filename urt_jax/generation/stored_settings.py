@@ -1,4 +1,4 @@
-"""What a judge takes of a model folder's generation_config.json, and what it says of the rest."""
+"""Settings that a judge reads from a model folder's generation_config.json, and a warning about ignored ones."""
 
 import logging
 from functools import cache
@@ -8,10 +8,10 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import read_object
 
-DEFAULT_NEW_TOKENS = 1024  # where the file names no max_new_tokens
-MAX_NEW_TOKENS = 2**18  # the longest context of a published model; more is a slip, and fills the memory with its cache
+DEFAULT_NEW_TOKENS = 1024  # if the file gives no max_new_tokens
+MAX_NEW_TOKENS = 2**18  # the longest context of a published model; more is a typo, and its cache would fill the memory
 
-# Settings that change what is written, and what they are where they change nothing.
+# Settings that change the response, and the values at which they have no effect.
 _NEUTRAL = {
     "repetition_penalty": 1,
     "no_repeat_ngram_size": 0,
@@ -41,13 +41,13 @@ _NEUTRAL = {
 
 
 def stored_new_tokens(folder: Path) -> int:
-    """Return how many tokens a response may have by generation_config.json; unsupported settings are reported once.
+    """Return the most tokens of a response by generation_config.json; log a warning about ignored settings once.
 
-    A judge decodes by the settings of its call: the likeliest token, or one drawn at the call's temperature among all.
-    That is how it is trained too, so a penalty of the base model's would only disturb it.
+    A judge decodes by the settings of its call: the likeliest token, or a sample at the call's temperature from all
+    tokens. It is trained so too, so a penalty meant for the base model would only disturb it.
 
     Raises:
-        BadInputError: the file cannot be read, or its max_new_tokens is no number of tokens.
+        BadInputError: the file cannot be read, or its max_new_tokens is not a number of tokens.
     """
     path = folder / "generation_config.json"
     if not path.exists():
@@ -65,5 +65,5 @@ def stored_new_tokens(folder: Path) -> int:
 @cache
 def _tell(path: str, settings: str) -> None:
     logging.getLogger("urt_jax").warning(
-        "%s: not applied in judging: %s; a judge decodes by the settings of its call", path, settings
+        "%s: judging ignores %s; a judge decodes by the settings of its call", path, settings
     )

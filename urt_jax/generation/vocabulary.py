@@ -1,4 +1,4 @@
-"""What the sampler knows about the tokens of a checkpoint: which end a response, which never come, how they read."""
+"""Tokens of a checkpoint for the sampler: end ids, suppressed ids, stop strings, and decoding to text."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def make_vocabulary(processor: Processor) -> Vocabulary:
 
 
 class StopVocabularies:
-    """The vocabulary of a checkpoint with the automata of stop strings, each made and placed once."""
+    """The vocabulary of a checkpoint with the automata of stop strings; each is built and placed on devices once."""
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
@@ -30,7 +30,7 @@ class StopVocabularies:
         }
 
     def of(self, stops: Sequence[tuple[str, ...]]) -> tuple[Vocabulary, dict[tuple[str, ...], int]]:
-        """Return the vocabulary for rows with these stop strings, and the automaton's first state for each of them.
+        """Return the vocabulary for rows with these stop strings, and the automaton's first state for each tuple.
 
         Raises:
             ValueError: an empty stop string.
@@ -48,7 +48,7 @@ class StopVocabularies:
 def decode_texts(
     processor: Processor, tokens_BU: np.ndarray, mask_BU: np.ndarray, openings: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Decode each row up to its end token, special tokens left out, behind what its prompt opened of the reply."""
+    """Decode each row up to its end token, without special tokens, preceded by the opening that its prompt wrote."""
     rows = [row[mask].tolist() for row, mask in zip(tokens_BU, mask_BU)]
     decoded = processor.tokenizer.batch_decode(rows, skip_special_tokens=True)
     return tuple(opening + text for opening, text in zip(openings or [""] * len(rows), decoded, strict=True))

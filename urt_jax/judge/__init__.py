@@ -1,1 +1,1 @@
-"""Asking a judge: its texts, the verdicts in them, and the Python API."""
+"""The judge: responses to queries, the verdicts in them, and the Python API."""

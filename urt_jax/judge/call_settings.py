@@ -1,4 +1,4 @@
-"""The settings of a call of the Python API: what each may be, and how one that means nothing is refused."""
+"""Checks of the settings of a Python API call: their types and bounds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,10 @@ from urt_jax.files.fields import Fields
 from urt_jax.generation.stored_settings import MAX_NEW_TOKENS
 
 MAX_VOTES = 1000  # of one pair in one order
-MAX_TEMPERATURE = 100.0  # there every token is as likely as the others, within a few per cent
-MAX_SEED = 2**32 - 1  # random keys are made of 32 bits: larger seeds would be other ones
+MAX_TEMPERATURE = 100.0  # at which all tokens are equally likely, within a few per cent
+MAX_SEED = 2**32 - 1  # random keys are made from 32 bits, to which a larger seed would be cut
 MAX_BATCH = 2**16  # responses decoded at a time
-MAX_PROMPT_TOKENS = 2**20  # above every published context
+MAX_PROMPT_TOKENS = 2**20  # above every published context length
 MAX_WORKERS = 256  # processes of one judge
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "xla", "splash", "cudnn")
@@ -44,10 +44,10 @@ _CHECKS: dict[str, Callable[[Fields], Any]] = {
 
 
 def check_call(method: str, **settings: Any) -> None:
-    """Refuse the settings of a call that are of another kind than is needed, or beyond their bounds.
+    """Refuse settings of a call that have the wrong type or are out of bounds.
 
     Raises:
-        BadInputError: the method, the setting, what it is and what is needed.
+        BadInputError: the message names the method and the setting, the given value and the needed one.
     """
     votes, temperature = settings.get("votes"), settings.get("temperature")
     if isinstance(votes, int) and not isinstance(votes, bool) and (votes < 1 or (votes > 1 and temperature == 0)):

@@ -1,4 +1,4 @@
-"""The one way to ask a judge: chats in, texts out, in few compiled shapes, over all its devices."""
+"""Sampling a judge's responses to queries, in few compiled shapes, over all devices; every judging goes through it."""
 
 import itertools
 import math
@@ -22,14 +22,14 @@ from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.sharding.shares import share_of
 from urt_jax.types import EncodedChat
 
-HELD_BYTES = 2 << 30  # of encoded pictures that one call keeps before it answers the first of them
+HELD_BYTES = 2 << 30  # bytes of encoded pictures that a call holds before it samples the first responses
 
 
 class Responder:
-    """A model in memory that writes responses. Programs are compiled once per shape.
+    """A loaded model that writes responses. Programs are compiled once per shape.
 
     ``dtype`` and ``attention`` are those of the computation (see ``LoadedModel.module_for``); ``workers`` is the number
-    of processes that decode pictures. ``decoding`` says how the device decodes.
+    of processes that decode pictures; ``decoding`` are the device's settings.
 
     Raises:
         BadInputError: as ``LoadedModel.module_for``.
@@ -94,9 +94,9 @@ class Responder:
         batch_size: int = 64,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[tuple[str, ...]]:
-        """Return so many responses to each query; see ``stream``. At most ``batch_size`` are decoded at a time.
+        """Return ``responses`` responses to each query; see ``stream``. At most ``batch_size`` are decoded at a time.
 
-        ``progress(done, total)`` is called with numbers of queries.
+        ``progress(done, total)`` is called after each batch, with numbers of queries.
         """
         texts: list[tuple[str, ...]] = []
         settings: dict[str, Any] = {"sampling": sampling, "max_new_tokens": max_new_tokens, "seed": seed}
@@ -118,15 +118,15 @@ class Responder:
         skip: int = 0,
         encoded: Callable[[], None] | None = None,
     ) -> Iterator[list[tuple[str, ...]]]:
-        """Yield the responses of one batch of queries after the other, each query's ``responses`` together.
+        """Yield the responses batch by batch, as one tuple of ``responses`` texts per query.
 
-        A text depends on (seed, query id, number of the response), not on its neighbours. It starts with what the chat
-        template wrote of the reply already (``<think>``). ``sampling``, ``max_new_tokens`` and ``seed`` are those of
-        all queries, or one a query. The first ``skip`` batches are encoded, since shapes are planned for all, but not
-        sampled. ``encoded()`` is called after each query that was encoded.
+        A text depends on (seed, query id, number of the response), not on the other queries. It starts with the opening
+        that the chat template wrote (``<think>``). ``sampling``, ``max_new_tokens`` and ``seed`` are one value for all
+        queries, or one per query. The first ``skip`` batches are encoded, since shapes are planned for all batches, but
+        not sampled. ``encoded()`` is called after each query is encoded.
 
-        Where the model lies on a mesh of several processes, ``batch`` counts the queries of all of them. Each calls
-        with queries of its own, and yields as many batches as the others; some may be empty.
+        On a mesh of several processes, ``batch`` counts the queries of all processes. Each process passes its own
+        queries and yields the same number of batches; some may be empty.
         """
         if not queries:
             return
@@ -142,7 +142,7 @@ class Responder:
         chats = self._workers.in_order(begun, ahead=size)
         held: list[EncodedChat] = []
         spare: Any = None
-        start = first = 0  # query and batch with which what is held begins
+        start = first = 0  # numbers of the query and the batch with which ``held`` begins
         for number in range(count):
             for chat in itertools.islice(chats, size):
                 held.append(chat)
@@ -152,7 +152,7 @@ class Responder:
             if not last and not self._are_many(held):
                 continue
             groups = self._groups(len(held), size, number + 1 - first)
-            spare = held[0] if held else spare  # of a process that has no queries left
+            spare = held[0] if held else spare  # fills the batches of a process without further queries
             rows = [[held[i] if held else spare for i in group] for group, _ in groups]
             shapes = self._shapes([self._need(row) for row in rows], whole=last and not first)
             for (group, real), row, bucket in list(zip(groups, rows, shapes))[max(skip - first, 0) :]:
@@ -172,7 +172,7 @@ class Responder:
         lengths: Sequence[int],
         seeds: Sequence[int],
     ) -> list[tuple[str, ...]]:
-        """Return the texts of each of the ``asked`` queries, which are one batch."""
+        """Return the texts of each of the ``asked`` queries, which form one batch."""
         rows = [number for number in asked for _ in range(responses)]
         texts = self._sampler.sample(
             self.params,
@@ -195,7 +195,7 @@ class Responder:
         return need_of([length_of(chat) for chat in chats], rows=len(chats))
 
     def _batching(self, queries: int, batch: int) -> tuple[int, int]:
-        """Return how many queries of this process a batch has, and how many batches there are, the same everywhere."""
+        """Return this process's queries per batch, and the number of batches, which all processes share."""
         share = self._share
         if not share.spans:
             size = min(batch, queries)
@@ -204,17 +204,17 @@ class Responder:
         return size, -(-max(processes.gather(queries)) // size)
 
     def _are_many(self, chats: Sequence[EncodedChat]) -> bool:
-        """Return whether the encoded pictures fill the memory that a call may take, of any process."""
+        """Return whether the encoded pictures of any process exceed ``HELD_BYTES``."""
         full = sum(frame.patches_PC.nbytes for chat in chats for frame in chat.frames) > HELD_BYTES
         return any(processes.gather(full)) if self._share.spans else full
 
     def _groups(self, chats: int, size: int, count: int) -> list[tuple[list[int], int]]:
-        """Deal chats out to ``count`` batches, filled up with their first; a process that has fewer fills up more."""
+        """Split chats into ``count`` batches of indices, padded with the first, and their numbers of real chats."""
         mine = list(batches(chats, size))
         return mine + [([0] * size, 0)] * (count - len(mine))
 
     def _shapes(self, needs: Sequence[Need], *, whole: bool = True) -> list[Need]:
-        """Return the shape of each batch of a call; for the whole of many batches at most 8 tight ones are planned."""
+        """Return the shape of each batch; if they are the whole of a call, at most 8 tight shapes are planned."""
         slot_step, share, token_step = self.processor.config.vision.slot_step, self._share, self._token_step
         if share.spans:
             needs = [largest(of_batch) for of_batch in zip(*processes.gather(needs))]
@@ -226,5 +226,5 @@ class Responder:
         return [buckets.fit(need) for need in needs]
 
     def _bucket(self, chats: Sequence[EncodedChat]) -> Need:
-        """Return the shape of a call with these chats alone: one of few sizes."""
+        """Return the shape of a batch of these chats alone: one of few sizes."""
         return self._shapes([self._need(chats)])[0]

@@ -1,4 +1,4 @@
-"""The Python API: load a judge, compare two candidates, rank several, look at its logits."""
+"""The Python API: load a judge, compare two candidates, rank several, return logits."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class Ranking:
 
 
 class RewardModel:
-    """A judge in memory, which asks in the wording of ``prompt_template``. Programs are compiled once per shape.
+    """A loaded judge, which words questions by ``prompt_template``. Programs are compiled once per shape.
 
     Use ``RewardModel.load``; a stage that has a model already uses the constructor.
     """
@@ -86,30 +86,31 @@ class RewardModel:
 
         Args:
             revision: branch, tag or commit of a hub model; None is its main branch.
-            prompt_template: wording of the questions: "v1" (one line per dimension), "v2" (a block per dimension), a
-                file with the wording, or a folder with one ``<task>.txt`` a task. A published checkpoint expects the
-                wording it was trained on.
-            dtype: of weights and computation: "float32", "bfloat16", "float16", or "auto", which is bfloat16 where the
-                device is fast at it and float32 elsewhere.
-            attention: "xla" (any device), "splash" (TPU), "cudnn" (GPU, bfloat16), or "auto", the best of this device.
-            mesh: devices to spread the weights and the rows of a batch over (``sharding.mesh.make_mesh``); None is the
-                first device.
-            workers: processes that decode pictures and clips while the device answers; 0: this one does, before it.
-            max_frames: kept of a clip that is judged: the first, the last and others evenly between; None is all.
-            fps: kept frames a second, of which ``max_frames`` are kept then; None is no rate.
+            prompt_template: template of the questions: "v1" (one line per dimension), "v2" (a block per dimension), a
+                template file, or a folder with one ``<task>.txt`` per task. A published checkpoint expects the
+                template that it was trained on.
+            dtype: of weights and computation: "float32", "bfloat16", "float16", or "auto", which is bfloat16 on devices
+                that are fast at it and float32 on others.
+            attention: "xla" (any device), "splash" (TPU), "cudnn" (GPU, bfloat16), or "auto", the best for this device.
+            mesh: devices over which the weights and the rows of a batch are split (``sharding.mesh.make_mesh``); None
+                is the first device.
+            workers: processes that decode pictures and clips while the device samples; 0: this process decodes them
+                before it samples.
+            max_frames: most frames kept of a clip: the first, the last and others evenly between them; None is all.
+            fps: frames kept per second, of which at most ``max_frames`` are kept; None is every frame.
 
-        Programs that are compiled are kept on disk for the next process, unless ``JAX_COMPILATION_CACHE_DIR`` or
-        jax's config says otherwise.
+        Compiled programs are cached on disk for later processes, unless ``JAX_COMPILATION_CACHE_DIR`` or jax's config
+        sets another cache or none.
 
         Raises:
-            BadInputError: as ``load_model``; no such prompt template; a setting that means nothing, or an attention
-                that this device or dtype cannot run.
+            BadInputError: as ``load_model``; the prompt template does not exist; a setting is invalid; or this device
+                or dtype cannot run the attention.
         """
         check_call(
             "load", name=name, revision=revision, dtype=dtype, attention=attention, workers=workers,
             max_prompt_tokens=max_prompt_tokens, max_frames=max_frames, fps=fps,
         )  # fmt: skip
-        find_template(prompt_template)  # before anything is fetched
+        find_template(prompt_template)  # before anything is downloaded
         keep_programs()
         mesh = make_mesh(devices=jax.local_devices()[:1]) if mesh is None else mesh
         loaded = load_model(str(name), revision=revision, dtype=compute_dtype(dtype), mesh=mesh)
@@ -160,9 +161,9 @@ class RewardModel:
         batch_size: int = 64,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[tuple[str, ...]]:
-        """Return so many responses to each query; see ``Responder.ask``.
+        """Return ``responses`` responses to each query; see ``Responder.ask``.
 
-        ``max_new_tokens``: None is the checkpoint's own limit.
+        ``max_new_tokens`` None is the checkpoint's own limit.
         """
         check_call(
             "respond", temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size,
@@ -193,12 +194,12 @@ class RewardModel:
     ) -> Verdict:
         """Judge two pictures or clips of a caption, or two answers to a question about ``context``.
 
-        ``max_frames`` and ``fps`` say which frames of clips are kept; None: what ``load`` was told. With
-        ``order="both"`` the pair is judged in both orders, with ``votes`` that many times in each (needs a
-        temperature). Who wins the votes: see ``rewards.votes.majority``.
+        ``max_frames`` and ``fps`` set which frames of clips are kept; None: the settings of ``load``. With
+        ``order="both"`` the pair is judged in both presentation orders; ``votes`` is the number of samples in each
+        order (more than one needs a temperature). The verdict of the votes: see ``rewards.votes.majority``.
 
         Raises:
-            BadInputError: arguments that name no task, or another number of candidates than two.
+            BadInputError: the arguments fit no task, or the number of candidates is not two.
         """
         check_call("compare", caption=caption, question=question)
         example = make_pair(
@@ -224,9 +225,9 @@ class RewardModel:
         fps: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Verdict]:
-        """Judge many pairs; see ``compare``. Verdicts are in the order in which each pair was given.
+        """Judge many pairs; see ``compare``. Each verdict is mirrored back to its pair's given order.
 
-        A clip (``Media``) with a ``picking`` of its own keeps it.
+        A clip (``Media``) keeps its own ``picking`` if it has one.
         """
         check_call(
             "compare_many", order=order, votes=votes, think=think, temperature=temperature, seed=seed,
@@ -276,9 +277,9 @@ class RewardModel:
         fps: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Ranking:
-        """Judge all pairs and rank by win rate; a judgement that does not parse is half a win for each side.
+        """Judge all pairs and rank by win rate; a tie, or a judgement that does not parse, is half a win for each side.
 
-        Each presentation order counts as one judgement, so ``win_rate`` is wins over judgements taken part in.
+        Each presentation order is one judgement; ``win_rate`` is a candidate's wins over its number of judgements.
         """
         check_call("rank", order=order, caption=caption, question=question)
         candidates = listed_candidates(candidates)

@@ -1,6 +1,6 @@
-"""Settings of the policy loss: which objective, how far the policy may move in one rollout, what is added to it.
+"""Settings of the policy loss: the objective, the bounds on the policy's change, and the terms added to it.
 
-It imports no jax, since configs are read before it.
+The module imports no jax: configs are read before jax starts.
 """
 
 from dataclasses import dataclass, fields
@@ -9,7 +9,7 @@ from typing import Literal
 from urt_jax.settings import Problems, knob
 
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
-READ_BY = {  # knob -> the losses that read it
+READ_BY = {  # knob -> losses that read it
     "clip_low": CLIPPED,
     "clip_high": CLIPPED,
     "delta": CLIPPED,
@@ -21,24 +21,25 @@ READ_BY = {  # knob -> the losses that read it
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """Which policy loss, and its constants. A ratio is a probability over that before a rollout's first update."""
+    """The policy loss and its constants. A ratio is a probability over that before a rollout's first update."""
 
-    # The objective: what bounds a step of the policy, and how the loss averages over tokens.
+    # The objective: how it bounds the policy's change, and how it averages over tokens.
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo"] = "grpo"
-    clip_low: float = knob(0.2, above=0, at_most=1)  # ratio below 1; gspo's, of whole responses, needs e.g. 3e-4
-    clip_high: float = knob(0.2, above=0)  # ratio above 1; 0.28 in DAPO; gspo's needs e.g. 4e-4
+    clip_low: float = knob(0.2, above=0, at_most=1)  # clip range of the ratio below 1; gspo (whole responses): 3e-4
+    clip_high: float = knob(0.2, above=0)  # clip range of the ratio above 1; 0.28 in DAPO; gspo: 4e-4
     delta: float | None = knob(None, above=1)  # largest ratio at negative advantages (two-sided clip); None = unbounded
-    cispo_cap: float = knob(5.0, at_least=1)  # largest weight of a token
-    sapo_temperature_pos: float = knob(1.0, above=0)  # how fast the gate closes at positive advantages
-    sapo_temperature_neg: float = knob(1.05, above=0)  # and at negative ones, which are the less stable
-    kl_kind: Literal["k1", "k2", "k3", "none"] = "k3"  # k1: no pull; k2: KL(policy||start); k3: KL(start||policy)
-    kl_coef: float = knob(0.04, at_least=0)  # weight of the KL to the frozen start; 0 = no reference kept
-    kl_bias_correction: bool = False  # the token's KL times its ratio: then k1 and k3 both pull as KL(policy||start)
-    importance_cap: float | None = knob(None, above=1)  # of trainer/sampler weights a token, e.g. 2.0; None = unweighed
-    entropy_coef: float = knob(0.0, at_least=0)  # weight of the mean token entropy (nats), which is rewarded
+    cispo_cap: float = knob(5.0, at_least=1)  # largest importance weight of a token
+    sapo_temperature_pos: float = knob(1.0, above=0)  # steepness of the gate at positive advantages
+    sapo_temperature_neg: float = knob(1.05, above=0)  # steepness at negative advantages, which are less stable
+    # Estimator of the KL term. Expected gradients: k1 zero; k2 of KL(policy||start); k3 of KL(start||policy).
+    kl_kind: Literal["k1", "k2", "k3", "none"] = "k3"
+    kl_coef: float = knob(0.04, at_least=0)  # weight of the KL term to the start policy; 0 = no reference is kept
+    kl_bias_correction: bool = False  # multiply a token's KL by its ratio: k1 and k3 then pull as KL(policy||start)
+    importance_cap: float | None = knob(None, above=1)  # largest trainer/sampler weight per token, e.g. 2.0; None = off
+    entropy_coef: float = knob(0.0, at_least=0)  # weight of the mean token entropy (nats) as a bonus
 
     def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
+        """Yield the knobs that are in conflict, each with its message."""
         defaults = {item.name: item.default for item in fields(PolicyLoss)}
         for key, losses in READ_BY.items():
             if self.loss not in losses and getattr(self, key) != defaults[key]:

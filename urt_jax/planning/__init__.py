@@ -1,1 +1,1 @@
-"""What a machine could do at best, and what it does: workloads, floors by formula, and measurements of both."""
+"""Performance of programs on machines: workloads, floors by formula, measurements, and plans for accelerators."""

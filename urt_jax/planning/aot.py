@@ -1,7 +1,7 @@
-"""Compiling for accelerators that are not there: devices of a TPU slice or a GPU node as the compiler knows them.
+"""Ahead-of-time compilation for a TPU slice or GPU nodes from the compiler's device descriptions, without hardware.
 
-Needs libtpu (TPU) or JAX's CUDA plugin with nvcc's libraries (GPU), the extra ``plan``; no accelerator and no driver.
-What comes back is evidence of compilation: it says what fits and what is moved, never how fast it ran.
+It needs libtpu (TPU) or JAX's CUDA plugin with nvcc's libraries (GPU), from the extra ``plan``, but no accelerator and
+no driver. The result is evidence of compilation: the memory needed and the bytes moved, but no measured speed.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ from urt_jax.planning.programs import Given, prepare
 from urt_jax.planning.workloads import Workload
 from urt_jax.sharding.mesh import make_mesh
 
-# To be set before jax is imported: the host's device is a CPU, no metadata server is queried, two compilers may run.
+# Set before jax is imported: the host's device is a CPU, no metadata server is queried, two compilers may run.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 INSTALL = {
     "tpu": ("libtpu", "pip install 'urt-jax[plan]'"),
     "cuda": ("jax_cuda12_plugin", "pip install 'urt-jax[plan]' (Linux with glibc only)"),
 }
-# Of a GPU's products the compiler would write kernels whose tiles it chooses by timing them on the device.
+# With Triton, the GPU compiler would choose the tiles of matrix products by timing kernels on the device.
 OPTIONS: dict[str, dict[str, Any]] = {"tpu": {}, "cuda": {"xla_gpu_enable_triton_gemm": False}}
 PACKAGE = Path(__file__).parents[1]
-# Of one H100, H200 in brackets, as the driver of one would describe it (text of XLA's GpuTargetConfigProto).
+# One H100 or H200, as its driver would describe it (text of XLA's GpuTargetConfigProto).
 _GPU = """
 gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
   shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
@@ -48,24 +48,24 @@ platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }} runtime_version 
 device_description_str: "{title}"
 """
 
-MAX_TOLD = 4096  # kinds of collectives, and of kernels, that a record may name; a program has a few dozen
+MAX_TOLD = 4096  # most kinds of collectives, and of kernels, in a record; a program has a few dozen
 
 
 @dataclass(frozen=True)
 class Evidence:
     """The evidence of compiling one program; bytes are per chip. ``failed`` is the compiler's reason, if it failed."""
 
-    seconds: float  # of all cores, so that they say what it takes beside other work too
+    seconds: float  # CPU seconds of all cores, which do not depend on other work of the machine
     failed: str = ""
     arguments: float = 0.0
     temporaries: float = 0.0
-    outputs: float = 0.0  # beyond the arguments whose memory they take over
+    outputs: float = 0.0  # without those that reuse the memory of arguments
     collectives: tuple[tuple[str, int, float], ...] = ()  # kind, runs, bytes received
     kernels: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> float:
-        """What the program needs in all."""
+        """All memory that the program needs."""
         return self.arguments + self.temporaries + self.outputs
 
 
@@ -73,18 +73,18 @@ def check_compiler(topology: Topology) -> None:
     """Check that the compiler for a slice is installed.
 
     Raises:
-        BadInputError: it is not; says how to install it, or how to plan by formula alone.
+        BadInputError: it is not; the message says how to install it, or how to plan by formula only.
     """
     module, command = INSTALL[topology.chip.platform]
     if importlib.util.find_spec(module) is None:
         raise BadInputError(
             f"compiling for {topology.name} needs the package {module}, which is not installed: {command}, "
-            "or give --config.compile=False to plan by formula alone"
+            "or give --config.compile=False to plan by formula only"
         )
 
 
 def devices_of(topology: Topology) -> Sequence[Any]:
-    """Return the devices of a slice as the compiler describes them, one a chip."""
+    """Return the devices of a slice from the compiler's description, one per chip."""
     chip = topology.chip
     if chip.platform == "tpu":
         more = {"chip_config_name": "megacore"} if chip.name == "v4" else {}
@@ -97,9 +97,9 @@ def devices_of(topology: Topology) -> Sequence[Any]:
 def compile_program(
     work: Workload, topology: Topology, layout: Layout, program: Program, attention: Attention = "whole"
 ) -> Evidence:
-    """Compile one program over all questions of a step for a slice; one that does not fit is evidence too.
+    """Compile one program over all questions of a step for a slice; a failed compilation is evidence too.
 
-    In "blocks" the attention is the kernel that ``models.attention`` has for the chip.
+    Attention in "blocks" is the kernel of ``models.attention`` for the chip.
     """
     started, kernel = time.process_time(), {"tpu": "splash", "cuda": "cudnn"}[topology.chip.platform]
     questions = questions_of(work, program)
@@ -126,7 +126,7 @@ def compile_program(
 def fingerprint(
     work: Workload, topology: Topology, layout: Layout, program: Program, attention: Attention = "whole"
 ) -> str:
-    """Return a hash of everything a compilation depends on: the request, our own code, and the compiler's versions."""
+    """Return a hash of everything that a compilation depends on: the request, our code, and the compiler's version."""
     told = hashlib.sha256(repr((work, topology, layout, program, attention)).encode())
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.parent.name in ("models", "towers", "ops", "losses", "training", "generation", "sharding"):
@@ -150,10 +150,10 @@ def as_record(evidence: Evidence) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any], where: str) -> Evidence:
-    """Return the evidence that ``as_record`` gave; ``where`` it is read from.
+    """Return the evidence of a record from ``as_record``; ``where`` names its source in errors.
 
     Raises:
-        BadInputError: the record is another's or damaged.
+        BadInputError: the record is of another program or damaged.
     """
     fields = Fields(record, where)
     moved = []
@@ -173,7 +173,7 @@ def from_record(record: Mapping[str, Any], where: str) -> Evidence:
 
 
 def first_lines(message: str, *, most: int = 300) -> str:
-    """Return the beginning of a compiler's error, which may run on for pages."""
+    """Return the beginning of a compiler's error, which may be pages long."""
     text = " ".join(message.split())
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " ..."
 

@@ -1,4 +1,4 @@
-"""The programs of a benchmark, ours and the peers': each in a process of its own, repeating the same work in turn."""
+"""The programs of a benchmark, ours and the peers': each in its own process, repeating the same work in turn."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from urt_jax.planning.paired import Program, ProgramError, in_turn
 from urt_jax.planning.workloads import PAD, TURN_END, suppressed_ids, workload
 
 PACKAGE = Path(__file__).parents[1]
-# What each case is compared with: name in the table -> (script, whether it is compiled).
+# Peers of each case: name in the table -> (script, whether it is compiled).
 PEERS = {
     "sampler": {"transformers": ("hf_generate.py", False), "transformers compiled": ("hf_generate.py", True)},
     "sft": {"torch": ("torch_sft.py", False)},
@@ -24,7 +24,7 @@ PEERS = {
     "input": {},
     "verdict": {},
 }
-# Our programs find this package and compile anew, whatever was kept by earlier runs.
+# Our programs import this package, and compile without the cache of earlier runs.
 OUR_ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent), "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
@@ -32,11 +32,11 @@ def check_peers(config: BenchConfig) -> None:
     """Check that the configured peers exist.
 
     Raises:
-        BadInputError: no such interpreter, or no scripts.
+        BadInputError: the interpreter or the scripts do not exist.
     """
     peers = config.peers
     if peers.python is not None and not os.access(peers.python, os.X_OK):
-        raise BadInputError(f"config.peers.python: {peers.python} is no program; give the python of their environment")
+        raise BadInputError(f"config.peers.python: {peers.python} is not a program; give their environment's python")
     if peers.python is not None and not (Path(peers.folder) / "hf_generate.py").is_file():
         raise BadInputError(
             f"config.peers.folder: {peers.folder} holds no hf_generate.py; run in a checkout of the project, whose "
@@ -45,17 +45,17 @@ def check_peers(config: BenchConfig) -> None:
 
 
 def probe(config: BenchConfig, folder: Path) -> dict[str, Any]:
-    """Return what the machine is and what it does; this process itself touches no device."""
+    """Return the machine's description and measured rates; another process uses the device."""
     sets, quick = working_sets(config.sizes), set(config.sizes) == {"toy"}
     with _ours(config, folder, "machine", case="probe", working_sets=sets, quick=quick) as program:
         return program.ready()
 
 
 def measure(config: BenchConfig, folder: Path, size: str, case: str, *, with_peers: bool) -> dict[str, Any]:
-    """Return the raw figures of one case by program (``ours`` and the peers' names), or why there are none.
+    """Return the raw figures of one case by program (``ours`` and the peers' names), or the reasons of failures.
 
-    What a program said when it was warm stands under ``ready``, its repetitions under ``repetitions``; one that failed
-    has ``failed`` instead. A peer that fails is left out, the others go on.
+    ``ready`` holds a program's answer when it was warm, ``repetitions`` its repetitions; a failed one has ``failed``
+    instead. A peer that fails is left out; the others are still timed.
     """
     peers = config.peers
     asked = PEERS.get(case, {}) if with_peers and peers.python else {}
@@ -63,7 +63,7 @@ def measure(config: BenchConfig, folder: Path, size: str, case: str, *, with_pee
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
         programs: dict[str, Program] = {}
-        for name in names:  # one after the other: warming up takes all cores
+        for name in names:  # one at a time, because warming up uses all cores
             ours = name == "ours"
             started = _ours(config, folder, f"{size}-{case}", size=size, case=case) if ours else None
             program = stack.enter_context(started or _peer(config, folder, size, case, name))
@@ -83,7 +83,7 @@ def measure(config: BenchConfig, folder: Path, size: str, case: str, *, with_pee
 
 
 def _ours(config: BenchConfig, folder: Path, name: str, **asked: Any) -> Program:
-    """Start our worker on a spec."""
+    """Start our worker with a spec."""
     spec: dict[str, Any] = {"dtype": config.dtype, "remat": config.remat, "seed": config.seed}
     spec |= {"mesh": dataclasses.asdict(config.mesh), **asked}
     path = _write_spec(folder, f"{name}-ours", spec)

@@ -1,4 +1,4 @@
-"""The benchmark's figures: medians, floors and ratios of what was measured, and the text they are printed as."""
+"""The benchmark's figures: medians, floors and ratios of the measurements, and their printed text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from urt_jax.planning.roofline import (
 from urt_jax.planning.verdict_case import verdict_text
 from urt_jax.planning.workloads import Workload, workload
 
-SMALLEST_SET = 2**22  # bytes; below, a traffic probe times how long it takes to start one
+SMALLEST_SET = 2**22  # bytes; with fewer, a traffic probe would measure its own start-up time
 TITLES = {
     "sampler": {"prefill": "prefill", "decode": "decode", "wall": "whole rollout"},
     "sft": {"wall": "SFT step"},
     "grpo": {"prompts": "GRPO: prompts", "rollout": "GRPO: rollout", "update": "GRPO: update", "wall": "GRPO step"},
 }
 NO_PEERS = """\
-No peers were timed: config.peers.python is not set. To make their environment (Python 3.11, torch first):
+No peers were timed: config.peers.python is not set. To create their environment (Python 3.11, torch first):
   python3.11 -m venv peers && peers/bin/pip install torch==2.13.0
   peers/bin/pip install trl==1.16.0 transformers==5.23.0 pillow datasets
 and give --config.peers.python=peers/bin/python"""
@@ -35,7 +35,7 @@ and give --config.peers.python=peers/bin/python"""
 
 @dataclass(frozen=True)
 class Machine:
-    """What floors are counted with; rates are those of all devices together."""
+    """The machine's rates, from which floors are computed; they are those of all devices together."""
 
     title: str
     platform: str
@@ -60,12 +60,12 @@ class Machine:
         return cls(title, probed["platform"], flops, itemsize, stream, by_size)
 
     def rates(self, working_set: int) -> Rates:
-        """Return the rates for a phase that goes over this many bytes again and again."""
+        """Return the rates for a phase that reads the same ``working_set`` bytes repeatedly."""
         return Rates(self.flops, max(self.bandwidth, self.bandwidth_by_size.get(working_set, 0.0)))
 
 
 def phase_work(work: Workload, itemsize: int) -> dict[str, tuple[Work, int]]:
-    """Return what each phase takes, and its working set in bytes, rounded to a power of 2."""
+    """Return the work of each phase, and its working set in bytes, rounded up to a power of 2."""
     decode = decode_work(work, itemsize=itemsize)
     parts = {
         "prefill": prefill_work(work, itemsize=itemsize),
@@ -78,13 +78,13 @@ def phase_work(work: Workload, itemsize: int) -> dict[str, tuple[Work, int]]:
 
 
 def working_sets(sizes: Sequence[str]) -> list[int]:
-    """Return the sizes in bytes for which memory traffic is to be measured, for either dtype of the computation."""
+    """Return the sizes in bytes at which to measure memory traffic, for both dtypes of the computation."""
     found = {s for size in sizes for itemsize in (2, 4) for _, s in phase_work(workload(size), itemsize).values()}
     return sorted(size for size in found if size <= 2**29)
 
 
 def phase_rows(size: str, case: str, measured: Mapping[str, Any], machine: Machine) -> list[dict[str, Any]]:
-    """Return one record a phase: medians of seconds, floor, fractions, and ratios to the peers, pair by pair."""
+    """Return one record per phase: medians of seconds, floor, fractions, and ratios to the peers, pair by pair."""
     work = workload(size)
     floors = _floors(work, machine)
     tokens = _tokens(work)
@@ -112,7 +112,7 @@ def phase_rows(size: str, case: str, measured: Mapping[str, Any], machine: Machi
 
 
 def prefix_rows(size: str, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one record a number of responses: operations by formula and median seconds of both gradients."""
+    """Return one record per number of responses: operations by formula and median seconds of both gradients."""
     work, ours = workload(size), measured["ours"]["repetitions"]
     rows = []
     for count in RESPONSES:
@@ -129,7 +129,7 @@ def prefix_rows(size: str, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
 def bench_text(
     machine: Machine, measured: Mapping[str, Mapping[str, Any]], *, peers: str | None
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Return the printed text and the records behind it; ``measured`` is by size, case and program."""
+    """Return the printed text and its records; ``measured`` is by size, case and program."""
     blocks, records = [machine.title], []
     for size, cases in measured.items():
         sound = {case: told for case, told in cases.items() if "failed" not in told["ours"]}
@@ -163,14 +163,14 @@ def bench_text(
 
 
 def _taken(size: str, row: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many records a whole step takes in."""
+    """Return the number of records that a whole step reads, by the step's title."""
     rows = workload(size).rows
     taken = {TITLES["sft"]["wall"]: rows.sft_rows, TITLES["grpo"]["wall"]: rows.questions}
     return {title: count for title, count in taken.items() if title == row["phase"]}
 
 
 def _lines(size: str, row: Mapping[str, Any]) -> list[dict[str, Cell]]:
-    """Return a phase as lines of the table: one, and one more for every peer after the first."""
+    """Return a phase's lines of the table: one, and one more for every peer after the first."""
     line: dict[str, Cell] = {size: row["phase"], "seconds": _seconds(row["seconds"])}
     line["CPU s"] = _seconds(row["cpu"]) if "cpu" in row else ""
     if "tokens_per_second" in row:
@@ -214,13 +214,13 @@ def _cost(case: str, measured: Mapping[str, Any]) -> dict[str, Cell]:
 
 
 def _against(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], phase: str) -> dict[str, Any]:
-    """Return a peer's median seconds, and the median over pairs of how many times longer it takes than we do."""
+    """Return a peer's median seconds, and the median ratio of its seconds to ours, pair by pair."""
     ratios = [other[phase] / mine[phase] for mine, other in zip(ours, theirs, strict=True)]
     return {"seconds": median(other[phase] for other in theirs), "ratio": median(ratios), "ratios": ratios}
 
 
 def _floors(work: Workload, machine: Machine) -> dict[tuple[str, str], tuple[float, Work]]:
-    """Return least seconds and the work behind them; phases that follow each other add up."""
+    """Return the least seconds and the work of each phase; phases in sequence add up."""
     phases = phase_work(work, machine.itemsize)
     least = {name: floor_seconds(part, machine.rates(size)) for name, (part, size) in phases.items()}
 
@@ -239,7 +239,7 @@ def _floors(work: Workload, machine: Machine) -> dict[tuple[str, str], tuple[flo
 
 
 def _tokens(work: Workload) -> dict[tuple[str, str], int]:
-    """Return the tokens that a phase's rate counts: of prompts once each, of responses, or of whole SFT rows."""
+    """Return the number of tokens in each phase's rate: of each prompt once, of responses, or of whole SFT rows."""
     rows = work.rows
     completions = [
         ("sampler", "decode"),

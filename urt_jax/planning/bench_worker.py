@@ -1,6 +1,6 @@
-"""One case of the benchmark in a process of its own: ``python -m urt_jax.planning.bench_worker SPEC.json``.
+"""One case of the benchmark in its own process: ``python -m urt_jax.planning.bench_worker SPEC.json``.
 
-A fresh process has its own peak memory and compiles what it runs. It answers as ``planning.paired`` asks.
+A new process has its own peak memory and compiles its own programs. It speaks the protocol of ``planning.paired``.
 """
 
 import json
@@ -24,7 +24,7 @@ from urt_jax.sharding.mesh import compute_dtype, make_mesh
 
 
 def main(path: str, asked: TextIO, answers: TextIO) -> None:
-    """Build what the spec names, run it once to compile it, then repeat it for every line that is read."""
+    """Build the spec's case, run it once to compile it, then repeat it for every line read."""
     spec = read_object(path)
 
     def answer(**figures: Any) -> None:

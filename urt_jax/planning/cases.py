@@ -1,4 +1,4 @@
-"""What is timed: the sampler, the SFT step and the GRPO step as the stages run them, on random inputs.
+"""The timed cases: the sampler, the SFT step and the GRPO step as the stages run them, on random inputs.
 
 A case is built once and repeated; each repetition does the same work and returns its seconds, by phase.
 """
@@ -41,7 +41,7 @@ Seconds = dict[str, float]
 
 @dataclass(frozen=True)
 class Setting:
-    """How a workload is run here; ``dtype`` is that of the computation, trained weights are float32."""
+    """A workload and how it is run; ``dtype`` is that of the computation, trained weights are float32."""
 
     work: Workload
     mesh: Mesh
@@ -51,16 +51,16 @@ class Setting:
 
 
 class Case(Protocol):
-    """One thing that is timed."""
+    """One timed case."""
 
     def repeat(self) -> Seconds:
-        """Do the work once and return its seconds, in all (``wall``, ``cpu`` of all threads) and by phase."""
+        """Do the work once; return its seconds in total (``wall``, and ``cpu`` of all threads) and by phase."""
 
 
 class SamplerCase:
-    """A rollout of Q prompts with R responses each, and the same program for a single new token.
+    """A rollout of Q prompts with R responses each, and the same program for one new token.
 
-    Of U tokens the program runs each through the model, the last too: ``T(U) = prefill + U * step``.
+    The program runs each of U tokens through the model, the last too: ``T(U) = prefill + U * step``.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -83,7 +83,7 @@ class SamplerCase:
 
 
 class SftCase:
-    """An optimizer step on whole rows, each a prompt with pictures and a response."""
+    """An SFT step on whole rows, each a prompt with pictures and a response."""
 
     def __init__(self, setting: Setting) -> None:
         work, self._mesh = setting.work, setting.mesh
@@ -110,9 +110,9 @@ class SftCase:
 
 
 class GrpoCase:
-    """A whole GRPO step: prompts are laid out, responses sampled, random rewards compared, the policy updated once.
+    """A whole GRPO step: encode prompts, sample responses, compute advantages of random rewards, update once.
 
-    Rewards are random numbers: scoring texts takes no time beside the rest, and random texts have no verdict.
+    Rewards are random numbers: scoring texts takes a negligible time, and random texts have no verdict.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -158,14 +158,14 @@ CASES: dict[str, Callable[[Setting], Case]] = {"sampler": SamplerCase, "sft": Sf
 
 
 def timed(call: Callable[[], Any]) -> Seconds:
-    """Run a call until its device arrays are there; return seconds by the clock and of all threads of the process."""
+    """Run a call and wait for its device arrays; return wall-clock seconds and CPU seconds of all threads."""
     wall, cpu = time.perf_counter(), time.process_time()
     jax.block_until_ready(call())
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def random_params(config: ModelConfig, mesh: Mesh, *, dtype: Any, seed: int) -> dict[str, Any]:
-    """Draw weights of this dtype straight to their places on the mesh."""
+    """Draw weights of this dtype directly to their shards on the mesh."""
     shardings = shardings_for(abstract_params(config), mesh)
 
     def draw(rng: jax.Array) -> Any:
@@ -184,12 +184,12 @@ def open_training(setting: Setting) -> tuple[LoadedModel, TrainState, Any]:
 
 
 def _blank(setting: Setting, params: Any) -> LoadedModel:
-    """Return a model without a folder; of its parameters only the shapes are kept."""
+    """Return a model without a folder, which keeps only the shapes of its parameters."""
     return LoadedModel(blank_processor(setting.work.config), jax.eval_shape(lambda: params), Path())
 
 
 class _Rollout:
-    """The questions of a workload and the sampler that answers them; every response runs to its limit."""
+    """The questions of a workload and a sampler of responses to them; every response reaches its token limit."""
 
     def __init__(self, setting: Setting, loaded: LoadedModel) -> None:
         self.work, rows = setting.work, setting.work.rows
@@ -200,11 +200,11 @@ class _Rollout:
         self._sampler, self._seed = Sampler(model, loaded.processor), setting.seed
 
     def chats(self) -> list[Any]:
-        """Cut the pictures and lay out the prompts."""
+        """Cut the pictures into patches and encode the prompts."""
         return [encode(self.work, words, p, name="random") for words, p in zip(self._words, self._pictures)]
 
     def sample(self, params: Any, chats: list[Any], *, step: int, tokens: int) -> Rollout:
-        """Sample R responses of this many tokens to every question."""
+        """Sample R responses of ``tokens`` tokens to every question."""
         rows = self.work.rows
         lengths = [length_of(chat) for chat in chats]
         return self._sampler.sample(

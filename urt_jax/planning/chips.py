@@ -1,4 +1,4 @@
-"""Accelerators as their makers publish them, and slices of them by name: ``v5p:4x4x4``, ``h100:1x8`` (nodes x GPUs)."""
+"""Published figures of accelerators, and slices of them by name: ``v5p:4x4x4``, ``h100:1x8`` (nodes x GPUs)."""
 
 import math
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip. ``link`` is bytes a second in one direction of one link; a GPU has one link into its node's switch."""
+    """One chip. ``link`` is bytes/s in one direction of one link; a GPU has one link to its node's switch."""
 
     name: str
     platform: str  # of the compiler: "tpu" or "cuda"
-    flops: float  # peak of bfloat16 matrix products, dense, a second
-    memory: float  # bytes that programs can have
-    bandwidth: float  # bytes a second of that memory
+    flops: float  # peak operations/s of dense bfloat16 matrix products
+    memory: float  # bytes available to programs
+    bandwidth: float  # bytes/s of that memory
     link: float
-    axes: int  # of the torus: two links each; 0 = a switch
-    ring_from: int  # chips along an axis from which its ends are joined
-    most: int  # chips that one slice can have (GPUs: that these figures are meant for)
-    network: float  # bytes a second a chip beyond its node
+    axes: int  # axes of the torus, with two links each; 0 = a switch
+    ring_from: int  # least number of chips along an axis whose ends are connected to a ring
+    most: int  # most chips of one slice (GPUs: up to which these figures apply)
+    network: float  # bytes/s per chip to other nodes
     source: str
 
     def slice_bandwidth(self, chips: int, *, axes: int, length: int) -> float:
-        """Return bytes a second that one chip receives in a collective of ``chips`` chips along ``axes`` torus axes.
+        """Return the bytes/s that one chip receives in a collective of ``chips`` chips along ``axes`` torus axes.
 
-        An axis moves data both ways at once where its ends are joined, otherwise a ring over it folds back and one of
-        the two directions is lost. ``length`` is the longest of those axes. GPUs of several nodes share the network.
+        An axis whose ends are connected moves data in both directions at once; otherwise a ring over it folds back, and
+        one direction is lost. ``length`` is the longest of those axes. GPUs of several nodes share the network.
         """
         if not self.axes:
             return self.link if chips <= length else self.network
         return self.link * axes * (2 if length >= self.ring_from else 1)
 
 
-# Memory of TPUs is what the compiler of libtpu 0.0.42 offers to a program; everything else is in the sources.
-# Peaks: dense bfloat16. Links: bidirectional bandwidth a chip / 2 directions / ports (v4: arXiv 2304.01433, table 4).
+# A TPU's memory is what the compiler of libtpu 0.0.42 allows a program; all other figures are from the sources.
+# Peaks: dense bfloat16. Links: bidirectional bandwidth per chip / 2 directions / ports (v4: arXiv 2304.01433, table 4).
 _TPU = "https://cloud.google.com/tpu/docs/"
 _NVIDIA = "https://www.nvidia.com/en-us/data-center/"
 CHIPS = {
@@ -54,14 +54,14 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice: the chip and how many lie along each axis (GPUs: nodes, GPUs of a node)."""
+    """A slice: the chip and the number of chips along each axis (GPUs: nodes, GPUs of a node)."""
 
     chip: Chip
     shape: tuple[int, ...]
 
     @property
     def chips(self) -> int:
-        """Chips in all."""
+        """Total number of chips."""
         return math.prod(self.shape)
 
     @property
@@ -74,7 +74,7 @@ def topology(name: str) -> Topology:
     """Read ``<chip>:<n>x<n>[x<n>]``.
 
     Raises:
-        BadInputError: an unknown chip, or a shape that its torus cannot have.
+        BadInputError: the chip is unknown, or its torus cannot have the shape.
     """
     kind, _, sizes = name.partition(":")
     if kind not in CHIPS:
@@ -92,9 +92,9 @@ def topology(name: str) -> Topology:
 
 
 def larger(topology: Topology, times: int) -> Topology | None:
-    """Return a slice with ``times`` (a power of 2) more chips, its shortest axes doubled; GPUs: more nodes.
+    """Return a slice with ``times`` (a power of 2) as many chips, its shortest axes doubled; GPUs: more nodes.
 
-    None where a slice cannot have so many.
+    None if a slice cannot have so many chips.
     """
     if topology.chips * times > topology.chip.most:
         return None

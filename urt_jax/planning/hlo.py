@@ -1,6 +1,6 @@
-"""What a compiled program's text tells: its collectives with the bytes they move in one run, and its kernels.
+"""Analysis of a compiled program's HLO text: its collectives, the bytes that they move in one run, and its kernels.
 
-Loops are counted: a collective in a scan over 28 layers counts 28 times, which ``cost_analysis`` does not.
+Loops are counted: a collective in a scan over 28 layers counts 28 times, unlike in ``cost_analysis``.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-KERNELS = ("tpu_custom_call", "__cudnn$fmha", "triton")  # attention kernels show as one of these targets
+KERNELS = ("tpu_custom_call", "__cudnn$fmha", "triton")  # targets of the calls of attention kernels
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*\{$")
 _COLLECTIVE = re.compile(rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<started>-start)?\(")
 _ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16|f8\w*)\[([\d,]*)\]")
@@ -22,7 +22,7 @@ _KNOWN = re.compile(r'known_trip_count\\?":\s*\{\\?"n\\?":\\?"(\d+)')
 
 @dataclass(frozen=True)
 class Collective:
-    """Collectives of one kind: how many run, and the bytes that each device receives for them."""
+    """Collectives of one kind: the number of runs, and the bytes that each device receives."""
 
     kind: str
     runs: int
@@ -30,11 +30,11 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-    """Return the collectives of an optimised HLO module, one record a kind, those without any left out.
+    """Return the collectives of an optimised HLO module, one record per kind that occurs.
 
-    A reduction whose result is cut apart at once (the TPU compiler's fused "all-reduce-scatter") counts as the
-    reduce-scatter that it is. A ring of n devices receives (n - 1) / n of what it gathers or scatters, an all-reduce
-    twice that. A loop whose length is not written down counts once.
+    A reduction whose result is split at once (the TPU compiler's fused "all-reduce-scatter") counts as a
+    reduce-scatter. In a ring of n devices, each receives (n - 1) / n of the gathered or scattered array, and twice that
+    in an all-reduce. A loop whose length is not in the text counts once.
     """
     computations, entry = _computations(text)
     totals: dict[str, list[float]] = {}
@@ -51,7 +51,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def kernels(text: str) -> list[str]:
-    """Return which kinds of hand-written kernels are called."""
+    """Return the kinds of hand-written kernels that are called."""
     targets = re.findall(r'custom_call_target="([^"]+)"', text)
     return sorted({kernel for kernel in KERNELS for target in targets if kernel in target})
 
@@ -71,7 +71,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _runs(computations: dict[str, list[str]], entry: str) -> dict[str, int]:
-    """Return how often each computation runs, from the entry down."""
+    """Return the number of runs of each computation, from the entry down."""
     runs: dict[str, int] = {}
     waiting = [(entry, 1)]
     while waiting:
@@ -94,7 +94,7 @@ def _calls(line: str, computations: dict[str, list[str]]) -> Iterator[tuple[str,
 
 
 def _trips(condition: list[str], body: list[str]) -> int:
-    """Return how often a counted loop runs: its limit over its step (an unrolled one steps by 2); 1 if not written."""
+    """Return a loop's number of iterations: its limit over its step (2 if unrolled by 2); 1 if not in the text."""
     limits = [int(n) for row in condition for n in _LIMIT.findall(row)]
     index = [int(n) for row in condition for n in re.findall(r"get-tuple-element\(.*\), index=(\d+)", row)]
     counters = [row for row in body if " ROOT " in row or row.startswith("  ROOT")]
@@ -110,7 +110,7 @@ def _trips(condition: list[str], body: list[str]) -> int:
 
 def _received(kind: str, fused: bool, line: str, result: str, started: bool) -> float:
     arrays = [_array_bytes(*found) for found in _ARRAY.findall(result)]
-    # A started collective gives its operand and its result (and counters); the result is the larger one of a gather.
+    # A started collective returns its operand and its result (and counters); in a gather, the result is the larger.
     size = max(arrays, default=0.0) if started or kind == "collective-permute" else sum(arrays)
     devices = _group_size(line)
     share = (devices - 1) / devices
@@ -131,7 +131,7 @@ def _group_size(line: str) -> int:
     if counted:
         return int(counted[1].split(",")[-1])
     named = re.search(r"replica_groups=mesh\[([^\]]*)\]\S* \{([^}]*)\}", line)
-    if named:  # the sizes of a mesh's axes, then the axes of one group, which may carry a split such as 'a':(1)2
+    if named:  # the sizes of a mesh's axes, then the axes of one group, which may be split, such as 'a':(1)2
         sizes = dict(part.split("=") for part in named[1].split(","))
         return math.prod(
             int(axis.rpartition(")")[2]) if ":(" in axis else int(sizes[axis]) for axis in named[2].split(",")

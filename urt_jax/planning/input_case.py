@@ -1,7 +1,7 @@
-"""How fast records are decoded and laid out, by the number of workers: pictures and clips made on the spot.
+"""Timing of the input: records of generated pictures and videos are encoded by several numbers of workers.
 
-Encoded pictures and videos of a known size go in, what a batch is collated from comes out, as in the stages. They are
-laid out for Qwen2.5-VL-7B; the words and their tokens are those of the shipped judge.
+As in the stages, encoded pictures and videos are decoded and cut into patches, up to collation. The patches are those
+of Qwen2.5-VL-7B; the tokenizer is the shipped judge's.
 """
 
 import time
@@ -20,8 +20,8 @@ from urt_jax.families.processor import NamedChat, Processor, encoding_workers
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
 from urt_jax.planning.workloads import ASSETS, RowCounts
 
-COUNTS = (0, 1, 2)  # of workers
-PIXELS_AT_ONCE = 2**24  # encoded in a row, about, for one figure
+COUNTS = (0, 1, 2)  # numbers of workers
+PIXELS_AT_ONCE = 2**24  # pixels encoded for one figure, approximately
 JPEG_SIDE, JPEG_QUALITY = 1024, 90
 CLIP_SIZE, CLIP_FRAMES, CLIP_RATE = (720, 1280), 96, 24  # 4 seconds of a coded video
 PICKED = FramePicking(max_frames=8, fps=2.0)
@@ -31,7 +31,7 @@ QUESTION = "Which of the two is better?"
 
 
 class Kind(NamedTuple):
-    """Records of one kind; ``pictures`` is what one shows, of a video the frames that are picked."""
+    """Records of one kind; ``pictures`` is the number of pictures, or of picked video frames, of one record."""
 
     name: str
     pictures: int
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 class InputCase:
-    """Encodes the same records in this process, and by one and by two workers; the first repetition starts them."""
+    """Encodes the same records in this process, by one and by two workers; the first repetition starts the workers."""
 
     def __init__(self, rows: RowCounts, *, seed: int, quick: bool = False) -> None:
         rng = np.random.default_rng([seed, 8])
@@ -56,7 +56,7 @@ class InputCase:
         return {kind.name: kind.pictures for kind in self._kinds}
 
     def repeat(self) -> dict[str, float]:
-        """Return seconds a record under ``<kind>/<workers>/wall`` and ``.../cpu``, those of this process alone."""
+        """Return seconds per record as ``<kind>/<workers>/wall`` and ``.../cpu``, the latter of this process only."""
         seconds: dict[str, float] = {}
         for kind in self._kinds:
             for count, workers in self._workers.items():
@@ -74,7 +74,7 @@ class InputCase:
 
 
 def jpegs(rng: np.random.Generator, name: str, pictures: int, side: int, *, quick: bool = False) -> Kind:
-    """Return records that show JPEGs."""
+    """Return records with JPEGs."""
     count = 4 if quick else min(max(PIXELS_AT_ONCE // (pictures * side * side), 8), 256)
     chats = []
     for number in range(count):
@@ -88,14 +88,14 @@ def jpegs(rng: np.random.Generator, name: str, pictures: int, side: int, *, quic
 
 
 def videos(rng: np.random.Generator) -> Kind:
-    """Return records that show two videos each."""
+    """Return records with two videos each."""
     films = tuple(Media("video", _coded(rng), picking=PICKED) for _ in range(2))
     chats = [NamedChat(_asked("video", videos=films), f"{PUBLISHED_CLIPS} {number}") for number in range(6)]
     return Kind(PUBLISHED_CLIPS, 2 * (PICKED.max_frames or 0), tuple(chats))
 
 
 def natural(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return a picture uint8 [H, W, 3] of soft shapes and grain, which takes about the bytes that a photograph does."""
+    """Return a picture uint8 [H, W, 3] of soft shapes and grain; its JPEG is about as large as a photograph's."""
     coarse = rng.integers(0, 256, (max(height // 16, 1), max(width // 16, 1), 3), np.uint8)
     soft = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
     grain = rng.normal(0, 6, soft.shape)
@@ -116,7 +116,7 @@ def _asked(kind: str, *, images: tuple[Media, ...] = (), videos: tuple[Media, ..
 
 
 def _coded(rng: np.random.Generator) -> bytes:
-    """Return a video whose picture wanders, as the bytes of an mp4."""
+    """Return a video of a moving picture as the bytes of an mp4."""
     height, width = CLIP_SIZE
     scene, file = natural(rng, height + CLIP_FRAMES, width + CLIP_FRAMES), BytesIO()
     with av.open(file, "w", format="mp4") as container:

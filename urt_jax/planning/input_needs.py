@@ -1,4 +1,4 @@
-"""How many records a second published models could take in on one host, by formula: what input has to keep up with."""
+"""The records per second that published models need on one host, by formula, and that the input must deliver."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from urt_jax.planning.workloads import RowCounts, Workload
 
 MODELS = ("qwen2_5_vl_3b", "qwen2_5_vl_7b")
 HOSTS = ("h100:1x8", "v5p:2x2x1", "v6e:2x4")  # the chips of one host
-# What a prompt with such media has; a video's frames are seen two at a time, as so many pictures.
+# Sizes of prompts with such media; a video counts as half as many pictures as frames, since frames are merged by two.
 ROWS = {
     PUBLISHED_PICTURES: RowCounts(64, 8, 2 * (35**2 + 2) + 400, 2, 980, 512, sft_rows=64),
     PUBLISHED_CLIPS: RowCounts(64, 8, 8 * (27**2 + 2) + 400, 8, 756, 512, sft_rows=64),
@@ -20,7 +20,7 @@ STEPS: dict[str, tuple[Program, ...]] = {"SFT": ("sft",), "GRPO": ("prefill", "d
 
 
 class Demand(NamedTuple):
-    """What the input of one host has to deliver: records a second of a kind for one step of a model."""
+    """The records per second of a kind that one host's input must deliver for a model's steps."""
 
     model: str
     host: str
@@ -30,10 +30,10 @@ class Demand(NamedTuple):
 
 
 def demands() -> list[Demand]:
-    """Return the demand of every model and host that can train it.
+    """Return the demand of every model on every host that can train it.
 
-    Attention that passes no scores through memory, no reference policy and the fastest layout: no program asks for
-    more than this.
+    It is an upper bound: the fastest layout, without a reference policy, with attention that keeps scores out of
+    memory.
     """
     found = []
     for model in MODELS:

@@ -1,4 +1,4 @@
-"""What the benchmark found out about the input: how fast it is, and where it would hold up a step."""
+"""The benchmark's tables of the input: its speed, and the workers that it needs to keep up with a step."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,19 @@ from urt_jax.evals.tables import Cell, format_table
 from urt_jax.planning.input_case import COUNTS
 from urt_jax.planning.input_needs import Demand, demands
 
-SPARE = 1.25  # times the records that a step takes: what its input should be able to deliver
-NO_MATTER = 0.01  # of a GRPO step that encoding its questions before it may take
+SPARE = 1.25  # records that the input should deliver, over those that a step needs
+NO_MATTER = 0.01  # share of a GRPO step that encoding its questions may take
 NOTE = f"""\
-CPU ms of a record, in the process that trains: of all the work without workers, of taking it in with two of them. A
-worker takes both. Workers: so many, with a core each, deliver {SPARE} times what a step takes. Without any, SFT encodes
-in a thread beside its step, GRPO before it."""
+CPU ms per record in the training process: without workers for all work, with two workers for receiving the result. A
+worker takes the sum of both. Workers: the number that, with one core each, delivers {SPARE} times the records that a
+step needs. Without workers, SFT encodes in a thread during the step, GRPO before the step."""
 
 
 def input_text(size: str, measured: Mapping[str, Any], taken: Mapping[str, float]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the tables of one size and the records behind them.
+    """Return the tables of one size and their records.
 
-    ``taken`` is how many records a second the steps timed beside it take. Where records of published sizes were
-    encoded too, published models follow, by formula.
+    ``taken`` is the number of records per second that the timed steps need. If records of published sizes were encoded
+    too, the needs of published models are added, by formula.
     """
     kinds = measured["ready"]["pictures"]
     rates = {kind: _rates(measured["repetitions"], kind, pictures) for kind, pictures in kinds.items()}
@@ -40,10 +40,10 @@ def input_text(size: str, measured: Mapping[str, Any], taken: Mapping[str, float
 
 
 def workers_needed(records: float, rate: Mapping[str, float], *, beside: bool) -> int:
-    """Return how many workers deliver so many records a second, with something to spare, by CPU seconds.
+    """Return the number of workers that deliver ``SPARE`` times these records per second, by CPU seconds.
 
-    Those are the same on a busy machine, which the records a second by the clock are not. ``beside``: without workers
-    a thread encodes beside the step, otherwise the step waits.
+    CPU seconds are the same on a busy machine, unlike records per second by the clock. ``beside``: without workers a
+    thread encodes during the step; otherwise the step waits for the encoding.
     """
     asked, most = SPARE * records, 1.0 if beside else NO_MATTER
     return 0 if asked * rate["cpu/0"] <= most else math.ceil(asked * (rate["cpu/0"] + rate["cpu/2"]))

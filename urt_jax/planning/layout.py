@@ -1,4 +1,4 @@
-"""How a model and its rows are laid out on a slice, and what of its weights one chip holds."""
+"""Layouts of a model and its rows on a slice, and the number of weights that one chip holds."""
 
 import math
 import re
@@ -23,9 +23,9 @@ TRAINED = (r"^(decoder/|embedding$|head$)",)  # the language model, as in every 
 
 @dataclass(frozen=True)
 class Layout:
-    """Chips along each axis of the mesh, and the questions (rows, in SFT) that each data part works on at once.
+    """Chips along each axis of the mesh, and the questions (rows, in SFT) that each part computes at once.
 
-    An update, and a score, of more questions runs them in ``micro_batches``; decoding lets the others wait.
+    Updates and scores compute more questions in ``micro_batches``; in decoding, the others wait.
     """
 
     data: int
@@ -41,12 +41,12 @@ class Layout:
 
     @property
     def shards(self) -> int:
-        """Parts that weights are split into, beside ``tensor``."""
+        """Parts that weights are split into, without ``tensor``."""
         return self.fsdp * self.sequence
 
     @property
     def chips(self) -> int:
-        """Chips in all."""
+        """Total number of chips."""
         return self.parts * self.sequence * self.tensor
 
     def mesh(self) -> AbstractMesh:
@@ -57,21 +57,21 @@ class Layout:
         return f"{self.data} x {self.fsdp} x {self.sequence} x {self.tensor}, {self.at_once} at once"
 
     def sampling(self, questions: int) -> "Layout":
-        """Return the layout in which the sampler works, which splits questions over ``sequence`` where they divide."""
+        """Return the sampler's layout, which splits questions over ``sequence`` too if they divide evenly."""
         if self.sequence == 1 or questions % (self.parts * self.sequence):
             return self
         return replace(self, fsdp=self.shards, sequence=1)
 
 
 class Entries(NamedTuple):
-    """Numbers that one chip holds of a model's weights."""
+    """Numbers of a model's weights that one chip holds."""
 
     trained: float
     frozen: float
 
 
 def held_entries(config: ModelConfig, layout: Layout) -> Entries:
-    """Return what one chip holds by the table of rules: exact, leaf by leaf."""
+    """Return the exact numbers of weights that one chip holds, leaf by leaf, by the table of rules."""
     return _held(config, layout.mesh())
 
 
@@ -87,17 +87,17 @@ def _held(config: ModelConfig, mesh: AbstractMesh) -> Entries:
 
 
 def total_entries(config: ModelConfig) -> Entries:
-    """Return what the whole model has."""
+    """Return the numbers of weights of the whole model."""
     return held_entries(config, Layout(1, 1, 1))
 
 
 def layouts(
     config: ModelConfig, topology: Topology, *, questions: int, sequences: Sequence[int] = (1,)
 ) -> list[Layout]:
-    """Return the layouts worth a look: rows split evenly, key heads whole on a chip, copies of the state last.
+    """Return the candidate layouts: rows split evenly, key heads whole on a chip, more replicas of the state last.
 
-    ``questions`` are those of one step, ``sequences`` the sizes of that axis to look at. It and the tensor axis, which
-    divides the key heads, stay inside a node of GPUs, each along one axis of a torus.
+    ``questions`` counts those of one step; ``sequences`` are the sizes of that axis to try. The sequence axis and the
+    tensor axis, which divides the key heads, stay inside a node of GPUs, or each along one axis of a torus.
     """
     found = []
     longest = max(topology.shape) if topology.chip.axes else topology.shape[-1]
@@ -113,7 +113,7 @@ def layouts(
 
 
 def attention_of(asked: Attention, topology: Topology, layout: Layout) -> Attention:
-    """Return the attention of the stages for "auto": a TPU's kernel in blocks, unless rows are split."""
+    """Return the given attention; for "auto" that of the stages: a TPU's kernel in blocks, unless rows are split."""
     if asked != "auto":
         return asked
     return "blocks" if topology.chip.platform == "tpu" and layout.sequence == 1 else "whole"

@@ -1,7 +1,7 @@
-"""Programs that are timed in processes of their own, in turn, so that a drifting machine is fair to all.
+"""Timing of programs in their own processes, in turn, so that changes of the machine's speed affect all equally.
 
-A program prints one line of JSON when it is warm, then one for every line it reads: one repetition's figures. Whatever
-else it prints goes to its log.
+A program prints one line of JSON when it is warm, then one line with a repetition's figures for every line that it
+reads. Its other output goes to its log.
 """
 
 import os
@@ -16,7 +16,7 @@ from urt_jax.errors import shown
 from urt_jax.files.json_text import JsonError, parse_object
 
 Figures = dict[str, Any]
-LOG_LINES = 12  # of a failed program that its error shows
+LOG_LINES = 12  # last lines of a failed program's log that its error shows
 
 
 class ProgramError(RuntimeError):
@@ -24,7 +24,7 @@ class ProgramError(RuntimeError):
 
 
 class Program:
-    """A program that waits for its turn; to be closed, or used as a context."""
+    """A running program that repeats its work on request; close it, or use it as a context."""
 
     def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.command, self._log = list(command), log
@@ -39,10 +39,10 @@ class Program:
             )
 
     def ready(self) -> Figures:
-        """Wait until the program is warm and return what it says of itself.
+        """Wait until the program is warm and return its answer.
 
         Raises:
-            ProgramError: it ended instead, and the error ends with the last lines it wrote; or it answered no JSON.
+            ProgramError: the program ended, and the error shows the last lines of its log; or its answer is not JSON.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -59,19 +59,19 @@ class Program:
             raise ProgramError(f"{' '.join(self.command)} answered {shown(line)}: {error}; see {self._log}") from None
 
     def repeat(self) -> Figures:
-        """Have the program repeat its work once and return the figures.
+        """Make the program repeat its work once, and return the figures.
 
         Raises:
-            ProgramError: it ended instead.
+            ProgramError: as ``ready``.
         """
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # ``ready`` tells why
+        with suppress(BrokenPipeError):  # ``ready`` raises with the reason
             self._process.stdin.write("again\n")
             self._process.stdin.flush()
         return self.ready()
 
     def close(self) -> None:
-        """End the program: at the end of its input it leaves; one that does not within a few seconds is killed."""
+        """End the program by closing its input; if it does not exit within a few seconds, kill it."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):
@@ -95,7 +95,7 @@ def in_turn(programs: Mapping[str, Program], rounds: int) -> dict[str, list[Figu
     """Repeat all programs ``rounds`` times, one at a time, every other round in the opposite order.
 
     Raises:
-        ProgramError: one of them ended.
+        ProgramError: a program ended.
     """
     figures: dict[str, list[Figures]] = {name: [] for name in programs}
     for number in range(rounds):

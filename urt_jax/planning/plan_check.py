@@ -1,4 +1,4 @@
-"""How far the formulas are off on a machine that is there: an SFT step of the benchmark, predicted and timed."""
+"""The error of the formulas on this machine: an SFT step of the benchmark, predicted and timed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,13 @@ class Checked:
 
     @property
     def error(self) -> float:
-        """How much the prediction is off, relative to what was measured."""
+        """The relative error of the prediction."""
         return self.predicted / self.measured - 1
 
     def __str__(self) -> str:
         return (
-            f"Checked on {self.machine}: an SFT step of the benchmark's {SIZE!r} takes by the same formulas, at rates "
-            f"measured here, {self.predicted:.2f} s; timed: {self.measured:.2f} s ({100 * self.error:+.0f} %)."
+            f"Checked on {self.machine}: by the same formulas, at rates measured here, an SFT step of the benchmark's "
+            f"{SIZE!r} takes {self.predicted:.2f} s; timed: {self.measured:.2f} s ({100 * self.error:+.0f} %)."
         )
 
 
@@ -46,13 +46,13 @@ def check_here(folder: Path) -> Checked:
     if "failed" in told:
         raise BadInputError(f"config.check: the SFT step could not be timed here: {told['failed']}")
     seconds = median(repetition["wall"] for repetition in told["repetitions"])
-    # Rates of a shared machine come and go: the faster of the two probes is nearer to what it can do.
+    # The rates of a shared machine vary; the faster of the two probes is nearer to its full speed.
     machine = max(before, probe(config, folder), key=lambda probed: probed["flops"][probed["dtype"]])
     return Checked(predict(machine), seconds, f"{machine['cpu']}, {machine['cores']} cores")
 
 
 def predict(machine: dict[str, object]) -> float:
-    """Return the seconds of the step by formula, at the rates that ``probe_machine`` measured, without remat."""
+    """Return the seconds of the step by formula, without remat, at the rates that ``probe_machine`` measured."""
     work, computed = workload(SIZE), {"float32": 4, "bfloat16": 2}[str(machine["dtype"])]
     rates = machine["flops"]
     assert isinstance(rates, dict)

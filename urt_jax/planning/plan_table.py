@@ -1,4 +1,4 @@
-"""A plan's figures as text, as records and as a page: what fits where, how fast by formula, the compiler's evidence."""
+"""A plan's figures as text, records and a report: what fits, speed by formula, and the evidence of compilation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,17 +23,17 @@ PHASES: dict[str, tuple[Program, ...]] = {  # columns of seconds
     "update": ("grpo",),
     "SFT": ("sft",),
 }
-BROKEN = 0.5  # of the smallest slice's rate, below which more chips are called a waste
+BROKEN = 0.5  # share of the smallest slice's rate per chip below which scaling is reported as broken
 Rows = list[dict[str, Cell]]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A case with its layouts, the best first, and the compiler's evidence for each of their programs."""
+    """A case with its layouts, the best first, and the evidence of compiling each of their programs."""
 
     case: Case
     layouts: tuple[tuple[Estimate, Mapping[Program, Evidence]], ...]
-    remedies: tuple[str, ...] = ()  # of a case that does not fit by formula
+    remedies: tuple[str, ...] = ()  # changes that would make it fit, if it does not fit by formula
     scaled: tuple[Estimate | None, ...] = ()
     fixed: tuple[Estimate | None, ...] = ()
     scaled_evidence: Mapping[str, Mapping[Program, Evidence]] = field(
@@ -42,13 +42,13 @@ class Planned:
 
 
 def compiled_bytes(one: Estimate, program: Program, evidence: Evidence) -> float:
-    """Return what a compiled program and what lies beside it take of one chip."""
+    """Return the memory of a compiled program and of the arrays resident beside it on one chip."""
     layout = program_layouts(one.case, one.layout)[program]
     return evidence.bytes + sum(resident(one.case, layout, program).values())
 
 
 def compiled_moves(one: Estimate, program: Program, evidence: Evidence) -> float:
-    """Return the bytes that one chip receives in a step as compiled; a loop over tokens is written once."""
+    """Return the bytes that one chip receives in a step as compiled; HLO counts the loop over tokens once."""
     times = 1
     if program == "decode":
         times = one.case.work.rows.new_tokens * pieces_of(
@@ -58,7 +58,7 @@ def compiled_moves(one: Estimate, program: Program, evidence: Evidence) -> float
 
 
 def fits(one: Estimate, told: Mapping[Program, Evidence]) -> bool:
-    """Return whether a layout fits: where it was compiled by that, otherwise by formula."""
+    """Return whether a layout fits: by the compiled programs if there are any, otherwise by formula."""
     if not told:
         return one.missing <= 0
     room = one.case.topology.chip.memory
@@ -68,29 +68,29 @@ def fits(one: Estimate, told: Mapping[Program, Evidence]) -> bool:
 def plan_text(
     planned: Sequence[Planned], *, price: float | None, checked: Checked | None = None
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Return the printed text and the records behind it."""
+    """Return the printed text and its records."""
     blocks = [*_notes(planned, checked), format_table(plan_rows(planned, price=price), width=WIDTH)]
     blocks += [line for one in planned for line in _trouble(one)]
-    if len(planned) == 1:  # of several cases the page has it
+    if len(planned) == 1:  # for several cases, only the report has it
         blocks.append("GB that one chip receives in a step, by formula and as compiled:")
         blocks.append(format_table(_moved_rows(planned[0]), width=WIDTH))
     for one in planned:
         if one.scaled:
             rows = scaling_rows(one)
-            blocks += [f"Weak scaling of {one.case.name}, the same questions a chip; in the last column, in all:"]
+            blocks += [f"Weak scaling of {one.case.name}: the same questions per chip; in the last column, in all:"]
             blocks += [format_table(rows, width=WIDTH), _where_it_breaks(one)]
     return "\n\n".join(blocks), [_record(one) for one in planned]
 
 
 def plan_rows(planned: Sequence[Planned], *, price: float | None) -> Rows:
-    """Return one line a layout."""
+    """Return one line per layout."""
     return [_row(one, told, price) for case in planned for one, told in case.layouts]
 
 
 def scaling_rows(planned: Planned) -> Rows:
-    """Return one line a slice: what each chip receives, and its rate of work relative to the smallest that fits.
+    """Return one line per slice: the bytes that each chip receives, and its rate relative to the smallest that fits.
 
-    The last column is the same questions on all slices.
+    In the last column, all slices have the same questions.
     """
     ones, fixed, update = planned.scaled, planned.fixed, update_of(planned.case)
     few = planned.case.work.rows.questions
@@ -124,7 +124,7 @@ def update_of(case: Case) -> Program:
 def write_plan_page(
     path: Path, planned: Sequence[Planned], *, price: float | None, checked: Checked | None = None
 ) -> None:
-    """Write the page with the tables and the memory drawn as bars."""
+    """Write the report with the tables and bars of the memory."""
     tables = {"What fits": plan_rows(planned, price=price)}
     tables["What moves between the chips"] = [row for one in planned for row in _moved_rows(one)]
     tables |= {f"Weak scaling of {one.case.name}": scaling_rows(one) for one in planned if one.scaled}
@@ -140,17 +140,17 @@ def write_plan_page(
 def _notes(planned: Sequence[Planned], checked: Checked | None) -> list[str]:
     case, rows = planned[0].case, planned[0].case.work.rows
     used, each = case.attained, {p.case.work.rows.questions / p.case.topology.chips for p in planned}
-    asked = f"{rows.questions} questions" if len(planned) == 1 or each != {1.0} else "A question a chip,"
+    asked = f"{rows.questions} questions" if len(planned) == 1 or each != {1.0} else "One question per chip,"
     with_evidence = (p for p in planned if p.scaled_evidence or any(told for _, told in p.layouts))
     compilers = sorted({compiler_of(p.case.topology) for p in with_evidence})
     told = [str(checked)] if checked else []
-    evidence = f"Compiled with {'; '.join(compilers)}: evidence, not runs." if compilers else "By formula alone."
+    evidence = f"Compiled with {'; '.join(compilers)}: evidence, not runs." if compilers else "By formula only."
     return [
         f"{asked} of {rows.prompt_tokens:,} tokens with {rows.responses} responses of {rows.new_tokens:,}, "
         "float32 state, bfloat16 computation, remat full"
         f"{', a reference policy' if case.reference else ''}. {evidence}",
-        f"Seconds are a roofline that counts on {100 * used.flops:.0f} % of the published products, "
-        f"{100 * used.bandwidth:.0f} % of memory and {100 * used.links:.0f} % of the links, by assumption.",
+        f"Seconds are a roofline that assumes {100 * used.flops:.0f} % of the published rates of products, "
+        f"{100 * used.bandwidth:.0f} % of memory and {100 * used.links:.0f} % of the links.",
         *told,
     ]
 
@@ -191,7 +191,7 @@ def _compiled(one: Estimate, told: Mapping[Program, Evidence]) -> str:
 
 
 def _trouble(planned: Planned) -> list[str]:
-    """Say of a case that does not fit what is missing and what would make it fit; of a failed compilation why."""
+    """Return lines about what does not fit, by how much and with which remedies, and about failed compilations."""
     case, lines = planned.case, []
     for one, told in planned.layouts:
         where = f"{case.name} on {case.topology.name}, mesh {_mesh(one)}"
@@ -199,7 +199,7 @@ def _trouble(planned: Planned) -> list[str]:
             needs = sorted(one.memory[one.worst].items(), key=lambda item: -item[1])[:2]
             most = ", ".join(f"{name} {size / GIB:.1f}" for name, size in needs)
             lines.append(
-                f"{where}: {one.worst} misses {one.missing / GIB:.1f} GiB on every chip by formula ({most} GiB). "
+                f"{where}: {one.worst} lacks {one.missing / GIB:.1f} GiB on every chip by formula ({most} GiB). "
                 + (f"Would fit with: {'; '.join(planned.remedies)}." if planned.remedies else "No single change helps.")
             )
         for program, evidence in told.items():
@@ -207,7 +207,7 @@ def _trouble(planned: Planned) -> list[str]:
             if evidence.failed:
                 lines.append(f"{where}: {program} did not compile: {evidence.failed}")
             elif over > 0:
-                lines.append(f"{where}: {program} misses {over / GIB:.1f} GiB on every chip as compiled.")
+                lines.append(f"{where}: {program} lacks {over / GIB:.1f} GiB on every chip as compiled.")
     if not planned.layouts:
         lines.append(f"{case.name} on {case.topology.name}: no layout; needs {'; '.join(planned.remedies)}")
     return lines
@@ -232,13 +232,13 @@ def _moved_rows(planned: Planned) -> Rows:
 
 
 def _where_it_breaks(planned: Planned) -> str:
-    """Say below which slice nothing fits, and from which on the questions of the smallest are too few."""
+    """Return a text of the smallest slice that fits, and of the first on which the fixed questions are too few."""
     fitting = [one for one in planned.scaled if one is not None]
     if not fitting:
         return "None of these slices fits."
     first, asked = fitting[0], planned.case.work.rows.questions
     small = f"Below {first.case.topology.name} nothing fits. " if planned.scaled[0] is None else ""
-    told = f"{small}Where the questions grow with the chips, a chip receives hardly more and keeps its rate."
+    told = f"{small}If the questions grow with the chips, a chip receives hardly more bytes and keeps its rate."
     for topology, same, kept in zip(slices(planned.case.topology), planned.fixed, efficiency(planned.fixed)):
         if same is not None and kept is not None and kept < BROKEN:
             waits = max(same.seconds, key=lambda program: same.seconds[program])

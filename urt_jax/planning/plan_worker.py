@@ -1,6 +1,6 @@
-"""One compilation in a process of its own: ``python -m urt_jax.planning.plan_worker SPEC.json``.
+"""One compilation in its own process: ``python -m urt_jax.planning.plan_worker SPEC.json``.
 
-A compiler that dies takes only this process along, and the memory it took is given back. It answers one line of JSON.
+A compiler that crashes ends only this process, and its memory is freed. The answer is one line of JSON.
 """
 
 import json
@@ -16,7 +16,7 @@ from urt_jax.planning.workloads import RowCounts, Workload
 
 
 def main(path: str, answers: TextIO) -> None:
-    """Compile what the spec names and answer with the evidence."""
+    """Compile the spec's program and answer with the evidence."""
     spec = read_object(path)
     work = Workload(preset(spec["model"]), RowCounts(**spec["rows"]))
     layout = Layout(**spec["layout"])

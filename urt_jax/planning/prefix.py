@@ -1,7 +1,7 @@
-"""What sharing the prompt saves: the gradient of the policy loss of one question, by its number of responses.
+"""The saving by a shared prompt: the gradient of the policy loss of one question, by its number of responses.
 
-The ordinary step runs every response behind a prompt of its own, as one row; the shared one runs the prompt once. Both
-encode the pictures once, so that what is compared is the decoder's work. The losses are equal, and the case checks it.
+The ordinary gradient repeats the prompt in the row of every response; the shared one runs the prompt once. Both encode
+the pictures once, so the comparison is of the decoder's work. The case checks that the losses are equal.
 """
 
 import time
@@ -37,7 +37,7 @@ LOSS = PolicyLoss(kl_coef=0.0)
 
 
 def prefix_flops(work: Workload, responses: int) -> tuple[float, float]:
-    """Return the operations of the shared and of the ordinary gradient for one question, its pictures included once."""
+    """Return the operations of the shared and the ordinary gradient for one question; both encode its pictures once."""
     rows, decoder = replace(work.rows, questions=1, responses=responses), work.config.decoder
     length = rows.prompt_tokens + rows.new_tokens
     row = decoder_flops(decoder, tokens=length, pairs=causal_pairs(length))
@@ -57,10 +57,10 @@ class PrefixCase:
         self._inputs = {count: _inputs(setting, count) for count in RESPONSES}
 
     def repeat(self) -> Seconds:
-        """Take every gradient once.
+        """Compute every gradient once.
 
         Raises:
-            AssertionError: two losses that must be equal are not.
+            AssertionError: the two losses differ.
         """
         seconds: Seconds = {}
         began, cpu = time.perf_counter(), time.process_time()
@@ -86,7 +86,7 @@ class PrefixCase:
 
 
 def _loss(scores: CompletionScores, batch: GrpoBatch) -> jax.Array:
-    """Return the policy loss of a second update, whose value says something."""
+    """Return the policy loss of a second update, whose value is informative: in the first every ratio is 1."""
     total, denominator, _ = scored_policy_loss(scores, batch, LOSS, first_update=False)
     return jnp.asarray(total / denominator)
 
@@ -105,7 +105,7 @@ def _ordinary_scores(
 
 
 def _inputs(setting: Setting, responses: int) -> tuple[GrpoBatch, Batch]:
-    """Return one question with random responses, and the same as whole rows."""
+    """Return one question with random responses, and the same as rows that repeat the prompt."""
     work, rng = setting.work, np.random.default_rng(setting.seed)
     words = random_ids(work, rng, (1, work.text_tokens()))
     chats = [encode(work, w, p, name="random") for w, p in zip(words, random_pictures(work, rng, 1))]

@@ -1,4 +1,4 @@
-"""What the machine can do, measured: matrix products, memory traffic, and what it calls itself."""
+"""Measured rates of the machine: matrix products and memory traffic, with its description."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-STREAM_BYTES = 2**29  # read and written by the traffic probe on a CPU: more than its caches hold, as a rule
+STREAM_BYTES = 2**29  # read and written by the traffic probe on a CPU: usually more than its caches hold
 REPEATS = 12
 
 
 def best_seconds(call: Callable[[], Any], *, repeats: int = REPEATS) -> float:
-    """Return the shortest of several runs of a call that returns device arrays, the first (compiling) one left out."""
+    """Return the shortest seconds of several runs of a call that returns device arrays, after one that compiles."""
     jax.block_until_ready(call())
     taken = []
     for _ in range(repeats):
@@ -27,17 +27,17 @@ def best_seconds(call: Callable[[], Any], *, repeats: int = REPEATS) -> float:
 
 
 def matrix_rate(dtype: Any, *, side: int, repeats: int = REPEATS) -> float:
-    """Return operations a second of a square product, operands in ``dtype``, sums and result in float32."""
+    """Return operations per second of a square matrix product: operands in ``dtype``, sums and result in float32."""
     x = jnp.ones((side, side), dtype)
     product = jax.jit(lambda a, b: jnp.einsum("MK,KN->MN", a, b, preferred_element_type=jnp.float32))
     return 2 * side**3 / best_seconds(lambda: product(x, x), repeats=repeats)
 
 
 def bandwidth(size: int, *, repeats: int = REPEATS) -> float:
-    """Return bytes a second, the better of two ways to go through ``size`` bytes.
+    """Return bytes per second, by the faster of two programs over ``size`` bytes.
 
-    One adds two arrays into a third (the triad of McCalpin's STREAM), one only reads: a float32 matrix of as many
-    bytes, multiplied with a few vectors.
+    One adds two arrays into a third (the triad of McCalpin's STREAM). The other only reads: it multiplies a float32
+    matrix of ``size`` bytes by a few vectors.
     """
     third = max(size // 12, 1024)
     a, b = jnp.ones(third, jnp.float32), jnp.ones(third, jnp.float32)
@@ -52,10 +52,10 @@ def bandwidth(size: int, *, repeats: int = REPEATS) -> float:
 
 
 def probe_machine(working_sets: Sequence[int], *, quick: bool = False) -> dict[str, Any]:
-    """Return what the machine is and does; ``working_sets`` are sizes in bytes whose traffic is measured too.
+    """Return the machine's description and rates; ``working_sets`` are sizes in bytes whose traffic is measured too.
 
-    A model smaller than the caches streams from them: its floor is that of its own working set. ``quick`` takes
-    small probes, for tests.
+    A model smaller than the caches is read from them: its floor uses the bandwidth of its own working set. ``quick``
+    makes the probes small, for tests.
     """
     device = jax.devices()[0]
     accelerator = device.platform != "cpu"
@@ -78,9 +78,9 @@ def probe_machine(working_sets: Sequence[int], *, quick: bool = False) -> dict[s
 
 
 def peak_memory() -> int:
-    """Return the most bytes the device held so far; where it keeps no count (a CPU), the most this process held.
+    """Return the peak memory of the device in bytes; if it keeps no count (a CPU), that of this process.
 
-    On Linux read from ``/proc``: ``getrusage`` of a new process starts with its parent's peak.
+    On Linux the latter is read from ``/proc``: ``getrusage`` of a new process starts with its parent's peak.
     """
     counted = [stats["peak_bytes_in_use"] for d in jax.local_devices() if (stats := d.memory_stats())]
     if counted:

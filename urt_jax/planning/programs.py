@@ -1,4 +1,4 @@
-"""The stages' own programs on arrays that are shapes only, placed as on a real mesh: ready to be compiled, not run."""
+"""The stages' own programs with abstract arguments (shapes and shardings on a mesh), to be compiled but not run."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -33,14 +33,14 @@ from urt_jax.training.state import init_state
 from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Batch, FeatureBlend, PromptedRows, Targets, VisionInput
 
-Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and the shapes it is given
+Prepared = tuple[Any, tuple[Any, ...]]  # a jitted function and its abstract arguments
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the programs of one compilation share; ``questions`` (rows, in SFT) are those of a step, all parts.
+    """The settings of a program to compile; ``questions`` (rows, in SFT) are those of a step over all parts.
 
-    They are worked on in ``pieces``: micro-batches of an update and of a score; decoding, as rows come free.
+    They are computed in ``pieces``: micro-batches of an update or a score; in decoding, as rows become free.
     """
 
     work: Workload
@@ -63,12 +63,12 @@ class Given:
 
 
 def prepare(program: Program, given: Given) -> Prepared:
-    """Return a program with its arguments as shapes; ``.lower(*arguments).compile()`` compiles it."""
+    """Return a program and its abstract arguments; ``.lower(*arguments).compile()`` compiles it."""
     return {"sft": _sft, "grpo": _grpo, "score": _score, "prefill": _prefill, "decode": _decode}[program](given)
 
 
 def frame_slots(tower: VisionConfig, pixels: int) -> int:
-    """Return the patch slots of one square picture, whole windows where the tower has them."""
+    """Return the patch slots of one square picture, padded to whole windows if the tower has windows."""
     side = picture_side(tower, pixels)
     if isinstance(tower, WindowedVisionConfig) and side**2 > tower.window_slots:
         window = tower.window_merged * tower.merge_size
@@ -167,7 +167,7 @@ def _prefill(given: Given) -> Prepared:
 
 
 def _decode(given: Given) -> Prepared:
-    """Return the loop over tokens; caches lie with their rows, heads over ``tensor``, prompts over ``sequence``."""
+    """Return the loop over tokens; caches are split as their rows, heads over ``tensor``, prompts over ``sequence``."""
     rows, mesh = given.work.rows, given.mesh
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     every = given.questions * rows.responses
@@ -194,7 +194,7 @@ def _decode(given: Given) -> Prepared:
 
 
 def _vocabulary(given: Given) -> Any:
-    """Return the shapes of a vocabulary with one end token and no stop strings; it lies whole everywhere."""
+    """Return the shapes of a vocabulary with one end token and no stop strings, replicated on all devices."""
     size, whole = given.config.decoder.vocab_size, NamedSharding(given.mesh, P())
 
     def make() -> Vocabulary:
@@ -205,13 +205,13 @@ def _vocabulary(given: Given) -> Any:
 
 
 def _cache_shardings(tree: Any, mesh: Mesh) -> Any:
-    """Return where prompts' and responses' records lie: rows split, heads and slots of caches by the table of rules."""
+    """Return the shardings of prompts and responses: rows split, heads and slots of caches by the table of rules."""
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         if leaf.ndim != 5:
             return row_sharding(mesh, leaf.shape, 0)
         record, kind = (key.name for key in path)
-        slots = None if record == "past" else "tokens"  # of a response a token at a time is written
+        slots = None if record == "past" else "tokens"  # responses are written one token at a time
         last = (None, slots) if kind == "key" else (slots, None)
         return NamedSharding(mesh, spec_of((None, "rows", "heads", *last), leaf.shape, mesh))
 

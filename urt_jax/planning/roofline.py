@@ -1,9 +1,9 @@
-"""Floors by formula: the products and the memory traffic that a phase cannot do without (arXiv 0904.0241, roofline).
+"""Floors by formula: the least products and memory traffic that a phase needs (arXiv 0904.0241, roofline).
 
-A product of ``[m, k]`` and ``[k, n]`` counts ``2 m k n`` floating-point operations. Only what the mathematics needs is
-counted: unmasked pairs of attention, each prompt and each picture once, of a prompt's last layer what is read, the head
-where a token is predicted, no recomputation. Norms, activations, softmax and the traffic of activations are left out,
-so that a floor is below what any program can reach.
+A product of ``[m, k]`` and ``[k, n]`` counts ``2 m k n`` floating-point operations. Only the mathematically necessary
+work is counted: unmasked pairs of attention, each prompt and each picture once, of a prompt's last layer only the
+values that are read, the head only at predicted tokens, no recomputation. Norms, activations, softmax and the traffic
+of activations are left out, so that no program can be faster than its floor.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from urt_jax.models.config import (
 )
 from urt_jax.planning.workloads import Workload
 
-BACKWARD = 2  # a trained product is followed by two more of its size: for its input and for its weight
+BACKWARD = 2  # products of the backward pass per trained product: for its input and for its weight
 OPTIMIZER_PASSES = (
-    8  # over trained weights: gradient written and read, AdamW's moments and the weights read and written
+    8  # passes over trained weights: gradient written and read, AdamW's moments and the weights read and written
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations and bytes moved to or from memory; works add up."""
+    """Floating-point operations, and bytes moved to or from memory; records can be added."""
 
     flops: float
     bytes: float
@@ -36,14 +36,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine was measured to do: operations and bytes a second."""
+    """Measured rates of the machine: operations and bytes per second."""
 
     flops: float
     bandwidth: float
 
 
 def floor_seconds(work: Work, rates: Rates) -> float:
-    """Return the least time for the work: products and traffic overlap perfectly, the longer one counts."""
+    """Return the least seconds for the work: products and traffic overlap perfectly, so the longer of the two."""
     return max(work.flops / rates.flops, work.bytes / rates.bandwidth)
 
 
@@ -59,19 +59,19 @@ def head_weights(config: DecoderConfig) -> int:
 
 
 def tower_weights(tower: VisionConfig) -> int:
-    """Return the entries of all matrices that the vision tower with its projector computes with."""
+    """Return the entries of all matrices of the vision tower and its projector."""
     layers = _tower_layers(tower) * _tower_layer_weights(tower)
     return tower.patch_features * tower.width + layers + _projectors(tower) * _projector_weights(tower)
 
 
 def decoder_flops(config: DecoderConfig, *, tokens: float, pairs: float) -> float:
-    """Return the operations of all layers over ``tokens``, whose queries see ``pairs`` (query, key) pairs in all."""
+    """Return the operations of all layers over ``tokens`` tokens with ``pairs`` (query, key) pairs in total."""
     attention = 4 * config.layers * config.query_heads * config.head_width * pairs  # scores, and the weighted sum
     return 2 * tokens * decoder_weights(config) + attention
 
 
 def prompt_flops(config: DecoderConfig, tokens: int) -> float:
-    """Return the operations of all layers over one prompt: of the last one its keys and values, and one output."""
+    """Return the operations of all layers over one prompt; the last layer needs only keys, values and one output."""
     kept = 2 * config.width * config.kv_heads * config.head_width
     unread = (tokens - 1) * (decoder_weights(config) / config.layers - kept)
     unseen = config.query_heads * config.head_width * (causal_pairs(tokens) - tokens)
@@ -87,7 +87,7 @@ def tower_flops(tower: VisionConfig, *, frames: int, side: int) -> float:
 
 
 def picture_side(tower: VisionConfig, pixels: int) -> int:
-    """Return the patches along one side of a square picture; a tower of tiles resizes each to one tile."""
+    """Return the patches along one side of a square picture; a tower of tiles resizes a picture to one tile."""
     return tower.tile_side if isinstance(tower, TileVisionConfig) else pixels // tower.patch_size
 
 
@@ -122,20 +122,20 @@ def _tower_pairs(tower: VisionConfig, side: int) -> int:
 
 
 def prefill_work(work: Workload, *, itemsize: int) -> Work:
-    """Return what encoding the pictures and running each prompt once takes, its first logits not counted."""
+    """Return the work of encoding the pictures and running each prompt once, without its first logits."""
     config, rows = work.config, work.rows
     flops = rows.questions * (prompt_flops(config.decoder, rows.prompt_tokens) + picture_flops(work))
     return Work(flops, itemsize * (decoder_weights(config.decoder) + tower_weights(config.vision)))
 
 
 def decode_work(work: Workload, *, itemsize: int) -> Work:
-    """Return what choosing U tokens for each row takes: U head products, and U - 1 more tokens through the layers.
+    """Return the work of choosing U tokens for each row: U head products, and U - 1 tokens through the layers.
 
     Each step reads the weights once, each question's prompt cache once, and each row's own tokens so far.
     """
     decoder, rows = work.config.decoder, work.rows
     batch, steps = rows.questions * rows.responses, rows.new_tokens - 1
-    own = steps * (steps + 1) // 2  # tokens of its own that a row sees over all steps, each step's token included
+    own = steps * (steps + 1) // 2  # response tokens that a row reads over all steps, each step's token included
     flops = decoder_flops(decoder, tokens=batch * steps, pairs=batch * (steps * rows.prompt_tokens + own))
     flops += 2 * rows.completions * head_weights(decoder)
     entry = 2 * decoder.layers * decoder.kv_heads * decoder.head_width  # key and value of one token
@@ -145,7 +145,7 @@ def decode_work(work: Workload, *, itemsize: int) -> Work:
 
 
 def sft_work(work: Workload, *, itemsize: int, trained_itemsize: int = 4) -> Work:
-    """Return what one SFT step takes: language model trained, tower frozen, the head over response tokens alone."""
+    """Return the work of one SFT step: language model trained, tower frozen, the head over response tokens only."""
     rows, decoder = work.rows, work.config.decoder
     tokens = rows.prompt_tokens + rows.new_tokens
     forward = decoder_flops(decoder, tokens=tokens, pairs=causal_pairs(tokens)) + 2 * rows.new_tokens * head_weights(
@@ -157,9 +157,9 @@ def sft_work(work: Workload, *, itemsize: int, trained_itemsize: int = 4) -> Wor
 
 
 def update_work(work: Workload, *, itemsize: int, trained_itemsize: int = 4) -> Work:
-    """Return what one GRPO update takes where every prompt is run once, forward and backward, for all its responses.
+    """Return the work of one GRPO update in which each prompt runs once, forward and backward, for all its responses.
 
-    The tower is at rest, and the rollout has encoded the pictures.
+    The tower is frozen, and the rollout has encoded the pictures.
     """
     rows, decoder = work.rows, work.config.decoder
     batch, length = rows.questions * rows.responses, rows.new_tokens
@@ -184,5 +184,5 @@ def picture_flops(work: Workload) -> float:
 
 
 def causal_pairs(tokens: int) -> int:
-    """Return the pairs of a causal sequence."""
+    """Return the number of unmasked (query, key) pairs of a causal sequence."""
     return tokens * (tokens + 1) // 2

@@ -1,8 +1,8 @@
-"""Which mesh and how many questions at once: every layout by formula, the fastest that fit, or what is missing.
+"""Search of the mesh and the questions at once: the fastest layouts that fit by formula, or the memory that is lacking.
 
-1. every layout of a slice gets its memory, program by program, and the seconds of a step;
-2. those within the chip's memory are sorted by the time of a step;
-3. where none fits, the one that misses least is told, with the changes that would make it fit.
+1. compute the memory of each program and the seconds of a step for every layout of a slice;
+2. sort the layouts that fit the chip's memory by the seconds of a step;
+3. if none fits, report the nearest one, with the changes that would make it fit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from urt_jax.planning.memory import STORED, Parts, Program, program_memory, ques
 from urt_jax.planning.timing import Attained, Phase, needed_flops, program_phase, speed_of
 from urt_jax.planning.workloads import Workload
 
-MARGIN = 0.93  # of a chip's memory that a formula may fill: updates were off by up to 7 % against compiled ones
+MARGIN = 0.93  # share of a chip's memory that a formula may fill: for updates it was up to 7 % off compiled programs
 
 
 @dataclass(frozen=True)
 class Case:
     """A model with its rows on a slice; ``reference``: a second copy of the weights is kept for the KL term.
 
-    ``sequences`` are the sizes of the mesh's sequence axis that are looked at.
+    ``sequences`` are the sizes of the mesh's sequence axis to search.
     """
 
     name: str
@@ -36,46 +36,46 @@ class Case:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One layout of a case by formula."""
+    """The formulas' figures of one layout of a case."""
 
     case: Case
     layout: Layout
-    memory: dict[Program, Parts]  # of one chip, what lies there beside the program included
+    memory: dict[Program, Parts]  # of one chip, with the arrays resident beside the program
     phases: dict[Program, Phase]
     seconds: dict[Program, float]
 
     @property
     def attention(self) -> Attention:
-        """How it attends: "whole" or "blocks"."""
+        """The attention: "whole" or "blocks"."""
         return attention_of(self.case.attention, self.case.topology, self.layout)
 
     @property
     def worst(self) -> Program:
-        """The program that needs most memory."""
+        """The program that needs the most memory."""
         return max(self.memory, key=self.bytes_of)
 
     @property
     def bytes(self) -> float:
-        """What that program needs on one chip."""
+        """The memory that the worst program needs on one chip."""
         return self.bytes_of(self.worst)
 
     @property
     def missing(self) -> float:
-        """Bytes above what may be filled; 0 or less where it fits."""
+        """Bytes above the usable memory; 0 or less if the layout fits."""
         return self.bytes - MARGIN * self.case.topology.chip.memory
 
     @property
     def step(self) -> float:
-        """Seconds of one step: all programs after each other, SFT apart."""
+        """Seconds of one GRPO step, the sum of its programs; of an SFT step if there are no other programs."""
         stages = [seconds for program, seconds in self.seconds.items() if program != "sft"]
         return sum(stages) if stages else self.seconds["sft"]
 
     def bytes_of(self, program: Program) -> float:
-        """Return what a program needs on one chip."""
+        """Return the memory that a program needs on one chip."""
         return sum(self.memory[program].values())
 
     def mfu(self, program: Program) -> float:
-        """Return the share of the chips' peak that goes into operations the mathematics needs."""
+        """Return the share of the chips' peak that is used for mathematically necessary operations."""
         peak = self.case.topology.chips * self.case.topology.chip.flops
         return needed_flops(self.case.work, program) / self.seconds[program] / peak
 
@@ -91,7 +91,7 @@ def estimate(case: Case, layout: Layout) -> Estimate:
 
 
 def program_layouts(case: Case, layout: Layout) -> dict[Program, Layout]:
-    """Return the layout of each program: all prompts are run at once, and as many decoded as fit, the others wait."""
+    """Return each program's layout: all prompts are prefilled at once, and as many questions decoded as fit."""
     questions = questions_of(case.work, "decode")
     sampler = layout.sampling(questions)
     each, room = questions // sampler.parts, MARGIN * case.topology.chip.memory
@@ -106,7 +106,7 @@ def _memory(case: Case, layout: Layout, program: Program, attention: Attention) 
 
 
 def resident(case: Case, layout: Layout, program: Program) -> Parts:
-    """Return what lies on a chip in this stage while a program runs that does not have it as its argument."""
+    """Return the memory of arrays that stay on a chip while a program runs, but are not its arguments."""
     if program == "sft":
         return {}
     entries = held_entries(case.work.config, layout)
@@ -123,7 +123,7 @@ def resident(case: Case, layout: Layout, program: Program) -> Parts:
 
 
 def search(case: Case) -> list[Estimate]:
-    """Return the layouts that fit, the fastest first; of one mesh only the fastest."""
+    """Return the layouts that fit, the fastest first; only the fastest of each mesh."""
     fitting = sorted((one for one in _all(case) if one.missing <= 0), key=lambda one: (one.step, one.bytes))
     found: dict[Layout, Estimate] = {}
     for one in fitting:
@@ -132,12 +132,12 @@ def search(case: Case) -> list[Estimate]:
 
 
 def nearest(case: Case) -> Estimate | None:
-    """Return the layout that misses least; None where not even the questions can be split over the chips."""
+    """Return the layout that lacks the least memory; None if the chips cannot even split the questions."""
     return min(_all(case), key=lambda one: one.missing, default=None)
 
 
 def remedies(case: Case) -> list[str]:
-    """Return single changes that make a case fit, the least of each kind, by formula; empty where none of them does."""
+    """Return single changes that make a case fit by formula, the smallest of each kind; empty if there are none."""
     found: dict[str, str] = {}
     for kind, text, other in _changes(case):
         if other != case and kind not in found and search(other):
@@ -152,14 +152,14 @@ def _changes(case: Case) -> Iterator[tuple[str, str, Case]]:
     def asking(**more: int) -> Case:
         return replace(case, work=replace(case.work, rows=replace(rows, **more)))
 
-    yield "attention", "attention in blocks in place of whole score matrices", replace(case, attention="blocks")
+    yield "attention", "attention in blocks instead of whole score matrices", replace(case, attention="blocks")
     for parts in (2, 4, 8):
         text = f"rows split over sequence={parts}" + (" with attention in blocks" if tpu else "")
         yield "sequence", text, replace(case, sequences=(parts,), attention="blocks" if tpu else case.attention)
     yield "reference", "no reference policy (kl_coef 0)", replace(case, reference=False)
     for part in (2, 4, 8):
         if rows.questions % part == 0:
-            yield "questions", f"{rows.questions // part} questions a step", asking(questions=rows.questions // part)
+            yield "questions", f"{rows.questions // part} questions per step", asking(questions=rows.questions // part)
     for part in (2, 4, 8):
         prompt, new = rows.prompt_tokens // part, rows.new_tokens // part
         text = f"prompts of {prompt:,} and responses of {new:,} tokens"

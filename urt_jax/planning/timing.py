@@ -1,9 +1,9 @@
-"""Seconds of a program on one chip of a slice, by formula: a roofline piece by piece, and the bytes between chips.
+"""Seconds of a program on one chip of a slice, by formula: a roofline of each piece, and the bytes between chips.
 
-A piece (layers, attention, head, tower, optimizer) takes the longer one of its products and its memory traffic, and
-pieces follow each other. Weights are gathered and gradients scattered over ``fsdp`` and ``sequence`` beside them; sums
-over ``tensor``, and keys and values gathered over ``sequence``, stand in the way. Products are counted as the program
-runs them: masked scores too, and everything once more that the backward pass recomputes (remat "full").
+A piece (layers, attention, head, tower, optimizer) takes the longer of its products and its memory traffic, and the
+pieces run in sequence. Gathers of weights and scatters of gradients over ``fsdp`` and ``sequence`` overlap with them;
+sums over ``tensor``, and gathers of keys and values over ``sequence``, do not. Products are counted as the program runs
+them: with masked scores, and with those that the backward pass recomputes (remat "full").
 """
 
 import math
@@ -27,21 +27,21 @@ from urt_jax.planning.memory import (
 from urt_jax.planning.roofline import decoder_flops, decoder_weights, head_weights, picture_flops, tower_weights
 from urt_jax.planning.workloads import Workload
 
-# Bytes that pass through memory for one attention score: forward, and with the backward pass and its recomputation.
+# Bytes of memory traffic per attention score: forward only, and with the backward pass and its recomputation.
 SCORE_TRAFFIC = {"whole": (16.0, 56.0), "blocks": (0.0, 0.0)}
-WIDTHS = 12  # of one token that a layer writes or reads beside its feed-forward
-SUMS = {True: 8, False: 2}  # over ``tensor`` in a layer, of a token's width: as compiled, recomputed ones too
-GATHERS = {True: 2, False: 1}  # of a layer's weights: forward, and backward with its recomputation
-FLOAT32_SUMS = 2  # times the bytes of ``tensor``'s sums that a GPU moves: its compiler has them in float32
-KEYS = {True: 3, False: 1}  # passes of a layer's keys and values: so too, and their gradients scattered
+WIDTHS = 12  # token widths that a layer writes or reads per token, without its feed-forward
+SUMS = {True: 8, False: 2}  # sums of a token's width over ``tensor`` per layer: as compiled, with recomputed ones
+GATHERS = {True: 2, False: 1}  # gathers of a layer's weights: forward, and backward with its recomputation
+FLOAT32_SUMS = 2  # factor on the bytes of ``tensor``'s sums on a GPU, whose compiler computes them in float32
+KEYS = {True: 3, False: 1}  # passes of a layer's keys and values: forward, backward, and a scatter of their gradients
 HOP = 1e-6  # seconds from one chip to the next: an assumption
-MATRICES = 7  # of a layer, gathered one by one
-SCATTERS = {"sft": 1, "grpo": 2}  # of a layer's gradient: products over prompts and over responses are apart
+MATRICES = 7  # matrices of a layer, gathered one by one
+SCATTERS = {"sft": 1, "grpo": 2}  # scatters of a layer's gradient: GRPO's are separate for prompts and responses
 
 
 @dataclass(frozen=True)
 class Attained:
-    """Which fraction of the published rates is counted on: an assumption, not a measurement."""
+    """The fraction of the published rates that programs attain: an assumption, not a measurement."""
 
     flops: float = 0.7
     bandwidth: float = 0.8
@@ -50,9 +50,9 @@ class Attained:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one chip does a second: operations, memory, and bytes received over the axes of the mesh.
+    """Rates of one chip per second: operations, bytes of memory, and bytes received over the axes of the mesh.
 
-    ``fsdp`` is the rate for weights, which are split over ``sequence`` too; ``sequence`` that for keys and values.
+    ``fsdp`` is the rate of weights, which are split over ``sequence`` too; ``sequence`` is that of keys and values.
     """
 
     flops: float
@@ -61,7 +61,7 @@ class Speed:
     data: float
     tensor: float
     sequence: float = math.inf
-    trip: float = 0.0  # seconds of one collective over fsdp that moves nothing
+    trip: float = 0.0  # latency of one collective over fsdp, in seconds
 
 
 class Piece(NamedTuple):
@@ -75,16 +75,16 @@ class Piece(NamedTuple):
 class Moved(NamedTuple):
     """Bytes that one chip receives."""
 
-    calls: float = 0.0  # collectives over fsdp, each of which takes a trip around
+    calls: float = 0.0  # number of collectives over fsdp, each with its latency
     gathered: float = 0.0  # weights, over fsdp and sequence
-    scattered: float = 0.0  # gradients, over both
+    scattered: float = 0.0  # gradients, over fsdp and sequence
     copied: float = 0.0  # gradients, summed over data
     summed: float = 0.0  # activations, over tensor
-    keys: float = 0.0  # and values, and their gradients, over sequence
+    keys: float = 0.0  # keys and values, and their gradients, over sequence
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """All bytes."""
         return sum(self[1:])
 
 
@@ -96,12 +96,12 @@ class Phase:
     moved: Moved
 
     def seconds(self, speed: Speed) -> float:
-        """Return how long it takes."""
+        """Return the seconds that the program takes."""
         waits = self.moved.summed / speed.tensor + self.moved.keys / speed.sequence
         return max(self._work(speed), self._beside(speed)) + waits
 
     def limit(self, speed: Speed) -> str:
-        """Return what it waits for most."""
+        """Return the resource that the program waits for most."""
         products = sum(piece.flops for piece in self.pieces) / speed.flops
         work, beside = self._work(speed), self._beside(speed)
         waits = {"products": products, "memory": work - products, "tensor sums": self.moved.summed / speed.tensor}
@@ -119,9 +119,9 @@ class Phase:
 
 
 def speed_of(topology: Topology, layout: Layout, attained: Attained) -> Speed:
-    """Return the rates of one chip; the tensor axis has one axis of the torus to itself, the others share the rest.
+    """Return the rates of one chip; the tensor axis has its own axis of the torus, the others share the rest.
 
-    Keys and values of other tokens come along one axis.
+    Keys and values of other tokens are received along one axis.
     """
     chip, links = topology.chip, attained.links
     longest = max(topology.shape) if chip.axes else topology.shape[-1]
@@ -151,18 +151,18 @@ def program_phase(
     remat: bool = True,
     computed: int = COMPUTED,
 ) -> Phase:
-    """Return one program over all questions of a step (rows, in SFT).
+    """Return the phase of one program over all questions of a step (rows, in SFT).
 
     ``attention`` is "whole" or "blocks", ``computed`` the bytes of a number in the computation; without ``remat``
-    nothing is computed twice.
+    nothing is recomputed.
     """
     if program == "decode":
         return _decode(work, layout)
     trains, decoder, tower = program in ("sft", "grpo"), work.config.decoder, work.config.vision
     calls = pieces_of(work, layout, program)
-    each = questions_of(work, program) / layout.parts / layout.sequence  # questions of one chip, or the part it has
+    each = questions_of(work, program) / layout.parts / layout.sequence  # questions, or a fraction of one, per chip
     tokens, split = each * tokens_of(work, program), layout.tensor
-    passes = (3 + remat) if trains else 1  # forward, once more, and two products backward
+    passes = (3 + remat) if trains else 1  # forward, its recomputation, and two products backward
     matrices, head = decoder_weights(decoder), head_weights(decoder)
     scores = each * (needed_pairs(work, program) if attention == "blocks" else attention_scores(work, program))
     learnt = layout.sequence * min(work.rows.new_tokens, tokens_of(work, program) / layout.sequence)  # of an SFT row
@@ -191,7 +191,7 @@ def program_phase(
 
 
 def needed_flops(work: Workload, program: Program) -> float:
-    """Return the operations that the mathematics of a program needs over all chips, for MFU: nothing recomputed."""
+    """Return a program's mathematically necessary operations over all chips, for MFU: without recomputation."""
     decoder, rows = work.config.decoder, work.rows
     times = questions_of(work, program)
     if program == "decode":
@@ -207,7 +207,7 @@ def needed_flops(work: Workload, program: Program) -> float:
 
 def _moved(work: Workload, layout: Layout, program: Program, *, tokens: float, calls: float) -> Moved:
     decoder, trains = work.config.decoder, program in ("sft", "grpo")
-    shards = 1 if program == "prefill" else layout.shards  # whose weights were gathered for the rollout
+    shards = 1 if program == "prefill" else layout.shards  # prefill's weights were gathered for the rollout
     left, matrices = (shards - 1) / shards, decoder_weights(decoder) / layout.tensor
     head = 0.0 if program == "prefill" else head_weights(decoder) / layout.tensor
     gathered = COMPUTED * left * (calls * (GATHERS[trains] * matrices + head) + tower_weights(work.config.vision))
@@ -222,7 +222,7 @@ def _moved(work: Workload, layout: Layout, program: Program, *, tokens: float, c
 
 
 def _decode(work: Workload, layout: Layout) -> Phase:
-    """Return all steps over tokens; weights that were split are gathered once, as a copy for this rollout."""
+    """Return the phase of all decoding steps; split weights are gathered once, as a copy for the rollout."""
     decoder, rows, split = work.config.decoder, work.rows, layout.tensor
     calls = pieces_of(work, layout, "decode")
     steps = calls * rows.new_tokens

@@ -1,7 +1,7 @@
-"""A user's first verdict: seconds from the import on, in a fresh process, with programs kept from an earlier one.
+"""A user's first verdict: seconds from the import on, in a new process, with programs cached by an earlier one.
 
-Every form of a first call is timed by itself: one order, both orders, three votes. Its programs are compiled once, into
-a folder that later processes find them in, as ``RewardModel.load`` does on a user's machine.
+Each form of a first call is timed separately: one order, both orders, three votes. Its programs are compiled once and
+cached in a folder for later processes, as by ``RewardModel.load`` on a user's machine.
 """
 
 import json
@@ -40,7 +40,7 @@ print(json.dumps([later - earlier for earlier, later in zip(marks, marks[1:])]))
 
 
 class VerdictCase:
-    """Times first verdicts; ``cold`` holds the seconds of each form before any program was kept."""
+    """Times first verdicts; ``cold`` holds the seconds of each form before any program was cached."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -49,11 +49,11 @@ class VerdictCase:
         self.cold = {form: sum(self._seconds(form)) for form in FORMS}
 
     def close(self) -> None:
-        """Remove the kept programs."""
+        """Delete the cached programs."""
         self._folder.cleanup()
 
     def repeat(self) -> dict[str, float]:
-        """Return the seconds of each form's parts, ``<form>/<part>``, and in all.
+        """Return the seconds of each form's parts, ``<form>/<part>``, and in total.
 
         Raises:
             ProgramError: a process failed.
@@ -74,7 +74,7 @@ class VerdictCase:
 
 
 def verdict_text(measured: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the table of first verdicts and the records behind it: medians in seconds."""
+    """Return the table of first verdicts and its records: medians in seconds."""
     cold, repetitions = measured["ready"]["cold"], measured["repetitions"]
     rows: list[dict[str, Any]] = []
     for form in FORMS:

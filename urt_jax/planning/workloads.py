@@ -1,4 +1,4 @@
-"""What is measured: model sizes with the rows they are given, and random inputs for them; no files, no weights."""
+"""Workloads of the measurements: model sizes with their rows, and random inputs, without files or weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ IDS = {
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What one call is given; every prompt shows ``pictures`` square pictures, every response runs to its limit."""
+    """The rows of one call; every prompt has ``pictures`` square pictures, every response reaches its token limit."""
 
     questions: int
     responses: int  # to each question
@@ -51,17 +51,17 @@ class Workload:
     rows: RowCounts
 
     def text_tokens(self) -> int:
-        """Return the words of a prompt: what its pictures and the marks around them leave.
+        """Return the number of text tokens of a prompt, without its pictures and the tokens around them.
 
         Raises:
-            ValueError: the pictures alone fill the prompt.
+            ValueError: the pictures leave no room for text.
         """
         tower, rows = self.config.vision, self.rows
         merged = (rows.picture_side // tower.patch_size // tower.merge_size) ** 2
         words = rows.prompt_tokens - rows.pictures * (merged + 2)
         if words < 1:
             raise ValueError(
-                f"{rows.pictures} pictures of {rows.picture_side} pixels a side take {rows.prompt_tokens - words} "
+                f"{rows.pictures} pictures of {rows.picture_side} pixels per side take {rows.prompt_tokens - words} "
                 f"tokens, the prompt has {rows.prompt_tokens}; give more tokens or smaller pictures"
             )
         return words
@@ -71,7 +71,7 @@ def workload(size: str) -> Workload:
     """Return the workload of a named size.
 
     Raises:
-        KeyError: there is no size of that name.
+        KeyError: the size does not exist.
     """
     published = {"3b": "qwen2_5_vl_3b", "7b": "qwen2_5_vl_7b"}
     if size in published:
@@ -80,7 +80,7 @@ def workload(size: str) -> Workload:
     return Workload(shapes[size](), ROWS[size])
 
 
-# ``tiny``: what configs/grpo.py asks of urt-tiny. ``small``: two pictures of 64 tokens each in a prompt of 256.
+# ``tiny``: the shapes of configs/grpo.py for urt-tiny. ``small``: two pictures of 64 tokens each in a prompt of 256.
 ROWS = {
     "toy": RowCounts(2, 2, 24, 1, 56, 6, sft_rows=2),
     "tiny": RowCounts(16, 8, 128, 2, 112, 96, sft_rows=32),
@@ -103,16 +103,16 @@ def _shipped() -> ModelConfig:
 
 
 def _small() -> ModelConfig:
-    """Return 63 M parameters in the proportions of Qwen2.5-VL."""
+    """Return a model of 63 M parameters in the proportions of Qwen2.5-VL."""
     decoder = DecoderConfig(32000, 512, 8, 8, 2, 64, 1536, mrope_section=(8, 12, 12))
     tower = WindowedVisionConfig(6, 256, 4, 704, out_width=512, full_attention_layers=(2, 5))
     return ModelConfig(decoder, tower, **IDS)
 
 
 class BlankTokenizer:
-    """What the sampler asks of a tokenizer, for models without one: word ``n`` is written "wn" and nothing ends a text.
+    """The tokenizer methods that the sampler calls, for models without a tokenizer: token ``n`` decodes to "wn".
 
-    No id is an end token and every special id is suppressed, so that every response runs to its limit.
+    No id is an end token and every special id is suppressed, so that every response reaches its token limit.
     """
 
     pad_token_id: int
@@ -131,23 +131,23 @@ class BlankTokenizer:
         return None
 
     def batch_decode(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool) -> list[str]:
-        """Return the words of each row."""
+        """Return the text of each row."""
         return [" ".join(f"w{token}" for token in row) for row in rows]
 
 
 def suppressed_ids(config: ModelConfig) -> tuple[int, ...]:
-    """Return the ids that are never sampled: pictures, the marks around them, padding and the end of a turn."""
+    """Return the ids that are never sampled: pictures, the tokens around them, padding and the end of a turn."""
     ids = {config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id}
     return tuple(sorted({PAD, TURN_END, *(i for i in ids if i is not None)}))
 
 
 def blank_processor(config: ModelConfig) -> Processor:
-    """Return a processor for a model that comes without a folder."""
+    """Return a processor for a model without a folder."""
     return Processor(FAMILY, config, DEFAULT_GEOMETRY, BlankTokenizer(config))
 
 
 def random_pictures(work: Workload, rng: np.random.Generator, prompts: int) -> list[list[np.ndarray]]:
-    """Return uint8 pictures ``[side, side, 3]`` for each of some prompts."""
+    """Return the pictures, uint8 ``[side, side, 3]``, of ``prompts`` prompts."""
     rows = work.rows
     shape = (prompts, rows.pictures, rows.picture_side, rows.picture_side, 3)
     return [list(prompt) for prompt in rng.integers(0, 256, shape, np.uint8)]
@@ -160,7 +160,7 @@ def random_ids(work: Workload, rng: np.random.Generator, shape: tuple[int, ...])
 
 
 def encode(work: Workload, words: np.ndarray, pictures: Sequence[np.ndarray], *, name: str) -> EncodedChat:
-    """Return one prompt: its pictures, cut and laid out as the family does, then its words int32 [words]."""
+    """Return one encoded prompt: its pictures, cut into patches by the family, then its text tokens int32 [words]."""
     config = work.config
     marks = [config.vision_start_token_id, config.image_token_id, config.vision_end_token_id]
     layouts = [FAMILY.lay_out_image(p, DEFAULT_GEOMETRY, config, alone=len(pictures) == 1, name=name) for p in pictures]

@@ -1,4 +1,4 @@
-"""The settings of rewards: how much each part counts in the sum, and which rewards of a user's own are added."""
+"""The settings of rewards: the weight of each part in the sum, and a user's own rewards."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from urt_jax.settings import Problems, knob
 
 @dataclass(frozen=True)
 class RewardFunction:
-    """A reward of the user's own: a function of ``(*, text, solution, example)`` that gives a number, or None."""
+    """A user's own reward: a function of ``(*, text, solution, example)`` that returns a number or None."""
 
-    function: str = ""  # "package.module:function"; the part is called as the function
+    function: str = ""  # "package.module:function"; the part has the function's name
     weight: float = 1.0  # in the sum; 0 = logged only
 
     @property
     def name(self) -> str:
-        """What the part is called in metrics and samples."""
+        """The name of the part in metrics and samples."""
         return self.function.rpartition(":")[2]
 
 
@@ -22,20 +22,20 @@ class RewardFunction:
 class RewardWeights:
     """Weights of the reward parts in the sum; 0 = logged only."""
 
-    format: float = knob(1.0, at_least=0)  # strict form of reasoning and answer
-    accuracy: float = knob(1.0, at_least=0)  # answer equals the label
-    consistency: float = knob(0.0, at_least=0)  # totals are sums of the scores, and the answer follows
-    # The verdict in the other order is the mirrored one; 0 = orders are not paired.
+    format: float = knob(1.0, at_least=0)  # reasoning and answer have the strict format
+    accuracy: float = knob(1.0, at_least=0)  # the answer equals the label
+    consistency: float = knob(0.0, at_least=0)  # totals are the sums of the scores, and the answer follows from them
+    # The verdict in the other presentation order is the mirrored one; 0 = orders are not paired.
     swap_consistency: float = knob(0.0, at_least=0)
-    # Penalty near the longest response allowed, down to -1 there (arXiv 2503.14476); 0 = not counted.
+    # Penalty near the longest response allowed, down to -1 at that length (arXiv 2503.14476); 0 = off.
     overlong: float = knob(0.0, at_least=0)
     overlong_cache: int = knob(32, at_least=1)  # tokens before that length over which the penalty grows
-    # From 0.5 for the shortest to -0.5 for the longest response of a group that is all right; 0 = not counted.
+    # From 0.5 for the shortest to -0.5 for the longest response of a group whose answers are all right; 0 = off.
     brevity: float = knob(0.0, at_least=0)
-    user: tuple[RewardFunction, ...] = ()  # rewards of your own, added to the sum
+    user: tuple[RewardFunction, ...] = ()  # your own rewards, added to the sum
 
     def parts(self) -> dict[str, float]:
-        """Return the weight of every part that a run has, by name."""
+        """Return the weight of every part of a run, by name."""
         parts = {"format": self.format, "accuracy": self.accuracy, "consistency": self.consistency}
         extra = {
             "swap_consistency": self.swap_consistency,
@@ -46,9 +46,9 @@ class RewardWeights:
         return parts | {reward.name: reward.weight for reward in self.user}
 
     def problems(self) -> Problems:
-        """Yield what is wrong between the knobs."""
+        """Yield the knobs that are invalid or in conflict, each with its message."""
         if not any(self.parts().values()):
-            yield "format", "every reward has weight 0; nothing would be learnt"
+            yield "format", "every reward has weight 0, so training would have no effect; give one a weight above 0"
         taken = {"format", "accuracy", "consistency", "swap_consistency", "overlong", "brevity"}
         for number, reward in enumerate(self.user):
             key = f"user[{number}].function"
@@ -56,5 +56,5 @@ class RewardWeights:
             if not module or not name.isidentifier():
                 yield key, f"{reward.function!r} names no function; give module:function, such as my_rewards:clarity"
             elif name in taken:
-                yield key, f"there is a reward called {name!r} already; give the function another name"
+                yield key, f"the name {name!r} is taken by another reward; give the function another name"
             taken.add(name)

@@ -1,1 +1,1 @@
-"""One story a file: each stage of the recipe from its config to its run folder."""
+"""The stages of the recipe, one per file, each from its config to its run folder."""

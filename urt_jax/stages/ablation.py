@@ -1,9 +1,9 @@
-"""GRPO in several settings and seeds at equal compute, all from one start, judged on the same held-out pairs.
+"""GRPO in several settings and seeds at equal compute, all from one model, judged on the same held-out pairs.
 
-1. run (or resume) every setting of every seed, each an ordinary GRPO run in its own folder; what the first of a
-   seed says of the start is taken over by the others, which begin with the same judgements;
-2. put the judgements of all seeds together, intervals over pairs, not over pairs times seeds;
-3. print the figures of every setting and its paired differences to the first.
+1. run (or resume) every setting with every seed, each an ordinary GRPO run in its own folder; the start model is judged
+   once per seed, by the first setting, and the other settings copy its judgements;
+2. join the judgements of all seeds; intervals are over pairs, not over pairs times seeds;
+3. print the figures of every setting and its paired differences from the first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def run(config: AblationConfig) -> None:
 
 
 def difference_rows(mode: str, judged: Mapping[str, Sequence[Judgement]], *, first: str) -> list[dict[str, Cell]]:
-    """Return one row a setting other than the first: its figures minus the first's, on the same pairs and seeds."""
+    """Return one row per setting but the first: its figures minus the first's, on the same pairs and seeds."""
     return [
         {
             f"{mode}, minus {first}": label,
@@ -60,7 +60,7 @@ def difference_rows(mode: str, judged: Mapping[str, Sequence[Judgement]], *, fir
 
 
 def _run(single: GrpoConfig, *, judged_by: GrpoConfig) -> None:
-    """Run one setting with one seed in its own folder, or print what it ended with."""
+    """Run one setting with one seed in its own folder, or print the table of its finished run."""
     if finished(single.workdir, as_json(single)) is not None:
         return
     for mode in HELD_OUT_MODES:

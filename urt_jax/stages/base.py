@@ -1,8 +1,8 @@
-"""Make the base judge: a tokenizer and a small model of the Qwen2.5-VL layout, trained to see, compare and add up.
+"""Build the base judge: a tokenizer and a small model in the Qwen2.5-VL layout, trained to see, compare and add up.
 
-1. write the tokenizer, the settings and an empty model folder (``seed/``) from the shape in the config;
-2. train fresh weights on single-skill drills and direct answers, all parameters, as any other SFT;
-3. answer held-out drills of every kind: a skill that is missing here cannot be added by a later stage.
+1. write ``seed/``, a model folder without weights: tokenizer, settings, and sizes from the config's shape;
+2. train all parameters from random weights by SFT on single-skill drills and direct answers;
+3. answer held-out drills of every kind: a later stage cannot add a skill that is missing here.
 """
 
 import json
@@ -30,13 +30,13 @@ from urt_jax.stages.policy import open_model
 from urt_jax.stages.sft import finish, train_on
 from urt_jax.tasks import TASKS
 
-PICTURE_PIXELS = 112 * 112  # of every picture and frame; the built-in task's pictures are resized to twice their side
+PICTURE_PIXELS = 112 * 112  # of every picture and frame; pictures of the scenes are resized to twice their side
 HELD_OUT_DRILLS = 256  # of each kind
-CORPUS_RECORDS = 300  # of each task and drill, enough to meet every word of the built-in task
+CORPUS_RECORDS = 300  # of each task and drill, enough to contain every word of the scenes
 
 
 def run(config: BaseConfig) -> None:
-    """Train a fresh judge, whose folder is made on the first call, or (``model.init=load``) continue from one."""
+    """Train a new judge, whose ``seed/`` is written by the first call, or (``model.init=load``) an existing one."""
     folder = Path(config.workdir)
     seed_folder = folder / "seed"
     if config.model.init == "load":
@@ -55,9 +55,9 @@ def run(config: BaseConfig) -> None:
 
 
 def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]]:
-    """Return the share of held-out drills of each kind that the model answers greedily without an error.
+    """Return the share of held-out drills of each kind that the model answers right, by greedy decoding.
 
-    ``seen`` and ``unseen`` part them by whether they hold a colour-shape pair that training never shows.
+    ``unseen`` is the share of drills with a colour-shape pair that training never shows, ``seen`` that of the others.
     """
     model = RewardModel(trained, dtype=config.model.dtype, attention=config.model.attention)
     rows: list[dict[str, Cell]] = []
@@ -76,9 +76,9 @@ def drill_rows(config: BaseConfig, trained: LoadedModel) -> list[dict[str, Cell]
 def write_empty_model(
     folder: Path, shape: ShapeConfig, *, pixels: tuple[int, int] = (PICTURE_PIXELS, PICTURE_PIXELS)
 ) -> None:
-    """Write tokenizer, picture settings and config.json of a small judge; its weights do not exist yet.
+    """Write a small judge's tokenizer, picture settings and config.json, without weights.
 
-    Pictures and frames are brought to at least and at most so many ``pixels``.
+    ``pixels`` are the least and the most pixels to which pictures and frames are resized.
     """
     rng = np.random.default_rng(0)
     examples = [
@@ -91,7 +91,7 @@ def write_empty_model(
     ]
     corpus = [text for e in examples for text in (prompt_text(e), write_reasoning(e, rng))]
     corpus += [text for drill in drills for text in (drill.text or "", drill.response or "")]
-    # A phrase leaves its last space to the word that follows, so that " red" is one token wherever it stands.
+    # A phrase ends without its last space, which belongs to the next word, so that " red" is one token everywhere.
     phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases())]
     build_tokenizer(corpus, phrases, vocab_size=shape.vocab_size, folder=folder)
     least, most = pixels
@@ -104,13 +104,13 @@ def write_empty_model(
     ids = {name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>")) for name in names}
     model = _small_config(shape, ids, vocab_size=len(tokenizer))
     token_ids = {"pad_token_id": ids["endoftext"], "eos_token_id": ids["im_end"], "bos_token_id": ids["endoftext"]}
-    # Last and whole: where it is, the folder is taken for complete.
+    # Written last and atomically: a folder with this file counts as complete.
     write_whole(folder / "config.json", json.dumps(FAMILY.write_config(model, token_ids), indent=2) + "\n")
     load_processor(str(folder))
 
 
 def _small_config(shape: ShapeConfig, ids: Mapping[str, int], *, vocab_size: int) -> ModelConfig:
-    """Return the sizes of a small judge; ``ids`` are those of its media tokens, by their names in the tokenizer."""
+    """Return the model config of a small judge; ``ids`` maps its media tokens' names to ids."""
     head_width = shape.width // shape.heads
     third = head_width // 2 // 3
     return ModelConfig(

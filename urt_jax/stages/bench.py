@@ -1,9 +1,9 @@
-"""Time sampler, SFT step and GRPO step against the machine's own limits, and against the peers beside them.
+"""Time sampler, SFT step and GRPO step, and compare them with the machine's limits and with peers.
 
-1. measure what the machine can do: matrix products and memory traffic;
-2. for each size and case start our program and the peers', each in a process of its own, and warm them up;
-3. have them repeat the same work in turn, so that every ratio is one of neighbours in time;
-4. print a table a size; write every raw figure to ``bench.json``.
+1. measure the machine's rates of matrix products and memory traffic;
+2. for each size and case start our program and the peers', each in its own process, and warm them up;
+3. repeat the same work in each program in turn, so that every ratio is of runs close in time;
+4. print a table per size; write every raw figure to ``bench.json``.
 """
 
 from pathlib import Path

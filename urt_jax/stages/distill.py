@@ -1,9 +1,9 @@
-"""Distil a teacher: ask for written comparisons and keep those whose answer equals the label.
+"""Distil a teacher: ask it for reasonings and keep those whose answer equals the label.
 
-1. Examples with a known label, from ``scenes`` or from a file.
-2. Each becomes a request to the teacher; replies are kept in ``records/replies.jsonl`` as they arrive.
-3. A reply is kept when it parses and its answer is the label's (UnifiedReward-Think, stage 1).
-4. The kept ones, in the order of the examples, are ``records/cold_start.jsonl``, which ``sft`` learns from.
+1. Read labelled examples from ``scenes`` or a file.
+2. Send each as a request to the teacher; replies are written to ``records/replies.jsonl`` as they arrive.
+3. Keep the replies that parse and whose answer equals the label (UnifiedReward-Think, stage 1).
+4. Write the kept ones, in the order of the examples, to ``records/cold_start.jsonl``, which ``sft`` trains on.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, wr
 from urt_jax.teacher.settings import TeacherSettings
 
 OUTCOMES = ("kept", "wrong", "unparsable", "failed")
-RARE_OUTCOMES = ("refused", "filtered")  # shown where there are some
-MAX_REASON = 160  # characters of an endpoint's words in the table
+RARE_OUTCOMES = ("refused", "filtered")  # shown only if they occur
+MAX_REASON = 160  # characters of an endpoint's message in the table
 
 
 @dataclass(frozen=True)
 class Filtered:
-    """What the filter made of the replies: records to learn from, and per task how many replies had which outcome."""
+    """The filtered replies: the records to train on, and the number of replies per task and outcome."""
 
     records: list[Example]
     counts: dict[str, Counter[str]]  # task -> outcome -> replies
@@ -51,10 +51,10 @@ class Filtered:
 
 
 def run(config: DistillConfig) -> None:
-    """Ask, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table.
+    """Ask the teacher, filter, write ``records/cold_start.jsonl`` and ``result.json``, print the table.
 
     Raises:
-        BadInputError: data, key, endpoint or budget (see ``ask_teacher``), or not one request was answered.
+        BadInputError: a fault of data, key, endpoint or budget (see ``ask_teacher``), or no request was answered.
     """
     folder = Path(config.workdir)
     pool = labelled_pool(config.data, seed=config.seed, swap=config.data.swap, decided=True)
@@ -79,7 +79,7 @@ def run(config: DistillConfig) -> None:
 
 @contextmanager
 def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
-    """Yield the teacher's settings; the built-in teacher, if chosen, runs meanwhile."""
+    """Yield the teacher's settings; the built-in teacher, if chosen, runs until the block ends."""
     asked, data = config.teacher, config.data
     if asked.base_url != "builtin":
         yield replace(asked, api_key_env=asked.api_key_env or None)
@@ -96,16 +96,16 @@ def _teacher(config: DistillConfig) -> Iterator[TeacherSettings]:
 
 
 def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
-    """Ask about every example and return the count of all replies, which then lie in ``path``.
+    """Ask about every example, write all replies to ``path`` and return their usage.
 
-    Of several processes each asks about its share, with its share of the budget and of the requests under way, and
-    keeps the replies in a file of its own until the first puts them together.
+    On several processes, each asks about its share of the examples, with its share of the budget and of the concurrent
+    requests, and writes the replies to its own file; the first process joins the files.
     """
     count = processes.count()
     if count == 1:
         return _ask(examples, teacher, template, path)
     twice = [name for name, times in Counter(example.id for example in examples).items() if times > 1]
-    if twice:  # perhaps by two processes, of which neither would find it
+    if twice:  # two processes may each have one of the two, so that neither would notice
         raise BadInputError(f"record id {twice[0]!r} is used twice; a teacher's replies are kept by id")
     processes.of_first(lambda: join_replies(path, part_paths(path)))
     mine = Share(processes.number(), count).cut(examples)
@@ -123,7 +123,7 @@ def _ask_all(examples: Sequence[Example], teacher: TeacherSettings, template: st
 
 
 def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str, path: Path) -> Usage:
-    # All prompts are written before the first is paid for; pictures are read one by one as they are sent.
+    # All prompts are rendered before the first request costs money; pictures are read one by one as they are sent.
     requests = [Query(example.id, render(example, think=True, template=template)) for example in examples]
     with progress(total=len(examples), title="distill", unit="reply") as bar, PreemptionNotice() as notice:
 
@@ -140,7 +140,7 @@ def _ask(examples: Sequence[Example], teacher: TeacherSettings, template: str, p
 def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *, seed: int, template: str) -> Filtered:
     """Keep the replies whose answer equals the label, in the order of ``examples``, with their provenance.
 
-    ``template`` is the wording they were asked in.
+    ``template`` is the prompt template of the requests.
     """
     wording = template_provenance(template)
     records: list[Example] = []
@@ -162,7 +162,7 @@ def filter_replies(examples: Sequence[Example], replies: Mapping[str, Reply], *,
 def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
     """Return the outcome of a reply, and the reason if it has no verdict to compare with the label.
 
-    A reply with no words, or cut off, is said to be that, not to lack its first tag.
+    The reason for an empty or truncated reply says so, instead of naming the tag that it lacks.
     """
     if reply.text is None:
         return "failed", reply.error
@@ -179,7 +179,7 @@ def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
 
 
 def format_counts(filtered: Filtered, usage: Usage) -> str:
-    """Return the table that is printed: outcomes per task, their sum, tokens, and the commonest reasons of loss."""
+    """Return the printed table: outcomes per task, their sum, tokens, and the commonest reasons of loss."""
     rows = list(filtered.counts.items())
     if len(rows) > 1:
         rows.append(("all", sum(filtered.counts.values(), Counter())))

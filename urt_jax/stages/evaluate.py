@@ -1,8 +1,8 @@
 """Judge held-out pairs with one or several models; write every judgement, the table and the HTML report.
 
 1. load the pairs once and measure the blind baselines on them;
-2. for each model and mode, judge each pair (both orders), one JSONL a mode, so that a stopped run goes on;
-3. summarise with intervals, print the table, draw the report.
+2. for each model and mode, judge each pair in both orders; one JSONL file per mode lets a stopped run resume;
+3. summarise with intervals, print the table, write the report.
 """
 
 import dataclasses
@@ -38,14 +38,14 @@ Judged = dict[str, dict[str, list[Judgement]]]  # model -> mode -> judgements
 
 
 def run(config: EvaluateConfig) -> None:
-    """Judge, summarise, report; see ``evaluate``."""
+    """Run the stage; see ``evaluate``."""
     evaluate(config, curves={})
 
 
 def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     """Judge with every model, write ``result.json`` and ``report.html``, print and return the table.
 
-    ``curves`` names run folders whose metrics the report draws.
+    ``curves`` maps labels to run folders whose metrics the report plots.
     """
     folder = Path(config.workdir)
     for path in config.models.values():
@@ -78,7 +78,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
 
 
 def _wrong_nouns(judged: Judged) -> list[str]:
-    """Return a line for each model and mode that called candidates as another task does, which counts as wrong."""
+    """Return a line for each model and mode with judgements that use another task's noun, which count as wrong."""
     lines = []
     for model, modes in judged.items():
         for mode, judgements in modes.items():
@@ -89,9 +89,9 @@ def _wrong_nouns(judged: Judged) -> list[str]:
 
 
 def measure_baselines(data: HeldOutData, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    """Return the accuracy of each blind baseline on each task, fitted on other pairs of the same kind.
+    """Return the accuracy of each blind baseline on each task, fitted on other pairs of the same task.
 
-    Pairs of a file are fitted on the first half and measured on the second.
+    For a file, baselines are fitted on the first half of a task's pairs and measured on the second.
     """
     found: dict[str, dict[str, float]] = {}
     for task in sorted({str(example.task) for example in examples}):
@@ -109,19 +109,19 @@ def measure_baselines(data: HeldOutData, examples: Sequence[Example]) -> dict[st
 
 
 def judgement_path(folder: Path, label: str, mode: str) -> Path:
-    """Return where an evaluation keeps the judgements of one model in one mode."""
+    """Return the file of an evaluation's judgements of one model in one mode."""
     return folder / "records" / f"{label.replace('/', '_').replace(' ', '_')}-{mode}.jsonl"
 
 
 def _check_labels(labels: Iterable[str]) -> None:
-    """Refuse two labels whose judgements would lie in one file, where the second model would get the first's."""
+    """Refuse two labels with the same file of judgements: the second model would get the first's."""
     taken: dict[Path, str] = {}
     for label in labels:
         first = taken.setdefault(judgement_path(Path(), label, ""), label)
         if first != label:
             raise BadInputError(
-                f"models {first!r} and {label!r} would share a file of judgements; name them apart by more than "
-                "spaces, slashes and underscores"
+                f"models {first!r} and {label!r} would share a file of judgements; give labels that differ in more "
+                "than spaces, slashes and underscores"
             )
 
 
@@ -165,7 +165,7 @@ def _report(
     baselines: Mapping[str, Mapping[str, float]],
     curves: Mapping[str, Path],
 ) -> None:
-    """Draw the report: the gallery shows the first mode of every model."""
+    """Write the report; its gallery shows the first mode of every model."""
     mode = config.modes[0]
     given = {
         label: {j.id: j for j in modes[mode] if j.order == "given"} for label, modes in judged.items() if mode in modes

@@ -1,8 +1,8 @@
-"""Write a judge in the layout of transformers, from whichever layout it is in, cast and cut into files on request.
+"""Write a judge in transformers' layout, from any supported layout, with a cast and shards on request.
 
-1. read the weights as they are stored; an adapter is merged into its base;
+1. read the weights in their stored dtype; an adapter is merged into its base;
 2. write ``model/``: weights, config.json, tokenizer, picture settings;
-3. count what was written.
+3. count the written tensors and parameters.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from urt_jax.runs.run_folder import write_result
 
 
 def run(config: ExportConfig) -> None:
-    """Write ``model/`` and print what it holds."""
+    """Write ``model/`` and print its numbers of parameters, tensors and bytes."""
     folder = Path(config.workdir) / "model"
     loaded = load_model(config.model, dtype=None)
     dtype = None if config.dtype == "keep" else np.dtype(config.dtype)

@@ -1,9 +1,9 @@
-"""GRPO: sample groups of reasonings per question, reward form and correctness, improve the policy (arXiv 2402.03300).
+"""GRPO: sample groups of reasonings, reward format and accuracy, and improve the policy (arXiv 2402.03300).
 
-1. judge held-out pairs with the model it starts from;
-2. each step: a rollout (Q questions, R responses each, see ``rollouts``), group advantages, update;
-3. a gate stops the run when sampler and trainer stop agreeing on log-probabilities;
-4. judge the held-out pairs again, print both and write the report.
+1. judge held-out pairs with the start model;
+2. each step: a rollout (R responses to each of Q questions, see ``feeds.rollouts``), group advantages, an update;
+3. stop the run if the log-probabilities of sampler and trainer differ by more than ``agreement_band``;
+4. judge the held-out pairs again, print both tables and write the report.
 """
 
 import math
@@ -45,17 +45,17 @@ from urt_jax.training.state import Params, TrainState
 from urt_jax.training.steps import GrpoBatch
 from urt_jax.types import Rollout
 
-WIDTHS = 4  # lengths that responses are cut to: quarters of the longest allowed, each a program of its own
+WIDTHS = 4  # widths to which responses are cut: quarters of the longest allowed, each with its own program
 
 
 class DisagreementError(RuntimeError):
-    """Sampler and trainer no longer compute the same log-probabilities."""
+    """The log-probabilities of sampler and trainer differ by more than ``agreement_band``."""
 
 
 def run(config: GrpoConfig) -> None:
     """Train, judge before and after, write ``model/`` and the result."""
     folder = Path(config.workdir)
-    open_scoring(config)  # here and below: a missing file is reported before anything is judged
+    open_scoring(config)  # opened here, like the data below, so that missing files are reported before judging
     loaded = open_model(config.model, config.pixels, seed=config.seed, mesh=open_mesh(config.mesh))
     feed = open_feed(config, loaded.processor)
     held_out = labelled_pool(config.held_out, seed=config.seed)
@@ -74,7 +74,7 @@ def run(config: GrpoConfig) -> None:
 
 
 def judged(config: GrpoConfig, folder: Path, loaded: LoadedModel, examples: Sequence[Example], when: str) -> HeldOut:
-    """Judge the held-out pairs with a model, in the settings of the run."""
+    """Judge the held-out pairs with a model, by the settings of the run."""
     model = RewardModel(
         loaded,
         dtype=config.model.dtype,
@@ -89,7 +89,7 @@ def judged(config: GrpoConfig, folder: Path, loaded: LoadedModel, examples: Sequ
 
 
 def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> LoadedModel:
-    """Run all updates in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
+    """Run all updates in ``folder``, or resume there, write ``folder/model`` and return the trained model."""
     trainer = GrpoTrainer(config, folder, loaded)
     shown = ("reward", "rewards/accuracy/mean")
     trainer.compile_ahead()
@@ -107,9 +107,9 @@ def train_policy(config: GrpoConfig, folder: Path, loaded: LoadedModel) -> Loade
 
 
 class GrpoTrainer:
-    """Owns the compiled programs of a run; ``advance`` takes one step.
+    """Holds the compiled programs of a run; ``advance`` takes one step.
 
-    A step is a function of the state, its number and what ``rollouts`` carries from one to the next.
+    A step is a function of the train state, its number and the values that ``rollouts`` carries from step to step.
     """
 
     def __init__(self, config: GrpoConfig, folder: Path, loaded: LoadedModel) -> None:
@@ -120,7 +120,7 @@ class GrpoTrainer:
         model = open_module(config.model, loaded, self.mesh)
         optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps * config.updates_per_rollout)
         self.start = start_state(config, loaded, optimizer, self.mesh)
-        # A copy: the state takes the loaded arrays over and its first step uses them up. Under adapters it needs none.
+        # A copy, because the first step donates the loaded arrays. With adapters the base stays frozen: no copy.
         copied = config.kl_coef and not config.model.lora.rank
         self.reference = jax.tree.map(jnp.copy, place_state(self.mesh, loaded.params)) if copied else None
         self.rates = np.asarray(schedule(np.arange(config.steps) * config.updates_per_rollout))
@@ -139,14 +139,14 @@ class GrpoTrainer:
         )
         self.score = compile_score_step(model, self.mesh, micro_batches=config.micro_batches)
         self.sampler = Sampler(model, self.processor)
-        # A tower that is not trained encodes for the sampler alone; refilled groups are collated from pictures.
+        # The update reuses the sampler's features if the tower is frozen; replaced groups are collated from pictures.
         self.encoded = not ("vision" in self.start.trainable or self.share.spans or config.dynamic_sampling)
         self.suppressed = make_vocabulary(self.processor).suppressed_V
         self.rollouts = RolloutMaker(config, self.sampler, self.mesh)
         self.group_sizes, self.widths = self._group_sizes(), _widths(config)
 
     def compile_ahead(self) -> None:
-        """Compile the sampler and the largest update side by side, before the first step needs them."""
+        """Compile the sampler and the largest update in parallel, before the first step."""
         with ThreadPoolExecutor(2) as pool:
             update = pool.submit(self._compile_update)
             self.rollouts.compile_ahead(self.start.params)
@@ -172,11 +172,11 @@ class GrpoTrainer:
         self.first.lower(self.start, place_rows(self.mesh, batch), self.suppressed).compile()
 
     def reference_params(self, state: TrainState) -> Params:
-        """Return the policy the run started with; under adapters it is what lies frozen below them."""
+        """Return the parameters of the start policy; with adapters, the frozen base parameters."""
         return without_adapters(state.params) if self.reference is None else self.reference
 
     def advance(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, Any], TrainedBatch]:
-        """Sample, reward and update once; return the next state, the figures of the step, and its batch."""
+        """Take one step: sample, reward, update; return the next state, the step's figures and its batch."""
         config = self.config
         made = self.rollouts.make(state.params, step)
         started = time.perf_counter()
@@ -206,7 +206,7 @@ class GrpoTrainer:
         return state, figures, TrainedBatch([question.stream for question in made.questions], batch)
 
     def _batch(self, made: StepRollout, advantage_B: np.ndarray, step: int) -> GrpoBatch:
-        """Return the batch of the update on the host; of several processes, this one's share of the groups in it."""
+        """Return the update's batch on the host; on several processes, this process's share of its groups."""
         config, responses = self.config, self.config.responses_per_question
         trained = rows_to_train(advantage_B, responses=responses, sizes=self.group_sizes)
         settings: dict[str, Any] = {
@@ -215,7 +215,7 @@ class GrpoTrainer:
             "widths": self.widths,
         }
         prompts = None
-        if self.share.spans and len(trained) < len(advantage_B):  # groups move to other processes
+        if self.share.spans and len(trained) < len(advantage_B):  # groups may move to another process
             groups = trained[::responses] // responses
             questions, lengths = [made.questions[q] for q in groups], [made.lengths[q] for q in groups]
             prompts = self.rollouts.prompts_of(questions, lengths, step)
@@ -223,26 +223,26 @@ class GrpoTrainer:
         return make_grpo_batch(rollout, advantage_B, share=self.share, trained=trained, prompts=prompts, **settings)
 
     def _group_sizes(self) -> tuple[int, ...]:
-        """Return how many groups an update may hold: all, or half where groups without advantage have no gradient."""
+        """Return the allowed numbers of groups in an update: all; half too if advantage 0 means no gradient."""
         config, all_groups = self.config, self.config.questions_per_step
         splits = self.mesh.shape["data"] * self.mesh.shape["fsdp"] * (config.micro_batches or 1)
         halves = all_groups % (2 * splits) == 0
-        needed = config.kl_coef or config.entropy_coef  # either has a gradient in every group
+        needed = config.kl_coef or config.entropy_coef  # each gives every group a gradient
         return (all_groups // 2, all_groups) if halves and not needed else (all_groups,)
 
     def _check_agreement(self, step: int, figures: Mapping[str, Any]) -> None:
         difference = float(figures["sampling/sampling_logp_difference/mean"])
-        counted = math.isnan(difference) and float(figures["skipped_updates"])  # no number: the loop follows those
+        counted = math.isnan(difference) and float(figures["skipped_updates"])  # the loop handles skipped updates
         if not counted and not difference <= self.config.agreement_band:
             raise DisagreementError(
-                f"step {step + 1}: sampler and trainer log-probabilities differ by {difference:.4f} a token on "
-                f"average, agreement_band is {self.config.agreement_band}. The update would follow another "
-                "distribution than was sampled: check dtype and kernels (float32 agrees to 1e-4), or widen the "
-                "band knowingly"
+                f"step {step + 1}: sampler and trainer log-probabilities differ by {difference:.4f} per token on "
+                f"average, agreement_band is {self.config.agreement_band}. The update would be for another "
+                "distribution than the sampled one: check dtype and kernels (float32 agrees to 1e-4), or raise "
+                "agreement_band if the difference is intended"
             )
 
 
 def _widths(config: GrpoConfig) -> list[int]:
-    """Return the lengths that responses may be cut to: quarters of the longest, in steps that a mesh divides."""
+    """Return the widths to which responses may be cut: quarters of the longest, in steps that the mesh divides."""
     longest, step = config.lengths.max_new_tokens, max(config.token_step, config.mesh.sequence)
     return [min(-(-longest * part // (WIDTHS * step)) * step, longest) for part in range(1, WIDTHS + 1)]

@@ -1,8 +1,8 @@
-"""What a GRPO run leaves to be read: groups of responses on schedule, and the report with its last ones in pictures.
+"""The readable outputs of a GRPO run: samples of responses on schedule, and the report.
 
-1. ``samples/step-<n>.jsonl`` holds a line a question of that step: every response with its reward parts;
-2. ``report.html`` holds the held-out tables before and after, the curves, and the last sampled questions as they were
-   shown.
+1. ``samples/step-<n>.jsonl`` has one line per question of that step: every response with its reward parts;
+2. ``report.html`` has the held-out tables before and after, the curves, and the questions of the last sampled step with
+   their pictures.
 """
 
 import itertools
@@ -28,11 +28,11 @@ from urt_jax.training.metrics import read_metrics
 
 CURVES = ("reward", "loss", "entropy", "kl", "grad_norm", "parse_failure", "frac_reward_zero_std", "all_right",
           "all_wrong", "completions/mean_length", "curriculum/active", "extra_rollouts")  # fmt: skip
-SHOWN_QUESTIONS = 8  # of the last sampled step
+SHOWN_QUESTIONS = 8  # questions of the last sampled step in the report
 
 
 def write_samples(folder: Path, step: int, made: StepRollout, weights: Mapping[str, float]) -> None:
-    """Write the questions of a step (0 = the first) with all responses; a missing reward is null."""
+    """Write the questions of a step (0 = the first) with all responses; a missing reward is written as null."""
     path = folder / "samples" / f"step-{step + 1:06d}.jsonl"
     rollout, total = made.rollout, combine(made.rollout.rewards, weights)
     responses = total.shape[1]
@@ -62,7 +62,7 @@ def write_run_report(
     """Write ``report.html`` of a finished run and return its path.
 
     Raises:
-        BadInputError: a picture of a question cannot be read any more, or its record is another one.
+        BadInputError: a question's picture can no longer be read, or its record has changed.
     """
     path = folder / "report.html"
     write_report(
@@ -77,7 +77,7 @@ def write_run_report(
 
 
 def last_completions(folder: Path, feed: QuestionFeed) -> list[CompletionGroup]:
-    """Return the first questions of the last sampled step, as they were shown, with their responses."""
+    """Return the first questions of the last sampled step, in their presentation order, with their responses."""
     files = sorted((folder / "samples").glob("step-*.jsonl"))
     if not files:
         return []
@@ -89,7 +89,7 @@ def last_completions(folder: Path, feed: QuestionFeed) -> list[CompletionGroup]:
         if fields.text("id") != example.id:
             raise BadInputError(
                 f"{fields.where}: question {shown(fields.text('id'))}, the pool has {example.id} in its place; the "
-                "records were changed after they were asked: put them back"
+                "records were changed after they were asked: restore them"
             )
         groups.append(CompletionGroup(example, _completions(fields)))
     return groups
@@ -107,7 +107,7 @@ def _completions(fields: Fields) -> list[Completion]:
 
 
 def _curves(lines: Sequence[Mapping[str, float]]) -> dict[str, Curve]:
-    """Return what is drawn: the fixed figures and the mean of every reward part, where a run has them twice."""
+    """Return the curves: the fixed figures and the mean of every reward part, each with at least two points."""
     parts = [name for name in (lines[-1] if lines else {}) if name.startswith("rewards/") and name.endswith("/mean")]
     curves = {
         f"GRPO/{name}": [(line["step"], line[name]) for line in lines if math.isfinite(line.get(name, math.nan))]

@@ -1,7 +1,7 @@
-"""The whole recipe from a base judge: distil, cold start, rejection sampling, GRPO, evaluation of all four.
+"""The whole recipe from a base judge: distillation, cold start, rejection sampling, GRPO, evaluation of all models.
 
-Every stage runs in its own folder ``<n>-<stage>`` under the pipeline's and hands over files only, so a stopped pipeline
-goes on where it was, and any stage can be run alone on the same files.
+Every stage runs in its own folder ``<n>-<stage>`` inside the pipeline's and passes only files to later stages. So a
+stopped pipeline resumes at the stage that was stopped, and any stage can be run on its own from the same files.
 """
 
 import importlib
@@ -25,8 +25,8 @@ MODELS = ("base", "cold start", "rejection sampling", "GRPO")  # rows of the las
 def run(config: PipelineConfig, *, base_judged: Path | None = None) -> None:
     """Run the stages in order and print the table of the last.
 
-    ``base_judged`` is the evaluation of another pipeline from the same base on the same pairs: what it says of the base
-    is taken over and not judged again.
+    ``base_judged`` is the folder of another pipeline's evaluation from the same base on the same pairs; its judgements
+    of the base are copied instead of judging again.
     """
     distill, sft, reject, grpo, final = (Path(part.workdir) for part in config.stages())
     stages: dict[str, StageConfig] = {part.stage: part for part in config.stages()}
@@ -51,17 +51,17 @@ def run(config: PipelineConfig, *, base_judged: Path | None = None) -> None:
 
 
 def _run(config: StageConfig) -> None:
-    """Run one stage in its own folder, or print what it ended with."""
+    """Run one stage in its own folder, or print the table of its finished run."""
     print(f"\n== {config.stage} ({config.workdir})")
     if finished(config.workdir, as_json(config)) is None:
         importlib.import_module(f"urt_jax.stages.{config.stage}").run(config)
 
 
 def _start(model: Model, path: str) -> Model:
-    """Return the settings of a stage that starts from this model."""
+    """Return a stage's model settings with this model as the start."""
     return replace(model, path=path)
 
 
 def _file(data: Source, path: str) -> Source:
-    """Return a source that reads all records of a file an earlier stage wrote."""
+    """Return a source's settings for all records of a file from an earlier stage."""
     return replace(data, path=path, count=None)

@@ -1,11 +1,11 @@
-"""Say what fits on which accelerators and how fast it would be, before anything is paid for.
+"""Plan what fits on which accelerators and how fast it would be, before paying for them.
 
-1. every layout of each case by formula: memory, collectives, seconds; the fastest that fit are kept;
-2. the stages' own programs are compiled for their slice without any accelerator, each in a process of its own; what
-   that told is kept on disk by a hash of the request, the code and the compiler, so that it is asked once;
-3. a table, ``plan.json`` with every figure, and ``report.html`` with the memory drawn as bars.
+1. compute memory, collectives and seconds of every layout of each case by formula, and keep the fastest that fit;
+2. compile the stages' own programs for the slice without an accelerator, each in its own process; the evidence is
+   cached on disk by a hash of the request, the code and the compiler, so that each program is compiled once;
+3. write a table, ``plan.json`` with every figure, and ``report.html`` with bars of the memory.
 
-Compiling is evidence that a program fits and of what it moves; nothing here was run on the slice.
+Compilation is evidence of a program's memory and of the bytes that it moves; nothing is run on the slice.
 """
 
 import dataclasses
@@ -42,13 +42,13 @@ from urt_jax.planning.workloads import RowCounts, Workload
 from urt_jax.progress import each
 from urt_jax.runs.run_folder import write_json, write_result
 
-COMPILE_AGAIN = "delete it: the program is then compiled again"
+COMPILE_AGAIN = "delete it, and the program is compiled again"
 
 
 def run(config: PlanConfig) -> None:
-    """Plan all cases, print the table, write the figures and the page."""
+    """Plan all cases, print the table, write the figures and the report."""
     folder = Path(config.workdir)
-    jax.config.update("jax_platforms", "cpu")  # nothing runs in this process, so it takes no accelerator from others
+    jax.config.update("jax_platforms", "cpu")  # this process runs no program, so it must not reserve an accelerator
     cases = [read_case(config, name) for name in config.cases]
     if config.compile:
         for case in cases:
@@ -67,7 +67,7 @@ def read_case(config: PlanConfig, name: str) -> Case:
     """Return the case that ``MODEL@CHIP:SHAPE`` names.
 
     Raises:
-        BadInputError: no such published size, no such slice.
+        BadInputError: the published size or the slice does not exist.
     """
     model, at, slice_ = name.partition("@")
     try:
@@ -85,27 +85,27 @@ def read_case(config: PlanConfig, name: str) -> Case:
 
 
 def plan(config: PlanConfig, folder: Path, case: Case) -> Planned:
-    """Return the best layouts of a case with the evidence of compiling their programs; if none fits, the nearest.
+    """Return the best layouts of a case, with the evidence of compiling their programs.
 
-    Where no layout fits by formula, the program that needs most is compiled in the nearest one, as a check.
+    If no layout fits by formula, the result is the nearest one, whose largest program is compiled as a check.
     """
     found = search(case)[: config.best]
     study = Planned(case, ())
     if config.scaling:
         study = _scaling(config, folder, case)
-        config = replace(config, compile=False)  # the study's programs are enough
+        config = replace(config, compile=False)  # only the study's programs are compiled
     if found:
         told = [compiled(config, folder, one, (one.worst,) if config.worst else config.programs) for one in found]
         return replace(study, layouts=tuple(zip(found, told, strict=True)))
     least = nearest(case)
     if least is None:
-        return replace(study, remedies=("questions a step that the chips divide",))
+        return replace(study, remedies=("a number of questions per step that the chips divide",))
     told = [compiled(config, folder, least, (least.worst,))]
     return replace(study, layouts=((least, told[0]),), remedies=tuple(remedies(case)))
 
 
 def _scaling(config: PlanConfig, folder: Path, case: Case) -> Planned:
-    """Return the scaling study of a case: its last program is compiled for slices of the sizes in ``COMPILED``."""
+    """Return the scaling study of a case, with its last program compiled for the slice sizes in ``COMPILED``."""
     scaled = tuple(weak_scaling(case))
     chosen = [one for one in scaled if one is not None and one.case.topology.chips in COMPILED and config.compile]
     updates = {one.case.topology.name: compiled(config, folder, one, config.programs[-1:]) for one in chosen}
@@ -113,7 +113,7 @@ def _scaling(config: PlanConfig, folder: Path, case: Case) -> Planned:
 
 
 def compiled(config: PlanConfig, folder: Path, one: Estimate, programs: tuple[Program, ...]) -> dict[Program, Evidence]:
-    """Return the evidence of compiling each program; empty if nothing is to be compiled."""
+    """Return the evidence of compiling each program; empty if compilation is off."""
     laid = program_layouts(one.case, one.layout)
     return {p: evidence(config, folder, one, laid[p], p) for p in programs} if config.compile else {}
 
@@ -121,9 +121,9 @@ def compiled(config: PlanConfig, folder: Path, one: Estimate, programs: tuple[Pr
 def evidence(config: PlanConfig, folder: Path, one: Estimate, layout: Layout, program: Program) -> Evidence:
     """Return the evidence of compiling a program, from the cache if it was compiled before.
 
-    A compiler that died is told as the reason and asked again by the next run.
+    If the compiler crashed, the evidence has the reason and is not cached, so that the next run compiles again.
     """
-    case, attention = one.case, "whole" if program == "decode" else one.attention  # a token attends by "xla" always
+    case, attention = one.case, "whole" if program == "decode" else one.attention  # decoding always uses "xla"
     name = fingerprint(case.work, case.topology, layout, program, attention)
     kept = Path(config.cache).expanduser() / f"{name}.json"
     if kept.exists():
@@ -148,7 +148,7 @@ def evidence(config: PlanConfig, folder: Path, one: Estimate, layout: Layout, pr
 
 
 def ask_worker(spec: Path) -> Evidence:
-    """Compile what a spec names in a process of its own.
+    """Compile the program of a spec in its own process.
 
     Raises:
         ProgramError: the process ended without an answer.

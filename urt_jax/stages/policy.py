@@ -1,4 +1,4 @@
-"""The policy that a stage trains: its weights on a mesh, module, optimizer and first state, and the files it leaves."""
+"""The policy that a stage trains: weights on a mesh, module, optimizer, first state, and the written model."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,10 +31,10 @@ from urt_jax.training.state import TrainState, init_state
 def open_model(
     model: ModelSettings, pixels: PixelsConfig, *, seed: int, mesh: jax.sharding.Mesh | None = None
 ) -> LoadedModel:
-    """Load the model a stage starts from, or draw fresh weights in its layout.
+    """Load a stage's start model, or draw random weights in its layout.
 
-    With a ``mesh`` the weights are read straight to their place on it, and training takes them over: the loaded model
-    is used up by the first step.
+    With a ``mesh`` the weights are read directly to their shards on it, and the first training step donates them: the
+    loaded model cannot be used afterwards.
     """
     check_base(model)
     bounds = (pixels.min_pixels, pixels.max_pixels)
@@ -48,7 +48,7 @@ def open_mesh(mesh: MeshAxes) -> jax.sharding.Mesh:
     """Make the mesh of a stage.
 
     Raises:
-        BadInputError: the axes do not multiply to the number of devices, or deal rows out to processes unevenly.
+        BadInputError: the axes do not multiply to the number of devices, or split rows unevenly over processes.
     """
     try:
         made = make_mesh(**asdict(mesh))
@@ -60,12 +60,12 @@ def open_mesh(mesh: MeshAxes) -> jax.sharding.Mesh:
 
 
 def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.Mesh) -> VisionLanguageModel:
-    """Return the module a stage runs, its dtype and attention chosen by the devices where they are "auto".
+    """Return the module that a stage runs; dtype and attention "auto" are chosen by the devices.
 
-    What was chosen, and how programs are shaped for the device (``models.tuning``), is printed.
+    It prints both choices and those of ``models.tuning``.
 
     Raises:
-        BadInputError: an attention that these devices or this dtype cannot run.
+        BadInputError: these devices or this dtype cannot run the attention.
     """
     try:
         module = loaded.module_for(mesh, dtype=config.dtype, attention=config.attention, remat=config.remat)
@@ -77,31 +77,31 @@ def open_module(config: ModelSettings, loaded: LoadedModel, mesh: jax.sharding.M
 
 
 def open_optimizer(settings: OptimizerSettings, *, updates: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Make a stage's optimizer, and its learning rate by update over ``updates`` of them."""
+    """Make a stage's optimizer and its schedule of learning rates over ``updates`` updates."""
     schedule = make_schedule(settings, steps=updates)
     return make_optimizer(settings, schedule), schedule
 
 
 def check_base(model: ModelSettings) -> None:
-    """Check, before anything is read, that adapters would have a base that can be found again.
+    """Check, before weights are read, that new adapters have a base model that can be loaded again.
 
     Raises:
-        BadInputError: adapters are to be trained on an adapter: the weights they would adapt lie in no folder.
+        BadInputError: ``model.path`` is itself an adapter, whose merged weights are in no folder.
     """
     if model.lora.rank and (folder := adapter_of(model.path)):
         raise BadInputError(
-            f"config.model.path {model.path} is an adapter alone, and lora.rank {model.lora.rank} would train new ones "
-            f"on it; give a whole model, such as {folder.parent / 'model'} if that run left one, or set lora.rank to 0"
+            f"config.model.path {model.path} is an adapter, and lora.rank {model.lora.rank} would train new ones on "
+            f"it; give a whole model, such as {folder.parent / 'model'} if that run wrote one, or set lora.rank to 0"
         )
 
 
 def start_state(
     config: TrainingConfig, loaded: LoadedModel, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Return the state of step 0 on the mesh, with fresh adapters where ``model.lora.rank`` asks for them.
+    """Return the state of step 0 on the mesh, with new adapters if ``model.lora.rank`` is not 0.
 
     Raises:
-        BadInputError: patterns that match nothing.
+        BadInputError: a pattern matches nothing.
     """
     model, lora = config.model, config.model.lora
     if not lora.rank:
@@ -112,7 +112,7 @@ def start_state(
 
 
 def save_policy(config: TrainingConfig, folder: Path, loaded: LoadedModel, state: TrainState) -> LoadedModel:
-    """Write ``folder/model`` and return it; adapters go to ``folder/adapter`` first and are merged into the model."""
+    """Write ``folder/model`` and return it; adapters are first written to ``folder/adapter``, then merged into it."""
     params = on_host(state.params)
     if config.model.lora.rank:
         name, revision = _found_again(config.model, loaded.folder)
@@ -127,7 +127,7 @@ def save_policy(config: TrainingConfig, folder: Path, loaded: LoadedModel, state
 
 
 def _found_again(model: ModelSettings, source: Path) -> tuple[str, str | None]:
-    """Return name and revision of the hub's model or a shipped one, or the path of a folder, from anywhere."""
+    """Return the name and revision by which an adapter's base can be loaded: a hub or shipped model, or a full path."""
     if Path(model.path).exists():
         return str(source.resolve()), None
     name, _, at = model.path.partition("@") if is_hub_name(model.path) else (model.path, "", "")

@@ -1,10 +1,10 @@
-"""Rejection sampling: judge a pool several times, learn the correct reasonings, pass the hard questions on.
+"""Rejection sampling: judge a pool several times, train on the correct reasonings, keep the hard questions for GRPO.
 
-1. sample k reasonings for every pair of the pool, batch by batch, each batch written as it is done;
-2. a reasoning is correct when its form is strict, its answer the label, and its totals are the sums it says;
-3. right every time: the pair is dropped; sometimes: one correct reasoning is learnt and the pair goes to GRPO;
-   never: the pair goes to GRPO. Correct reasonings are deduplicated and balanced by answer;
-4. a short SFT on them gives the model GRPO starts from.
+1. sample k reasonings to every pair of the pool, batch by batch; each batch is written when it is done;
+2. a reasoning is correct if its format is strict, its answer equals the label, and its totals are the sums it states;
+3. of every pair with a correct reasoning, train on one of them; pairs that were not always right go to GRPO. Correct
+   reasonings are deduplicated and balanced by answer;
+4. a short SFT on them gives the model that GRPO starts from.
 """
 
 import dataclasses
@@ -41,12 +41,12 @@ from urt_jax.stages.sft import train_on
 
 @dataclasses.dataclass(frozen=True)
 class Sorted:
-    """The pool after sampling: what is learnt, what GRPO sees, and how many pairs were of which kind."""
+    """The sorted pool: the records to train on, those for GRPO, and the number of pairs of each kind."""
 
     accepted: list[Example]
     hard: list[Example]
     counts: dict[str, Counter[str]]  # task -> always / sometimes / never right
-    wrong_nouns: int = 0  # samples that call their candidates as another task does
+    wrong_nouns: int = 0  # samples that use another task's noun for their candidates
 
 
 def run(config: RejectConfig) -> None:
@@ -62,11 +62,11 @@ def run(config: RejectConfig) -> None:
     processes.of_first(lambda: write_examples(hard, found.hard))
     if not found.accepted:
         raise BadInputError(
-            f"not one of {len(texts)} questions was answered correctly in {config.samples_per_item} samples: there "
-            "is nothing to learn from; start from a model that went through sft, or look at records/samples.jsonl"
+            f"none of {len(texts)} questions was answered correctly in {config.samples_per_item} samples, so there are "
+            "no records to train on; start from a model trained by sft, or look at records/samples.jsonl"
         )
     source = Source(1.0, shuffled_epochs(found.accepted, seed=config.seed), config.data.template)
-    # Encoded again, a reasoning can be longer than it was sampled, by its end token where it had filled every slot.
+    # Encoded again, a reasoning can be longer than when sampled: by its end token, if it had filled every slot.
     longer = dataclasses.replace(config.lengths, max_new_tokens=2 * config.lengths.max_new_tokens)
     learning = dataclasses.replace(config, lengths=longer)
     train_on(learning, folder, loaded, [source], batch_size=config.batch_size, title="reject")
@@ -80,12 +80,12 @@ def run(config: RejectConfig) -> None:
 
 
 def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Example], path: Path) -> list[list[str]]:
-    """Return k texts for every pair, reading from ``path`` what an earlier call has already sampled.
+    """Return k texts for every pair; those that an earlier call sampled are read from ``path``.
 
-    Of several processes each encodes and samples its share of every batch.
+    On several processes, each encodes and samples its share of every batch.
 
     Raises:
-        BadInputError: what was sampled is not of this pool.
+        BadInputError: the stored samples are not of this pool.
     """
     share = share_of(mesh_of(loaded.params))
     with SharedLines(path, share) as kept:
@@ -95,8 +95,8 @@ def sample_pool(config: RejectConfig, loaded: LoadedModel, pool: Sequence[Exampl
 
 
 def _read_samples(path: Path, lines: Sequence[Line], pool: Sequence[Example], count: int) -> list[list[str]]:
-    """Return the texts of the first pairs of the pool, which a file holds in the pool's order."""
-    remedy = "the records were changed after they were sampled: put them back, or give another --workdir"
+    """Return the texts of the pool's first pairs, which the file has in the pool's order."""
+    remedy = "the records were changed after they were sampled: restore them, or give another --workdir"
     found: list[list[str]] = []
     for number, line in enumerate(lines, start=1):
         rows = Fields({"pairs": line}, f"{path} line {number}").items_of("pairs", at_most=len(pool))
@@ -116,11 +116,11 @@ def _read_samples(path: Path, lines: Sequence[Line], pool: Sequence[Example], co
 def _sample_rest(
     config: RejectConfig, loaded: LoadedModel, pool: Sequence[Example], kept: SharedLines, share: Share
 ) -> None:
-    """Sample the batches of the pool that are not written yet."""
+    """Sample the batches of the pool that are not yet in the file."""
     step = len(share.order) if share.spans else 1
     size = -(-min(config.batch_questions, len(pool)) // step) * step
     first = sum(map(len, kept.lines))
-    start = first % size  # not 0 where the batches before were of another size, for another number of processes
+    start = first % size  # not 0 if earlier batches had another size, for another number of processes
     rest = [pool[start:][place : place + size] for place in range(0, len(pool) - start, size)]
     mine = [example for group in rest for example in _share_of(group, share, size)]
     queries = [Query(e.id, render(e, think=True, template=config.data.template)) for e in mine]
@@ -155,12 +155,12 @@ def _sample_rest(
 
 
 def _share_of(group: Sequence[Example], share: Share, size: int) -> Sequence[Example]:
-    """Return this process's share of a batch of ``size`` pairs, of which the last batch has fewer."""
+    """Return this process's share of a batch of ``size`` pairs; the last batch may have fewer."""
     return [group[place] for place in share.cut(range(size)) if place < len(group)]
 
 
 def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: int) -> Sorted:
-    """Sort pairs by how often they were judged correctly; of a pair, one distinct correct reasoning is learnt."""
+    """Sort pairs by how often they were judged correctly, and draw one distinct correct reasoning of each pair."""
     rng = np.random.default_rng([seed, 5])
     accepted: list[Example] = []
     hard: list[Example] = []
@@ -184,9 +184,9 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
 
 
 def is_correct(text: str, solution: str) -> bool:
-    """Whether a reasoning may be learnt: strict form, right answer, and an answer that follows from true sums.
+    """Whether to train on a reasoning: strict format, right answer, and an answer that follows from correct sums.
 
-    A reasoning without readable scores cannot contradict itself and counts by form and answer alone.
+    A reasoning without readable scores cannot contradict itself; only its format and answer count.
     """
     if not (format_reward(text) and accuracy_reward(text, solution)):
         return False
@@ -215,5 +215,5 @@ def format_counts(found: Sorted) -> str:
     ]
     told = f"learnt: {len(found.accepted)} reasonings; to GRPO: {len(found.hard)} pairs; dropped: always right"
     if found.wrong_nouns:
-        told += f"\n{WRONG_NOUN}: {found.wrong_nouns} samples call their candidates as another task does"
+        told += f"\n{WRONG_NOUN}: {found.wrong_nouns} samples use another task's noun for their candidates"
     return f"{format_table(rows)}\n{told}"

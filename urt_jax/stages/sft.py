@@ -1,9 +1,9 @@
-"""Supervised fine-tuning: learn written responses (cold start, accepted reasonings, the drills of a base model).
+"""Supervised fine-tuning on given responses (cold start, accepted reasonings, drills of a base model).
 
-1. load the model, split it into trained and frozen parts, place it on the mesh;
-2. draw records, encode prompt and response, pad them to one of at most eight shapes; of several processes each does so
-   with its own share of the records, and they agree on the shape;
-3. take optimizer steps, saving state and position together; write the model in the published layout.
+1. load the model, split it into trainable and frozen parameters, place it on the mesh;
+2. draw records, encode prompts and responses, pad them to one of at most eight shapes; on several processes, each
+   encodes its own share of the records, and all agree on the shape;
+3. take optimizer steps, saving the state with its step number; write the model in the published layout.
 """
 
 import time
@@ -51,12 +51,12 @@ def train_on(
     batch_size: int,
     title: str,
 ) -> LoadedModel:
-    """Train on a mix of sources in ``folder`` (resuming there), write ``folder/model`` and return the trained model."""
+    """Train on a mixture of sources in ``folder``, or resume there, write ``folder/model`` and return the model."""
     mesh = open_mesh(config.mesh)
     model = open_module(config.model, loaded, mesh)
     optimizer, schedule = open_optimizer(config.optimizer, updates=config.steps)
     state = start_state(config, loaded, optimizer, mesh)
-    rates = np.asarray(schedule(np.arange(config.steps)))  # once: asking per step would wait for the device
+    rates = np.asarray(schedule(np.arange(config.steps)))  # computed once: a call per step would wait for the device
     step_fn = compile_sft_step(model, optimizer, state, mesh, micro_batches=config.micro_batches)
     row_step = mesh.shape["data"] * mesh.shape["fsdp"] * (config.micro_batches or 1)
     feed = SftFeed(config, loaded, sources, batch_size=batch_size, row_step=row_step, share=share_of(mesh))
@@ -80,14 +80,14 @@ def train_on(
 
 
 def finish(folder: Path, stage: str, measured: str = "", **figures: Any) -> None:
-    """Print what training did, below a table of what was ``measured`` after it, and mark the run as finished.
+    """Print the training's steps and losses, below the table ``measured`` after it, and mark the run as finished.
 
     Raises:
-        BadInputError: the metrics were changed after they were written.
+        BadInputError: the metrics file was changed after it was written.
     """
     lines = processes.of_first(lambda: read_metrics(folder))
     if not lines or not {"loss"} <= lines[0].keys() & lines[-1].keys():
-        told = "holds no loss of the first and the last step; put it back as it was, or give another --workdir"
+        told = "lacks the loss of the first or the last step; restore the file, or give another --workdir"
         raise BadInputError(f"{folder / 'metrics.jsonl'} {told}")
     first, last = lines[0], lines[-1]
     table = (

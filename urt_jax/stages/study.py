@@ -1,7 +1,7 @@
-"""The recipe over several seeds: one pipeline a seed, all judged on the same held-out pairs.
+"""The recipe over several seeds: one pipeline per seed, all judged on the same held-out pairs.
 
-1. run (or resume) the pipeline of every seed; the base, the same in all of them, is judged once;
-2. put the judgements of all seeds together, intervals over pairs, not over pairs times seeds;
+1. run (or resume) the pipeline of every seed; the base model, which all share, is judged once;
+2. join the judgements of all seeds; intervals are over pairs, not over pairs times seeds;
 3. print the figures of every model and the paired gains of GRPO over rejection sampling, on image generation.
 """
 
@@ -66,7 +66,7 @@ def joined(runs: Sequence[PipelineConfig], model: str, mode: str) -> list[Judgem
 
 
 def put_together(paths: Mapping[int, Path]) -> list[Judgement]:
-    """Return what each seed's file of judgements holds on the same pairs; a pair keeps its own id as its group."""
+    """Return the judgements of all seeds' files; the pair's id, the same for all seeds, is kept as the group."""
     return [
         replace(item, id=f"{item.id}#s{seed}", group=item.id)
         for seed, path in paths.items()

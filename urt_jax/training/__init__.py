@@ -1,1 +1,1 @@
-"""Train state, optimizer, jitted steps, rollouts and the loop that drives them."""
+"""Train state, optimizer, jitted steps, rollouts and the training loop."""

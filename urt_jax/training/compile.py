@@ -1,4 +1,4 @@
-"""Where training programs are made: one jit per step, placed by the table of rules (the literature's pjit)."""
+"""Compilation of the training steps: one jit per step, sharded by the table of rules (pjit in the literature)."""
 
 from functools import partial
 

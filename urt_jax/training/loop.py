@@ -1,8 +1,8 @@
-"""The loop every training stage runs: advance, log one step late, checkpoint, leave at a preemption notice.
+"""The loop of every training stage: advance, log one step late, save checkpoints, stop at a preemption notice.
 
-1. restore the newest checkpoint, if there is one, and cut the metrics after it;
+1. restore the newest checkpoint, if there is one, and delete the metrics after its step;
 2. dispatch step n, then read and log the figures of step n-1, so that the host never waits for the device;
-3. save the state on schedule, at the end, and when a preemption notice came, of several processes to any of them.
+3. save the state on schedule, at the end, and after a preemption notice to any of the processes.
 """
 
 import time
@@ -27,13 +27,13 @@ Advance = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any], Train
 
 @runtime_checkable
 class Carried(Protocol):
-    """What a stage keeps from step to step beside the state; its advance depends on it too."""
+    """A stage's own values from step to step, beside the train state; its ``advance`` depends on them too."""
 
     def saved(self) -> dict[str, Any]:
-        """Return it as JSON, to be saved with a checkpoint."""
+        """Return the values as JSON, to be saved with a checkpoint."""
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what ``saved`` returned when the checkpoint was made."""
+        """Resume from the values that ``saved`` returned for the checkpoint."""
 
 
 def train(
@@ -48,15 +48,15 @@ def train(
 ) -> TrainState:
     """Advance ``state`` to ``settings.steps``, resuming from ``folder/checkpoints``, and return it.
 
-    A run killed at any time and called again ends with the same parameters, bit for bit: ``advance`` must depend on
-    the state, the step number and what is ``carried`` alone. Frozen parameters are not saved; they come from the model
-    the run started with. An update that was skipped, because its loss or gradient was not finite, is counted, and
-    its batch is written to ``folder/skipped``. The progress bar shows the figures named in ``shown``.
+    A run that is killed at any time and resumed ends with the same parameters, bit for bit: ``advance`` must depend
+    only on the state, the step number and the ``carried`` values. Frozen parameters are not saved; they come from the
+    model that the run started from. An update whose loss or gradient is not finite is skipped and counted, and its
+    batch is written to ``folder/skipped``. The progress bar shows the figures named in ``shown``.
 
     Raises:
         Preempted: after a SIGTERM, once the state is saved.
-        NonFiniteLossError: ``settings.max_skipped`` updates in a row were skipped, or a step took one with such a
-            loss; the checkpoint before is kept.
+        NonFiniteLossError: ``settings.max_skipped`` updates in a row were skipped, or an update with a loss that is not
+            finite was applied; the checkpoint before it is kept.
     """
     skipped = SkippedUpdates(folder / "skipped", limit=settings.max_skipped)
     with (
@@ -99,7 +99,7 @@ def _resumed(
     if carried is not None:
         carried.restore(beside["carried"])
     skipped.restore(beside.get("skipped", {}))
-    # Not state.step: that counts updates, of which a step of this loop may take several.
+    # The start is not state.step, which counts updates: one step of this loop may take several.
     return state._replace(step=kept["step"], trainable=kept["trainable"], opt_state=kept["opt_state"]), start
 
 

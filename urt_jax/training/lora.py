@@ -1,4 +1,4 @@
-"""Fresh low-rank adapters (LoRA, arXiv 2106.09685), and which leaves of a tree with adapters are trained."""
+"""New low-rank adapters (LoRA, arXiv 2106.09685), and the pattern of their trained leaves."""
 
 import math
 import re
@@ -16,19 +16,19 @@ from urt_jax.errors import BadInputError
 from urt_jax.models.layers import ADAPTER_LEAVES
 from urt_jax.training.state import Params
 
-ADAPTER_PATTERNS = (r"/lora_[ab]$",)  # for ``state.split_params``: the scale is a constant
+ADAPTER_PATTERNS = (r"/lora_[ab]$",)  # for ``state.split_params``; without the scale, which is a constant
 
 
 def add_adapters(params: Params, *, rank: int, alpha: float, targets: Sequence[str], rng: Array) -> Params:
-    """Return the tree with a float32 adapter beside every kernel whose ``a/b/c`` path any target pattern matches.
+    """Return the tree with a float32 adapter beside every kernel whose ``a/b/c`` path matches a target pattern.
 
-    A is drawn uniformly within ``1 / sqrt(D)``, as PEFT does, and B is 0: the model computes what it did before. An
-    adapter depends on ``rng`` and the path of its kernel, not on which other kernels have one. Source: arXiv
-    2106.09685, section 4.1; the scale is ``alpha / rank``.
+    A is drawn uniformly within ``1 / sqrt(D)``, as in PEFT, and B is 0: the model's outputs stay the same. An adapter
+    depends on ``rng`` and its kernel's path, not on the other adapters. The scale is ``alpha / rank``. Source: arXiv
+    2106.09685, section 4.1.
 
     Raises:
-        BadInputError: a pattern matches no projection (lists those there are), or the tree has adapters already. The
-            tower's ``patch_embed`` is none: it is a convolution in the published layouts.
+        BadInputError: a pattern matches no projection (the message lists them), or the tree has adapters already. The
+            tower's ``patch_embed`` is not a projection: it is a convolution in the published layouts.
     """
     flat = flatten_dict(params, sep="/")
     there = [path for path in flat if path.rsplit("/", 1)[-1] in ADAPTER_LEAVES]
@@ -52,5 +52,5 @@ def add_adapters(params: Params, *, rank: int, alpha: float, targets: Sequence[s
 def _matching(kernels: Sequence[str], targets: Sequence[str]) -> list[str]:
     idle = [pattern for pattern in targets if not any(re.search(pattern, path) for path in kernels)]
     if idle or not targets:
-        raise BadInputError(f"lora targets {idle} match no projection; those there are: {', '.join(kernels)}")
+        raise BadInputError(f"lora targets {idle} match no projection; the projections are: {', '.join(kernels)}")
     return [path for path in kernels if any(re.search(pattern, path) for pattern in targets)]

@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON line a step and the same figures for TensorBoard."""
+"""Metrics of a run: one JSON line per step, and the same figures for TensorBoard."""
 
 import json
 import math
@@ -16,15 +16,15 @@ from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
 
-MAX_STEP = 2**53  # of a line that is read: a larger number is damage, and no float holds it
+MAX_STEP = 2**53  # the largest step of a line read back: a larger one is damage, and a float would not hold it
 
 
 class MetricsWriter:
-    """Append figures to ``<folder>/metrics.jsonl`` and ``<folder>/tb``, going on where a stopped run left off.
+    """Appends figures to ``<folder>/metrics.jsonl`` and ``<folder>/tb``, also when a stopped run resumes.
 
-    Lines after ``resume_step`` (and a half-written last one) belong to steps that will be run again, so they are cut
-    off; -1 starts anew. Figures of a checkpoint's own step must be written before that checkpoint is saved.
-    ``active=False`` writes nothing: give it on every process but the first.
+    Lines after ``resume_step`` (and a half-written last one) belong to steps that will be repeated, so they are
+    deleted; -1 deletes all lines. The figures of a checkpoint's step must be written before the checkpoint is saved.
+    With ``active=False``, for every process but the first, nothing is written.
     """
 
     def __init__(self, folder: str | Path, *, resume_step: int = -1, active: bool = True) -> None:
@@ -38,7 +38,7 @@ class MetricsWriter:
         self._board = _open_board(path.parent / "tb", start=resume_step + 1)
 
     def write(self, step: int, figures: Mapping[str, SupportsFloat]) -> None:
-        """Write the figures of one step; numbers of any kind that ``float()`` takes (a device array is fetched)."""
+        """Write the figures of one step: numbers of any kind that ``float()`` accepts (device arrays are fetched)."""
         if not self.active:
             return
         values = {name: float(value) for name, value in figures.items()}
@@ -50,7 +50,7 @@ class MetricsWriter:
         self._lines.flush()
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds."""
+        """Flush and close the files."""
         if self.active:
             self._lines.close()
             self._board.close()
@@ -65,7 +65,7 @@ class MetricsWriter:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
-    """Read the lines of a run's metrics; a figure that was not finite comes back as NaN, no file as no lines.
+    """Read the lines of a run's metrics. A figure that was not finite is read as NaN, a missing file as no lines.
 
     Raises:
         BadInputError: a line is damaged.
@@ -77,12 +77,12 @@ def read_metrics(folder: str | Path) -> list[dict[str, float]]:
 
 
 def _open_board(folder: Path, *, start: int) -> EventsWriter:
-    """Open a new file of events that replace those of earlier files from step ``start`` on.
+    """Open a new event file; its events replace those of earlier files from step ``start`` on.
 
-    Not tensorboardX's SummaryWriter: its thread dies on a full disk, and the run would wait for it forever.
+    tensorboardX's SummaryWriter is not used: its thread dies on a full disk, and the run would wait for it forever.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Its name holds the second, which a clock that was set back can give twice; a count keeps the older file.
+    # The file name holds the time in seconds, which repeats if the clock is set back; a count keeps the names apart.
     board = EventsWriter(str(folder / "events"), f".{len(list(folder.iterdir()))}")
     board.write_event(Event(step=start, session_log=SessionLog(status=SessionLog.START), wall_time=time.time()))
     return board
@@ -95,7 +95,7 @@ def _cut_after(path: Path, step: int) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return all lines that end, each a step with its figures; a kill leaves at most the last one without its end."""
+    """Return all complete lines, each a step with its figures; a kill leaves at most the last line incomplete."""
     lines: list[dict[str, Any]] = []
     for number, line in whole_lines(path) if path.exists() else ():
         fields = Fields(line, f"{path} line {number}")

@@ -1,4 +1,4 @@
-"""AdamW or Muon with a schedule, decay on matrices only, and gradients clipped by their global norm."""
+"""AdamW or Muon with a schedule, weight decay of matrices only, and gradients clipped by their global norm."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ import optax.contrib
 
 from urt_jax.training.settings import OptimizerSettings
 
-B1 = 0.9  # decay of AdamW's mean gradient, a step
+B1 = 0.9  # decay per step of AdamW's mean gradient
 ADAM_SIZE = 0.2  # root mean square of AdamW's updates at learning rate 1, arXiv 2502.16982 section 2.2
 
 
 def make_schedule(settings: OptimizerSettings, *, steps: int) -> optax.Schedule:
-    """Return the learning rate by step: linear warm-up from 0, then constant, linear to 0, or cosine to 0."""
+    """Return the learning rate as a function of the step: linear warm-up from 0, then constant, or to 0 by schedule."""
     peak, warmup_steps = settings.learning_rate, settings.warmup_steps
     after = max(steps - warmup_steps, 1)
     decays: dict[str, optax.Schedule] = {
@@ -31,11 +31,11 @@ def make_schedule(settings: OptimizerSettings, *, steps: int) -> optax.Schedule:
 def make_optimizer(settings: OptimizerSettings, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Return clipped AdamW (arXiv 1711.05101); biases, norms and embeddings are not decayed.
 
-    With ``muon`` the kernels, each layer's by itself, follow their momentum made orthogonal (Jordan et al. 2024),
-    scaled to the size of AdamW's updates (arXiv 2502.16982 equation 4) so that a learning rate says the same for both;
-    the other parameters stay with AdamW. It keeps one moment of a kernel instead of two.
+    With ``muon``, the update of each layer's kernel is its orthogonalised momentum (Jordan et al. 2024), scaled to the
+    size of AdamW's updates (arXiv 2502.16982 equation 4) so that a learning rate means the same for both. The other
+    parameters keep AdamW. Muon stores one moment per kernel instead of two.
 
-    Adapters' matrices are decayed as kernels are (so does PEFT under AdamW): towards the weights that they adapt.
+    Adapters' matrices are decayed as kernels are (as in PEFT under AdamW): towards the weights that they adapt.
     """
     optimizer = optax.adamw(schedule, b1=B1, b2=settings.b2, weight_decay=settings.weight_decay, mask=_decayed)
     if settings.kind == "muon":
@@ -62,5 +62,5 @@ def _named(params: Any, names: tuple[str, ...]) -> Any:
 
 
 def _matrices(params: Any) -> Any:
-    """Say that the last two axes of every array are a matrix; axes before them (layers) part matrices."""
+    """Return Muon's dimension numbers: the last two axes of every array are a matrix, earlier ones (layers) a batch."""
     return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(-2, -1), params)

@@ -1,7 +1,7 @@
-"""The rows of a step in pieces, one after the other: the same gradient, with the activations of one piece at a time.
+"""Micro-batches: a step computes its rows piece by piece, with the same gradient and one piece's activations at a time.
 
-Rows are dealt out by stride (of n pieces, piece k has rows k, k + n, k + 2n, ...), so on a mesh every device goes on
-with rows of its own. The tower is run once for all pieces.
+Pieces take rows by stride (of n pieces, piece k has rows k, k + n, k + 2n, ...), so on a mesh every device computes
+only rows that it holds. The tower runs once for all pieces.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from urt_jax.types import Array, GroupChange, VisionFeatures, VisionInput
 
 @runtime_checkable
 class Grouped(Protocol):
-    """Rows in groups of one size, question-major: a ``Batch``, ``PromptedRows``, a ``GrpoBatch``."""
+    """A record of rows in groups of one size, question-major: ``Batch``, ``PromptedRows`` or ``GrpoBatch``."""
 
     @property
     def group_size(self) -> int:
-        """Rows that must stay together."""
+        """Number of rows that must stay in one piece."""
         ...
 
     @property
@@ -37,7 +37,7 @@ class Grouped(Protocol):
         ...
 
     def map_groups(self, change: GroupChange) -> Any:
-        """Return the record with ``change`` of every array that has these rows."""
+        """Return the record with ``change`` applied to every array that has these rows."""
         ...
 
 
@@ -45,7 +45,7 @@ Rows = TypeVar("Rows", bound=Grouped)
 
 
 def default_pieces(rows: Grouped) -> int:
-    """Return in how many pieces this device is fastest: 1, or as many as leave ``Tuning.piece_places`` to each."""
+    """Return the fastest number of pieces on this device: 1, or the most of at least ``Tuning.piece_places`` places."""
     least = tuning().piece_places
     if not least or not on_one_device():
         return 1
@@ -54,16 +54,16 @@ def default_pieces(rows: Grouped) -> int:
 
 
 def piece_of(rows: Rows, number: jax.Array, pieces: int) -> Rows:
-    """Return one of ``pieces`` of the rows, whole groups, with all frames.
+    """Return piece ``number`` of ``pieces``: its groups, with all frames.
 
     Raises:
-        ValueError: the groups do not divide into so many pieces.
+        ValueError: the groups do not divide evenly into the pieces.
     """
 
     def dealt(x: Array, axis: int, size: int) -> jax.Array:
         before, groups, after = x.shape[:axis], x.shape[axis] // size, x.shape[axis + 1 :]
         if groups % pieces:
-            raise ValueError(f"micro_batches is {pieces}, which does not divide {groups} rows (of questions, groups)")
+            raise ValueError(f"micro_batches is {pieces}, which does not divide {groups} rows (GRPO: questions)")
         parts = jnp.asarray(x).reshape(*before, groups // pieces, pieces, size, *after)
         piece = jax.lax.dynamic_index_in_dim(parts, number, axis + 1, keepdims=False)
         return piece.reshape(*before, groups // pieces * size, *after)
@@ -72,7 +72,7 @@ def piece_of(rows: Rows, number: jax.Array, pieces: int) -> Rows:
 
 
 def map_pieces(fn: Callable[[Rows], Any], rows: Rows, pieces: int | None) -> Any:
-    """Return what ``fn`` gives for all rows (arrays with the rows first), computed piece by piece."""
+    """Return ``fn(rows)``, arrays with the rows on the first axis, computed piece by piece."""
     pieces = default_pieces(rows) if pieces is None else pieces
     if pieces == 1:
         return fn(rows)
@@ -87,14 +87,15 @@ def gradient_in_pieces(
     rows: Rows,
     pieces: int | None,
 ) -> tuple[Params, Any]:
-    """Return the gradient of ``sum over pieces of loss_fn(params, features, piece)[0]``, and the second of all rows.
+    """Return the gradient of ``sum over pieces of loss_fn(params, features, piece)[0]``, and all rows' second results.
 
-    ``loss_fn`` takes the whole parameter tree and the features of all frames (None without any) and returns a sum over
-    the rows of its piece, and arrays with those rows first. Through the features the gradient reaches the tower, where
-    any of it is trained.
+    ``loss_fn`` takes the whole parameter tree and the features of all frames (None without frames). It returns a sum
+    over the rows of its piece, and arrays with those rows on the first axis. If the tower is trained, the gradient
+    flows to it through the features.
 
     Raises:
-        ValueError: the rows do not divide into so many pieces; or a tower that is trained gets frames encoded already.
+        ValueError: the rows do not divide evenly into the pieces; or the tower is trained, but the frames are given as
+            features.
     """
     pieces = default_pieces(rows) if pieces is None else pieces
 
@@ -109,7 +110,7 @@ def gradient_in_pieces(
         features = encoded(state.trainable)
         return _summed(lambda weights, piece: of_piece((weights, features), piece), state.trainable, rows, pieces)
     if isinstance(vision, VisionFeatures):
-        raise ValueError("the tower is trained but the frames are encoded already: give the batch its pictures")
+        raise ValueError("the tower is trained, but the batch holds encoded frames; give it the pictures")
     features, pull_back = jax.vjp(encoded, state.trainable)
     (direct, at_features), rest = _summed(of_piece, (state.trainable, features), rows, pieces)
     return jax.tree.map(jnp.add, direct, pull_back(at_features)[0]), rest
@@ -129,7 +130,7 @@ def _summed(loss_fn: Callable[[Any, Rows], tuple[Array, Any]], at: Any, rows: Ro
 
 
 def _joined(parts: Any, size: int) -> Any:
-    """Put rows ``[pieces, rows, ...]`` back in their order."""
+    """Return rows ``[pieces, rows, ...]`` as one axis in their original order."""
 
     def joined(x: jax.Array) -> jax.Array:
         pieces, rows, *after = x.shape

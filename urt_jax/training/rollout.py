@@ -1,4 +1,4 @@
-"""Where strings and RL meet: sampled texts become rewards, rewards become advantages and the batch of an update."""
+"""From sampled texts to an update: rewards of responses, advantages of rewards, and the GRPO batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,24 +25,23 @@ from urt_jax.types import Batch, PromptedRows, Rollout
 
 @dataclass(frozen=True)
 class Scoring:
-    """The reward parts of a run beside form, answer and sums, which every run has."""
+    """The optional reward parts of a run; every run has format, accuracy and consistency."""
 
     twins: bool = False  # questions 2n and 2n + 1 are one pair in both orders: compare their verdicts
-    overlong: tuple[int, int] | None = None  # (longest, cache) in tokens of the soft over-long penalty
-    brevity: bool = False  # in groups that are all right, shorter is better
+    overlong: tuple[int, int] | None = None  # (longest, cache) of the soft over-long penalty, in tokens
+    brevity: bool = False  # reward shorter responses in groups whose answers are all right
     user: tuple[UserReward, ...] = ()
 
 
 def score_texts(
     texts: Sequence[str], lengths: Sequence[int], questions: Sequence[Example], scoring: Scoring
 ) -> dict[str, np.ndarray]:
-    """Return every reward part ``float32 [Q, R]`` of question-major texts of these lengths in tokens, NaN = missing.
+    """Return every reward part, ``float32 [Q, R]``, of question-major texts; ``lengths`` in tokens; NaN = missing.
 
-    ``swap_consistency``, ``overlong`` and ``brevity`` are there where ``scoring`` asks for them, a user's rewards under
-    their names.
+    ``swap_consistency``, ``overlong`` and ``brevity`` are included if ``scoring`` has them, a user's rewards by name.
 
     Raises:
-        RewardError: a user's reward failed, or gave no number.
+        RewardError: a user's reward failed or returned no number.
     """
     responses = len(texts) // len(questions)
     shown = [(text, questions[row // responses]) for row, text in enumerate(texts)]
@@ -71,7 +70,7 @@ def score_texts(
 
 
 def scored(rollout: Rollout, questions: Sequence[Example], scoring: Scoring | None = None) -> Rollout:
-    """Return a rollout with the rewards of its responses.
+    """Return the rollout with the rewards of its responses.
 
     Raises:
         RewardError: as ``score_texts``.
@@ -81,16 +80,16 @@ def scored(rollout: Rollout, questions: Sequence[Example], scoring: Scoring | No
 
 
 def spread_groups(rollout: Rollout, weights: Mapping[str, float]) -> np.ndarray:
-    """Return which groups have rewards that differ, ``bool [Q]``: the others teach nothing (advantage 0)."""
+    """Return the mask ``bool [Q]`` of groups whose rewards differ; in the others every advantage is 0."""
     total = combine(rollout.rewards, weights)
     highest, lowest = np.where(np.isnan(total), -np.inf, total), np.where(np.isnan(total), np.inf, total)
     return highest.max(axis=1) > lowest.min(axis=1)
 
 
 def groups_to_keep(spread_of: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Return Q places (rollout, group): those of the first rollout, groups without spread replaced by later ones with.
+    """Return Q places (rollout, group): the first rollout's groups, those without spread replaced by later ones.
 
-    ``spread_of`` says of each rollout which groups have spread (dynamic sampling, DAPO, arXiv 2503.14476, eq. 11).
+    ``spread_of`` holds each rollout's mask of groups with spread (dynamic sampling, DAPO, arXiv 2503.14476, eq. 11).
     """
     first, *later = spread_of
     kept = [(0, int(group)) for group in range(len(first))]
@@ -106,9 +105,10 @@ def join_groups(
     prompts: Batch,
     next_position_Q: np.ndarray,
 ) -> Rollout:
-    """Return the ``kept`` (rollout, group) places of several rollouts as one.
+    """Return the ``kept`` groups, as places (rollout, group), of several rollouts as one rollout.
 
-    ``prompts`` with their next positions are theirs, in this order; of several processes, this one's share of them.
+    ``prompts`` and ``next_position_Q`` are those of the groups, in this order; on several processes, this process's
+    share of them.
     """
     first = rollouts[0]
     responses = len(first.texts) // len(first.prompt_ids)
@@ -126,20 +126,20 @@ def join_groups(
         texts=tuple(text for n, q in kept for text in rollouts[n].texts[q * responses : (q + 1) * responses]),
         prompt_ids=tuple(rollouts[n].prompt_ids[q] for n, q in kept),
         rewards={name: np.stack([rollouts[n].rewards[name][q] for n, q in kept]) for name in first.rewards},
-        features=None,  # of the first rollout's frames
+        features=None,  # the first rollout's features do not cover all kept groups
     )
 
 
 def advantages_of(rollout: Rollout, weights: Mapping[str, float], *, scale: str) -> np.ndarray:
-    """Return the advantage of each row, ``float32 [B]``; a group of equal rewards has exactly 0."""
+    """Return the advantage of each row, ``float32 [B]``; exactly 0 in a group of equal rewards."""
     rewards_QR = jnp.asarray(combine(rollout.rewards, weights), jnp.float32)
     return np.asarray(group_advantages(rewards_QR, scale=scale)).reshape(-1)
 
 
 def rows_to_train(advantage_B: np.ndarray, *, responses: int, sizes: Sequence[int]) -> np.ndarray:
-    """Return the rows of the groups that carry a gradient, filled up with others to one of ``sizes`` groups, ascending.
+    """Return the rows of groups with a gradient, padded with other groups to one of the ascending ``sizes``.
 
-    A group of equal rewards has advantage 0 and, without a KL term, no gradient; computing it would change nothing.
+    A group of equal rewards has advantage 0 and, without a KL term, no gradient, so it can be left out.
     """
     spread_Q = np.abs(advantage_B).reshape(-1, responses).max(axis=1)
     wanted = next(size for size in sizes if size >= (spread_Q > 0).sum())
@@ -158,14 +158,14 @@ def make_grpo_batch(
     in_loss_B: np.ndarray | None = None,
     widths: Sequence[int] = (),
 ) -> GrpoBatch:
-    """Build a process's ``share`` of the update's batch of the ``trained`` rows (by default all).
+    """Build a process's ``share`` of the update's batch from the ``trained`` rows (by default all).
 
-    ``prompts`` are those of the share's trained groups with their next positions, by default the rollout's own: the
-    frames of all its questions then stay, so that every batch of a size has one shape. Old and reference
-    log-probabilities are zeros until they are scored. Columns behind the longest response are cut off, down to the
-    smallest of the ascending ``widths`` that holds it (by default none are), the same on all processes. Rows that are
-    not ``in_loss_B`` (by default all are) are masked as a whole, as TRL masks truncated completions: no gradient, no
-    metric, no share in a count of tokens.
+    ``prompts`` are the prompts of the share's trained groups and their next positions. By default they are the
+    rollout's own, with the frames of all its questions, so that all batches of a size have one shape. Old and reference
+    log-probabilities are zeros until they are scored. The columns are cut to the smallest of the ascending ``widths``
+    that holds the longest response (by default not at all), the same on all processes. Rows outside ``in_loss_B`` (by
+    default none) are masked entirely, as TRL masks truncated completions: they have no gradient and enter neither
+    metrics nor token counts.
     """
     everything = np.arange(len(advantage_B))
     kept = everything if trained is None else trained

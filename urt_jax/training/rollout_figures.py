@@ -1,4 +1,4 @@
-"""The figures of a rollout, under the names people have dashboards for (TRL's), and those nobody logs."""
+"""The figures of a rollout: TRL's metrics by TRL's names, and further ones."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from urt_jax.types import Rollout
 
 
 def rollout_figures(rollout: Rollout, weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the figures of one rollout; a figure of nothing (all rewards missing, no response ended) is left out.
+    """Return the figures of one rollout; a figure without values (all rewards missing, no response ended) is left out.
 
-    Means and deviations (sample, as in TRL) pass over missing rewards; the deviation of a group with fewer than two
-    rewards counts as 0. ``parse_failure`` is the share of responses without a verdict, ``all_right`` and ``all_wrong``
-    are shares of groups.
+    Means and standard deviations (of a sample, as in TRL) skip missing rewards; the deviation of a group with fewer
+    than two rewards is 0. ``parse_failure`` is the share of responses that do not parse; ``all_right`` and
+    ``all_wrong`` are shares of groups.
     """
     total, accuracy = combine(rollout.rewards, weights), rollout.rewards["accuracy"]
     figures = {
@@ -35,9 +35,9 @@ def rollout_figures(rollout: Rollout, weights: Mapping[str, float]) -> dict[str,
 
 
 def length_figures(rollout: Rollout) -> dict[str, float]:
-    """Return the lengths of the responses in tokens, end token included.
+    """Return figures of the responses' lengths in tokens, end token included.
 
-    A response that ran to the limit is clipped; those that an end token or a stop string ended are terminated.
+    A response that reached the token limit is clipped; one that an end token or a stop string ended is terminated.
     """
     lengths, ended = rollout.mask_BU.sum(axis=1), rollout.ended_B
     figures = {f"completions/{kind}_length": value for kind, value in _extent(lengths).items()}

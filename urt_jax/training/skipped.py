@@ -1,4 +1,4 @@
-"""Updates skipped for a loss or gradient that is not finite: counted, their batches written down, and when to stop."""
+"""Updates skipped because their loss or gradient is not finite: their count, their batches, and when the run stops."""
 
 import io
 import logging
@@ -12,7 +12,7 @@ import numpy as np
 
 from urt_jax.files.whole import write_whole
 
-KEPT_BATCHES = 8  # of the newest skipped updates
+KEPT_BATCHES = 8  # batches kept on disk, of the newest skipped updates
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +28,7 @@ class TrainedBatch(NamedTuple):
 
 
 class SkippedUpdates:
-    """Follows ``skipped_updates`` of the steps; the count fits a checkpoint's JSON."""
+    """Counts the skipped updates of a run; the counts are saved with each checkpoint."""
 
     def __init__(self, folder: Path, *, limit: int) -> None:
         self._folder, self._limit = folder, limit
@@ -40,18 +40,18 @@ class SkippedUpdates:
         return {"total": self.total, "in_row": self.in_row}
 
     def restore(self, saved: Mapping[str, int]) -> None:
-        """Go on from what ``saved`` returned."""
+        """Resume from the counts that ``saved`` returned."""
         self.total, self.in_row = saved.get("total", 0), saved.get("in_row", 0)
 
     def counted(self, step: int, figures: Mapping[str, float], batch: TrainedBatch) -> dict[str, float]:
-        """Return the figures of a step (1 = the first) with ``skipped_updates`` of the run so far.
+        """Return the figures of a step (1 = the first), with ``skipped_updates`` as the run's total so far.
 
         Raises:
-            NonFiniteLossError: the loss is not finite and the update was taken all the same.
+            NonFiniteLossError: the loss is not finite, but the update was applied.
         """
         loss, here = figures.get("loss", 0.0), int(figures.get("skipped_updates", 0))
         if not here and not math.isfinite(loss):
-            raise NonFiniteLossError(f"the loss of step {step} is {loss} and its update was taken. {_REMEDY}")
+            raise NonFiniteLossError(f"the loss of step {step} is {loss} and its update was applied. {_REMEDY}")
         self.total += here
         self.in_row = self.in_row + here if here else 0
         if here:
@@ -65,16 +65,16 @@ class SkippedUpdates:
         """Raise when too many updates in a row were skipped.
 
         Raises:
-            NonFiniteLossError: with the figures of the last of them, and where its batch lies.
+            NonFiniteLossError: the message gives the last skipped step's figures and the file of its batch.
         """
         if self.in_row >= self._limit:
             raise NonFiniteLossError(
-                f"{self.in_row} updates in a row were skipped (max_skipped is {self._limit}), their loss or gradient "
-                f"was not finite, parameters and optimizer are those before them; {self._told}. {_REMEDY}"
+                f"{self.in_row} updates in a row were skipped (max_skipped is {self._limit}): their loss or gradient "
+                f"was not finite. Parameters and optimizer are unchanged since; {self._told}. {_REMEDY}"
             )
 
     def _write_batch(self, step: int, batch: TrainedBatch) -> str:
-        """Write the batch of a step and drop the oldest; return the message about it."""
+        """Write a step's batch, delete the oldest beyond ``KEPT_BATCHES``, and return a clause that names the file."""
         leaves = jax.tree_util.tree_flatten_with_path(batch.arrays)[0]
         arrays = {jax.tree_util.keystr(path, simple=True, separator="."): _on_host(leaf) for path, leaf in leaves}
         content = io.BytesIO()
@@ -89,12 +89,12 @@ class SkippedUpdates:
 
 _REMEDY = (
     "Look at the records of that step; lower optimizer.learning_rate or give another dtype in another --workdir. The "
-    "last checkpoint before it is kept; calling again repeats the steps after it"
+    "last checkpoint before it is kept; a resumed run repeats the steps after it"
 )
 
 
 def _on_host(leaf: Any) -> np.ndarray:
-    """Return an array as numpy can save it; of one that several processes share, this process's part."""
+    """Return a leaf as an array that numpy can save; of a leaf sharded over processes, this process's shards."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         leaf = np.concatenate([np.atleast_1d(shard.data) for shard in leaf.addressable_shards])
     found = np.asarray(leaf)

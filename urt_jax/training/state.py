@@ -1,4 +1,4 @@
-"""The train state: what is trained and what is frozen are two trees, so nothing frozen has gradients or moments."""
+"""The train state: trainable and frozen parameters are two trees, so frozen ones have no gradients or moments."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Params = dict[str, Any]
 
 
 class TrainState(NamedTuple):
-    """Everything a training step changes, and the weights it only reads."""
+    """The values that a training step changes, and the frozen weights, which it only reads."""
 
     step: Int[Array, ""]
     trainable: Params
@@ -30,10 +30,10 @@ class TrainState(NamedTuple):
 
 
 def split_params(params: Params, patterns: Sequence[str]) -> tuple[Params, Params]:
-    """Split a tree into (trainable, frozen): a leaf is trained when any pattern matches its ``a/b/c`` path.
+    """Split a tree into (trainable, frozen): a leaf is trainable if any pattern matches its ``a/b/c`` path.
 
     Raises:
-        BadInputError: a pattern matches nothing, so that a misspelt one cannot silently train less.
+        BadInputError: a pattern matches no leaf; a misspelt one would otherwise silently train less.
     """
     flat = flatten_dict(params, sep="/")
     idle = [pattern for pattern in patterns if not any(re.search(pattern, path) for path in flat)]
@@ -48,11 +48,11 @@ def split_params(params: Params, patterns: Sequence[str]) -> tuple[Params, Param
 
 
 def merge_params(trainable: Params, frozen: Params) -> Params:
-    """Put the two trees of ``split_params`` together again."""
+    """Return the whole tree of the two that ``split_params`` returned."""
     return unflatten_dict({**flatten_dict(trainable), **flatten_dict(frozen)})
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, patterns: Sequence[str]) -> TrainState:
-    """Build the state of step 0; moments are allocated for the trainable tree only."""
+    """Return the state of step 0; moments are allocated for the trainable tree only."""
     trainable, frozen = split_params(params, patterns)
     return TrainState(jnp.int32(0), trainable, frozen, optimizer.init(trainable))

@@ -1,4 +1,4 @@
-"""The pure training steps: ``(state, batch) -> (state, metrics)``; everything here is jitted by ``compile``."""
+"""The pure training steps, ``(state, batch) -> (state, metrics)``; ``compile`` jits them."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from urt_jax.training.pieces import gradient_in_pieces, map_pieces
 from urt_jax.training.state import Params, TrainState
 from urt_jax.types import Array, Batch, GroupChange, PromptedRows, VisionFeatures
 
-CHUNK = 1024  # tokens that a device's share of the head's product holds at a time
+CHUNK = 1024  # tokens per device whose logits are held at a time
 Metrics = dict[str, Any]  # scalars, or (sum, count) pairs before the step divides
 
 
@@ -38,10 +38,10 @@ class CompletionScores(NamedTuple):
 
 
 class GrpoBatch(NamedTuple):
-    """The batch of a policy update: each prompt once, and their question-major completions.
+    """The batch of a policy update: each prompt once, and the question-major completions.
 
-    Groups without any advantage may be left out of the rows (B of them stay); their completion masks are then kept in
-    ``idle_mask_XU``, since they count in the loss's denominator.
+    Groups whose advantages are 0 may be left out of the B rows. Their X completion masks are then kept in
+    ``idle_mask_XU``, because their tokens count in the loss's denominator.
     """
 
     rows: PromptedRows
@@ -68,7 +68,7 @@ class GrpoBatch(NamedTuple):
         return self.rows.places
 
     def map_groups(self, change: GroupChange) -> "GrpoBatch":
-        """Return the batch with ``change`` of everything but the frames and the rows left out."""
+        """Return the batch with ``change`` applied to all arrays but the frames and ``idle_mask_XU``."""
         size = self.group_size
         return self._replace(
             rows=self.rows.map_groups(change),
@@ -89,10 +89,10 @@ def score_completions(
     features: VisionFeatures | None = None,
     entropy_gradient: bool = False,
 ) -> CompletionScores:
-    """Score every completion token from the hidden state before it; each prompt is run once for all its completions.
+    """Score every completion token from the hidden state before it; each prompt runs once for all its completions.
 
     The head is applied to completion positions only and in chunks: ``[B*U, V]`` never exists. The entropy is detached
-    unless ``entropy_gradient``. The frames are encoded here where ``features`` does not give what they were encoded to.
+    unless ``entropy_gradient``. The frames are encoded unless ``features`` are given.
     """
     last_QD, hidden_BUD = run(model, params, rows, features, method="hidden_with_responses")
     last_BD = jnp.repeat(last_QD, rows.group_size, axis=0)
@@ -122,7 +122,7 @@ def score_step(
 ) -> CompletionScores:
     """Score the completions of a rollout under another policy (the reference, or the one before the first update).
 
-    The questions are computed in ``micro_batches`` pieces, one after the other.
+    The questions are computed in ``micro_batches`` pieces, one at a time.
     """
     features = run(model, params, rows.prompts.vision, method="features")
 
@@ -141,20 +141,20 @@ def scored_policy_loss(
     max_tokens: int | None = None,
     whole: GrpoBatch | None = None,
 ) -> LossParts:
-    """Return the parts of the policy loss of a scored batch, the entropy bonus in its sum.
+    """Return the parts of the policy loss of a scored batch; the sum includes the entropy bonus.
 
-    Without an entropy coefficient the entropy is a figure only. ``max_tokens`` is the longest response allowed, by
-    which "dr_grpo" divides; None = the width of the rows. ``scores`` carry the gradient. Of pieces of a ``whole``
-    batch the sums add up to its sum; the denominator and the metrics are those of the piece.
+    Without an entropy coefficient the entropy is only a metric. ``max_tokens`` is the longest response allowed, by
+    which "dr_grpo" divides; None = the width of the rows. The gradient flows through ``scores``. If the batch is a
+    piece of a ``whole`` batch, the pieces' sums add up to the whole's; denominator and metrics are the piece's.
 
     Raises:
-        ValueError: an entropy coefficient with rows left out; and as ``losses.grpo.policy_loss``.
+        ValueError: an entropy coefficient, but rows were left out; and as ``losses.grpo.policy_loss``.
     """
     mask_BU, left_out = jnp.asarray(batch.rows.mask_BU), batch.idle_mask_XU.shape[0]
     if loss.entropy_coef and left_out:
         raise ValueError(
             f"entropy_coef is {loss.entropy_coef} but {left_out} rows were left out (idle_mask_XU): rows without "
-            "advantage still have an entropy gradient, keep them all"
+            "advantage still have an entropy gradient; keep them all"
         )
     total, denominator, metrics = policy_loss(
         loss,
@@ -191,16 +191,16 @@ def sft_train_step(
 ) -> tuple[TrainState, Metrics]:
     """Take one step of maximum likelihood on the response tokens, averaged over all of them in the batch.
 
-    The head is applied to the places before them only (``Targets``). The rows are computed in ``micro_batches`` pieces
-    (by default ``pieces.default_pieces``), one after the other; the step is that of the whole batch.
+    The head is applied only to the places before them (``Targets``). The rows are computed in ``micro_batches`` pieces
+    (by default ``pieces.default_pieces``), one at a time; the result is that of the whole batch.
 
     Raises:
-        ValueError: a batch without targets, or with those of tokens that are split into other parts.
+        ValueError: the batch has no targets, or its targets split a row into another number of parts than the mesh.
     """
     if batch.targets is None:
-        raise ValueError("the batch has no targets to learn; give one that `collate` made of responses")
+        raise ValueError("the batch has no targets; give one that `collate` built with responses")
     if (parts := batch.targets.mask_BZJ.shape[1]) != token_parts():
-        raise ValueError(f"the batch's targets are of {parts} parts of a row, the mesh splits it into {token_parts()}")
+        raise ValueError(f"the batch's targets split a row into {parts} parts, the mesh into {token_parts()}")
 
     def loss_fn(params: Params, features: VisionFeatures | None, piece: Batch) -> tuple[Array, tuple[Array, Array]]:
         hidden = run(model, params, piece, features, method="hidden")
@@ -236,9 +236,9 @@ def grpo_train_step(
     """Take one policy-gradient step on a scored rollout.
 
     In the ``first_update`` of a rollout the old policy is the current one: the ratio is 1 and its gradient is that of
-    the log-probability, so ``old_logp_BU`` is not read and no second pass is needed. The reference is read only with
+    the log-probability, so ``old_logp_BU`` is not read and no second pass is needed. ``ref_logp_BU`` is read only with
     a KL term. ``max_tokens`` is the longest response allowed (None: the width of the rows). The questions are computed
-    in ``micro_batches`` pieces, one after the other; the step is that of the whole batch.
+    in ``micro_batches`` pieces, one at a time; the result is that of the whole batch.
     """
 
     loss_of = partial(scored_policy_loss, loss=loss, first_update=first_update, max_tokens=max_tokens)
@@ -263,10 +263,10 @@ def grpo_train_step(
 def _update(
     state: TrainState, gradients: Params, parts: LossParts, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Metrics]:
-    """Divide the gradient of the loss's sum once by its denominator and apply it; pairs (sum, count) become means.
+    """Divide the gradient of the loss's sum by its denominator and apply it; pairs (sum, count) become means.
 
-    Where the loss or the gradient is not finite, parameters and optimizer stay as they were and ``skipped_updates``
-    is 1; the step counts on.
+    If the loss or the gradient is not finite, parameters and optimizer stay unchanged and ``skipped_updates`` is 1; the
+    step number increases all the same.
     """
     total, denominator, metrics = parts
     scale = 1.0 / jnp.maximum(denominator, 1.0)
