@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "urt_jax"
 LEVELS = (
     {"errors", "progress", "settings", "types"},
-    {"files", "tasks"},
+    {"files"},
+    {"tasks"},  # how a task is asked and read, in words
     {"ops", "rewards", "sharding"},
     {"losses", "models", "data", "runs"},
     {"families", "scenes", "teacher"},

@@ -10,9 +10,9 @@ from urt_jax.checkpoints.model_folder import ASSETS
 from urt_jax.data import prompts
 from urt_jax.data.examples import Example, Media
 from urt_jax.errors import BadInputError
-from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import score_agreement
 from urt_jax.tasks import TASKS
+from urt_jax.tasks.replies import parse
 
 PICTURES = (Media("image", "1.png"), Media("image", "2.png"))
 CLIPS = (Media("video", ["a.png", "b.png"]), Media("video", ["c.png", "d.png"]))
@@ -125,7 +125,7 @@ def test_a_broken_template_says_so(tmp_path: Path, wording: str, message: str) -
         (Example("r", task="image_und", context=PICTURES[:1], candidates=("a", "b")), "needs a question"),
         (
             Example("r", task="image_und", prompt="q", candidates=("a",)),
-            "two or more written answers, the record has 1",
+            "2 or more written answers, the record has 1",
         ),
         (Example("r", task="image_gen", prompt="<|image_pad|>", candidates=PICTURES), r"holds '<\|image_pad\|>'"),
         (Example("r", task="image_und", prompt="q", candidates=("a", "<|im_end|>")), "reads as a control token"),

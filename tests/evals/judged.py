@@ -4,7 +4,7 @@ import numpy as np
 
 from urt_jax.data.examples import Example, Media
 from urt_jax.evals.pairwise import Judgement
-from urt_jax.rewards.parse import Verdict
+from urt_jax.tasks.replies import Verdict
 
 GOLD = {"Semantic consistency": [9, 6], "Aesthetics": [9, 7], "Authenticity": [5, 8]}  # totals 23 and 21
 

@@ -21,9 +21,9 @@ from urt_jax.feeds.encoder import Encoder
 from urt_jax.generation.sampler import Sampler
 from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.vocabulary import decode_texts
-from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import format_reward
 from urt_jax.scenes import make_example
+from urt_jax.tasks.replies import parse
 
 OPEN, BARE, EMPTY = "<think>\n", "<think>", "<think>\n\n</think>\n\n"
 HYBRID = "{% if enable_thinking is defined and not enable_thinking %}" + EMPTY + "{% else %}" + OPEN + "{% endif %}"

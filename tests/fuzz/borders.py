@@ -286,8 +286,8 @@ def run_files(draw: st.DrawFn) -> tuple[str, bytes]:
 
 def take_text(folder: Path, case: str) -> object:
     """Read what a judge wrote, and pay it."""
-    from urt_jax.rewards.parse import parse
     from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
+    from urt_jax.tasks.replies import parse
 
     found = parse(case), parse(case, think=False), format_reward(case), consistency_reward(case)
     return (*found, accuracy_reward(case, "Image 1 is better"))

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from urt_jax.rewards.gold import gold_scores
-from urt_jax.rewards.parse import WRONG_NOUN, parse, read_scores
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.rewards.votes import swap_consistency
 from urt_jax.tasks import TASKS
+from urt_jax.tasks.replies import WRONG_NOUN, parse, read_scores
 
 
 def written(*lines: str, totals: tuple[str, str], answer: int = 1) -> str:
@@ -105,17 +105,17 @@ def test_a_label_of_another_task_is_none_everywhere(task: str, noun: str) -> Non
     verdict, fits = parse(text, noun=wanted), noun == wanted
     assert verdict.winner == (2 if fits else None)
     assert bool(verdict.failure and verdict.failure.startswith(WRONG_NOUN)) is not fits
-    assert format_reward(text, noun=wanted) == fits
+    assert format_reward(text, task=task) == fits
     assert accuracy_reward(text, f"{wanted} 2 is better") == fits
     honest = HONEST["half points"].replace("Image", noun)
-    assert consistency_reward(honest, noun=wanted) == fits
-    example = SimpleNamespace(meta={"scores": {"A": (7.5, 6.5)}})
+    assert consistency_reward(honest, task=task) == fits
+    example = SimpleNamespace(task=task, meta={"scores": {"A": (7.5, 6.5)}})
     assert gold_scores(text=honest, solution=f"{wanted} 1 is better", example=example) == fits
     assert parse(f"<answer>Both {noun.lower()}s are equally good</answer>", think=False, noun=wanted).winner == (
         "tie" if fits else None
     )
     mirrored = [text.replace("2 is", "1 is")]
-    assert (swap_consistency([text], mirrored, noun=wanted) == [1.0]) is fits
+    assert (swap_consistency([text], mirrored, task=task) == [1.0]) is fits
 
 
 @pytest.mark.parametrize(

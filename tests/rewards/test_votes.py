@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 
-from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored, swap_consistency
+from urt_jax.tasks.replies import Verdict, parse
 
 
 def verdict(first: float, second: float, winner: int | str | None = None) -> str:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from urt_jax.errors import BadInputError
-from urt_jax.rewards.parse import parse
 from urt_jax.scenes import DRILLS, PHRASES, make_drill
 from urt_jax.scenes.drills import SCENE_WORD
 from urt_jax.scenes.scales import SCALES
 from urt_jax.scenes.world import CATEGORY_OF, DRILL_WORDS
+from urt_jax.tasks.replies import parse
 
 LONGEST_FIRST = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
 PIECE = re.compile(rf"{LONGEST_FIRST}| ?[a-z]+|\d+|[;+=\n]")

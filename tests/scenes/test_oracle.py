@@ -21,12 +21,12 @@ import pytest
 
 from urt_jax.data.examples import Example, Media, Query
 from urt_jax.data.prompts import render
-from urt_jax.rewards.parse import parse
 from urt_jax.scenes import make_example, write_reasoning
 from urt_jax.scenes.oracle import MODEL_NAME, Oracle, main
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.scenes.pool import OracleSettings, RefusalError
 from urt_jax.tasks import TASKS
+from urt_jax.tasks.replies import parse
 from urt_jax.teacher import client
 from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.messages import openai_messages

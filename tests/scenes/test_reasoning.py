@@ -5,9 +5,9 @@ import pytest
 
 from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
-from urt_jax.rewards.parse import parse
 from urt_jax.scenes import PHRASES, direct_answer, make_example, write_reasoning
 from urt_jax.tasks import TASKS
+from urt_jax.tasks.replies import parse
 
 LONGEST_FIRST = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
 PIECE = re.compile(rf"{LONGEST_FIRST}| ?[a-z]+|\d+|[;+=\n]")

@@ -21,7 +21,6 @@ from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
-from urt_jax.rewards.parse import parse
 from urt_jax.runs.preemption import Preempted
 from urt_jax.runs.run_folder import open_run
 from urt_jax.scenes import make_example
@@ -29,6 +28,7 @@ from urt_jax.scenes.oracle import MODEL_NAME
 from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.stages import distill
+from urt_jax.tasks.replies import parse
 from urt_jax.teacher.client import TokenBudgetError
 from urt_jax.teacher.replies import Reply, read_replies
 from urt_jax.teacher.settings import TeacherSettings

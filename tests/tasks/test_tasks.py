@@ -2,10 +2,10 @@
 
 import pytest
 
-from urt_jax.data.prompts.templates import WORDINGS, read_wording
 from urt_jax.errors import BadInputError
-from urt_jax.rewards.parse import parse
 from urt_jax.tasks import LABELS, NOUNS, TASKS, TIES, Task, find_task
+from urt_jax.tasks.labels import noun_of
+from urt_jax.tasks.wording import WORDINGS, read_wording
 
 
 def test_the_four_tasks_of_the_paper() -> None:
@@ -24,7 +24,9 @@ def test_the_four_tasks_of_the_paper() -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_its_labels_are_read_back_and_its_wording_is_there(task: Task) -> None:
     for label, winner in ((task.label(1), 1), (task.label(2), 2), (task.tie, "tie")):
-        assert parse(f"<think>x</think><answer>{label}</answer>", noun=task.noun).winner == winner
+        assert task.read(f"<think>x</think><answer>{label}</answer>").winner == winner
+        assert task.read(f"<answer>{label}</answer>", think=False).winner == winner
+        assert noun_of(label) == task.noun
     for family in WORDINGS:
         for think in (True, False):
             wording, _ = read_wording(family, task.name, think=think)
@@ -39,7 +41,7 @@ def test_what_no_prompt_can_be_written_for_is_refused() -> None:
         TASKS["image_gen"].slots("  ", [])
     with pytest.raises(BadInputError, match=r"a prompt for video_und needs a question"):
         TASKS["video_und"].slots("", ["a", "b"])
-    with pytest.raises(BadInputError, match="needs two or more written answers, the record has 1"):
+    with pytest.raises(BadInputError, match="a prompt for image_und needs 2 or more written answers, the record has 1"):
         TASKS["image_und"].slots("what?", ["a"])
 
 

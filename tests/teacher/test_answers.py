@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from urt_jax.rewards.parse import parse
+from urt_jax.tasks.replies import parse
 from urt_jax.teacher.answers import FILTERED, Answer, joined_reply, read_answer, refused_answer, text_of
 from urt_jax.teacher.retries import EndpointError, is_passing
 

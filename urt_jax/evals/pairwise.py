@@ -19,9 +19,9 @@ from urt_jax.evals.protocols import Protocol
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import whole_lines
 from urt_jax.files.whole import write_whole
-from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.verifiable import score_agreement
 from urt_jax.rewards.votes import majority
+from urt_jax.tasks import Verdict, read_reply
 
 Order = Literal["given", "swapped"]
 MediaName = str | tuple[str, ...]  # the given path (of a clip: its frames' paths), or a description of media in memory
@@ -111,7 +111,7 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
 
     Drawn votes give no verdict; the kept text is the first that voted with the majority.
     """
-    verdicts = [parse(text, think=think, noun=shown.noun) for text in texts]
+    verdicts = [read_reply(text, task=shown.task, think=think) for text in texts]
     verdict = majority(verdicts)
     label = _label(shown)
     gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}

@@ -18,10 +18,10 @@ from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.stored_settings import stored_new_tokens
 from urt_jax.judge.call_settings import check_call
 from urt_jax.judge.responder import Responder
-from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.votes import majority, mirrored
 from urt_jax.runs.compile_cache import keep_programs
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
+from urt_jax.tasks import Verdict, read_reply
 
 Order = Literal["given", "both"]
 
@@ -254,7 +254,7 @@ class RewardModel:
             progress=progress,
         )
         found = [
-            [parse(text, think=think, noun=example.noun) for text in written]
+            [read_reply(text, task=example.task, think=think) for text in written]
             for (example, _), written in zip(shown, texts)
         ]
         given, turned = found[: len(examples)], found[len(examples) :] or [[]] * len(examples)

@@ -1,6 +1,5 @@
 """Verdicts parsed from the text of a response, and the rewards computed from them."""
 
-from urt_jax.rewards.parse import Verdict, parse
 from urt_jax.rewards.user import RewardError, UserReward, load_reward
 from urt_jax.rewards.verifiable import (
     accuracy_reward,
@@ -11,6 +10,7 @@ from urt_jax.rewards.verifiable import (
     score_agreement,
 )
 from urt_jax.rewards.votes import swap_consistency
+from urt_jax.tasks.replies import Verdict, parse
 
 __all__ = [
     "RewardError",

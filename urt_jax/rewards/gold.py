@@ -7,7 +7,7 @@ labels only; this reward shows which scores of the reasoning are wrong.
 from collections.abc import Mapping
 from typing import Any
 
-from urt_jax.rewards.parse import noun_of, parse
+from urt_jax.tasks import read_reply
 
 
 def gold_scores(*, text: str, solution: str, example: Any) -> float | None:
@@ -19,7 +19,7 @@ def gold_scores(*, text: str, solution: str, example: Any) -> float | None:
     gold: Mapping[str, tuple[float, float]] | None = example.meta.get("scores")
     if not gold:
         return None
-    verdict = parse(text, noun=noun_of(solution))
+    verdict = read_reply(text, task=example.task)
     if verdict.winner is None:
         return 0.0
     written = [verdict.scores.get(name, (None, None)) for name in gold]

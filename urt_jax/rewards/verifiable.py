@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 
-from urt_jax.rewards.parse import Verdict, parse, read_totals
+from urt_jax.tasks import Verdict, read_reply
+from urt_jax.tasks.replies import read_totals
 
 _TOLERANCE = 1e-6  # sums of decimal scores such as 7.1 are rounded
 
 
-def format_reward(text: str, *, noun: str | None = None) -> float:
-    """Return 1 when the text parses in the strict form to a winner or a tie (in the task's ``noun``), else 0.
+def format_reward(text: str, *, task: str | None = None) -> float:
+    """Return 1 when the text parses in the strict form to a winner or a tie (in the form of its ``task``), else 0.
 
     The published code differs: it allows text after the answer and rejects leading whitespace.
     """
-    return float(parse(text, noun=noun).winner is not None)
+    return float(read_reply(text, task=task).winner is not None)
 
 
 def accuracy_reward(text: str, solution: str) -> float:
@@ -31,12 +32,12 @@ def accuracy_reward(text: str, solution: str) -> float:
     return float(start >= 0 and text[start + len("<answer>") : end].strip() == wanted)
 
 
-def consistency_reward(text: str, *, noun: str | None = None) -> float:
+def consistency_reward(text: str, *, task: str | None = None) -> float:
     """Return 1 when addends, totals and answer all follow from the dimension scores, else 0 (also without scores).
 
     A missing answer, or one in another task's noun, gets 0.
     """
-    verdict = parse(text, noun=noun)
+    verdict = read_reply(text, task=task)
     if not score_agreement(verdict):
         return 0.0
     written = read_totals(verdict.reasoning)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from urt_jax.rewards.parse import Verdict, parse
+from urt_jax.tasks import Verdict, read_reply
 
 
 def mirrored(verdict: Verdict) -> Verdict:
@@ -43,20 +43,20 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
     return replace(first, margin=margin)
 
 
-def swap_consistency(texts: Sequence[str], swapped: Sequence[str], *, noun: str | None = None) -> list[float]:
+def swap_consistency(texts: Sequence[str], swapped: Sequence[str], *, task: str | None = None) -> list[float]:
     """Return for each response the share of the responses to the swapped pair that give the mirrored verdict.
 
     Only responses in the strict form have a verdict. A response without one gets 0; swapped responses without one are
     not counted. If no swapped response has a verdict, all shares are NaN.
     """
-    mirrors = [_other_side(winner) for winner in _winners(swapped, noun) if winner is not None]
+    mirrors = [_other_side(winner) for winner in _winners(swapped, task) if winner is not None]
     if not mirrors:
         return [math.nan] * len(texts)
-    return [mirrors.count(winner) / len(mirrors) if winner is not None else 0.0 for winner in _winners(texts, noun)]
+    return [mirrors.count(winner) / len(mirrors) if winner is not None else 0.0 for winner in _winners(texts, task)]
 
 
-def _winners(texts: Sequence[str], noun: str | None) -> list[int | str | None]:
-    return [parse(text, noun=noun).winner for text in texts]
+def _winners(texts: Sequence[str], task: str | None) -> list[int | str | None]:
+    return [read_reply(text, task=task).winner for text in texts]
 
 
 def _other_side(winner: int | str | None) -> int | str | None:

@@ -22,7 +22,6 @@ from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
 from urt_jax.progress import progress
-from urt_jax.rewards.parse import parse
 from urt_jax.rewards.verifiable import accuracy_reward
 from urt_jax.runs import processes
 from urt_jax.runs.preemption import Preempted, PreemptionNotice
@@ -31,6 +30,7 @@ from urt_jax.runs.shared_lines import part_path, part_paths
 from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding.shares import Share
+from urt_jax.tasks import read_reply
 from urt_jax.teacher.answers import FILTERED
 from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies
@@ -169,7 +169,7 @@ def judge_reply(example: Example, reply: Reply) -> tuple[str, str | None]:
     if reply.refusal is not None:
         outcome = "filtered" if reply.finish_reason == FILTERED else "refused"
         return outcome, f"{outcome}: {' '.join(reply.refusal.split())[:MAX_REASON]}"
-    verdict = parse(reply.text, noun=example.noun)
+    verdict = read_reply(reply.text, task=example.task)
     if verdict.winner is None:
         cut = "cut off at max_tokens" if reply.finish_reason == "length" else None
         empty = None if reply.text.strip() else "an empty reply"

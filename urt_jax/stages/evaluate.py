@@ -24,10 +24,10 @@ from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, part_rows, result_rows
 from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.judge.reward_model import RewardModel
-from urt_jax.rewards.parse import WRONG_NOUN
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import write_result
 from urt_jax.stages.sft import open_mesh
+from urt_jax.tasks.replies import WRONG_NOUN
 from urt_jax.training.metrics import read_metrics
 
 BASELINE_PAIRS = 1000  # training pairs that the blind baselines are fitted on

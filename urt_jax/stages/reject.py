@@ -28,7 +28,6 @@ from urt_jax.feeds.records import labelled_pool, skipped_figures, tell_skipped
 from urt_jax.files.fields import Fields
 from urt_jax.judge.responder import Responder
 from urt_jax.progress import progress
-from urt_jax.rewards.parse import WRONG_NOUN, parse
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import write_result
@@ -37,6 +36,8 @@ from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
 from urt_jax.stages.policy import open_mesh, open_model
 from urt_jax.stages.sft import train_on
+from urt_jax.tasks import read_reply
+from urt_jax.tasks.replies import WRONG_NOUN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +171,9 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
         right = [text for text in samples if is_correct(text, str(example.solution))]
         kind = "always right" if len(right) == len(samples) else "sometimes right" if right else "never right"
         counts.setdefault(str(example.task), Counter())[kind] += 1
-        noun = example.noun
-        wrong_nouns += sum((parse(text, noun=noun).failure or "").startswith(WRONG_NOUN) for text in samples)
+        wrong_nouns += sum(
+            (read_reply(text, task=example.task).failure or "").startswith(WRONG_NOUN) for text in samples
+        )
         meta = {**example.meta, "correct_of": [len(right), len(samples)]}
         if kind != "always right":
             hard.append(dataclasses.replace(example, meta=meta))
@@ -190,7 +192,7 @@ def is_correct(text: str, solution: str) -> bool:
     """
     if not (format_reward(text) and accuracy_reward(text, solution)):
         return False
-    return bool(consistency_reward(text)) or not parse(text).scores
+    return bool(consistency_reward(text)) or not read_reply(text, task=None).scores
 
 
 def balanced(records: Sequence[Example], rng: np.random.Generator) -> list[Example]:
@@ -213,7 +215,8 @@ def format_counts(found: Sorted) -> str:
     rows: list[dict[str, Cell]] = [
         {"task": task, **{kind: count[kind] for kind in kinds}} for task, count in sorted(found.counts.items())
     ]
-    told = f"learnt: {len(found.accepted)} reasonings; to GRPO: {len(found.hard)} pairs; dropped: always right"
+    told = f"learnt: {len(found.accepted)} correct reasonings, one a pair"
+    told += f"; to GRPO: {len(found.hard)} pairs, not always right"
     if found.wrong_nouns:
         told += f"\n{WRONG_NOUN}: {found.wrong_nouns} samples use another task's noun for their candidates"
     return f"{format_table(rows)}\n{told}"

@@ -1,14 +1,13 @@
 """The judging tasks, one per file; a new task is a file and an import here."""
 
 from urt_jax.tasks import image_gen, image_und, video_gen, video_und
+from urt_jax.tasks.labels import LABELS, NOUNS, TIES
+from urt_jax.tasks.replies import Verdict, parse
 from urt_jax.tasks.task import Medium, Task
 
-__all__ = ["LABELS", "NOUNS", "TASKS", "TIES", "Medium", "Task", "find_task", "is_task"]
+__all__ = ["LABELS", "NOUNS", "TASKS", "TIES", "Medium", "Task", "Verdict", "find_task", "is_task", "read_reply"]
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (image_gen, video_gen, image_und, video_und)}
-NOUNS = tuple(dict.fromkeys(task.noun for task in TASKS.values()))
-LABELS = {task.label(place): place for task in TASKS.values() for place in (1, 2)}
-TIES = frozenset(task.tie for task in TASKS.values())
 
 
 def is_task(given: object) -> bool:
@@ -19,3 +18,8 @@ def is_task(given: object) -> bool:
 def find_task(medium: Medium, *, answers: bool) -> Task:
     """Return the task that compares media of this kind, or written answers about one."""
     return next(task for task in TASKS.values() if (task.medium, task.answers) == (medium, answers))
+
+
+def read_reply(text: str, *, task: str | None, think: bool = True) -> Verdict:
+    """Read a reply in the form of its task; without a task, as a verdict on a pair in any task's words."""
+    return parse(text, think=think) if task is None else TASKS[task].read(text, think=think)

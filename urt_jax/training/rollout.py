@@ -46,16 +46,16 @@ def score_texts(
     responses = len(texts) // len(questions)
     shown = [(text, questions[row // responses]) for row, text in enumerate(texts)]
     parts: dict[str, list[float]] = {
-        "format": [format_reward(text, noun=question.noun) for text, question in shown],
+        "format": [format_reward(text, task=question.task) for text, question in shown],
         "accuracy": [accuracy_reward(text, str(question.solution)) for text, question in shown],
-        "consistency": [consistency_reward(text, noun=question.noun) for text, question in shown],
+        "consistency": [consistency_reward(text, task=question.task) for text, question in shown],
     }
     if scoring.twins:
         groups = [texts[start : start + responses] for start in range(0, len(texts), responses)]
         parts["swap_consistency"] = [
             share
             for q, group in enumerate(groups)
-            for share in swap_consistency(group, groups[q ^ 1], noun=questions[q].noun)
+            for share in swap_consistency(group, groups[q ^ 1], task=questions[q].task)
         ]
     if scoring.overlong is not None:
         longest, cache = scoring.overlong

@@ -19,7 +19,7 @@ WORDINGS = ("v1", "v2")  # one line per dimension; a block of lines per dimensio
 DEFAULT_TEMPLATE = "v1"
 PROMPT_VERSION = "1"  # raise it when a shipped template changes; records carry it as provenance
 
-_SHIPPED = resources.files(__package__)  # the families' folders, and the direct templates that they share
+_SHIPPED = resources.files(__package__) / "wordings"  # the families' folders, and the direct templates that they share
 
 
 def find_template(template: str | Path) -> Traversable:

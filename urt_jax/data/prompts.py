@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from urt_jax.data.examples import Chat, Example, Media
-from urt_jax.data.prompts.templates import (
+from urt_jax.data.tokenizer import without_end
+from urt_jax.errors import BadInputError
+from urt_jax.tasks import TASKS
+from urt_jax.tasks.wording import (
     DEFAULT_TEMPLATE,
     PROMPT_VERSION,
     WORDINGS,
@@ -18,9 +21,6 @@ from urt_jax.data.prompts.templates import (
     template_phrases,
     template_provenance,
 )
-from urt_jax.data.tokenizer import without_end
-from urt_jax.errors import BadInputError
-from urt_jax.tasks import TASKS
 
 __all__ = [
     "DEFAULT_TEMPLATE",

@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from urt_jax.tasks import LABELS, NOUNS, TIES
+from urt_jax.tasks.labels import LABELS, NOUNS, TIES, noun_of
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 WRONG_NOUN = "wrong noun"  # start of the failure if the label belongs to another task
@@ -78,23 +78,13 @@ def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
         winner = "tie" if label in TIES else LABELS.get(label)
         if winner is None:
             failure = f"answer is not one of '{noun or _ANY_NOUN} 1|2 is better': {label[:60]!r}"
-        elif noun is not None and not _is_about(label, noun):
+        elif noun is not None and noun_of(label) != noun:
             winner, failure = None, f"{WRONG_NOUN}: {label!r} where candidates are called {noun}"
     reasoning = read_reasoning(body)
     written = read_totals(reasoning)
     totals = (written[1].total, written[2].total) if len(written) == 2 else None
     margin = None if totals is None else totals[0] - totals[1]
     return Verdict(winner, read_scores(reasoning), totals, margin, reasoning, text, failure)
-
-
-def noun_of(solution: str) -> str | None:
-    """Return the noun that a label uses for candidates; None if it is not a label."""
-    return next((noun for noun in NOUNS if _is_about(solution, noun)), None)
-
-
-def _is_about(label: str, noun: str) -> bool:
-    """Return whether a known label uses this noun for candidates."""
-    return label.startswith(f"{noun} ") or label.startswith(f"Both {noun.lower()}s ")
 
 
 def strip_ends(text: str) -> str:

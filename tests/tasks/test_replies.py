@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from urt_jax.rewards.parse import Verdict, parse, read_scores, read_totals
+from urt_jax.tasks.replies import Verdict, parse, read_scores, read_totals
 
 V1 = """<think>
 Image 1: large (ok) red (ok) circle (ok); clean; cracked
