@@ -22,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
 install_import_hook("urt_jax", "annotation_check.checked")
@@ -41,6 +42,9 @@ def forget_programs() -> Iterator[None]:
     """Let go of a file's compiled programs, which no other file runs: gigabytes by the end, and mapped regions."""
     yield
     jax.clear_caches()
+    if not jax.config.jax_enable_compilation_cache:  # a mesh of several CPU devices turned it off
+        jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

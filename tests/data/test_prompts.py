@@ -11,7 +11,7 @@ from urt_jax.data import prompts
 from urt_jax.data.examples import Example, Media
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.verifiable import score_agreement
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import TASKS, wording
 from urt_jax.tasks.replies import parse
 
 PICTURES = (Media("image", "1.png"), Media("image", "2.png"))
@@ -138,12 +138,12 @@ def test_what_cannot_be_rendered(example: Example, message: str) -> None:
 
 
 def test_the_two_families_ask_for_their_form_and_share_the_direct_question() -> None:
-    lines, blocks = (parts(PAIR, template=family)[-1] for family in prompts.WORDINGS)
+    lines, blocks = (parts(PAIR, template=family)[-1] for family in wording.WORDINGS)
     assert lines == parts(PAIR)[-1]
     assert lines != blocks
     assert "caption: a red circle\n" in blocks
     assert "\n2. Aesthetics:\n    Image 1 (x/10) - reasons;\n    Image 2 (y/10) - reasons\n3. " in blocks
-    one, other = (parts(PAIR, template=family, think=False)[-1] for family in prompts.WORDINGS)
+    one, other = (parts(PAIR, template=family, think=False)[-1] for family in wording.WORDINGS)
     assert one == other
 
 
@@ -217,22 +217,22 @@ def test_what_is_no_template(in_folder: Path, template: str, message: str) -> No
 
 
 def test_provenance_tells_one_state_of_a_wording_from_another(tmp_path: Path) -> None:
-    shipped = {"prompt_template": "v2", "prompt_version": prompts.PROMPT_VERSION}
-    assert prompts.template_provenance("v2") == shipped
+    shipped = {"prompt_template": "v2", "prompt_version": wording.PROMPT_VERSION}
+    assert wording.template_provenance("v2") == shipped
     (tmp_path / "image_gen.txt").write_text("{caption}")
-    first = prompts.template_provenance(tmp_path)
-    assert first == prompts.template_provenance(str(tmp_path))
+    first = wording.template_provenance(tmp_path)
+    assert first == wording.template_provenance(str(tmp_path))
     assert first["prompt_template"] == str(tmp_path)
     (tmp_path / "image_gen_direct.txt").write_text("{caption}")
-    second = prompts.template_provenance(tmp_path)
+    second = wording.template_provenance(tmp_path)
     (tmp_path / "image_gen_direct.txt").write_text("{caption}?")
-    third = prompts.template_provenance(tmp_path)
+    third = wording.template_provenance(tmp_path)
     assert len({item["prompt_version"] for item in (first, second, third)}) == 3
-    assert prompts.template_provenance(tmp_path / "image_gen.txt")["prompt_version"].startswith("sha256:")
+    assert wording.template_provenance(tmp_path / "image_gen.txt")["prompt_version"].startswith("sha256:")
 
 
 def test_phrases_are_those_that_the_shipped_tokenizer_was_built_over_in_this_order() -> None:
-    phrases = [phrase.rstrip(" ") for phrase in prompts.template_phrases()]
+    phrases = [phrase.rstrip(" ") for phrase in wording.template_phrases()]
     tokenizer = json.loads((ASSETS / "urt-tiny" / "tokenizer.json").read_text())
     ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     found = [ids[phrase] for phrase in phrases]
@@ -240,7 +240,7 @@ def test_phrases_are_those_that_the_shipped_tokenizer_was_built_over_in_this_ord
 
 
 def test_phrases_and_slots_make_up_every_shipped_prompt() -> None:
-    phrases = prompts.template_phrases()
+    phrases = wording.template_phrases()
     assert "caption:" in phrases
     for text, words in (
         (parts(PAIR)[-1], (" a red circle",)),

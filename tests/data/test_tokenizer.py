@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from urt_jax.data.examples import Chat, Example, Media
-from urt_jax.data.prompts import render, template_phrases
+from urt_jax.data.prompts import render
 from urt_jax.data.tokenizer import SPECIAL_TOKENS, build_tokenizer, chat_text, load_tokenizer
 from urt_jax.errors import BadInputError
+from urt_jax.tasks.wording import template_phrases
 
 CORPUS = ["Image 1: a large red circle (ok) left of 23 blue squares\n"] * 8
 PHRASES = ("/10) - ", "/10) - clean", "\n</think>\n<answer>Image ")

@@ -11,11 +11,11 @@ import pytest
 from tests.tiny import write_judge
 from urt_jax.checkpoints.model_folder import load_processor
 from urt_jax.data.examples import Chat, Example
-from urt_jax.data.prompts import find_template, prompt_text, template_provenance
+from urt_jax.data.prompts import prompt_text
 from urt_jax.data.tokenizer import load_tokenizer
 from urt_jax.errors import BadInputError
 from urt_jax.families.processor import encode_chat
-from urt_jax.tasks.wording import MAX_WORDING
+from urt_jax.tasks.wording import MAX_WORDING, find_template, template_provenance
 
 CHAT = Chat([{"role": "user", "content": "which?"}])
 

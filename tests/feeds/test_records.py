@@ -9,13 +9,13 @@ import numpy as np
 from tests.data.video_samples import grey_frames, levels_of, write_video
 from urt_jax.checkpoints.model_folder import load_model
 from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking, Media
-from urt_jax.data.prompts import DEFAULT_TEMPLATE
 from urt_jax.data.settings import MixtureData, PoolData
 from urt_jax.data.sources import write_examples
 from urt_jax.data.video import load_clip
 from urt_jax.feeds import records
 from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.records import labelled_pool, question_pool, question_source, training_source
+from urt_jax.tasks.wording import DEFAULT_TEMPLATE
 
 
 def write_pairs(folder: Path) -> str:

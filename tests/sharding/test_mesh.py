@@ -1,7 +1,11 @@
 """The mesh has the asked sizes or says why not."""
 
+from pathlib import Path
+
 import jax
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType
 
 from urt_jax.sharding.mesh import make_mesh
@@ -43,3 +47,25 @@ def test_some_devices_only() -> None:
 def test_sizes_that_do_not_fit(given: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"data=.* does not fit 8 devices; their product must be"):
         make_mesh(*given)
+
+
+def test_several_cpu_devices_keep_no_programs_on_disk(tmp_path: Path) -> None:
+    """Read back from disk, a program with collectives stops for ever: its devices run them in different orders."""
+    cache = {"jax_enable_compilation_cache": True, "jax_compilation_cache_dir": str(tmp_path)}
+    before = {name: getattr(jax.config, name) for name in cache}
+    add = jax.jit(lambda x: x + 1)
+    try:
+        for name, value in {**cache, "jax_persistent_cache_min_compile_time_secs": 0}.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        make_mesh(devices=jax.devices()[:1])
+        add(np.zeros(3))
+        assert list(tmp_path.iterdir())
+        kept = set(tmp_path.iterdir())
+        make_mesh(devices=jax.devices()[:2])
+        add(np.zeros(4))
+        assert set(tmp_path.iterdir()) == kept
+    finally:
+        for name, value in {**before, "jax_persistent_cache_min_compile_time_secs": 0.2}.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

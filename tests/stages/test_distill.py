@@ -17,7 +17,6 @@ from PIL import Image
 from tests.teacher.scripted_endpoint import Answer, completion, scripted_endpoint
 from urt_jax.config import DistillConfig, as_json
 from urt_jax.data.examples import Example
-from urt_jax.data.prompts import PROMPT_VERSION
 from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import read_examples, write_examples
 from urt_jax.errors import BadInputError
@@ -29,6 +28,7 @@ from urt_jax.scenes.oracle_process import PACKAGE_FOLDER, running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.stages import distill
 from urt_jax.tasks.replies import parse
+from urt_jax.tasks.wording import PROMPT_VERSION
 from urt_jax.teacher.client import TokenBudgetError
 from urt_jax.teacher.replies import Reply, read_replies
 from urt_jax.teacher.settings import TeacherSettings

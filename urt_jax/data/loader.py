@@ -7,9 +7,9 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from urt_jax.data.examples import Example
-from urt_jax.data.prompts import DEFAULT_TEMPLATE
 from urt_jax.data.skipped import Skipped
 from urt_jax.errors import BadInputError
+from urt_jax.tasks.wording import DEFAULT_TEMPLATE
 
 T = TypeVar("T")
 

@@ -11,31 +11,7 @@ from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.tokenizer import without_end
 from urt_jax.errors import BadInputError
 from urt_jax.tasks import TASKS
-from urt_jax.tasks.wording import (
-    DEFAULT_TEMPLATE,
-    PROMPT_VERSION,
-    WORDINGS,
-    fill,
-    find_template,
-    read_wording,
-    template_phrases,
-    template_provenance,
-)
-
-__all__ = [
-    "DEFAULT_TEMPLATE",
-    "PROMPT_VERSION",
-    "WORDINGS",
-    "all_media",
-    "check_control_text",
-    "find_template",
-    "media_tags",
-    "own_text_media",
-    "prompt_text",
-    "render",
-    "template_phrases",
-    "template_provenance",
-]
+from urt_jax.tasks.wording import DEFAULT_TEMPLATE, fill, read_wording
 
 _MEDIA_TAG = re.compile(r"(<image>|<video>)")
 # Text that the Qwen tokenizers read as control tokens anywhere in a prompt.

@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from urt_jax.data.examples import DEFAULT_FRAMES, MAX_FPS
-from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template
 from urt_jax.data.skipped import MAX_SKIPPED
 from urt_jax.errors import MAX_NAME, BadInputError, unknown_choice
 from urt_jax.settings import Problems, knob
 from urt_jax.tasks import TASKS
+from urt_jax.tasks.wording import DEFAULT_TEMPLATE, find_template
 
 FIRST_TASK = next(iter(TASKS))
 BUILT_IN = ("scenes", "drills")  # data made on the fly: pairs to judge, single-skill chats to pre-train on

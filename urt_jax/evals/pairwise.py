@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urt_jax.data.examples import Example, Media, Query
-from urt_jax.data.prompts import DEFAULT_TEMPLATE, render
+from urt_jax.data.prompts import render
 from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
 from urt_jax.files.fields import Fields
@@ -22,6 +22,7 @@ from urt_jax.files.whole import write_whole
 from urt_jax.rewards.verifiable import score_agreement
 from urt_jax.rewards.votes import majority
 from urt_jax.tasks import Verdict, read_reply
+from urt_jax.tasks.wording import DEFAULT_TEMPLATE
 
 Order = Literal["given", "swapped"]
 MediaName = str | tuple[str, ...]  # the given path (of a clip: its frames' paths), or a description of media in memory

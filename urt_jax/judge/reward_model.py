@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
 from urt_jax.data.comparisons import as_examples, listed_candidates, make_chat, make_pair, pair_of, picked
 from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking, Query
-from urt_jax.data.prompts import DEFAULT_TEMPLATE, find_template, render
+from urt_jax.data.prompts import render
 from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.stored_settings import stored_new_tokens
 from urt_jax.judge.call_settings import check_call
@@ -22,6 +22,7 @@ from urt_jax.rewards.votes import majority, mirrored
 from urt_jax.runs.compile_cache import keep_programs
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
 from urt_jax.tasks import Verdict, read_reply
+from urt_jax.tasks.wording import DEFAULT_TEMPLATE, find_template
 
 Order = Literal["given", "both"]
 

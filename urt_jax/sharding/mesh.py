@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh
 
@@ -18,6 +19,8 @@ def make_mesh(
     """Make the mesh over all devices; an axis of -1 takes the devices that the others leave.
 
     The axes are ``Auto``: the compiler shards what no annotation fixes (``jax.make_mesh`` alone defaults to Explicit).
+    A mesh of several CPU devices turns off the process's cache of compiled programs: a program with collectives that
+    jaxlib 0.10.2 reads back from disk runs them in another order on each device, so that they wait for each other.
 
     Raises:
         ValueError: the axes do not multiply to the number of devices.
@@ -32,6 +35,9 @@ def make_mesh(
             f"a mesh of data={data} x fsdp={fsdp} x sequence={sequence} x tensor={tensor} does not fit {len(devices)} "
             "devices; their product must be the number of devices (-1 for one axis takes the rest)"
         )
+    if len(devices) > 1 and devices[0].platform == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # jax looks at the setting once
     kinds = (AxisType.Auto,) * len(AXES)
     try:
         return jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)

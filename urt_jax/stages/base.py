@@ -15,7 +15,7 @@ import numpy as np
 from urt_jax.checkpoints.model_folder import LoadedModel, load_processor, random_model, write_settings
 from urt_jax.config import BaseConfig, ShapeConfig
 from urt_jax.data.examples import Query
-from urt_jax.data.prompts import prompt_text, render, template_phrases
+from urt_jax.data.prompts import prompt_text, render
 from urt_jax.data.tokenizer import build_tokenizer, load_tokenizer
 from urt_jax.evals.tables import Cell, format_table
 from urt_jax.families.qwen2_5_vl import DEFAULT_GEOMETRY, FAMILY
@@ -29,6 +29,7 @@ from urt_jax.scenes import DRILLS, PHRASES, make_drill, make_example, write_reas
 from urt_jax.stages.policy import open_model
 from urt_jax.stages.sft import finish, train_on
 from urt_jax.tasks import TASKS
+from urt_jax.tasks.wording import template_phrases
 
 PICTURE_PIXELS = 112 * 112  # of every picture and frame; pictures of the scenes are resized to twice their side
 HELD_OUT_DRILLS = 256  # of each kind

@@ -17,7 +17,7 @@ from typing import Any
 
 from urt_jax.config import DistillConfig
 from urt_jax.data.examples import Example, Query
-from urt_jax.data.prompts import render, template_provenance
+from urt_jax.data.prompts import render
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.records import labelled_pool, scene_counts, skipped_figures, tell_skipped
@@ -31,6 +31,7 @@ from urt_jax.scenes.oracle_process import running_oracle
 from urt_jax.scenes.pool import OracleSettings
 from urt_jax.sharding.shares import Share
 from urt_jax.tasks import read_reply
+from urt_jax.tasks.wording import template_provenance
 from urt_jax.teacher.answers import FILTERED
 from urt_jax.teacher.client import ask_teacher
 from urt_jax.teacher.replies import Reply, Usage, join_replies, read_replies, write_replies

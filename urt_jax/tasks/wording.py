@@ -6,8 +6,6 @@ import hashlib
 import string
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from urt_jax.errors import BadInputError, did_you_mean, shown
@@ -19,10 +17,10 @@ WORDINGS = ("v1", "v2")  # one line per dimension; a block of lines per dimensio
 DEFAULT_TEMPLATE = "v1"
 PROMPT_VERSION = "1"  # raise it when a shipped template changes; records carry it as provenance
 
-_SHIPPED = resources.files(__package__) / "wordings"  # the families' folders, and the direct templates that they share
+_SHIPPED = Path(__file__).with_name("wordings")  # the families' folders, and the direct templates that they share
 
 
-def find_template(template: str | Path) -> Traversable:
+def find_template(template: str | Path) -> Path:
     """Return the location of a template: the folder of a shipped family, or the user's own file or folder.
 
     Raises:
