@@ -11,9 +11,10 @@ from urt_jax.data import prompts
 from urt_jax.data.examples import Example, Media
 from urt_jax.errors import BadInputError
 from urt_jax.rewards.verifiable import score_agreement
-from urt_jax.tasks import TASKS, wording
+from urt_jax.tasks import PAPER_TASKS, TASKS, wording
 from urt_jax.tasks.replies import parse
 
+COMPARISONS = [name for name, task in TASKS.items() if task.compares]
 PICTURES = (Media("image", "1.png"), Media("image", "2.png"))
 CLIPS = (Media("video", ["a.png", "b.png"]), Media("video", ["c.png", "d.png"]))
 PAIR = Example("p", task="image_gen", prompt="a red circle", candidates=PICTURES)
@@ -28,7 +29,7 @@ def parts(example: Example, **options: object) -> list[str]:
 
 def record_of(task: str) -> Example:
     """Return a record that every template of the task can be filled for."""
-    return Example("x", task=task, prompt="w", candidates=("w", "w") if task.endswith("und") else PICTURES)
+    return Example("x", task=task, prompt="w", candidates=("w", "w") if TASKS[task].answers else PICTURES)
 
 
 def test_media_come_first_then_the_filled_template() -> None:
@@ -53,12 +54,13 @@ def test_every_template_is_short_and_names_the_form_of_the_answer(task: str) -> 
     example = record_of(task)
     reasoned, direct = parts(example)[-1], parts(example, think=False)[-1]
     for text in (reasoned, direct):
-        assert len(text.split()) <= 40
-        assert " N is better</answer>" in text
+        assert len(text.split()) <= 45
+        assert "<answer>" in text
+        assert (" N is better</answer>" in text) is TASKS[task].compares
     for dimension in TASKS[task].dimensions:
         assert dimension.lower() in reasoned
     assert "<think>" in reasoned
-    assert "(x/10)" in reasoned
+    assert ("(x/10)" in reasoned) is TASKS[task].compares
     assert "think" not in direct
 
 
@@ -147,7 +149,7 @@ def test_the_two_families_ask_for_their_form_and_share_the_direct_question() -> 
     assert one == other
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", COMPARISONS)
 def test_an_answer_in_the_form_that_v2_shows_parses_with_its_scores(task: str) -> None:
     asked = parts(record_of(task), template="v2")[-1]
     form = asked[asked.index("<think>") :]
@@ -160,7 +162,7 @@ def test_an_answer_in_the_form_that_v2_shows_parses_with_its_scores(task: str) -
     assert score_agreement(verdict)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", COMPARISONS)
 def test_an_answer_in_the_form_that_v1_asks_for_parses_with_its_scores(task: str) -> None:
     noun = TASKS[task].noun
     asked = parts(record_of(task))[-1]
@@ -174,6 +176,17 @@ def test_an_answer_in_the_form_that_v1_asks_for_parses_with_its_scores(task: str
     assert verdict.failure is None
     assert verdict.scores == dict.fromkeys(TASKS[task].dimensions, (7.0, 4.0))
     assert score_agreement(verdict)
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if TASKS[name].candidates == 1])
+@pytest.mark.parametrize("think", [True, False])
+@pytest.mark.parametrize("template", wording.WORDINGS)
+def test_a_score_in_the_form_that_is_asked_for_parses(task: str, think: bool, template: str) -> None:
+    asked = parts(record_of(task), think=think, template=template)[-1]
+    reply = ("<think>why</think>" if think else "") + asked[asked.index("<answer>") :].replace(": x", ": 3.5")
+    verdict = TASKS[task].read(reply, think=think)
+    assert (verdict.winner, verdict.failure) == (None, None)
+    assert verdict.scores == dict.fromkeys(TASKS[task].dimensions, (3.5,))
 
 
 def test_a_folder_holds_one_wording_a_task(tmp_path: Path) -> None:
@@ -232,7 +245,7 @@ def test_provenance_tells_one_state_of_a_wording_from_another(tmp_path: Path) ->
 
 
 def test_phrases_are_those_that_the_shipped_tokenizer_was_built_over_in_this_order() -> None:
-    phrases = [phrase.rstrip(" ") for phrase in wording.template_phrases()]
+    phrases = [phrase.rstrip(" ") for phrase in wording.template_phrases(PAPER_TASKS)]
     tokenizer = json.loads((ASSETS / "urt-tiny" / "tokenizer.json").read_text())
     ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     found = [ids[phrase] for phrase in phrases]
@@ -240,7 +253,7 @@ def test_phrases_are_those_that_the_shipped_tokenizer_was_built_over_in_this_ord
 
 
 def test_phrases_and_slots_make_up_every_shipped_prompt() -> None:
-    phrases = wording.template_phrases()
+    phrases = wording.template_phrases(PAPER_TASKS)
     assert "caption:" in phrases
     for text, words in (
         (parts(PAIR)[-1], (" a red circle",)),

@@ -7,7 +7,7 @@ from urt_jax.data.examples import Example, Media
 from urt_jax.errors import BadInputError
 from urt_jax.evals.baselines import blind_baselines
 from urt_jax.scenes import make_example
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS
 
 
 def pair(index, label, prompt="a red circle", light=(100, 100), scores=None, answers=None):
@@ -83,7 +83,7 @@ def test_the_built_in_task_is_hard_to_guess_blindly(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PAPER_TASKS)
 def test_blind_baselines_stay_at_or_below_sixty_percent(task):
     train, heldout = (
         [make_example(task, split=split, seed=11, index=index) for index in range(count)]

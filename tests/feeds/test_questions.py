@@ -22,7 +22,7 @@ from urt_jax.feeds import questions as questions_module
 from urt_jax.feeds.encoder import Encoder
 from urt_jax.feeds.questions import Question, QuestionFeed
 from urt_jax.rewards.weights import RewardWeights
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS
 
 POOLED = Curriculum(retire_after=1, rescore_every=4)
 TWINS = RewardWeights(swap_consistency=0.5)
@@ -98,7 +98,7 @@ def test_a_pool_that_goes_on_from_a_checkpoint_asks_the_same(judge: LoadedModel)
 
 def test_shapes_hold_every_step_there_could_be(judge: LoadedModel) -> None:
     """Also a step of the largest questions only, and one put together from several rollouts."""
-    questions = feed(judge, curriculum=POOLED, data=PoolData(count=10, tasks=dict.fromkeys(TASKS, 1.0)))
+    questions = feed(judge, curriculum=POOLED, data=PoolData(count=10, tasks=dict.fromkeys(PAPER_TASKS, 1.0)))
     buckets = questions.plan_buckets()
     assert buckets.count <= 8
     every = {
@@ -134,7 +134,7 @@ def test_a_worker_encodes_ahead_and_what_is_asked_stays_the_same(judge: LoadedMo
 
 def test_a_long_run_is_planned_from_its_first_steps(judge: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions_module, "PROBED_RECORDS", 8)
-    asked = feed(judge, steps=1000, data=PoolData(tasks=dict.fromkeys(TASKS, 1.0)))
+    asked = feed(judge, steps=1000, data=PoolData(tasks=dict.fromkeys(PAPER_TASKS, 1.0)))
     encoded: list[Example] = []
     begin = asked._encoder.begin_prompt
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ import pytest
 from urt_jax.rewards.gold import gold_scores
 from urt_jax.rewards.verifiable import accuracy_reward, consistency_reward, format_reward
 from urt_jax.rewards.votes import swap_consistency
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS, TASKS
 from urt_jax.tasks.replies import WRONG_NOUN, parse, read_scores
 
 
@@ -98,7 +98,7 @@ def test_remarks_are_no_dimensions() -> None:
     assert read_scores(text) == {"A": (9, 6)}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PAPER_TASKS)
 @pytest.mark.parametrize("noun", ["Image", "Video", "Answer"])
 def test_a_label_of_another_task_is_none_everywhere(task: str, noun: str) -> None:
     wanted, text = TASKS[task].noun, f"<think>\nx\n</think>\n<answer>{noun} 2 is better</answer>"

@@ -3,10 +3,10 @@ import pytest
 
 from urt_jax.scenes.answers import QUESTIONS, levels_of
 from urt_jax.scenes.scales import DIFFICULTY, HARD_MARGIN, SCALES, draw_meeting, meeting_table
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS, TASKS
 
 DRAWN = tuple(scale.scores for scale in SCALES["image_gen"])
-ANSWERED = [task for task in TASKS.values() if task.answers]
+ANSWERED = [TASKS[name] for name in PAPER_TASKS if TASKS[name].answers]
 LATTICES = [(DRAWN, True)] + [
     (levels_of(task.name, form), False) for task in ANSWERED for form in QUESTIONS[task.medium]
 ]
@@ -26,7 +26,7 @@ def test_scores_fall_with_the_number_of_faults():
     assert [words.score(count) for count in range(6)] == [9, 6, 4, 2, 2, 2]
     assert [quality.score(count) for count in range(3)] == [9, 7, 5]
     assert [authenticity.score(count) for count in range(3)] == [8, 5, 2]
-    assert set(SCALES) == set(TASKS)
+    assert set(SCALES) == set(PAPER_TASKS)
 
 
 def test_both_drawn_tasks_share_their_levels():

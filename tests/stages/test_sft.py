@@ -40,7 +40,7 @@ from urt_jax.feeds.records import training_source
 from urt_jax.main import main
 from urt_jax.scenes import make_drill
 from urt_jax.stages import policy, sft
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS
 from urt_jax.training.state import TrainState
 
 STEPS = 12
@@ -158,7 +158,7 @@ def test_a_notice_to_the_whole_process_group_still_saves_and_takes_the_workers_a
     assert_same_weights(stopped, finished)
 
 
-ALL_TASKS = dict.fromkeys(TASKS, 1.0)
+ALL_TASKS = dict.fromkeys(PAPER_TASKS, 1.0)
 
 
 @pytest.mark.parametrize("steps", [6, 300])

@@ -53,12 +53,14 @@ class Media:
 class Example:
     """One comparison of N candidates (a pair is N = 2), or one chat without candidates.
 
-    ``prompt`` is the caption of a generation task or the question of an understanding task. ``context`` is media shared
-    by all candidates (the picture asked about). ``label`` is the 1-based index of the better candidate, "tie" or None.
+    ``prompt`` is the caption of a generation task, the question of an understanding task or the instruction of an edit.
+    ``context`` is media shared by all candidates (the picture asked about, the source of an edit). ``label`` is the
+    1-based index of the better candidate, "tie" or None. ``ranking`` is a rank per candidate, 1 = best, equal = tie.
+    ``answer`` is the right answer to an open question.
     ``text`` is the record's own complete prompt and, when given, is used unchanged; ``response`` is the response to
     learn (SFT). ``input_response``, when given, has the same number of tokens and replaces the response as input; the
-    targets stay those of the response. ``meta`` keeps the record's other fields (gold dimension scores, difficulty,
-    provenance).
+    targets stay those of the response. ``meta`` keeps the record's other fields: ``scores``, gold scores per dimension,
+    one per candidate; ``aspects``, a label per aspect; ``weight``, ``rater``, ``origin``, ``licence``; provenance.
     """
 
     id: str
@@ -71,6 +73,8 @@ class Example:
     text: str | None = None
     response: str | None = None
     input_response: str | None = None
+    ranking: tuple[int, ...] | None = None
+    answer: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     def swapped(self) -> Example:
@@ -93,10 +97,13 @@ class Example:
             meta["candidates"] = meta["candidates"][::-1]
         if "scores" in meta:
             meta["scores"] = {name: [pair[1], pair[0]] for name, pair in meta["scores"].items()}
+        if "aspects" in meta:
+            meta["aspects"] = {name: _other_side(label) for name, label in meta["aspects"].items()}
         return replace(
             self,
             candidates=(self.candidates[1], self.candidates[0]),
-            label={1: 2, 2: 1}.get(self.label, self.label) if isinstance(self.label, int) else self.label,
+            label=_other_side(self.label),
+            ranking=None if self.ranking is None else self.ranking[::-1],
             votes=None if self.votes is None else (self.votes[1], self.votes[0]),
             response=None,
             input_response=None,
@@ -111,15 +118,26 @@ class Example:
 
     @property
     def solution(self) -> str | None:
-        """The exact answer text of the label; ``None`` without a decided label."""
-        if self.task is None or not isinstance(self.label, int):
-            return None
+        """The right answer: that of an open question, else the exact text of the label; None without a decided one."""
+        if self.answer is not None or self.task is None or not isinstance(self.label, int):
+            return self.answer
         return TASKS[self.task].label(self.label)
+
+    @property
+    def judged(self) -> bool:
+        """Whether the record says what is right: a label, a ranking, an answer, or the gold score of one candidate."""
+        scored = self.task is not None and TASKS[self.task].candidates == 1 and bool(self.meta.get("scores"))
+        return self.label is not None or self.ranking is not None or self.answer is not None or scored
 
     @property
     def noun(self) -> str | None:
         """The task's noun for candidates; ``None`` without a task."""
         return None if self.task is None else TASKS[self.task].noun
+
+
+def _other_side(label: Any) -> Any:
+    """Return the label of the same pair in the other order."""
+    return {1: 2, 2: 1}.get(label, label)
 
 
 @dataclass(frozen=True)

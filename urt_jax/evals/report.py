@@ -206,9 +206,7 @@ def _judged(
     }
 
 
-def _score_pairs(
-    gold: tuple[float, float] | None, given: tuple[float, float] | None
-) -> list[tuple[str, str, bool | None]]:
+def _score_pairs(gold: tuple[float, ...] | None, given: tuple[float, ...] | None) -> list[tuple[str, str, bool | None]]:
     """Return (gold, given, equal or unknown) for each of the two candidates."""
     return [
         (

@@ -9,11 +9,11 @@ _TOLERANCE = 1e-6  # sums of decimal scores such as 7.1 are rounded
 
 
 def format_reward(text: str, *, task: str | None = None) -> float:
-    """Return 1 when the text parses in the strict form to a winner or a tie (in the form of its ``task``), else 0.
+    """Return 1 when the text parses in the strict form of its ``task`` (without one: a verdict on a pair), else 0.
 
     The published code differs: it allows text after the answer and rejects leading whitespace.
     """
-    return float(read_reply(text, task=task).winner is not None)
+    return float(read_reply(text, task=task).failure is None)
 
 
 def accuracy_reward(text: str, solution: str) -> float:

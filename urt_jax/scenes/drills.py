@@ -33,7 +33,7 @@ from urt_jax.scenes.reasoning import (
 )
 from urt_jax.scenes.scales import scale_of
 from urt_jax.scenes.world import CATEGORY_OF, Lexicon, caption_of, choose, draw_words, make_generator, pick
-from urt_jax.tasks import TASKS, find_task
+from urt_jax.tasks import PAPER_TASKS, TASKS, find_task
 
 # A drill's response as a function of the scene words it names, in text order.
 Write = Callable[[Sequence[str]], str]
@@ -53,7 +53,7 @@ WRONG_SHARES = (0.35, 0.3, 0.2, 0.15)  # chances of 0, 1, 2, 3 wrong words
 FAULT_SHARES = (0.4, 0.4, 0.2)
 SCENE_WORD = re.compile(rf" (?:{'|'.join(sorted(CATEGORY_OF, key=len, reverse=True))})\b")
 PICTURES, CLIPS = (find_task(medium, answers=False).name for medium in ("image", "video"))
-OBSERVED_TASKS = (0.55, 0.15, 0.15, 0.15)  # chance of each of TASKS in "observe"
+OBSERVED_TASKS = (0.55, 0.15, 0.15, 0.15)  # chance of each of PAPER_TASKS in "observe"
 
 
 def _count(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
@@ -211,7 +211,7 @@ def _judged(task: str, prompt: str, candidates: tuple[Media | str, ...], *, cont
 
 def _observe(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Observe both candidates of a comparison under the judge's prompt: the reasoning up to its scores."""
-    task = tuple(TASKS)[int(rng.choice(len(TASKS), p=OBSERVED_TASKS))]
+    task = PAPER_TASKS[int(rng.choice(len(PAPER_TASKS), p=OBSERVED_TASKS))]
     make = _observe_answers if TASKS[task].answers else _observe_media
     return make(rng, task, lexicon)
 
@@ -276,7 +276,7 @@ def _readings(rng: np.random.Generator, task: str, lexicon: Lexicon) -> GoldJudg
 
 def _conclude(rng: np.random.Generator, lexicon: Lexicon) -> Drilled:
     """Continue an observation of two candidates with scores, totals and answer, without the media."""
-    task = tuple(TASKS)[int(rng.integers(len(TASKS)))]
+    task = PAPER_TASKS[int(rng.integers(len(PAPER_TASKS)))]
     while True:
         judgement = _readings(rng, task, lexicon)
         first, second = (sum(scores_of(task, reading)) for reading in judgement.candidates)

@@ -1,7 +1,7 @@
 """Comparisons of two generated pictures, or of two clips, for one caption."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,34 +67,50 @@ def comparison_meta(
     }
 
 
-def make_generation_pair(task: str, *, split: str, seed: int, index: int, difficulty: float) -> Example:
-    """Make one comparison of two media for a caption; arguments as in ``make_example``."""
-    rng = make_generator(split, seed=seed, index=index, stream=task)
+class Scene(NamedTuple):
+    """What a caption says: the kind of scene, its words, and the words that pictures of it may show."""
+
+    kind: str
+    words: list[str]
+    lexicon: Lexicon
+
+
+def draw_candidate(
+    rng: np.random.Generator, task: str, scene: Scene, triple: Sequence[int]
+) -> tuple[Media, dict[str, Any]]:
+    """Draw a picture or clip with one score per dimension of a generation task; return it and what is in it."""
+    semantic, quality, authenticity = TASKS[task].dimensions
+    wrong, blemishes, breaks = (scale.scores.index(score) for scale, score in zip(SCALES[task], triple))
+    shown = draw_shown(rng, scene.kind, scene.words, wrong, scene.lexicon)
+    faults = [draw_faults(rng, task, quality, blemishes), draw_faults(rng, task, authenticity, breaks)]
+    medium = draw_medium(rng, task, scene.kind, shown, faults[0] + faults[1])
+    marks = [[seen, wanted] for seen, wanted in zip(shown, scene.words)]
+    return medium, {semantic: marks, quality: faults[0], authenticity: faults[1]}
+
+
+def draw_scene(rng: np.random.Generator, task: str, split: str) -> Scene:
+    """Draw what the caption of a generation task says; half of the held-out scenes hold an unseen colour-shape pair."""
     unseen = split == "heldout" and rng.random() < 0.5
     kind = pick(rng, CAPTION_KINDS[TASKS[task].medium])
     lexicon = Lexicon(unseen)
-    words = draw_words(rng, kind, lexicon)
-    scales = SCALES[task]
-    levels = tuple(scale.scores for scale in scales)
+    return Scene(kind, draw_words(rng, kind, lexicon), lexicon)
+
+
+def make_generation_pair(task: str, *, split: str, seed: int, index: int, difficulty: float) -> Example:
+    """Make one comparison of two media for a caption; arguments as in ``make_example``."""
+    rng = make_generator(split, seed=seed, index=index, stream=task)
+    scene = draw_scene(rng, task, split)
+    levels = tuple(scale.scores for scale in SCALES[task])
     meeting = draw_meeting(rng, levels, hard=bool(rng.random() < difficulty), drawn=True)
     scores = meeting if draw_order(split, seed=seed, index=index, task=task) else meeting[::-1]
-    semantic, quality, authenticity = TASKS[task].dimensions
-    media, candidates = [], []
-    for triple in scores:
-        wrong, blemishes, breaks = (scale.scores.index(score) for scale, score in zip(scales, triple))
-        shown = draw_shown(rng, kind, words, wrong, lexicon)
-        faults = [draw_faults(rng, task, quality, blemishes), draw_faults(rng, task, authenticity, breaks)]
-        media.append(draw_medium(rng, task, kind, shown, faults[0] + faults[1]))
-        marks = [[seen, wanted] for seen, wanted in zip(shown, words)]
-        candidates.append({semantic: marks, quality: faults[0], authenticity: faults[1]})
-    meta = comparison_meta(
-        task, (scores[0], scores[1]), candidates, unseen=unseen, kind=kind, split=split, seed=seed, index=index
-    )
+    media, candidates = zip(*(draw_candidate(rng, task, scene, triple) for triple in scores))
+    origin = {"unseen": scene.lexicon.unseen, "kind": scene.kind, "split": split, "seed": seed, "index": index}
+    meta = comparison_meta(task, (scores[0], scores[1]), list(candidates), **origin)
     return Example(
         id=f"{task}-{split}-{seed}-{index}",
         task=task,
-        prompt=caption_of(kind, words),
-        candidates=tuple(media),
+        prompt=caption_of(scene.kind, scene.words),
+        candidates=media,
         label=1 if sum(scores[0]) > sum(scores[1]) else 2,
         meta=meta,
     )

@@ -14,7 +14,8 @@ from urt_jax.data.examples import Example
 from urt_jax.errors import BadInputError
 from urt_jax.scenes.scales import SCALES, Scale, scale_of
 from urt_jax.scenes.world import CATEGORIES, CATEGORY_OF, pick, words_like
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS, TASKS
+from urt_jax.tasks.points import points_text
 
 OPEN, CLOSE_TO_ANSWER, ANSWER_END = "<think>\n", "\n</think>\n<answer>", " is better</answer>"
 RIGHT, WRONG, PART, COUNTED = " (ok)", " (no)", ";", " wrong"
@@ -98,7 +99,7 @@ def read_example(example: Example, rng: np.random.Generator, error_rate: float =
     Raises:
         BadInputError: the record was not made by ``make_example``, so its ``meta`` lacks the candidates' attributes.
     """
-    if example.task not in TASKS or "candidates" not in example.meta:
+    if example.task not in PAPER_TASKS or "candidates" not in example.meta:
         raise BadInputError(
             f"record {example.id}: only comparisons made by scenes.make_example carry what their media show "
             f'(meta["candidates"]); this one has {sorted(example.meta)}; ask a teacher for it instead'
@@ -153,8 +154,23 @@ def write_reasoning(example: Example, rng: np.random.Generator, error_rate: floa
     Raises:
         BadInputError: the record was not made by ``make_example``.
     """
+    if example.task == "image_edit" and example.label is not None:
+        return _scored_reasoning(example)
     judgement = read_example(example, rng, error_rate)
     return OPEN + observation_text(judgement) + conclusion_text(judgement, rng)
+
+
+def _scored_reasoning(example: Example) -> str:
+    """Write the reasoning of a comparison from its gold scores alone."""
+    task = TASKS[str(example.task)]
+    scores = example.meta["scores"]
+    lines = [
+        f"{number}. {name}: {task.noun} 1 ({scores[name][0]}/10); {task.noun} 2 ({scores[name][1]}/10)"
+        for number, name in enumerate(task.dimensions, start=1)
+    ]
+    sums = [sum_text([scores[name][place] for name in task.dimensions]) for place in (0, 1)]
+    totals = f"Total score:\n{task.noun} 1: {sums[0]}\n{task.noun} 2: {sums[1]}"
+    return "<think>\n" + "\n".join(lines) + f"\n{totals}\n</think>\n<answer>{example.solution}</answer>"
 
 
 def direct_answer(example: Example) -> str:
@@ -163,6 +179,10 @@ def direct_answer(example: Example) -> str:
     Raises:
         BadInputError: the record has no decided label.
     """
+    task = None if example.task is None else TASKS[example.task]
+    if task is not None and task.candidates == 1 and example.meta.get("scores"):
+        scores = {name: score for name, (score,) in example.meta["scores"].items()}
+        return f"<answer>{points_text(task, scores)}</answer>"
     if example.solution is None:
         raise BadInputError(
             f"record {example.id} has no decided label (label={example.label!r}); a direct answer needs one"
@@ -188,7 +208,7 @@ def _task_phrases(task: str) -> list[str]:
 PHRASES: tuple[str, ...] = tuple(
     dict.fromkeys(
         [
-            *(phrase for task in TASKS for phrase in _task_phrases(task)),
+            *(phrase for task in PAPER_TASKS for phrase in _task_phrases(task)),
             *(SCORE_END, ANSWER_END, RIGHT, WRONG, SCORES_FOLLOW),
             *(f" {count}{COUNTED}" for count in range(6)),
             *(f" {word}" for words in CATEGORIES.values() for word in words if " " in word),

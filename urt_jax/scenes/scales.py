@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS, TASKS
 
 DIFFICULTY = 0.45  # the default share of hard comparisons
 HARD_MARGIN = 2  # a comparison is hard if its totals differ by 1 or 2
@@ -40,7 +40,7 @@ QUALITY = {
 }
 SCALES: dict[str, tuple[Scale, Scale, Scale]] = {
     name: (WORDS_RIGHT, WORDS_RIGHT, CLARITY) if task.answers else (WORDS_RIGHT, QUALITY[task.medium], AUTHENTICITY)
-    for name, task in TASKS.items()
+    for name, task in ((name, TASKS[name]) for name in PAPER_TASKS)
 }
 
 

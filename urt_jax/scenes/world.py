@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from urt_jax.errors import BadInputError, unknown_choice
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "size": ("small", "large"),
@@ -33,6 +33,7 @@ INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "belo
 UNSEEN = frozenset({("purple", "triangle"), ("green", "circle"), ("yellow", "square")})
 
 SPLITS = ("train", "heldout")
+SCENE_TASKS = (*PAPER_TASKS, "image_edit", "image_score", "video_score")
 
 
 class Kind(NamedTuple):
@@ -77,7 +78,7 @@ def make_generator(split: str, *, seed: int, index: int, stream: str) -> np.rand
 
 def check_task(task: str) -> str:
     """Return the task of this name, or raise a BadInputError that lists the known ones."""
-    return choose(task, tuple(TASKS), "task")
+    return choose(task, SCENE_TASKS, "task")
 
 
 def pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:

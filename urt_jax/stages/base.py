@@ -28,7 +28,7 @@ from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, PHRASES, make_drill, make_example, write_reasoning
 from urt_jax.stages.policy import open_model
 from urt_jax.stages.sft import finish, train_on
-from urt_jax.tasks import TASKS
+from urt_jax.tasks import PAPER_TASKS
 from urt_jax.tasks.wording import template_phrases
 
 PICTURE_PIXELS = 112 * 112  # of every picture and frame; pictures of the scenes are resized to twice their side
@@ -83,7 +83,9 @@ def write_empty_model(
     """
     rng = np.random.default_rng(0)
     examples = [
-        make_example(task, split="train", seed=0, index=index) for task in TASKS for index in range(CORPUS_RECORDS)
+        make_example(task, split="train", seed=0, index=index)
+        for task in PAPER_TASKS
+        for index in range(CORPUS_RECORDS)
     ]
     drills = [
         make_drill(kind, split="train", seed=0, index=index, wide=0.5)
@@ -93,7 +95,7 @@ def write_empty_model(
     corpus = [text for e in examples for text in (prompt_text(e), write_reasoning(e, rng))]
     corpus += [text for drill in drills for text in (drill.text or "", drill.response or "")]
     # A phrase ends without its last space, which belongs to the next word, so that " red" is one token everywhere.
-    phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases())]
+    phrases = [phrase.rstrip(" ") for phrase in (*PHRASES, *template_phrases(PAPER_TASKS))]
     build_tokenizer(corpus, phrases, vocab_size=shape.vocab_size, folder=folder)
     least, most = pixels
     geometry = replace(

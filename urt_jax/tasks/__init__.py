@@ -1,13 +1,29 @@
 """The judging tasks, one per file; a new task is a file and an import here."""
 
-from urt_jax.tasks import image_gen, image_und, video_gen, video_und
+from urt_jax.tasks import (
+    answer_score,
+    image_edit,
+    image_gen,
+    image_score,
+    image_und,
+    open_question,
+    video_gen,
+    video_score,
+    video_und,
+)
 from urt_jax.tasks.labels import LABELS, NOUNS, TIES
 from urt_jax.tasks.replies import Verdict, parse
 from urt_jax.tasks.task import Medium, Task
 
-__all__ = ["LABELS", "NOUNS", "TASKS", "TIES", "Medium", "Task", "Verdict", "find_task", "is_task", "read_reply"]
+__all__ = [
+    "LABELS", "NOUNS", "PAPER_TASKS", "TASKS", "TIES", "Medium", "Task", "Verdict", "find_task", "is_task",
+    "read_reply",
+]  # fmt: skip
 
-TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (image_gen, video_gen, image_und, video_und)}
+_PAPER = (image_gen, video_gen, image_und, video_und)
+_FURTHER = (image_edit, image_score, video_score, answer_score, open_question)
+TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (*_PAPER, *_FURTHER)}
+PAPER_TASKS = tuple(module.TASK.name for module in _PAPER)  # those of UnifiedReward-Think (arXiv 2505.03318)
 
 
 def is_task(given: object) -> bool:
@@ -16,8 +32,8 @@ def is_task(given: object) -> bool:
 
 
 def find_task(medium: Medium, *, answers: bool) -> Task:
-    """Return the task that compares media of this kind, or written answers about one."""
-    return next(task for task in TASKS.values() if (task.medium, task.answers) == (medium, answers))
+    """Return the paper's task that compares media of this kind, or written answers about one."""
+    return next(TASKS[name] for name in PAPER_TASKS if (TASKS[name].medium, TASKS[name].answers) == (medium, answers))
 
 
 def read_reply(text: str, *, task: str | None, think: bool = True) -> Verdict:

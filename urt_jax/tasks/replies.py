@@ -18,6 +18,7 @@ Every pass over the text is linear in its length, whatever a model writes.
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,10 +44,10 @@ _TOTALS_HEAD = "total score:"
 
 @dataclass(frozen=True)
 class Verdict:
-    """A parsed judgement; ``winner`` is None exactly if ``failure`` is not."""
+    """A parsed judgement; of a comparison, ``winner`` is None exactly if ``failure`` is not. Scores name no winner."""
 
     winner: int | str | None  # 1, 2, "tie", or None
-    scores: dict[str, tuple[float, float]]  # {dimension: (candidate 1, candidate 2)}
+    scores: Mapping[str, tuple[float, ...]]  # {dimension: (candidate 1, candidate 2)}, or (score,) of a single one
     totals: tuple[float, float] | None  # as written in the text, right or wrong
     margin: float | None  # totals[0] - totals[1]
     reasoning: str  # the text inside <think>, even if the rest is malformed
@@ -69,22 +70,35 @@ def parse(text: str, *, think: bool = True, noun: str | None = None) -> Verdict:
     ``think=False`` also accepts a bare ``<answer>..</answer>``. The label of another task (clips called images) is a
     failure. Never raises; ``failure`` names the first fault.
     """
-    body = strip_ends(text)
-    bare = not think and "<think>" not in body and "</think>" not in body
-    failure = _form_failure(body, _TAGS[2:] if bare else _TAGS)
+    label, reasoning, failure = read_answer(text, think=think)
     winner: int | str | None = None
     if failure is None:
-        label = body[body.index("<answer>") + len("<answer>") : -len("</answer>")].strip()
         winner = "tie" if label in TIES else LABELS.get(label)
         if winner is None:
             failure = f"answer is not one of '{noun or _ANY_NOUN} 1|2 is better': {label[:60]!r}"
         elif noun is not None and noun_of(label) != noun:
             winner, failure = None, f"{WRONG_NOUN}: {label!r} where candidates are called {noun}"
-    reasoning = read_reasoning(body)
     written = read_totals(reasoning)
     totals = (written[1].total, written[2].total) if len(written) == 2 else None
     margin = None if totals is None else totals[0] - totals[1]
     return Verdict(winner, read_scores(reasoning), totals, margin, reasoning, text, failure)
+
+
+class Answer(NamedTuple):
+    """The parts of a reply: the text inside ``<answer>`` and ``<think>``, and what breaks the strict form, if any."""
+
+    content: str
+    reasoning: str
+    failure: str | None
+
+
+def read_answer(text: str, *, think: bool) -> Answer:
+    """Take a reply in the strict form apart, whatever its answer says; see ``parse`` for the form. Never raises."""
+    body = strip_ends(text)
+    bare = not think and "<think>" not in body and "</think>" not in body
+    failure = _form_failure(body, _TAGS[2:] if bare else _TAGS)
+    content = "" if failure else body[body.index("<answer>") + len("<answer>") : -len("</answer>")].strip()
+    return Answer(content, read_reasoning(body), failure)
 
 
 def strip_ends(text: str) -> str:

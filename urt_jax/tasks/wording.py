@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -88,13 +88,13 @@ def fill(wording: str, slots: Mapping[str, str], *, name: str) -> str:
     return text
 
 
-def template_phrases() -> tuple[str, ...]:
-    """Return the fixed text pieces between the slots of all v1 templates, for a tokenizer with one token for each.
+def template_phrases(tasks: Iterable[str]) -> tuple[str, ...]:
+    """Return the fixed text pieces between the slots of v1 templates, for a tokenizer with one token for each.
 
     The space before a slot is not part of a piece: it belongs to the slot's first word.
     """
     pieces: dict[str, None] = {}
-    for task in TASKS:
+    for task in tasks:
         for name in (task, f"{task}_direct"):
             for literal, slot in _pieces(_shipped_wording("v1", name), name=name):
                 piece = literal.removesuffix(" ") if slot is not None else literal
@@ -126,6 +126,8 @@ def template_provenance(template: str | Path) -> dict[str, str]:
 @cache
 def _shipped_wording(family: str, name: str) -> str:
     file = _SHIPPED / f"{name}.txt" if name.endswith("_direct") else _SHIPPED / family / f"{name}.txt"
+    if not file.is_file():  # a task whose reply has one form is worded in the first family only
+        file = _SHIPPED / DEFAULT_TEMPLATE / f"{name}.txt"
     return file.read_text(encoding="utf-8").removesuffix("\n")
 
 

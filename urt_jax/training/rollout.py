@@ -1,5 +1,6 @@
 """From sampled texts to an update: rewards of responses, advantages of rewards, and the GRPO batch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def score_texts(
     shown = [(text, questions[row // responses]) for row, text in enumerate(texts)]
     parts: dict[str, list[float]] = {
         "format": [format_reward(text, task=question.task) for text, question in shown],
-        "accuracy": [accuracy_reward(text, str(question.solution)) for text, question in shown],
+        "accuracy": [_accuracy(text, question) for text, question in shown],
         "consistency": [consistency_reward(text, task=question.task) for text, question in shown],
     }
     if scoring.twins:
@@ -67,6 +68,11 @@ def score_texts(
     for reward in scoring.user:
         parts[reward.name] = [reward.score(text=t, solution=str(q.solution), example=q) for t, q in shown]
     return {name: np.array(part, np.float32).reshape(-1, responses) for name, part in parts.items()}
+
+
+def _accuracy(text: str, question: Example) -> float:
+    """Return the accuracy part; missing where the record has no exact answer."""
+    return math.nan if question.solution is None else accuracy_reward(text, question.solution)
 
 
 def scored(rollout: Rollout, questions: Sequence[Example], scoring: Scoring | None = None) -> Rollout:

@@ -12,7 +12,16 @@ from urt_jax.files.fields import Fields
 from urt_jax.tasks import TASKS
 
 MAX_VOTES = 1e9  # for one candidate; no survey has more voters
-LABEL_FIELDS = ("solution", "jpg_0", "jpg_1", "label_0", "label_1", "label", "votes")
+MAX_RANK = 4096
+LABEL_FIELDS = ("solution", "jpg_0", "jpg_1", "label_0", "label_1", "label", "has_label", "votes", "ranking")
+# Fields of other layouts that say which candidate is better: an error where they would be left unread.
+UNREAD_LABELS = frozenset(
+    (
+        "best", "better", "gold", "ground_truth", "gt", "human_preference", "human_ranking", "preference", "preferred",
+        "rank", "ranks", "ranking_scores", "rating", "ratings", "score", "score_1", "score_2", "score_a", "score_b",
+        "verdict", "vote", "vote_type", "winner",
+    )
+)  # fmt: skip
 _VERDICT = re.compile(r"(Image|Video|Answer) ([0-9]{1,6}) is better")
 _FROM_ZERO = re.compile(r"(?:Image|Video|Answer) 0+ is better")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -72,12 +81,14 @@ def read_label(
 ) -> int | Literal["tie"] | None:
     """Return the winner (from 1), "tie", or None if the record has no label.
 
-    ``verdict`` is the result of ``verdict_of``. ``first`` is the number of the first candidate in ``label`` and
-    ``solution``; a written response counts from 1.
+    Of an open question and of a single candidate there is none. ``verdict`` is the result of ``verdict_of``. ``first``
+    is the number of the first candidate in ``label`` and ``solution``; a written response counts from 1.
 
     Raises:
         RecordError: a label of another form, an impossible one, or two that differ.
     """
+    if task is not None and not TASKS[task].compares:
+        return None
     given = _given_label(fields, first)
     solved = _solved_label(fields, verdict, task, first)
     if given is not None and solved is not None and "solution" in fields and given != solved:
@@ -89,6 +100,40 @@ def read_label(
     if "label_0" in fields or "label_1" in fields:
         return _shared_label(fields)
     return 1 if "chosen" in fields or "jpg_0" in fields else None
+
+
+def read_ranking(
+    fields: Fields, candidates: int, label: int | Literal["tie"] | None
+) -> tuple[tuple[int, ...] | None, int | Literal["tie"] | None]:
+    """Return the rank of each candidate, 1 = best, and the label, which of a pair follows from the ranks.
+
+    Raises:
+        RecordError: not one rank per candidate, or a label that contradicts them.
+    """
+    ranking: tuple[int, ...] | None = fields.integers("ranking", None, size=candidates, at_least=1, at_most=MAX_RANK)
+    if ranking is None:
+        return None, label
+    best = [place for place, rank in enumerate(ranking, start=1) if rank == min(ranking)]
+    if label is not None and (label not in best if isinstance(label, int) else len(best) == 1):
+        raise _bad(fields, f"label {shown(label)} contradicts the ranking {list(ranking)}; keep one")
+    if candidates != 2:
+        return ranking, label
+    return ranking, label if label is not None else best[0] if len(best) == 1 else "tie"
+
+
+def check_no_unread_label(fields: Fields) -> None:
+    """Refuse a record with a field that looks like a label and that nothing reads.
+
+    Raises:
+        RecordError: naming the field.
+    """
+    for name in fields:
+        if name.lower() in UNREAD_LABELS:
+            raise RecordError(
+                f"{fields.where}: {name} {shown(fields[name])} looks like a label, and this layout is not known; "
+                "write it as label, ranking, votes or scores, name the layout with data.layout, or put it into meta",
+                reason="unread label",
+            )
 
 
 def read_votes(fields: Fields, candidates: int) -> tuple[float, ...] | None:

@@ -14,8 +14,10 @@ from urt_jax.data.sources.files import Record, RecordError
 from urt_jax.data.sources.labels import (
     LABEL_FIELDS,
     check_first_label,
+    check_no_unread_label,
     check_words_count_from_one,
     read_label,
+    read_ranking,
     read_votes,
     verdict_of,
 )
@@ -24,7 +26,7 @@ from urt_jax.data.sources.turns import merged_media
 from urt_jax.data.sources.words import TAGS, WORD_FIELDS, Words, read_words
 from urt_jax.errors import BadInputError, shown, unknown_choice
 from urt_jax.files.fields import Fields
-from urt_jax.tasks import TASKS, Task, find_task, is_task
+from urt_jax.tasks import PAPER_TASKS, TASKS, Task, find_task, is_task
 
 MAX_ID = 1024  # characters of an id, which every message about its record contains
 MAX_DIMENSIONS = 64  # scored dimensions of one record; published ones have 3 to 10
@@ -55,6 +57,7 @@ def to_example(record: Record, *, require_label: bool) -> Example:
             values.setdefault(key, values.pop(f"{key}_messages", None))
     fields = Fields(values, f"{record.where} (id {identity})", error=_wrong_type)
     check_first_label(fields, record.first_label)
+    check_no_unread_label(fields)
     return _example(record, fields, identity, require_label=require_label)
 
 
@@ -80,18 +83,15 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
     task = None if explicit_chat else _task(fields, words, media, verdict)
     judged_as = None if task is None else TASKS[task]
     if judged_as and judged_as.medium == "video" and media and all(item.kind == "image" for item in media):
-        media = _clips_of_pictures(media, 1 if judged_as.answers else 2, where)
+        media = _clips_of_pictures(media, 1 if judged_as.answers else judged_as.candidates, where)
     context, compared = _split_media(fields, judged_as, media)
     candidates: tuple[Media | str, ...] = (*compared, *words.answers)
     text = _own_text(fields, words, task)
     check_words_count_from_one(text or "", words.response or "", where)
     label = read_label(fields, verdict, task, record.first_label)
-    if require_label and label is None:
-        raise RecordError(
-            f"{where}: no label and this stage needs one; give solution ('Image 1 is better') or label (1, 2, \"tie\")",
-            reason="no label",
-        )
-    if isinstance(label, int) and not 1 <= label <= max(len(candidates), 2):
+    places = max(len(candidates), 2 if judged_as is None else judged_as.candidates)
+    ranking, label = read_ranking(fields, places, label)
+    if isinstance(label, int) and not 1 <= label <= places:
         given = shown(fields.get("label", fields.get("solution", label)))
         raise RecordError(f"{where}: label {given}, but it has {len(candidates)} candidates", reason="bad label")
     example = Example(
@@ -101,11 +101,19 @@ def _example(record: Record, fields: Fields, identity: str, *, require_label: bo
         context=context,
         candidates=candidates,
         label=label,
-        votes=read_votes(fields, max(len(candidates), 2)),
+        ranking=ranking,
+        answer=fields.text("solution", None) if judged_as and judged_as.candidates == 0 else None,
+        votes=read_votes(fields, places),
         text=text,
         response=words.response,
-        meta=_meta(fields, words, max(len(candidates), 2)),
+        meta=_meta(fields, words, places),
     )
+    if require_label and not example.judged:
+        raise RecordError(
+            f"{where}: no label and this stage needs one; give solution ('Image 1 is better'), label (1, 2, \"tie\"), "
+            "a ranking, or scores of a single candidate",
+            reason="no label",
+        )
     _check_prompt(example, words, where)
     return example
 
@@ -117,7 +125,9 @@ def _task(fields: Fields, words: Words, media: tuple[Media, ...], verdict: re.Ma
         if not is_task(given):
             raise RecordError(f"{fields.where}: task {unknown_choice(given, TASKS)}", reason="unknown task")
         return given
-    of_media = {task.noun: task.name for task in TASKS.values() if not task.answers}
+    if "instruction" in fields and words.asked is None:
+        return "image_edit"
+    of_media = {TASKS[name].noun: name for name in PAPER_TASKS if not TASKS[name].answers}
     if verdict is not None and verdict[1] in of_media:
         return of_media[verdict[1]]
     answers = verdict is not None or bool(words.answers)
@@ -150,7 +160,7 @@ def _split_media(
     candidates: list[Media] = []
     for kind in ("image", "video"):
         items = [item for item in media if item.kind == kind]
-        implied = 0 if task and not task.answers else len(items)
+        implied = task.context_media(len(items)) if task else len(items)
         shared = fields.integer(f"context_{kind}s", implied, at_most=MAX_MEDIA)
         if shared > len(items):
             raise RecordError(
@@ -165,7 +175,9 @@ def _own_text(fields: Fields, words: Words, task: str | None) -> str | None:
     """Return the record's own prompt text; None if the record has the fields for a template of its task."""
     if "text" in fields:
         return fields.text("text")
-    templated = words.prompt and task is not None and (not TASKS[task].answers or len(words.answers) >= 2)
+    templated = (
+        words.prompt and task is not None and (not TASKS[task].answers or len(words.answers) >= TASKS[task].candidates)
+    )
     return None if templated else words.asked
 
 
@@ -221,11 +233,17 @@ def _check_template(example: Example, where: str) -> None:
             "give both, or a prompt of its own as problem or text",
             reason="unknown schema",
         )
+    task = TASKS[example.task]
     answers = sum(isinstance(item, str) for item in example.candidates)
-    count = answers if TASKS[example.task].answers else len(example.candidates)
-    if count < 2:
+    count = answers if task.answers else len(example.candidates)
+    if count < task.candidates or (count > 1 and task.candidates == 1):
+        needed = ("an open question", "a score", "a comparison")[task.candidates]
+        number = ("no candidate", "one candidate", "two candidates")[task.candidates]
+        raise RecordError(f"{where}: {needed} for {example.task} needs {number}, it has {count}", reason="media count")
+    if task.source and len(example.context) != 1:
         raise RecordError(
-            f"{where}: a comparison for {example.task} needs two candidates, it has {count}", reason="media count"
+            f"{where}: {example.task} needs one source picture before its edits, it has {len(example.context)}",
+            reason="media count",
         )
 
 

@@ -14,8 +14,8 @@ MAX_ANSWERS = 64  # candidates of one record; the longest published list has 16
 TAGS = re.compile(r"\s*<(?:image|video)>\s*")
 _SYSTEM_FIELDS = ("system", "system_prompt")
 WORD_FIELDS = (
-    "conversations", "messages", "problem", "prompt", "caption", "question", "text", "answers", "chosen", "rejected",
-    "history", *_SYSTEM_FIELDS,
+    "conversations", "messages", "problem", "prompt", "caption", "question", "instruction", "text", "answers",
+    "chosen", "rejected", "history", *_SYSTEM_FIELDS,
 )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def read_words(fields: Fields) -> Words:
 
 def _words(fields: Fields) -> Words:
     where = fields.where
-    own = fields.text("caption", "") or fields.text("question", "")
+    own = fields.text("caption", "") or fields.text("question", "") or fields.text("instruction", "")
     answers = fields.texts("answers", (), at_most=MAX_ANSWERS)
     if "chosen" in fields and "caption" not in fields:
         return _preference(fields, own)
@@ -64,7 +64,7 @@ def _words(fields: Fields) -> Words:
             return Words(own, answers)
         raise RecordError(
             f"{where}: fields {', '.join(fields)[:300] or 'none'}; needed conversations or messages (SFT), problem and "
-            "solution (GRPO), chosen and rejected (DPO), or caption, or question and answers",
+            "solution (GRPO), chosen and rejected (DPO), or caption, instruction, or question and answers",
             reason="unknown schema",
         )
     if key == "problem" and not isinstance(asked, list):

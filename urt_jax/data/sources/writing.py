@@ -66,6 +66,8 @@ def _record(example: Example, folder: Path) -> dict[str, Any]:
         record["solution"] = example.solution
     elif example.label is not None:
         record["label"] = example.label
+    if example.ranking is not None:
+        record["ranking"] = list(example.ranking)
     if example.text is not None and (example.prompt or asked != example.text):
         record["text"] = example.text
     if example.prompt:
@@ -90,7 +92,7 @@ def _media_fields(example: Example, media: tuple[Media, ...], folder: Path) -> d
             continue
         fields[f"{kind}s"] = [store_media(item, folder) for item in items]
         shared = sum(item.kind == kind for item in example.context)
-        if shared != (0 if example.task and not TASKS[example.task].answers else len(items)):
+        if shared != (TASKS[example.task].context_media(len(items)) if example.task else len(items)):
             fields[f"context_{kind}s"] = shared
     rates = [item.fps for item in media if item.kind == "video"]
     if any(rate is not None for rate in rates):
