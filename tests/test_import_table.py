@@ -119,7 +119,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"job"},
         {"sampler"},
     ),
-    "judge": ({"call_settings"}, {"responder"}, {"reward_model"}),
+    "judge": ({"call_settings", "ranking"}, {"responder"}, {"scoring"}, {"reward_model"}),
     "feeds": ({"records"}, {"encoder"}, {"batches"}, {"questions"}, {"rollouts"}),
     "training": (
         {"settings", "state", "metrics"},

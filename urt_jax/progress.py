@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -60,6 +61,18 @@ def progress(
     if sys.stderr.isatty() or _in_notebook():
         return tqdm(items, dynamic_ncols=True, smoothing=0.1, **settings)
     return Lines(items, mininterval=1.0, **settings)
+
+
+@contextmanager
+def counting(*, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar; yield the function that moves it: ``show(done, total)``."""
+    with progress(title=title, unit=unit) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def each(items: Iterable[T], *, title: str, unit: str, total: int | None = None) -> Iterator[T]:

@@ -167,6 +167,9 @@ class GrpoConfig(PolicyLoss, TrainingConfig):
         yield from rollout_problems(self.rewards, questions=questions, swap=self.data.swap, longest=longest)
 
 
+EvaluationMode = Literal["greedy", "sampled", "direct", "scores"]
+
+
 @dataclass(frozen=True)
 class EvaluateConfig(StageConfig):
     """Judge held-out pairs with one or several models, and write the table and the report."""
@@ -175,8 +178,9 @@ class EvaluateConfig(StageConfig):
 
     models: dict[str, str] = knob({"urt-tiny": "urt-tiny"}, nonempty=True)  # row label -> model, as in model.path
     data: HeldOutData = HeldOutData(count=512)
-    # greedy: greedy reasoning; sampled: reasoning at temperature 1; direct: only the answer, without reasoning.
-    modes: tuple[Literal["greedy", "sampled", "direct"], ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
+    # greedy: greedy reasoning; sampled: reasoning at temperature 1; direct: only the answer, without reasoning; scores:
+    # each candidate is scored alone, without reasoning, and the higher score wins.
+    modes: tuple[EvaluationMode, ...] = knob(("greedy", "sampled", "direct"), nonempty=True)
     orders: Literal["both", "given"] = "both"  # both: every pair is judged twice, candidates swapped
     batch_size: int = knob(64, at_least=1)  # questions sampled in one batch
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: by device

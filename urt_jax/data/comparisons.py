@@ -49,6 +49,30 @@ def make_pair(*, caption: Any, question: Any, images: Any, videos: Any, answers:
     return pair_of(candidates[0], candidates[1], caption, question, context, "pair", video=kind == "videos")
 
 
+def make_single(*, caption: Any, question: Any, image: Any, video: Any, answer: Any, context: Any) -> Example:
+    """Build the record of one candidate from the arguments of ``RewardModel.score``, of any type.
+
+    Raises:
+        BadInputError: the arguments name no task, or the candidate has a wrong type.
+    """
+    given = {name: v for name, v in (("image", image), ("video", video), ("answer", answer)) if v is not None}
+    text = question if "answer" in given else caption
+    if len(given) != 1 or not isinstance(text, str) or ("answer" in given) != (context is not None):
+        raise BadInputError(
+            f"score got {', '.join(given) or 'no candidate'} with caption={shown(caption)}, "
+            f"question={shown(question)}, context={shown(context)}; "
+            "give caption= with image= or video=, or question= with answer= and context="
+        )
+    kind, value = next(iter(given.items()))
+    if kind == "answer":
+        if not isinstance(value, str):
+            raise BadInputError(f"answer is {shown(value)}; give a text")
+        about = as_media(context, video=None, name="context")
+        return Example(id="single", task="answer_score", prompt=text, context=(about,), candidates=(value,))
+    medium = as_media(value, video=kind == "video", name=kind)
+    return Example(id="single", task=f"{kind}_score", prompt=text, candidates=(medium,))
+
+
 def listed_candidates(candidates: Any) -> list[Any]:
     """Return the candidates of a ranking.
 

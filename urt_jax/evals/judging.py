@@ -7,12 +7,13 @@ from typing import Any
 
 from urt_jax.data.examples import Example, Query
 from urt_jax.errors import BadInputError
+from urt_jax.evals.alone import judge_alone
 from urt_jax.evals.pairwise import Judgement, judge_pairs, read_judgements, write_judgements
 from urt_jax.evals.protocols import PROTOCOLS, Mode, Protocol
 from urt_jax.evals.statistics import Summary, summarize
 from urt_jax.evals.tables import format_table, result_rows
 from urt_jax.judge.reward_model import RewardModel
-from urt_jax.progress import progress
+from urt_jax.progress import counting
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import mesh_of
 from urt_jax.sharding.shares import Share, share_of
@@ -54,6 +55,10 @@ def judge(
     share = _share_of_pairs(model)
     if len(examples) < share.of:
         raise BadInputError(f"{len(examples)} held-out pairs are fewer than {share.of} processes; give more pairs")
+    if protocol.alone:
+        alone = judge_alone(model, examples, protocol=protocol, title=title, batch_size=batch_size)
+        processes.of_first(lambda: write_judgements(path, alone))
+        return alone
     limit = max_new_tokens if protocol.think else min(DIRECT_TOKENS, max_new_tokens)
 
     def generate(queries: Sequence[Query]) -> list[tuple[str, ...]]:
@@ -66,12 +71,7 @@ def judge(
             batch_size=batch_size,
         )
 
-    with progress(title=title, unit="judgement") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with counting(title=title, unit="judgement") as show:
         judgements = judge_pairs(
             share.cut(examples),
             generate,

@@ -114,6 +114,20 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
     """
     verdicts = [read_reply(text, task=shown.task, think=think) for text in texts]
     verdict = majority(verdicts)
+    agreement = bool(score_agreement(verdict)) if think and verdict.winner is not None else None
+    votes = _votes(verdicts) if len(texts) > 1 else None
+    return judgement_of(shown, verdict, order=order, agreement=agreement, votes=votes)
+
+
+def judgement_of(
+    shown: Example,
+    verdict: Verdict,
+    *,
+    order: Order = "given",
+    agreement: bool | None = None,
+    votes: tuple[int, int, int] | None = None,
+) -> Judgement:
+    """Return the judgement of a verdict on an example in its shown order; ``agreement`` and ``votes`` as stored."""
     label = _label(shown)
     gold = {name: (float(a), float(b)) for name, (a, b) in shown.meta.get("scores", {}).items()}
     difficulty, group = shown.meta.get("difficulty"), shown.meta.get("prompt_group")
@@ -124,14 +138,14 @@ def judge_texts(shown: Example, texts: Sequence[str], *, order: Order = "given",
         label=label,
         verdict=verdict,
         correct=verdict.winner == label,
-        agreement=bool(score_agreement(verdict)) if think and verdict.winner is not None else None,
+        agreement=agreement,
         gold_match=_gold_match(verdict, gold),
         task=shown.task,
         difficulty=None if difficulty is None else str(difficulty),
         novelty=novelty,
         group=None if group is None else str(group),
         gold_scores=gold or None,
-        vote_counts=_votes(verdicts) if len(texts) > 1 else None,
+        vote_counts=votes,
         prompt=shown.prompt,
         answers=tuple(item for item in shown.candidates if isinstance(item, str)),
         media=tuple(_media_name(item) for item in (*shown.context, *shown.candidates) if isinstance(item, Media)),

@@ -11,6 +11,7 @@ import numpy as np
 from urt_jax.data.comparisons import picked
 from urt_jax.data.examples import Example, FramePicking
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
+from urt_jax.data.pairing import pairs_of
 from urt_jax.data.settings import DataSettings, MixtureData, PoolData
 from urt_jax.data.skipped import Skipped
 from urt_jax.data.sources import Pool, read_pool
@@ -25,7 +26,8 @@ KEPT_RECORDS = 65536  # records drawn on the fly that are cached for the next ep
 def labelled_pool(data: DataSettings, *, seed: int, swap: bool = True, decided: bool = False) -> Pool:
     """Return the labelled pairs of a bounded source, and the records left out of a file with the reasons.
 
-    Scenes are listed task by task, by index. With ``swap``, the presentation order of a file's pairs is drawn from
+    Scenes are listed task by task, by index. A record of more candidates becomes its labelled pairs (``pairs_of``).
+    With ``swap``, the presentation order of a file's pairs is drawn from
     (``seed``, record id): many files list the winner first. ``decided`` leaves ties out.
 
     Raises:
@@ -37,11 +39,13 @@ def labelled_pool(data: DataSettings, *, seed: int, swap: bool = True, decided: 
         made = [scene(data, task, index) for task, count in counts for index in range(count)]
         return Pool(made, Skipped(data.path, len(made)))
     pool = _checked(data, _read(data, require_label=True), "record with a label to compare an answer with")
+    counted = pool.examples[: data.count]
+    pool = pool._replace(examples=[pair for item in counted for pair in pairs_of(item, seed=seed) if pair.judged])
     if decided:
         pool = without(pool, "tie", lambda item: "no better side" if item.label == "tie" else None)
         if not pool.examples:
             raise BadInputError(f"{data.path} holds no record with a better side: {pool.skipped.told()}")
-    examples = [with_picking(item, data) for item in pool.examples[: data.count]]
+    examples = [with_picking(item, data) for item in pool.examples]
     return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if swap else examples)
 
 

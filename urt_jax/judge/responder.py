@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from urt_jax.checkpoints.model_folder import LoadedModel
 from urt_jax.data.collate import Need, collate, largest, length_of, need_of, plan_buckets, roomy
@@ -17,12 +19,19 @@ from urt_jax.families.processor import NamedChat, encode_chat, encoding_workers,
 from urt_jax.generation.sampler import ALL_AT_ONCE, Sampler
 from urt_jax.generation.sampling import DecodeSettings, Sampling, each_row
 from urt_jax.models.attention import token_step
+from urt_jax.models.vlm import VisionLanguageModel, run
 from urt_jax.runs import processes
 from urt_jax.sharding.placement import mesh_of, place_rows
 from urt_jax.sharding.shares import share_of
-from urt_jax.types import EncodedChat
+from urt_jax.types import Batch, EncodedChat
 
 HELD_BYTES = 2 << 30  # bytes of encoded pictures that a call holds before it samples the first responses
+
+
+def _logits_at(model: VisionLanguageModel, params: Any, batch: Batch, at_BK: Int[Array, "B K"]) -> Array:
+    hidden_BTD = run(model, params, batch, method="hidden")
+    hidden_BKD = jnp.take_along_axis(hidden_BTD, at_BK[..., None], axis=1)
+    return jnp.asarray(run(model, params, hidden_BKD, method="logits"))
 
 
 class Responder:
@@ -56,6 +65,7 @@ class Responder:
         self._sampler = Sampler(self.model, self.processor)
         self._decoding = decoding
         self._logits = jax.jit(self.model.apply)
+        self._some_logits = jax.jit(partial(_logits_at, self.model))
 
     def close(self) -> None:
         """End the workers, if there are any."""
@@ -63,15 +73,30 @@ class Responder:
 
     def logits(self, chat: Chat, *, name: str) -> np.ndarray:
         """Return float32 logits ``[T, V]`` of one chat with generation prompt."""
-        encoded = self._encode(chat, name=name)
+        encoded = self.encode(chat, name=name)
         nothing = [np.zeros(0, np.int32)]
         bucket, padding = self._bucket([encoded]), padding_of(self.processor)
         batch = collate([encoded], nothing, bucket=bucket, packed=None, input_responses=None, **padding)
         return np.asarray(self._logits({"params": self.params}, batch))[0, : len(encoded.tokens_T)]
 
+    def logits_at(
+        self, encoded: Sequence[EncodedChat], replies: Sequence[np.ndarray], places: Sequence[Sequence[int]]
+    ) -> list[np.ndarray]:
+        """Return float32 ``[K, V]`` for each chat: the logits that predict its reply's tokens at K places."""
+        lengths = [length_of(chat, len(reply)) for chat, reply in zip(encoded, replies, strict=True)]
+        bucket = self._shapes([need_of(lengths, rows=len(encoded))])[0]
+        batch = collate(
+            encoded, replies, bucket=bucket, packed=None, input_responses=None, **padding_of(self.processor)
+        )
+        at_BK = np.zeros((bucket.rows, -(-max(map(len, places)) // 8) * 8), np.int32)  # few widths: few programs
+        for row, (chat, wanted) in enumerate(zip(encoded, places)):
+            at_BK[row, : len(wanted)] = len(chat.tokens_T) - 1 + np.asarray(wanted, np.int32)
+        found_BKV = np.asarray(self._some_logits(self.params, batch, at_BK))
+        return [found_BKV[row, : len(wanted)] for row, wanted in enumerate(places)]
+
     def tokens(self, chat: Chat, *, name: str, sampling: Sampling, max_new_tokens: int, seed: int) -> list[int]:
         """Return the sampled token ids of one chat, the end token included."""
-        encoded = self._encode(chat, name=name)
+        encoded = self.encode(chat, name=name)
         rollout = self._sampler.sample(
             self.params,
             [encoded],
@@ -188,7 +213,8 @@ class Responder:
         ).texts
         return [texts[start : start + responses] for start in range(0, len(texts), responses)]
 
-    def _encode(self, chat: Chat, *, name: str) -> EncodedChat:
+    def encode(self, chat: Chat, *, name: str) -> EncodedChat:
+        """Return the tokens and pictures of a chat with generation prompt."""
         return encode_chat(self.processor, chat, name=name, max_tokens=self._max_prompt_tokens)
 
     def _need(self, chats: Sequence[EncodedChat]) -> Need:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +11,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from urt_jax.checkpoints.model_folder import LoadedModel, load_model
-from urt_jax.data.comparisons import as_examples, listed_candidates, make_chat, make_pair, pair_of, picked
+from urt_jax.data.comparisons import (
+    as_examples,
+    listed_candidates,
+    make_chat,
+    make_pair,
+    make_single,
+    pair_of,
+    picked,
+)
 from urt_jax.data.examples import DEFAULT_FRAMES, Example, FramePicking, Query
 from urt_jax.data.prompts import render
 from urt_jax.generation.sampling import Sampling
 from urt_jax.generation.stored_settings import stored_new_tokens
 from urt_jax.judge.call_settings import check_call
+from urt_jax.judge.ranking import Ranking, ranking_of
 from urt_jax.judge.responder import Responder
+from urt_jax.judge.scoring import Score, score_examples
 from urt_jax.rewards.votes import majority, mirrored
 from urt_jax.runs.compile_cache import keep_programs
 from urt_jax.sharding.mesh import compute_dtype, make_mesh
@@ -25,15 +35,6 @@ from urt_jax.tasks import Verdict, read_reply
 from urt_jax.tasks.wording import DEFAULT_TEMPLATE, find_template
 
 Order = Literal["given", "both"]
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Candidates from best to worst (0-based), and each one's share of won comparisons, in input order."""
-
-    order: tuple[int, ...]
-    win_rate: tuple[float, ...]
-    verdicts: tuple[Verdict, ...]
 
 
 class RewardModel:
@@ -261,6 +262,53 @@ class RewardModel:
         given, turned = found[: len(examples)], found[len(examples) :] or [[]] * len(examples)
         return [majority([*own, *map(mirrored, other)]) for own, other in zip(given, turned)]
 
+    def score(
+        self,
+        *,
+        caption: str | None = None,
+        question: str | None = None,
+        image: Any = None,
+        video: Any = None,
+        answer: str | None = None,
+        context: Any = None,
+        think: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> Score:
+        """Score one picture or clip made for a caption, or one answer to a question about ``context``, greedily.
+
+        The axes are those of UnifiedReward 2.0, from 1 to 5 each. ``think`` asks for reasoning before the scores.
+
+        Raises:
+            BadInputError: the arguments fit no task.
+        """
+        example = make_single(
+            caption=caption, question=question, image=image, video=video, answer=answer, context=context
+        )
+        return self.score_many([example], think=think, max_new_tokens=max_new_tokens)[0]
+
+    def score_many(
+        self,
+        examples: Sequence[Example],
+        *,
+        think: bool = True,
+        max_new_tokens: int | None = None,
+        batch_size: int = 64,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Score]:
+        """Score many single candidates; see ``score``. A clip keeps its own ``picking`` if it has one.
+
+        Raises:
+            BadInputError: a record's task does not score one candidate.
+        """
+        check_call("score_many", think=think, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+        examples = [picked(example, self._picking) for example in as_examples(examples)]
+        chats = [render(example, think=think, template=self.prompt_template) for example in examples]
+        settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, "progress": progress}
+        settings |= {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        return score_examples(
+            self.responder, examples, chats, partial(self.respond, **settings), think=think, batch_size=batch_size
+        )
+
     def rank(
         self,
         *,
@@ -293,15 +341,5 @@ class RewardModel:
         shown = examples + ([e.swapped() for e in examples] if order == "both" else [])
         verdicts = self.compare_many(shown, **settings)
         straight, turned = verdicts[: len(pairs)], [mirrored(v) for v in verdicts[len(pairs) :]]
-        wins, games = np.zeros(len(candidates)), np.zeros(len(candidates))
-        for (a, b), verdict in zip(pairs * (2 if order == "both" else 1), [*straight, *turned]):
-            share = {1: 1.0, 2: 0.0}.get(verdict.winner, 0.5)  # type: ignore[arg-type]
-            wins[a] += share
-            wins[b] += 1.0 - share
-            games[[a, b]] += 1
-        rate = wins / games
-        return Ranking(
-            order=tuple(int(i) for i in np.argsort(-rate, kind="stable")),
-            win_rate=tuple(float(r) for r in rate),
-            verdicts=tuple(straight + turned),
-        )
+        asked = pairs * (2 if order == "both" else 1)
+        return ranking_of(asked, [*straight, *turned], candidates=len(candidates))

@@ -1,23 +1,27 @@
 """Judge held-out pairs with one or several models; write every judgement, the table and the HTML report.
 
-1. load the pairs once and measure the blind baselines on them;
-2. for each model and mode, judge each pair in both orders; one JSONL file per mode lets a stopped run resume;
-3. summarise with intervals, print the table, write the report.
+1. load the records once, and measure the blind baselines on the pairs;
+2. for each model and mode, judge each pair in both orders, and score each single candidate that has gold scores; one
+   JSONL file per mode lets a stopped run resume;
+3. summarise with intervals, print the tables, write the report of the pairs.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from urt_jax.checkpoints.model_folder import find_model, load_model
 from urt_jax.config import EvaluateConfig, as_json
 from urt_jax.data.examples import Example
 from urt_jax.data.settings import HeldOutData, PoolData
 from urt_jax.errors import BadInputError
+from urt_jax.evals.alone import score_singles
 from urt_jax.evals.baselines import blind_baselines
 from urt_jax.evals.judging import judge
 from urt_jax.evals.pairwise import Judgement
+from urt_jax.evals.points import Scored, as_plain, point_rows
 from urt_jax.evals.protocols import PROTOCOLS, Protocol
 from urt_jax.evals.report import Sample, write_report
 from urt_jax.evals.statistics import Summary, summarize
@@ -27,6 +31,7 @@ from urt_jax.judge.reward_model import RewardModel
 from urt_jax.runs import processes
 from urt_jax.runs.run_folder import write_result
 from urt_jax.stages.sft import open_mesh
+from urt_jax.tasks import TASKS
 from urt_jax.tasks.replies import WRONG_NOUN
 from urt_jax.training.metrics import read_metrics
 
@@ -51,9 +56,17 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     for path in config.models.values():
         find_model(path)  # a misspelt third model is reported before the first one runs
     _check_labels(config.models)
-    examples, skipped = labelled_pool(config.data, seed=config.seed)
+    records, skipped = labelled_pool(config.data, seed=config.seed)
     told = tell_skipped([skipped])
-    judged = {label: _judge_model(config, folder, label, path, examples) for label, path in config.models.items()}
+    found = {label: _ask_model(config, folder, label, path, records) for label, path in config.models.items()}
+    points, scores = _points(config, {label: scored for label, (_, scored) in found.items()})
+    examples = _pairs(records)
+    if not examples:
+        table = points + (f"\n\n{told}" if told else "")
+        print(table)
+        write_result(folder, table, scores=scores, skipped=skipped_figures([skipped]))
+        return table
+    judged = {label: judgements for label, (judgements, _) in found.items()}
     summaries = {
         label: {mode: summarize(judgements, seed=config.seed) for mode, judgements in modes.items()}
         for label, modes in judged.items()
@@ -65,6 +78,7 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
             format_table(result_rows(summaries)),
             format_table(part_rows(summaries)),
             format_table([{"blind baseline": name, **values} for name, values in baselines.items()]),
+            *([points] if points else []),
         ]
     )
     table += "".join(f"\n{line}" for line in _wrong_nouns(judged))
@@ -73,8 +87,32 @@ def evaluate(config: EvaluateConfig, *, curves: Mapping[str, Path]) -> str:
     table += (f"\n\n{told}" if told else "") + f"\n\nreport: {report}"
     print(table)
     figures = {label: {mode: s.as_json() for mode, s in modes.items()} for label, modes in summaries.items()}
-    write_result(folder, table, summaries=figures, baselines=baselines, skipped=skipped_figures([skipped]))
+    write_result(
+        folder, table, summaries=figures, baselines=baselines, scores=scores, skipped=skipped_figures([skipped])
+    )
     return table
+
+
+def _pairs(records: Sequence[Example]) -> list[Example]:
+    return [record for record in records if record.task is None or TASKS[record.task].compares]
+
+
+def _points(config: EvaluateConfig, found: Mapping[str, Mapping[str, list[Scored]]]) -> tuple[str, dict[str, Any]]:
+    """Return the table of the scores of single candidates, "" if there are none, and its figures."""
+    rows = [
+        row
+        for label, modes in found.items()
+        for mode, items in modes.items()
+        for row in point_rows(label, mode, items, seed=config.seed)
+    ]
+    figures = {
+        label: {mode: as_plain(items, seed=config.seed) for mode, items in modes.items()}
+        for label, modes in found.items()
+        if modes
+    }
+    if not rows:
+        return "", figures
+    return f"scores of single candidates; 95 % intervals over candidates\n\n{format_table(rows)}", figures
 
 
 def _wrong_nouns(judged: Judged) -> list[str]:
@@ -125,9 +163,12 @@ def _check_labels(labels: Iterable[str]) -> None:
             )
 
 
-def _judge_model(
-    config: EvaluateConfig, folder: Path, label: str, path: str, examples: Sequence[Example]
-) -> dict[str, list[Judgement]]:
+def _ask_model(
+    config: EvaluateConfig, folder: Path, label: str, path: str, records: Sequence[Example]
+) -> tuple[dict[str, list[Judgement]], dict[str, list[Scored]]]:
+    """Return the judgements of the pairs, and the scores of the single candidates, by mode."""
+    examples = _pairs(records)
+    singles = [record for record in records if record.task is not None and TASKS[record.task].candidates == 1]
     bounds = (config.pixels.min_pixels, config.pixels.max_pixels)
     model = RewardModel(
         load_model(path, pixels=bounds, mesh=open_mesh(config.mesh)),
@@ -137,7 +178,7 @@ def _judge_model(
         workers=config.workers,
     )
     with closing(model):
-        return {
+        judged: dict[str, list[Judgement]] = {
             mode: judge(
                 model,
                 examples,
@@ -148,8 +189,22 @@ def _judge_model(
                 max_new_tokens=config.lengths.max_new_tokens,
                 batch_size=config.batch_size,
             )
-            for mode in config.modes
+            for mode in (config.modes if examples else ())
         }
+        scored: dict[str, list[Scored]] = {
+            mode: score_singles(
+                model,
+                singles,
+                judgement_path(folder, label, f"{mode}-singles"),
+                protocol=_protocol(config).in_mode(mode),
+                title=f"{label}, {mode}, single candidates",
+                max_new_tokens=config.lengths.max_new_tokens,
+                batch_size=config.batch_size,
+            )
+            for mode in (config.modes if singles else ())
+            if mode in ("greedy", "direct")
+        }
+        return judged, scored
 
 
 def _protocol(config: EvaluateConfig) -> Protocol:

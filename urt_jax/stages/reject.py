@@ -168,7 +168,7 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
     counts: dict[str, Counter[str]] = {}
     wrong_nouns = 0
     for example, samples in zip(pool, texts):
-        right = [text for text in samples if is_correct(text, str(example.solution))]
+        right = [text for text in samples if is_correct(text, str(example.solution), task=example.task)]
         kind = "always right" if len(right) == len(samples) else "sometimes right" if right else "never right"
         counts.setdefault(str(example.task), Counter())[kind] += 1
         wrong_nouns += sum(
@@ -185,14 +185,14 @@ def sort_pool(pool: Sequence[Example], texts: Sequence[Sequence[str]], *, seed: 
     return Sorted(balanced(accepted, rng), hard, counts, wrong_nouns)
 
 
-def is_correct(text: str, solution: str) -> bool:
+def is_correct(text: str, solution: str, *, task: str | None = None) -> bool:
     """Whether to train on a reasoning: strict format, right answer, and an answer that follows from correct sums.
 
     A reasoning without readable scores cannot contradict itself; only its format and answer count.
     """
-    if not (format_reward(text) and accuracy_reward(text, solution)):
+    if not (format_reward(text, task=task) and accuracy_reward(text, solution)):
         return False
-    return bool(consistency_reward(text)) or not read_reply(text, task=None).scores
+    return bool(consistency_reward(text, task=task)) or not read_reply(text, task=task).scores
 
 
 def balanced(records: Sequence[Example], rng: np.random.Generator) -> list[Example]:
@@ -202,6 +202,7 @@ def balanced(records: Sequence[Example], rng: np.random.Generator) -> list[Examp
         groups.setdefault((str(record.task), record.label), []).append(index)
     kept: list[int] = []
     for task in sorted({task for task, _ in groups}):
+        kept += groups.get((task, None), [])  # an open question has no sides
         sides = [groups.get((task, label), []) for label in (1, 2)]
         size = min(map(len, sides)) or max(map(len, sides))
         for side in sides:

@@ -8,4 +8,5 @@ TASK = Task(
     medium="image",
     answers=False,
     dimensions=("Semantic consistency", "Aesthetics", "Authenticity"),
+    alone="image_score",
 )

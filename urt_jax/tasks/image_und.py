@@ -8,4 +8,5 @@ TASK = Task(
     medium="image",
     answers=True,
     dimensions=("Semantic accuracy", "Correctness", "Clarity"),
+    alone="answer_score",
 )

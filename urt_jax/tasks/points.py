@@ -25,6 +25,13 @@ def read_points(text: str, *, think: bool, task: "Task") -> Verdict:
     return Verdict(None, scores, None, None, reasoning, text, failure)
 
 
+def number_spans(text: str, task: "Task") -> dict[str, tuple[int, int]]:
+    """Return the characters ``[start, end)`` of each dimension's number in a reply that ``read_points`` can read."""
+    start = text.rindex("<answer>")
+    found = [match for match in _LINE.finditer(text, start) if match[1] in task.dimensions]
+    return {match[1]: match.span(4) for match in found}
+
+
 def points_text(task: "Task", scores: dict[str, float]) -> str:
     """Return the lines of ``<answer>`` that give these scores."""
     low, high = task.scale

@@ -41,6 +41,7 @@ class Task:
     candidates: int = 2
     source: bool = False  # the candidates are edits of one picture, which is shown before them
     scale: tuple[int, int] = (1, 10)  # lowest and highest score of a dimension
+    alone: str | None = None  # the task that scores one of the candidates by itself
     reader: Callable[..., Verdict] = read_pair
 
     @property

@@ -8,4 +8,5 @@ TASK = Task(
     medium="video",
     answers=False,
     dimensions=("Semantic consistency", "Temporal coherence", "Authenticity"),
+    alone="video_score",
 )
