@@ -146,7 +146,7 @@ def test_every_knob_has_a_meaning_in_the_help(stage: str) -> None:
     ("name", "line"),
     [
         ("evaluate", "row label -> model, as in model.path; as \"{'<name>': '<value>', ...}\""),
-        ("evaluate", "some of greedy, sampled, direct; as \"('a', 'b')\""),
+        ("evaluate", "some of greedy, sampled, direct, scores; as \"('a', 'b')\""),
         ("study", 'seeds = (0, 1, 2) one pipeline per seed; as "(1, 2)"'),
         ("sft", "data = the 2 below one source, or a mixture by weight; as \"({'<knob>': <value>, ...}, ...)\""),
         (

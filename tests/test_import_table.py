@@ -129,7 +129,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"loop", "rollout_figures"},
     ),
     "stages": (
-        {"policy", "grpo_report", "bench", "plan", "export", "distill"},
+        {"policy", "grpo_report", "bench", "data", "plan", "export", "distill"},
         {"sft", "grpo"},
         {"base", "reject", "evaluate"},
         {"pipeline"},

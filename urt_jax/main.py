@@ -44,7 +44,7 @@ from urt_jax.runs.preemption import EXIT_PREEMPTED, Preempted, leaving_on_notice
 from urt_jax.runs.run_folder import finished
 
 EXIT_BAD_INPUT = 2
-ALONE = ("ablation", "bench", "export", "plan", "study")  # stages of one process
+ALONE = ("ablation", "bench", "data", "export", "plan", "study")  # stages of one process
 
 # These silence third-party advice that a user of this program cannot act on.
 _QUIET = {

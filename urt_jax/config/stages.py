@@ -16,7 +16,15 @@ from urt_jax.config.parts import (
 from urt_jax.config.planning import BenchConfig, PlanConfig
 from urt_jax.config.rollouts import rollout_problems
 from urt_jax.config.settings import SettingConfig, bind_setting, folder_name, settings_problems
-from urt_jax.data.settings import Curriculum, HeldOutData, HeldOutSource, MixtureData, PoolData, SourceSettings
+from urt_jax.data.settings import (
+    Curriculum,
+    HeldOutData,
+    HeldOutSource,
+    MixtureData,
+    PoolData,
+    SourceSettings,
+    TrainingData,
+)
 from urt_jax.generation.sampling import PoolSampling, RolloutSampling
 from urt_jax.losses.policy import PolicyLoss
 from urt_jax.rewards.weights import RewardWeights
@@ -196,6 +204,22 @@ class EvaluateConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class DataConfig(StageConfig):
+    """Look at a source of records: a table of what it holds, and a page with some of them."""
+
+    stage: ClassVar[str] = "data"
+
+    data: TrainingData = TrainingData(count=256)
+    model: str = "urt-tiny"  # whose tokens prompts are counted in; as in model.path
+    look: int = knob(1000, at_least=0)  # first records that are decoded, for sizes, repeated media and prompt lengths
+    report_samples: int = knob(16, at_least=0)  # records in the report with their pictures
+
+    def problems(self) -> Problems:
+        """Yield the knobs that are in conflict, each with its message."""
+        yield from _needs_count(self.data)
+
+
+@dataclass(frozen=True)
 class ExportConfig(StageConfig):
     """Write a judge in transformers' layout, from any model folder, the older published layout or an adapter."""
 
@@ -280,6 +304,7 @@ STAGES: dict[str, type[StageConfig]] = {
         RejectConfig,
         GrpoConfig,
         EvaluateConfig,
+        DataConfig,
         ExportConfig,
         BenchConfig,
         PlanConfig,

@@ -43,15 +43,21 @@ class SourceSettings:
         if not self.drawn_tasks():
             yield "tasks", "no task has a positive weight; give one to a task"
 
+    def further_files(self) -> tuple[tuple[str, str], ...]:
+        """Return further knobs that name a file or folder, each with its name."""
+        return ()
+
     def template_problems(self) -> Problems:
         """Yield what is wrong with the wording of its questions, where it has one of its own."""
         yield from ()
 
     def file_problems(self) -> Problems:
         """Yield the files that are named but not there, and what is wrong with the prompt template."""
-        for key, name in (("path", self.path), ("media_root", self.media_root)):
+        for key, name in (("path", self.path), ("media_root", self.media_root), *self.further_files()):
             if name is not None and name not in BUILT_IN and not os.path.exists(name):
-                hint = "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'" if key == "path" else ""
+                hint = (
+                    "" if key == "media_root" else "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'"
+                )
                 yield key, f"there is no {name!r}{hint}"
         yield from self.template_problems()
 
@@ -96,14 +102,26 @@ class HeldOutData(DataSettings):
 
 
 @dataclass(frozen=True)
-class PoolData(DataSettings):
+class TrainingData(DataSettings):
+    """A source that training asks about or learns from."""
+
+    # Benchmarks, as in path: records that share a prompt or a medium with them are left out.
+    exclude: tuple[str, ...] = ()
+
+    def further_files(self) -> tuple[tuple[str, str], ...]:
+        """Return the sources that are left out."""
+        return tuple(("exclude", name) for name in self.exclude)
+
+
+@dataclass(frozen=True)
+class PoolData(TrainingData):
     """Labelled pairs that are asked about: of a teacher, in rejection sampling, in GRPO."""
 
     swap: bool = True  # show pairs in both orders, so that position carries no information; False: as they are written
 
 
 @dataclass(frozen=True)
-class MixtureData(DataSettings):
+class MixtureData(TrainingData):
     """One of the sources that supervised training mixes."""
 
     weight: float = knob(1.0, above=0)  # share of the draws where a stage mixes several sources

@@ -9,7 +9,8 @@ from typing import Any
 from urt_jax.errors import BadInputError
 
 MAX_SKIPPED = 0.05  # share of a source; above it the source is probably of another kind than assumed
-SOUND = ("tie",)  # reasons that do not count against a source: valid records that a stage cannot use
+LEAKED = "in a benchmark"
+SOUND = ("tie", LEAKED)  # reasons that do not count against a source: valid records that a stage cannot use
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import numpy as np
 
 from urt_jax.data.comparisons import picked
 from urt_jax.data.examples import Example, FramePicking
+from urt_jax.data.leaks import Benchmark
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
 from urt_jax.data.pairing import pairs_of
-from urt_jax.data.settings import DataSettings, MixtureData, PoolData
-from urt_jax.data.skipped import Skipped
+from urt_jax.data.settings import DataSettings, MixtureData, PoolData, TrainingData
+from urt_jax.data.skipped import LEAKED, Skipped
 from urt_jax.data.sources import Pool, read_pool
 from urt_jax.errors import BadInputError
 from urt_jax.runs import processes
@@ -38,7 +39,8 @@ def labelled_pool(data: DataSettings, *, seed: int, swap: bool = True, decided: 
         counts = scene_counts(data).items()
         made = [scene(data, task, index) for task, count in counts for index in range(count)]
         return Pool(made, Skipped(data.path, len(made)))
-    pool = _checked(data, _read(data, require_label=True), "record with a label to compare an answer with")
+    pool = clear_of(data, _read(data, require_label=True))
+    pool = _checked(data, pool, "record with a label to compare an answer with")
     counted = pool.examples[: data.count]
     pool = pool._replace(examples=[pair for item in counted for pair in pairs_of(item, seed=seed) if pair.judged])
     if decided:
@@ -47,6 +49,36 @@ def labelled_pool(data: DataSettings, *, seed: int, swap: bool = True, decided: 
             raise BadInputError(f"{data.path} holds no record with a better side: {pool.skipped.told()}")
     examples = [with_picking(item, data) for item in pool.examples]
     return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if swap else examples)
+
+
+def every_record(data: DataSettings) -> Pool:
+    """Return the records of a bounded source as they are stored, labelled or not."""
+    if data.path == "scenes":
+        return labelled_pool(data, seed=0)
+    pool = clear_of(data, _read(data))
+    return pool._replace(examples=[with_picking(item, data) for item in pool.examples[: data.count]])
+
+
+def clear_of(data: DataSettings, pool: Pool) -> Pool:
+    """Return the pool without the records that share a prompt or a medium with a source of ``data.exclude``.
+
+    Raises:
+        BadInputError: a source cannot be read, holds no record, or one of its media or of the pool's is broken.
+    """
+    if not isinstance(data, TrainingData) or not data.exclude:
+        return pool
+    benchmark = Benchmark()
+    for path in data.exclude:
+        held = read_pool(path)
+        if not held.examples:
+            raise BadInputError(f"data.exclude: {path} holds no record; {held.skipped.told() or 'the file is empty'}")
+        benchmark.add(held.examples)
+
+    def flaw(example: Example) -> str | None:
+        shared = benchmark.shared_with(example)
+        return None if shared is None else f"{shared} in {', '.join(data.exclude)}"
+
+    return without(pool, LEAKED, flaw)
 
 
 def _read(data: DataSettings, *, require_label: bool = False) -> Pool:
@@ -134,7 +166,8 @@ def training_source(data: MixtureData, *, seed: int) -> Source:
             return with_picking(example, data)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place), data.template)
-    pool = without(_read(data), "no response", lambda item: NO_RESPONSE if item.response is None else None)
+    pool = clear_of(data, _read(data))
+    pool = without(pool, "no response", lambda item: NO_RESPONSE if item.response is None else None)
     pool = _checked(data, pool, "record with a response to learn")
     examples = [with_picking(item, data) for item in pool.examples[: data.count]]
     return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template, pool.skipped)
