@@ -28,11 +28,12 @@ ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 
 @pytest.mark.parametrize("record", RECORDS, ids=range(len(RECORDS)))
 def test_every_record_of_the_page_is_read(record: str, tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
+    for name in ("a.png", "b.png", "c.png", "d.png", "source.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "pairs.jsonl").write_text(json.dumps(json.loads(record)) + "\n")
     (example,) = read_examples(tmp_path / "pairs.jsonl", require_label=True)
-    assert example.task in ("image_gen", "image_und")
+    assert example.task in ("image_gen", "image_und", "image_edit", "image_score", "open")
+    assert example.judged
 
 
 @cache
