@@ -24,6 +24,7 @@ class SourceSettings:
 
     path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
     media_root: str | None = None  # where relative media paths start; None = the file's own folder
+    layout: str | None = None  # published layout of its rows, or module:function of your own; None = by their columns
     first_label: int = knob(1, at_least=0, at_most=1)  # what a file's labels call the first candidate: 1, or 0
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
     tasks: dict[str, float] = knob({FIRST_TASK: 1.0}, nonempty=True)  # "scenes": task -> how often, beside the others
@@ -59,6 +60,13 @@ class SourceSettings:
                     "" if key == "media_root" else "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'"
                 )
                 yield key, f"there is no {name!r}{hint}"
+        if self.layout is not None:
+            from urt_jax.data.sources.layouts.table import layout_named  # reads pictures: --help need not
+
+            try:
+                layout_named(self.layout)
+            except BadInputError as error:
+                yield "layout", str(error)
         yield from self.template_problems()
 
 

@@ -82,7 +82,10 @@ def clear_of(data: DataSettings, pool: Pool) -> Pool:
 
 
 def _read(data: DataSettings, *, require_label: bool = False) -> Pool:
-    return read_pool(data.path, media_root=data.media_root, require_label=require_label, first_label=data.first_label)
+    return read_pool(
+        data.path, media_root=data.media_root, require_label=require_label, first_label=data.first_label,
+        layout=data.layout,
+    )  # fmt: skip
 
 
 def _checked(data: DataSettings, pool: Pool, needed: str) -> Pool:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urt_jax.data.examples import Example
 from urt_jax.data.skipped import Skipped
 from urt_jax.data.sources.files import Record, RecordError, list_records
+from urt_jax.data.sources.layouts.table import layout_named
 from urt_jax.data.sources.schemas import to_example
 
 
@@ -28,6 +29,7 @@ def read_examples(
     require_label: bool = False,
     seed: int = 0,
     first_label: int = 1,
+    layout: str | None = None,
 ) -> list[Example]:
     """Read every record of a file; media are located, not decoded.
 
@@ -43,12 +45,14 @@ def read_examples(
         require_label: refuse a record without a winner or a declared tie.
         seed: seed of ``random:N``.
         first_label: number of the first candidate in ``label`` and ``solution``: 1, or 0.
+        layout: name of the source's published layout (``layouts.table``), or ``module:function``; None = found by each
+            record's columns.
 
     Raises:
         BadInputError: file and record number of the first bad record, and its fault.
     """
     records = list_records(path, media_root=media_root, seed=seed, first_label=first_label)
-    return list(_examples(records, require_label=require_label, bad=None))
+    return list(_examples(records, require_label=require_label, bad=None, layout=layout))
 
 
 def read_pool(
@@ -58,6 +62,7 @@ def read_pool(
     require_label: bool = False,
     seed: int = 0,
     first_label: int = 1,
+    layout: str | None = None,
 ) -> Pool:
     """Read the good records of a file and count the bad ones by reason; arguments as in ``read_examples``.
 
@@ -67,17 +72,20 @@ def read_pool(
     """
     bad: list[RecordError] = []
     records = list_records(path, media_root=media_root, seed=seed, first_label=first_label)
-    examples = list(_examples(records, require_label=require_label, bad=bad))
+    examples = list(_examples(records, require_label=require_label, bad=bad, layout=layout))
     first = {error.reason: str(error) for error in reversed(bad)}
     return Pool(examples, Skipped(str(path), len(records), dict(Counter(error.reason for error in bad)), first))
 
 
-def _examples(records: list[Record], *, require_label: bool, bad: list[RecordError] | None) -> Iterator[Example]:
+def _examples(
+    records: list[Record], *, require_label: bool, bad: list[RecordError] | None, layout: str | None
+) -> Iterator[Example]:
     """Yield the examples; errors go to ``bad`` if given. Repeated ids get ``#2``, ``#3``, ..."""
+    named = None if layout is None else layout_named(layout)
     seen: Counter[str] = Counter()
     for record in records:
         try:
-            example = to_example(record, require_label=require_label)
+            example = to_example(record, require_label=require_label, layout=named)
         except RecordError as error:
             if bad is None:
                 raise

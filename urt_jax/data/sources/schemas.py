@@ -21,6 +21,8 @@ from urt_jax.data.sources.labels import (
     read_votes,
     verdict_of,
 )
+from urt_jax.data.sources.layouts.row import Layout
+from urt_jax.data.sources.layouts.table import find_layout
 from urt_jax.data.sources.media import MAX_MEDIA, MEDIA_FIELDS, listed_media, read_media
 from urt_jax.data.sources.turns import merged_media
 from urt_jax.data.sources.words import TAGS, WORD_FIELDS, Words, read_words
@@ -41,8 +43,10 @@ _NAMES_IN_META = ("difficulty", "prompt_group", "unseen", "swapped", "split")
 _wrong_type: Callable[[str], RecordError] = partial(RecordError, reason="wrong type")
 
 
-def to_example(record: Record, *, require_label: bool) -> Example:
+def to_example(record: Record, *, require_label: bool, layout: Layout | None = None) -> Example:
     """Convert a raw record to an example, with its files located. A null field counts as missing.
+
+    ``layout`` is the published layout of the source; None = that of the record's columns, or our own schema.
 
     Raises:
         RecordError: file and record number, the fault, and the reason under which it is counted.
@@ -56,6 +60,12 @@ def to_example(record: Record, *, require_label: bool) -> Example:
         for key in ("chosen", "rejected"):
             values.setdefault(key, values.pop(f"{key}_messages", None))
     fields = Fields(values, f"{record.where} (id {identity})", error=_wrong_type)
+    layout = find_layout(fields) if layout is None else layout
+    if layout is not None:
+        converted = {key: value for key, value in layout.convert(fields).items() if value is not None}
+        fields = Fields(converted, f"{fields.where}, layout {layout.name}", error=_wrong_type)
+        record = replace(record, fields=converted, first_label=1)
+        identity = _identity(record)
     check_first_label(fields, record.first_label)
     check_no_unread_label(fields)
     return _example(record, fields, identity, require_label=require_label)
@@ -194,6 +204,11 @@ def _check_meta(meta: Fields, candidates: int) -> None:
     """Refuse fields of ``meta`` that stages read but that have a wrong type."""
     if "scores" in meta:
         _check_scores(meta.group("scores"), candidates)
+    if "aspects" in meta:
+        aspects = meta.group("aspects")
+        for name in aspects:
+            if aspects[name] != "tie":
+                aspects.integer(name, at_least=1, at_most=max(candidates, 1))
     meta.values_of("candidates", None, at_most=candidates)
     meta.integers("correct_of", None, size=2, at_most=1_000_000)
     for name in _NAMES_IN_META:

@@ -1,0 +1,1 @@
+"""Published layouts of preference data, read as records of our own schema."""
