@@ -215,7 +215,7 @@ def test_missing_files_are_reported_together(tmp_path: Path) -> None:
     data = {"path": str(tmp_path / "a.jsonl"), "media_root": str(tmp_path / "m"), "template": str(tmp_path / "t.txt")}
     text = problems_of(stage="grpo", data=data)
     assert text.startswith("3 problems")
-    assert f"config.data.path: there is no '{tmp_path / 'a.jsonl'}'; give a .json, .jsonl or mixture .yaml" in text
+    assert f"config.data.path: there is no '{tmp_path / 'a.jsonl'}'; give 'scenes', 'drills', or hf:org/name" in text
     assert f"config.data.template: prompt template '{tmp_path / 't.txt'}': neither a shipped family (v1, v2)" in text
 
 

@@ -120,7 +120,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"sampler"},
     ),
     "judge": ({"call_settings", "ranking"}, {"responder"}, {"scoring"}, {"reward_model"}),
-    "feeds": ({"records"}, {"encoder"}, {"batches"}, {"questions"}, {"rollouts"}),
+    "feeds": ({"streaming"}, {"records"}, {"encoder"}, {"batches"}, {"questions"}, {"rollouts"}),
     "training": (
         {"settings", "state", "metrics"},
         {"optimizer", "lora", "pieces", "skipped"},

@@ -250,8 +250,9 @@ def test_a_broken_line_has_its_number(folder: Path) -> None:
     ("name", "content", "message"),
     [
         ("no.jsonl", None, r"no\.jsonl: no such file"),
-        ("d.csv", "a", r"\.csv ending; known are \.json, \.jsonl"),
+        ("d.csv", "", "Empty CSV file.*give a csv file with a line of column names"),
         ("d.json", "[{]", "not JSON: "),
+        ("d.txt", "a", r"\.txt ending; known are hf:org/name.*\.json, \.jsonl"),
         ("d.json", "{}", "an object of 0 keys where a JSON list is needed"),
         ("d.yaml", "a: [", "not readable as YAML"),
         ("d.yaml", "data: []", "needed 'datasets:', a list of entries"),

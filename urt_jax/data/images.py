@@ -16,6 +16,7 @@ from urt_jax.data.containers import HEAD_BYTES
 from urt_jax.data.examples import Media
 from urt_jax.data.media_bytes import check_kind, kind_of, read_bytes
 from urt_jax.data.picture_modes import upright_rgb
+from urt_jax.data.stored import Stored
 from urt_jax.errors import BadInputError, shown
 
 # Most pixels (width x height) of a decoded picture: above common cameras, 200 MB as RGB, and below the size at which
@@ -72,7 +73,7 @@ def load_image(media: Any, *, name: str, budget: PixelBudget | None = None) -> U
         if media.kind != "image":
             raise BadInputError(f"{name}: a {media.kind} was given where one image is needed; give a single picture")
         media = media.source
-    if isinstance(media, (str, Path, bytes, bytearray)):
+    if isinstance(media, (str, Path, bytes, bytearray, Stored)):
         media = open_picture(read_bytes(media, name=name), name=name)
     if isinstance(media, Image.Image):
         check_pixels(media, name=name)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from urt_jax.data.containers import video_suffix
+from urt_jax.data.stored import Stored
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.reading import open_regular
 
@@ -102,8 +103,8 @@ def check_kind(kind: Kind | None, *, name: str, wanted: str) -> None:
         raise BadInputError(f"{name}: not a readable {wanted}: it is {kind.name}; {remedy}")
 
 
-def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int | None = None) -> bytes:
-    """Return the bytes of a path or a data URL, or given bytes themselves; of a file only the first ``most``.
+def read_bytes(source: str | Path | bytes | bytearray | Stored, *, name: str, most: int | None = None) -> bytes:
+    """Return the bytes of a path, a data URL or a stored medium, or given bytes themselves; only the first ``most``.
 
     Raises:
         BadInputError: a web address, a missing or unreadable file, a pipe or device, base64 without a data URL's
@@ -111,7 +112,9 @@ def read_bytes(source: str | Path | bytes | bytearray, *, name: str, most: int |
     """
     given = shown(str(source), 120) if isinstance(source, (str, Path)) else "the given bytes"
     try:
-        if isinstance(source, (bytes, bytearray)):
+        if isinstance(source, Stored):
+            data, given = source.read()[:most], str(source)
+        elif isinstance(source, (bytes, bytearray)):
             data = bytes(source)
         elif isinstance(source, str) and source[:5].lower() == "data:":
             data = decode_data_url(source)

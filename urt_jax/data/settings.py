@@ -22,8 +22,10 @@ class SourceSettings:
     # Of "scenes" and "drills"; the held-out split also pairs colours and shapes as training never does.
     split: ClassVar[Literal["train", "heldout"]] = "train"
 
-    path: str = "scenes"  # the built-in task, its "drills", or a .json / .jsonl / mixture .yaml file
-    media_root: str | None = None  # where relative media paths start; None = the file's own folder
+    path: str = "scenes"  # the built-in task, its "drills", or a source: see docs/data.md
+    media_root: str | None = (
+        None  # where relative media paths start, or a .zip or .tar of them; None = the file's folder
+    )
     layout: str | None = None  # published layout of its rows, or module:function of your own; None = by their columns
     first_label: int = knob(1, at_least=0, at_most=1)  # what a file's labels call the first candidate: 1, or 0
     count: int | None = knob(None, at_least=1)  # first records used; None = the whole file (scenes: no end)
@@ -55,11 +57,15 @@ class SourceSettings:
     def file_problems(self) -> Problems:
         """Yield the files that are named but not there, and what is wrong with the prompt template."""
         for key, name in (("path", self.path), ("media_root", self.media_root), *self.further_files()):
-            if name is not None and name not in BUILT_IN and not os.path.exists(name):
-                hint = (
-                    "" if key == "media_root" else "; give a .json, .jsonl or mixture .yaml file, 'scenes' or 'drills'"
-                )
-                yield key, f"there is no {name!r}{hint}"
+            if name is None or name in BUILT_IN or os.path.exists(name):
+                continue
+            if key == "media_root":
+                yield key, f"there is no {name!r}"
+                continue
+            from urt_jax.data.sources.kinds import FORMS, is_there  # reads pictures: --help need not
+
+            if not is_there(name):
+                yield key, f"there is no {name!r}; give 'scenes', 'drills', or {FORMS}"
         if self.layout is not None:
             from urt_jax.data.sources.layouts.table import layout_named  # reads pictures: --help need not
 

@@ -17,6 +17,7 @@ from urt_jax.data.frame_resizing import resize_frames
 from urt_jax.data.images import MAX_RECORD_PIXELS, PixelBudget, array_of, load_image, open_picture
 from urt_jax.data.media_bytes import check_kind, kind_of, read_bytes
 from urt_jax.data.patches import PictureGeometry, frame_patches, smart_resize
+from urt_jax.data.stored import Stored
 from urt_jax.errors import BadInputError, shown
 
 DEFAULT_FPS = 24.0  # assumed for frames without times, as in transformers
@@ -142,7 +143,7 @@ def _open(media: Any, name: str) -> _Source:
         check_kind(kind, name=name, wanted="clip")
         if kind.is_video if kind else Path(media).suffix.lower() in VIDEO_SUFFIXES:  # a GIF named .mp4 is a GIF
             return _open_video(Path(media), name)
-    if isinstance(media, (str, Path, bytes, bytearray)):
+    if isinstance(media, (str, Path, bytes, bytearray, Stored)):
         data = read_bytes(media, name=name)
         kind = kind_of(data[:HEAD_BYTES])
         check_kind(kind, name=name, wanted="clip")

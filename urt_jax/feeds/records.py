@@ -16,7 +16,13 @@ from urt_jax.data.pairing import pairs_of
 from urt_jax.data.settings import DataSettings, MixtureData, PoolData, TrainingData
 from urt_jax.data.skipped import LEAKED, Skipped
 from urt_jax.data.sources import Pool, read_pool
+from urt_jax.data.sources.files import Record, RecordError
+from urt_jax.data.sources.kinds import open_rows
+from urt_jax.data.sources.layouts.row import Layout
+from urt_jax.data.sources.layouts.table import layout_named
+from urt_jax.data.sources.schemas import to_example
 from urt_jax.errors import BadInputError
+from urt_jax.feeds.streaming import Streamed
 from urt_jax.runs import processes
 from urt_jax.scenes import DRILLS, direct_answer, make_drill, make_example
 
@@ -169,11 +175,42 @@ def training_source(data: MixtureData, *, seed: int) -> Source:
             return with_picking(example, data)
 
         return Source(data.weight, lambda place: drill(place % data.count if data.count else place), data.template)
+    if (stream := _streamed(data, partial(_to_learn, data), seed=seed)) is not None:
+        return Source(data.weight, stream.get, data.template, stream.skipped)
     pool = clear_of(data, _read(data))
     pool = without(pool, "no response", lambda item: NO_RESPONSE if item.response is None else None)
     pool = _checked(data, pool, "record with a response to learn")
     examples = [with_picking(item, data) for item in pool.examples[: data.count]]
     return Source(data.weight, shuffled_epochs(examples, seed=seed), data.template, pool.skipped)
+
+
+def _streamed(data: TrainingData, convert: Callable[..., Example], *, seed: int) -> Streamed | None:
+    """Return the stream of a large source that is used as a whole; None: the source is read at the start."""
+    if data.count is not None or data.exclude:
+        return None
+    rows = open_rows(data.path, media_root=data.media_root, first_label=data.first_label)
+    if not rows.streamed:
+        return None
+    layout = None if data.layout is None else layout_named(data.layout)
+    made = partial(convert, layout=layout, seed=seed)
+    return Streamed(rows, made, seed=seed, name=data.path, most_skipped=data.max_skipped_share)
+
+
+def _to_learn(data: DataSettings, record: Record, place: int, *, layout: Layout | None, seed: int) -> Example:
+    example = to_example(record, require_label=False, layout=layout)
+    if example.response is None:
+        raise RecordError(f"record {example.id} has {NO_RESPONSE}", reason="no response")
+    return with_picking(example, data)
+
+
+def _to_ask(data: DataSettings, record: Record, place: int, *, layout: Layout | None, seed: int) -> Example:
+    """Return a record with a better side; of one with more candidates, a pair that is drawn by the place."""
+    example = to_example(record, require_label=True, layout=layout)
+    pairs = [pair for pair in pairs_of(example, seed=seed) if pair.judged and pair.label != "tie"]
+    if not pairs:
+        raise RecordError(f"record {example.id} has no better side", reason="tie")
+    drawn = 0 if len(pairs) == 1 else int(np.random.default_rng([seed, 7, place]).integers(len(pairs)))
+    return with_picking(pairs[drawn], data)
 
 
 def question_pool(data: DataSettings, *, seed: int) -> Pool:
@@ -193,6 +230,8 @@ def question_source(data: PoolData, *, seed: int) -> Source:
     skipped = None
     if data.path == "scenes" and data.count is None:
         get = partial(drawn_scene, data)
+    elif (stream := _streamed(data, partial(_to_ask, data), seed=seed)) is not None:
+        get, skipped = stream.get, stream.skipped
     else:
         examples, skipped = question_pool(data, seed=seed)
         get = shuffled_epochs(examples, seed=seed)

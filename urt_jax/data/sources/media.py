@@ -18,7 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from urt_jax.data.containers import HEAD_BYTES, VIDEO_SUFFIXES, video_suffix
 from urt_jax.data.examples import MAX_FPS, Media
 from urt_jax.data.images import PICTURE_FORMATS, quiet
+from urt_jax.data.sources.archives import ARCHIVES, beside, members
 from urt_jax.data.sources.files import RecordError
+from urt_jax.data.stored import Stored
 from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
 from urt_jax.files.reading import open_regular
@@ -135,10 +137,10 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
+def _locate_picture(given: Any, root: Path, where: str) -> str | bytes | Stored:
     """Locate a picture and read its header, so that a wrong file is found before a run, not during it."""
     located = _locate(given, root, where)
-    if isinstance(located, str) and located.startswith("data:"):
+    if isinstance(located, Stored) or (isinstance(located, str) and located.startswith("data:")):
         return located
     try:
         with quiet():  # the size of a picture is checked when it is decoded
@@ -160,9 +162,11 @@ def _locate_picture(given: Any, root: Path, where: str) -> str | bytes:
     )
 
 
-def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
+def _locate_clip(given: Any, root: Path, where: str) -> str | bytes | Stored:
     """Locate a video, an animation or a folder of frames, and read the header of a file, as for a picture."""
     located = _locate(given, root, where)
+    if isinstance(located, Stored):
+        return located
     if isinstance(located, bytes):
         return located if video_suffix(located[:HEAD_BYTES]) else _locate_picture(given, root, where)
     if located.startswith("data:") or Path(located).is_dir():
@@ -187,21 +191,30 @@ def _locate_clip(given: Any, root: Path, where: str) -> str | bytes:
     return located
 
 
-def _locate(given: Any, root: Path, where: str) -> str | bytes:
-    """Return the path of an existing file, a data URL unchanged, or the bytes of a cell."""
+def _locate(given: Any, root: Path, where: str) -> str | bytes | Stored:
+    """Return the path of an existing file, a data URL unchanged, the bytes of a cell, or where they are stored."""
     if isinstance(given, dict):
+        if isinstance(given.get("bytes"), Stored):
+            return given["bytes"]
         if given.get("bytes") is not None:
             return _bytes_of(given["bytes"], where)
         given = given.get("path")
+    if isinstance(given, Stored):
+        return given
     if not isinstance(given, str):
         raise RecordError(f"{where}: media {shown(given)}; needed a path or a data URL", reason="missing file")
     if given.startswith("data:"):
         return given
     path = _local_path(given, where) if ":/" in given else given
+    if root.suffix.lower() in ARCHIVES and root.is_file():
+        return _member(root, path, where)
     file = os.path.join(root, path)
     try:
         found = os.stat(file)
     except FileNotFoundError:
+        for archive in beside(root) if root.is_dir() and not os.path.isabs(path) else ():
+            if (packed := _packed(archive, path)) is not None:
+                return packed
         raise RecordError(
             f"{where}: media file {_quoted(file)} is missing; paths are relative to {root}", reason="missing file"
         ) from None
@@ -222,6 +235,21 @@ def _locate(given: Any, root: Path, where: str) -> str | bytes:
             f"{where}: media file {_quoted(file)} is empty (0 bytes); fetch it again", reason="empty file"
         )
     return file
+
+
+def _member(archive: Path, name: str, where: str) -> Stored:
+    """Return a member of an archive."""
+    found = _packed(str(archive), name)
+    if found is None:
+        raise RecordError(f"{where}: {archive} has no member {_quoted(name)}", reason="missing file")
+    return found
+
+
+def _packed(archive: str, name: str) -> Stored | None:
+    """Return a member by its name, or by its name below the folder that the archive is called after."""
+    found = members(archive)
+    plain = os.path.normpath(name)
+    return found.get(plain) or found.get(f"{Path(archive).stem}/{plain}")
 
 
 def _local_path(address: str, where: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from urt_jax.data.examples import Example
 from urt_jax.data.skipped import Skipped
-from urt_jax.data.sources.files import Record, RecordError, list_records
+from urt_jax.data.sources.files import Record, RecordError
+from urt_jax.data.sources.kinds import open_rows
 from urt_jax.data.sources.layouts.table import layout_named
 from urt_jax.data.sources.schemas import to_example
 
@@ -33,12 +34,12 @@ def read_examples(
 ) -> list[Example]:
     """Read every record of a file; media are located, not decoded.
 
-    Reads a ``.json`` list, a ``.jsonl`` file, or a mixture ``.yaml`` (``datasets: [{json_path, image_folder,
+    Reads every kind of source in ``kinds.KINDS``. A mixture ``.yaml`` is ``datasets: [{json_path, image_folder,
     sampling_strategy, first_label}]``, strategy ``all``, ``first:N``, ``end:N`` or ``random:N``, N a number or a
-    percentage). Known records: SFT ``conversations`` / ``messages``, GRPO ``problem`` + ``solution``, DPO ``chosen`` +
-    ``rejected``, and our own ``caption`` or ``question`` + ``answers``. Of a conversation with several replies the last
-    is the response; the turns before it go to ``meta["history"]``. A DPO record has its winner first, so swap pairs at
-    random before use.
+    percentage. Known records: SFT ``conversations`` / ``messages``, GRPO ``problem`` + ``solution``, DPO ``chosen`` +
+    ``rejected``, our own ``caption``, ``instruction`` or ``question`` + ``answers``, and the published layouts of
+    ``layouts.table``. Of a conversation with several replies the last is the response; the turns before it go to
+    ``meta["history"]``. A DPO record has its winner first, so swap pairs at random before use.
 
     Args:
         media_root: folder of relative media paths; the file's own folder when None.
@@ -51,7 +52,7 @@ def read_examples(
     Raises:
         BadInputError: file and record number of the first bad record, and its fault.
     """
-    records = list_records(path, media_root=media_root, seed=seed, first_label=first_label)
+    records = open_rows(path, media_root=media_root, seed=seed, first_label=first_label)
     return list(_examples(records, require_label=require_label, bad=None, layout=layout))
 
 
@@ -71,14 +72,14 @@ def read_pool(
             records are counted, not raised).
     """
     bad: list[RecordError] = []
-    records = list_records(path, media_root=media_root, seed=seed, first_label=first_label)
+    records = open_rows(path, media_root=media_root, seed=seed, first_label=first_label)
     examples = list(_examples(records, require_label=require_label, bad=bad, layout=layout))
     first = {error.reason: str(error) for error in reversed(bad)}
     return Pool(examples, Skipped(str(path), len(records), dict(Counter(error.reason for error in bad)), first))
 
 
 def _examples(
-    records: list[Record], *, require_label: bool, bad: list[RecordError] | None, layout: str | None
+    records: Iterable[Record], *, require_label: bool, bad: list[RecordError] | None, layout: str | None
 ) -> Iterator[Example]:
     """Yield the examples; errors go to ``bad`` if given. Repeated ids get ``#2``, ``#3``, ..."""
     named = None if layout is None else layout_named(layout)
