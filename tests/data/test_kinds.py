@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -14,7 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from urt_jax.data.examples import Example, Media
 from urt_jax.data.images import load_image
@@ -23,6 +27,7 @@ from urt_jax.data.sources.archives import members
 from urt_jax.data.sources.hub import HubName, hub_name
 from urt_jax.data.sources.kinds import is_there, open_rows
 from urt_jax.data.sources.tables import TableCell
+from urt_jax.data.sources.tfds import write_tfds
 from urt_jax.data.stored import Stored
 from urt_jax.data.video import load_frames
 from urt_jax.errors import BadInputError
@@ -158,9 +163,36 @@ def webdataset_that_names_its_pictures(at: Path) -> Path:
     return at / "pool.tar"
 
 
+def prepared(at: Path) -> str:
+    write_tfds(at / "set", read_examples(folder(at)), split="train")
+    return f"tfds:{at / 'set'}/train"
+
+
+def prepared_by_others(at: Path) -> str:
+    features = tfds.features
+    picture = features.Image(shape=(None, None, 3))
+    layout = features.FeaturesDict(
+        {"id": features.Text(), "caption": features.Text(), "jpg_0": picture, "jpg_1": picture,
+         "label": np.int64, "rater": np.int64}
+    )  # fmt: skip
+    serializer = ExampleSerializer(layout.get_serialized_info())
+    (at / "set").mkdir()
+    writer = ArrayRecordWriter(str(at / "set" / "set-test.array_record-00000-of-00001"), "group_size:1")
+    for n, row in enumerate(ROWS):
+        plain = {key: row[key] for key in ("id", "caption", "label", "rater")}
+        writer.write(serializer.serialize_example({**plain, "jpg_0": BYTES[2 * n], "jpg_1": BYTES[2 * n + 1]}))
+    writer.close()
+    layout.save_config(str(at / "set"))
+    split = {"name": "test", "shardLengths": ["20"], "numBytes": "9",
+             "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"}  # fmt: skip
+    told = {"name": "set", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]}
+    (at / "set" / "dataset_info.json").write_text(json.dumps(told))
+    return f"tfds:{at / 'set'}/test"
+
+
 KINDS = [folder, json_and_zip, zip_below_its_name, json_and_tar, parquet, parquet_folder, parquet_of_bare_bytes,
          parquet_without_names, arrow_file, arrow_stream, comma_separated, webdataset,
-         webdataset_that_names_its_pictures]  # fmt: skip
+         webdataset_that_names_its_pictures, prepared, prepared_by_others]  # fmt: skip
 
 
 def pixels(example: Example) -> list[np.ndarray]:
@@ -365,3 +397,37 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 def test_a_stored_medium_is_read_by_its_kind() -> None:
     with pytest.raises(NotImplementedError):
         Stored().read()
+
+
+def test_a_prepared_folder_keeps_every_kind_of_record(tmp_path: Path) -> None:
+    clip = Media("video", [encoded(picture) for picture in PICTURES[:3]], fps=2.0)
+    picture = Media("image", PICTURES[0])
+    records = [
+        Example("clips", "video_gen", "a", candidates=(clip, clip), label="tie"),
+        Example("edit", "image_edit", "b", context=(picture,), candidates=(picture, picture), label=2),
+        Example("answers", "image_und", "c?", context=(picture,), candidates=("x", "y"), label=1, response="z"),
+        Example("group", "image_gen", "d", candidates=(picture,) * 3, ranking=(2, 1, 2)),
+    ]
+    write_tfds(tmp_path / "set", records, split="a")
+    found = read_examples(f"tfds:{tmp_path / 'set'}/a")
+    assert [(e.id, e.task, e.label, e.ranking, len(e.context), len(e.candidates)) for e in found] == [
+        (e.id, e.task, e.label, e.ranking, len(e.context), len(e.candidates)) for e in records
+    ]
+    assert found[2].response == "z"
+    assert isinstance(found[0].candidates[1], Media)
+    assert found[0].candidates[1].fps == 2.0
+    np.testing.assert_array_equal(load_frames(found[0].candidates[1], name="x"), np.stack(PICTURES[:3]))
+    np.testing.assert_array_equal(load_image(found[1].context[0], name="x"), PICTURES[0])
+    assert "tensorflow" not in sys.modules
+    with pytest.raises(BadInputError, match="its clip is a file; give its frames"):
+        write_tfds(tmp_path / "no", [Example("f", "video_gen", "a", candidates=(Media("video", "x.mp4"),) * 2)])
+
+
+def test_a_folder_that_is_not_prepared(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="it is no prepared data set"):
+        open_rows(f"tfds:{tmp_path}/train")
+    with pytest.raises(BadInputError, match="needed tfds:folder/split"):
+        open_rows("tfds:train")
+    path = prepared(tmp_path)
+    with pytest.raises(BadInputError, match="there is no such split; it has train"):
+        open_rows(path.replace("/train", "/test"))

@@ -157,11 +157,16 @@ def without_addresses(error: Exception) -> str:
     return _BYTES.sub("some bytes", _ADDRESS.sub("the bytes", str(error)))[:200]
 
 
-def encode_data_url(array: UInt8[np.ndarray, "H W 3"]) -> str:
-    """Return a picture as a PNG data URL: lossless, and the same string for the same pixels."""
+def encode_png(array: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """Return a picture as PNG: lossless, and the same bytes for the same pixels."""
     stream = BytesIO()
     Image.fromarray(array).save(stream, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return stream.getvalue()
+
+
+def encode_data_url(array: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Return a picture as a PNG data URL: lossless, and the same string for the same pixels."""
+    return "data:image/png;base64," + base64.b64encode(encode_png(array)).decode("ascii")
 
 
 def array_of(media: Any, *, name: str) -> np.ndarray:

@@ -70,6 +70,13 @@ def _hub(asked: Opening) -> Rows:
     return hub_rows(asked.path, first_label=asked.first_label)
 
 
+def _tfds(asked: Opening) -> Rows:
+    from urt_jax.data.sources.tfds import TfdsRows, split_of
+
+    folder, split = split_of(asked.path)
+    return TfdsRows(folder, split, root=asked.media_root, first_label=asked.first_label)
+
+
 def _is_tables(path: str) -> bool:
     if _ending(path) in TABLES:
         return True
@@ -78,6 +85,7 @@ def _is_tables(path: str) -> bool:
 
 KINDS: tuple[Kind, ...] = (
     Kind("hf:org/name[@revision][:config][/split]", lambda path: path.startswith("hf:"), _hub),
+    Kind("tfds:folder/split", lambda path: path.startswith("tfds:"), _tfds),
     Kind(".json, .jsonl, a mixture .yaml", lambda path: _ending(path) in (".json", ".jsonl", ".yaml", ".yml"), _listed),
     Kind(".csv", lambda path: _ending(path) == ".csv", _csv),
     Kind(".parquet or .arrow, a folder or a pattern of them", _is_tables, _tables),
@@ -88,6 +96,8 @@ FORMS = "; ".join(kind.form for kind in KINDS)
 
 def is_there(path: str) -> bool:
     """Return whether a path names a file, a folder, a pattern or a range that is there; the hub is not asked."""
+    if path.startswith("tfds:"):
+        return os.path.isdir(path.removeprefix("tfds:").rpartition("/")[0])
     return path.startswith("hf:") or os.path.exists(path) or (("{" in path or glob.has_magic(path)) and _finds(path))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,21 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
 def _line(example: Example, folder: Path) -> str:
     """Return the line of an example, after parsing it as a check."""
     try:
-        line = json.dumps(_record(example, folder), ensure_ascii=False, default=_plain)
+        line = json.dumps(
+            fields_of(example, lambda item: store_media(item, folder)), ensure_ascii=False, default=_plain
+        )
         to_example(Record(parse_object(line), "its line", example.id, folder), require_label=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise BadInputError(f"record {example.id}: it cannot be written so that it is read back: {error}") from None
     return line + "\n"
 
 
-def _record(example: Example, folder: Path) -> dict[str, Any]:
+def fields_of(example: Example, store: Callable[[Media], Any] | None = None) -> dict[str, Any]:
+    """Return an example as the fields of a record, with what ``store`` returns for its media; None: without them.
+
+    Raises:
+        BadInputError: the example cannot be rendered.
+    """
     media = prompts.all_media(example)
     task = None if example.task is None else TASKS[example.task]
     record: dict[str, Any] = {"id": example.id, "task": example.task}
@@ -75,7 +82,7 @@ def _record(example: Example, folder: Path) -> dict[str, Any]:
     answers = [item for item in example.candidates if isinstance(item, str)]
     if answers:
         record["answers"] = answers
-    record |= _media_fields(example, media, folder)
+    record |= _media_fields(example, media, store)
     if example.votes is not None:
         record["votes"] = list(example.votes)
     record |= {key: example.meta[key] for key in _TOP_LEVEL_META if key in example.meta}
@@ -83,14 +90,15 @@ def _record(example: Example, folder: Path) -> dict[str, Any]:
     return record | ({"meta": rest} if rest else {})
 
 
-def _media_fields(example: Example, media: tuple[Media, ...], folder: Path) -> dict[str, Any]:
+def _media_fields(example: Example, media: tuple[Media, ...], store: Callable[[Media], Any] | None) -> dict[str, Any]:
     """Return ``images``, ``videos``, ``fps`` and, unless the task implies it, the number of context media."""
     fields: dict[str, Any] = {}
     for kind in ("image", "video"):
         items = [item for item in media if item.kind == kind]
         if not items:
             continue
-        fields[f"{kind}s"] = [store_media(item, folder) for item in items]
+        if store is not None:
+            fields[f"{kind}s"] = [store(item) for item in items]
         shared = sum(item.kind == kind for item in example.context)
         if shared != (TASKS[example.task].context_media(len(items)) if example.task else len(items)):
             fields[f"context_{kind}s"] = shared
