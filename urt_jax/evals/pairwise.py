@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from urt_jax.data.examples import Example, Media, Query
 from urt_jax.data.prompts import render
+from urt_jax.data.stored import Stored
 from urt_jax.errors import BadInputError
 from urt_jax.evals.protocols import Protocol
 from urt_jax.files.fields import Fields
@@ -220,7 +221,7 @@ def _media_name(media: Media) -> MediaName:
     source = media.source
     if isinstance(source, (list, tuple)):
         return tuple(_media_name(Media("image", frame)) for frame in source)  # type: ignore[misc]
-    if isinstance(source, Path) or (isinstance(source, str) and not source.startswith("data:")):
+    if isinstance(source, Path | Stored) or (isinstance(source, str) and not source.startswith("data:")):
         return str(source)
     shape = getattr(source, "shape", None)
     return f"<{media.kind} in memory{'' if shape is None else ' ' + 'x'.join(map(str, shape))}>"

@@ -83,4 +83,7 @@ class Streamed:
         return order, np.cumsum(self._sizes[order])
 
     def _shuffled_rows(self, epoch: int, block: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, 2, epoch, block]).permutation(int(self._sizes[block]))
+        key = (
+            [self._seed, 2, epoch] if len(self._sizes) == 1 else [self._seed, 2, epoch, block]
+        )  # as of a listed source
+        return np.random.default_rng(key).permutation(int(self._sizes[block]))

@@ -106,6 +106,8 @@ def store_media(media: Media, folder: Path) -> str | list[str]:
 
 
 def _store_picture(source: Any, folder: Path) -> str:
+    if isinstance(source, Stored):
+        source = source.read()
     if isinstance(source, str | Path):
         return str(source) if str(source).startswith("data:") else os.path.relpath(source, folder)
     if isinstance(source, bytes):
