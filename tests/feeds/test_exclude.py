@@ -1,12 +1,13 @@
 """``data.exclude``: a pool is read without what stands in a benchmark, and says how many that were."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.data.test_leaks import pair, picture
 from urt_jax.data.settings import HeldOutSource, MixtureData, PoolData
-from urt_jax.data.skipped import LEAKED
+from urt_jax.data.skipped import LEAKED, TWIN
 from urt_jax.data.sources import write_examples
 from urt_jax.errors import BadInputError
 from urt_jax.feeds.records import labelled_pool, training_source
@@ -48,3 +49,13 @@ def test_a_name_that_is_not_there_is_told_before_anything_runs(pool: PoolData) -
     ((key, told),) = PoolData(path=pool.path, exclude=("gone.jsonl",)).file_problems()
     assert key == "exclude"
     assert told.startswith("there is no 'gone.jsonl'; give 'scenes', 'drills', or hf:org/name")
+
+
+def test_the_two_orders_of_a_pair_are_one_pair(tmp_path: Path) -> None:
+    first, second = (pair(name, prompt) for name, prompt in (("1", "a dog"), ("2", "a bird")))
+    other = replace(first.swapped(), id="1-rev")
+    write_examples(tmp_path / "pool.jsonl", [first, second, other, replace(second, id="2-again")])
+    found = labelled_pool(PoolData(path=str(tmp_path / "pool.jsonl")), seed=0)
+    assert [example.id for example in found.examples] == ["1", "2", "2-again"]
+    assert found.skipped.counts == {TWIN: 1}
+    assert "record 1-rev has the candidates of record 1 in the other order" in found.skipped.told()

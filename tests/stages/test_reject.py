@@ -178,7 +178,7 @@ def test_called_again_it_prints_its_table_and_keeps_to_its_config(
 def test_a_pool_never_judged_right_teaches_nothing_and_says_so(
     tmp_path: Path, coin_judge: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reject, "is_correct", lambda text, solution: False)
+    monkeypatch.setattr(reject, "is_correct", lambda text, solution, **_: False)
     pool = [
         *pairs(4),
         *(replace(example, id=f"tie {example.id}", label="tie", meta={}) for example in pairs(2, seed=5)),

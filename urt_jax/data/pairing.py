@@ -6,8 +6,11 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any, Literal
 
-from urt_jax.data.examples import Example
+import numpy as np
 
+from urt_jax.data.examples import Example, Media
+
+Key = tuple[Any, ...]
 CLOSE = 1e-6  # mean scores that differ by no more are a tie
 
 
@@ -23,6 +26,26 @@ def pairs_of(example: Example, *, seed: int) -> list[Example]:
         return [example]
     ranks = _ranks(example)
     return [_pair(example, places, ranks, seed=seed) for places in combinations(range(len(example.candidates)), 2)]
+
+
+def pair_key(example: Example) -> Key | None:
+    """Return what a pair and the same pair in the other order have in common; None of anything else.
+
+    Media are compared by where they lie, not by their pixels.
+    """
+    if len(example.candidates) != 2 or example.task is None:
+        return None
+    context, candidates = (tuple(map(_mark, items)) for items in (example.context, example.candidates))
+    return (example.task, example.prompt or example.text, context, *sorted(candidates))
+
+
+def _mark(item: Media | str) -> str:
+    if isinstance(item, str):
+        return item
+    source = item.source
+    if isinstance(source, bytes | np.ndarray):
+        return hashlib.sha256(bytes(source)).hexdigest()
+    return str(list(map(str, source)) if isinstance(source, list | tuple) else source)
 
 
 def _ranks(example: Example) -> Sequence[float] | None:

@@ -10,7 +10,8 @@ from urt_jax.errors import BadInputError
 
 MAX_SKIPPED = 0.05  # share of a source; above it the source is probably of another kind than assumed
 LEAKED = "in a benchmark"
-SOUND = ("tie", LEAKED)  # reasons that do not count against a source: valid records that a stage cannot use
+TWIN = "the other order of a pair"
+SOUND = ("tie", TWIN, LEAKED)  # reasons that do not count against a source: valid records that a stage cannot use
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from urt_jax.data.comparisons import picked
 from urt_jax.data.examples import Example, FramePicking
 from urt_jax.data.leaks import Benchmark
 from urt_jax.data.loader import Source, in_random_order, shuffled_epochs
-from urt_jax.data.pairing import pairs_of
+from urt_jax.data.pairing import pair_key, pairs_of
 from urt_jax.data.settings import DataSettings, MixtureData, PoolData, TrainingData
-from urt_jax.data.skipped import LEAKED, Skipped
+from urt_jax.data.skipped import LEAKED, TWIN, Skipped
 from urt_jax.data.sources import Pool, read_pool
 from urt_jax.data.sources.files import Record, RecordError
 from urt_jax.data.sources.kinds import open_rows
@@ -49,12 +49,27 @@ def labelled_pool(data: DataSettings, *, seed: int, swap: bool = True, decided: 
     pool = _checked(data, pool, "record with a label to compare an answer with")
     counted = pool.examples[: data.count]
     pool = pool._replace(examples=[pair for item in counted for pair in pairs_of(item, seed=seed) if pair.judged])
+    pool = without(pool, TWIN, _twin_of())
     if decided:
         pool = without(pool, "tie", lambda item: "no better side" if item.label == "tie" else None)
         if not pool.examples:
             raise BadInputError(f"{data.path} holds no record with a better side: {pool.skipped.told()}")
     examples = [with_picking(item, data) for item in pool.examples]
     return pool._replace(examples=[shuffled_order(item, seed) for item in examples] if swap else examples)
+
+
+def _twin_of() -> Callable[[Example], str | None]:
+    """Return the function that tells of which earlier pair a record is the other order (pools come in both)."""
+    seen: dict[Any, Example] = {}
+
+    def flaw(example: Example) -> str | None:
+        key = pair_key(example)
+        first = None if key is None else seen.setdefault(key, example)
+        if first is None or first is example or first.candidates == example.candidates:
+            return None
+        return f"the candidates of record {first.id} in the other order"
+
+    return flaw
 
 
 def every_record(data: DataSettings) -> Pool:
