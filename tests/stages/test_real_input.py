@@ -118,7 +118,7 @@ def test_reject_sorts_rated_pairs(
     folder: Path, judge: Path, questions: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The made judge answers without reasoning, so the answer alone is asked for here."""
-    monkeypatch.setattr(reject, "is_correct", lambda text, solution: bool(accuracy_reward(text, solution)))
+    monkeypatch.setattr(reject, "is_correct", lambda text, solution, **_: bool(accuracy_reward(text, solution)))
     data = {"path": str(questions), "media_root": str(pictures)}
     sampled = {"samples_per_item": 8, "batch_questions": 8, "batch_size": 8}
     run = run_small(folder, "reject", data=data, model={"path": str(judge)}, **sampled, **STEPS)
