@@ -53,7 +53,9 @@ class Watch:
         responses = asked.get("responses", 1)
         index = list(range(responses)) * len(ids)
         number = next(n for n, known in enumerate(self.samplers) if known is of)
-        settings = (asked.get("step", 0), asked["sampling"].temperature, asked["slots"])
+        each_row = asked["sampling"]  # one for all rows, or one per row, all with the temperature of the call
+        sampling = each_row[0] if isinstance(each_row, list) else each_row
+        settings = (asked.get("step", 0), sampling.temperature, asked["slots"])
         arrays = [np.array(part) for part in (samples.tokens_BU, samples.mask_BU, samples.logp_BU, samples.ended_B)]
         for row in range(len(samples.texts)):
             name = (number, ids[row // responses], int(index[row]), *settings)
@@ -65,7 +67,8 @@ class Watch:
             self.compared += 1
             if not np.array_equal(found[0][found[1]], wanted[0][wanted[1]]):
                 chat = chats[row // responses]
-                self.distances.append(distance(of, params, chat, found, wanted, name, asked["seed"]))
+                seed = asked["seed"][row] if isinstance(asked["seed"], list) else asked["seed"]
+                self.distances.append(distance(of, params, chat, found, wanted, name, seed))
             for part, value in zip(arrays, wanted):
                 part[row] = value
         tokens, mask, logp, ended = arrays

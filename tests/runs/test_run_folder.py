@@ -17,6 +17,18 @@ def test_the_same_settings_go_on(tmp_path: Path) -> None:
     assert open_run(folder, {**CONFIG, "data": ({"path": "a"},)}) == folder
 
 
+def test_what_a_killed_process_was_writing_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG)
+    (tmp_path / "checkpoints" / ".unfinished-77").mkdir(parents=True)
+    (tmp_path / "checkpoints" / ".unfinished-77" / "a").write_text("x")
+    for name in (".result.json.24731.tmp", "checkpoints/.config.json.1.tmp", ".kept", "records.tmp"):
+        (tmp_path / name).write_text("x")
+    open_run(tmp_path, CONFIG)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert {".kept", "records.tmp", "config.json", "checkpoints"} <= left
+    assert not [name for name in left if "24731" in name or ".1.tmp" in name or "unfinished" in name]
+
+
 def test_where_and_how_split_may_change(tmp_path: Path) -> None:
     open_run(tmp_path, CONFIG)
     open_run(tmp_path, {**CONFIG, "workdir": "elsewhere", "mesh": {"data": 4}})

@@ -102,7 +102,8 @@ def test_grpo_learns_from_pictures_and_videos(family: str, noun: str, folder: Pa
     judge = write_family_judge(family, folder, noun)
     data = data_of(noun, folder, test_data, responses=False)
     groups = {"questions_per_step": 3, "responses_per_question": 8, "kl_coef": 0.0}
-    settings = {"data": data, "eval_data": data | {"count": 2}, "model": {"path": str(judge)}}
+    held_out = {key: data[key] for key in ("path", "media_root")} | {"count": 2}
+    settings = {"data": data, "eval_data": held_out, "model": {"path": str(judge)}}
     pixels = {"pixels": PIXELS.get(family, {})}
     config = write_config(folder / f"grpo-{family}-{noun}.py", "grpo", **settings, **groups, **STEPS, **pixels)
     run = run_in_process(config, folder / f"grpo-{family}-{noun}")

@@ -1,12 +1,16 @@
 """Atomic writes: a file or folder is either complete or absent, even if the process is killed or the disk is full."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from urt_jax.files.checksums import SUMS_NAME, write_sums
+
+_UNFINISHED_FILE = re.compile(r"\..+\.[0-9]+\.tmp")
+_UNFINISHED_FOLDER = re.compile(r"\.unfinished-[0-9]+")
 
 
 def write_whole(path: str | Path, content: bytes | str, *, durable: bool = False) -> None:
@@ -30,6 +34,15 @@ def write_whole(path: str | Path, content: bytes | str, *, durable: bool = False
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove the temporary files and folders that a killed process left below ``folder``, where no other writes."""
+    for path in list(Path(folder).rglob(".*")):
+        if _UNFINISHED_FILE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+        elif _UNFINISHED_FOLDER.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from urt_jax.errors import BadInputError, shown
 from urt_jax.files.fields import Fields
 from urt_jax.files.json_text import read_object
 from urt_jax.files.redaction import redacted_values
-from urt_jax.files.whole import write_whole
+from urt_jax.files.whole import remove_unfinished, write_whole
 from urt_jax.runs import processes
 from urt_jax.runs.disk import disk_trouble
 from urt_jax.runs.ownership import own
@@ -65,6 +65,7 @@ def _open_run(folder: Path, config: Mapping[str, Any]) -> None:
     if path.exists():
         if not (folder / "result.json").exists():  # a finished run is only read
             own(folder)
+            remove_unfinished(folder)
         there = read_object(path, remedy="give another --workdir, or delete this folder and start anew")
         differing = list(_differences(_public(there), json.loads(json.dumps(config)), ""))
         if differing:
