@@ -13,6 +13,7 @@ from urt_jax.data.examples import Chat, Example, Media
 from urt_jax.data.prompts import render
 from urt_jax.data.tokenizer import SPECIAL_TOKENS, build_tokenizer, chat_text, load_tokenizer
 from urt_jax.errors import BadInputError
+from urt_jax.tasks import PAPER_TASKS
 from urt_jax.tasks.wording import template_phrases
 
 CORPUS = ["Image 1: a large red circle (ok) left of 23 blue squares\n"] * 8
@@ -28,7 +29,7 @@ CHAT = Chat(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a small tokenizer inside a folder that is otherwise a Qwen2.5-VL model."""
     path = tmp_path_factory.mktemp("tokenizer")
-    build_tokenizer(CORPUS, (*PHRASES, *template_phrases()), vocab_size=420, folder=path)
+    build_tokenizer(CORPUS, (*PHRASES, *template_phrases(PAPER_TASKS)), vocab_size=420, folder=path)
     (path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
     return path
 
@@ -105,7 +106,7 @@ def test_a_rendered_question_is_few_tokens(tokenizer: Any) -> None:
 
 
 def test_the_same_corpus_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
-    build_tokenizer(CORPUS, (*PHRASES, *template_phrases()), vocab_size=420, folder=tmp_path)
+    build_tokenizer(CORPUS, (*PHRASES, *template_phrases(PAPER_TASKS)), vocab_size=420, folder=tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
