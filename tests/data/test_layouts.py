@@ -287,7 +287,9 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_spoiled_row_is_read_or_refused_with_a_reason(data: st.DataObject, folder: Path) -> None:
     case = data.draw(st.sampled_from(CASES))
