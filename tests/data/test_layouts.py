@@ -20,6 +20,7 @@ from urt_jax.data.pairing import pairs_of
 from urt_jax.data.settings import PoolData
 from urt_jax.data.sources import read_examples, read_pool
 from urt_jax.data.sources.files import Record, RecordError
+from urt_jax.data.sources.layouts.row import larger
 from urt_jax.data.sources.layouts.table import LAYOUTS, find_layout, layout_named
 from urt_jax.data.sources.schemas import to_example
 from urt_jax.errors import BadInputError
@@ -125,12 +126,15 @@ CASES = [
     Case("omni_reward_pictures", {"prompt": "p", "response1_path": "a.png", "response2_path": "b.png",
                                   "criterion": "calm", "preference": "response2"}, "image_gen", 2, (), ("a", "b"),
          {"criterion": "calm"}),
-    Case("editreward_generation", {"prompt": "p", "path1": "a.png", "path2": "b.png", "model1_overall_score": 0.2,
-                                   "model2_overall_score": 0.9}, "image_gen", 2, (), ("a", "b")),
+    Case("editreward_generation", {"prompt": "p", "path1": "a.png", "path2": "b.png", "model1_dim1_score": 2,
+                                   "model2_dim1_score": 4}, "image_gen", 2, (), ("a", "b")),
+    Case("unifiedreward_axes", said("Alignment Score (1-5): 2\nPhysics Score (1-5): 3", images=FOUR), "video_score",
+         None, more={"scores": {"Alignment": [2.0], "Physics": [3.0]}}),
     Case("editreward", {"prompt": "add a taxi", "path_src": "a.png", "path1": "b.png", "path2": "c.png", "model1": "m",
-                        "model2": "n", "model1_dim1_score": 4, "model2_dim1_score": 2, "model1_overall_score": 0.9,
-                        "model2_overall_score": 0.1, "confidence": None}, "image_edit", 1, ("a",), ("b", "c"),
-         {"scores": {"dim1": [4, 2], "overall": [0.9, 0.1]}, "model1": "m"}),
+                        "model2": "n", "model1_dim1_score": 4, "model2_dim1_score": 2, "model1_overall_score": 0.1,
+                        "model2_overall_score": 0.9, "scores": "x", "confidence": None},
+         "image_edit", 1, ("a",), ("b", "c"),
+         {"scores": {"dim1": [4, 2]}, "model1": "m", "model1_overall_score": 0.1, "published_scores": "x"}),
     Case("editreward_bench", {"instruction": "i", "source_image": "a.png", "candidate_1": "b.png",
                               "candidate_2": "c.png", "ranking": "A=B"}, "image_edit", "tie", ("a",),
          ("b", "c"), {"ranking": (1, 1)}),
@@ -343,5 +347,7 @@ def test_the_real_samples(test_data: Path, tmp_path: Path) -> None:
     (tmp_path / "edits.json").write_text(json.dumps(edits))
     read_edits = read_examples(tmp_path / "edits.json", require_label=True)
     assert len(read_edits) == 503
-    assert sum(example.label == 1 for example in read_edits) == 250
-    assert set(read_edits[0].meta["scores"]) == {"dim1", "overall"}
+    assert [example.label for example in read_edits] == [
+        larger(edit["model1_dim1_score"], edit["model2_dim1_score"]) for edit in edits
+    ]
+    assert set(read_edits[0].meta["scores"]) == {"dim1"}

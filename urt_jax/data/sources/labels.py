@@ -24,7 +24,6 @@ UNREAD_LABELS = frozenset(
 )  # fmt: skip
 _VERDICT = re.compile(r"(Image|Video|Answer) ([0-9]{1,6}) is better")
 _FROM_ZERO = re.compile(r"(?:Image|Video|Answer) 0+ is better")
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def check_first_label(fields: Fields, first: int) -> None:
@@ -57,8 +56,8 @@ def check_words_count_from_one(asked: str, response: str, where: str) -> None:
     """
     if " 0" not in asked and " 0" not in response:
         return
-    said = _ANSWER.findall(response) if " 0" in response else []
-    found = _FROM_ZERO.search(asked) or (_FROM_ZERO.fullmatch(said[-1].strip()) if said else None)
+    said = last_answer(response) if " 0" in response else None
+    found = _FROM_ZERO.search(asked) or (None if said is None else _FROM_ZERO.fullmatch(said))
     if found:
         raise BadInputError(
             f"{where}: its own words say {found.group()!r}, but prompts and replies count candidates from 1 "
@@ -72,8 +71,15 @@ def verdict_of(fields: Fields, words: Words) -> re.Match[str] | None:
     solution = fields.get("solution")
     if solution is not None:
         return _VERDICT.fullmatch(solution.strip()) if isinstance(solution, str) else None
-    written = _ANSWER.findall(words.response) if words.response else []
-    return _VERDICT.fullmatch(written[-1].strip()) if written else None
+    said = last_answer(words.response) if words.response else None
+    return None if said is None else _VERDICT.fullmatch(said)
+
+
+def last_answer(reply: str) -> str | None:
+    """Return the text of the last ``<answer>`` that is closed, None without one; linear in the reply's length."""
+    end = reply.rfind("</answer>")
+    start = reply.rfind("<answer>", 0, max(end, 0))
+    return reply[start + len("<answer>") : end].strip() if start >= 0 else None
 
 
 def read_label(

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from urt_jax.data.sources.layouts.pictures import VOTES
-from urt_jax.data.sources.layouts.row import Layout, bad_label, larger, number, record, spelt
+from urt_jax.data.sources.layouts.row import Layout, bad_label, better_sum, record, scores_by_people, spelt
 from urt_jax.files.fields import Fields
 
 _STEP = re.compile(r"\s*([>=])\s*")
@@ -21,16 +21,11 @@ def _edit(fields: Fields, used: tuple[str, ...], asked: str, images: list[str], 
 
 
 def _editreward(fields: Fields) -> dict[str, Any]:
-    """Two edits with scores per axis and overall scores of each."""
-    axes = {
-        name.removeprefix("model1_").removesuffix("_score"): (name, name.replace("model1_", "model2_", 1))
-        for name in fields
-        if name.startswith("model1_") and name.endswith("_score")
-    }
-    scores = {axis: [number(fields, first), number(fields, second)] for axis, (first, second) in axes.items()}
-    whole = {axis: values for axis, values in scores.items() if None not in values}
-    used = tuple(name for names in axes.values() for name in names)
-    return _edit(fields, used, "prompt", ["path_src", "path1", "path2"], label=larger(*scores["overall"]), scores=whole)
+    """Two edits with people's scores of each; a model's overall scores, which often differ, are kept as they are."""
+    scores, used = scores_by_people(fields)
+    return _edit(
+        fields, used, "prompt", ["path_src", "path1", "path2"], label=better_sum(scores), scores=scores or None
+    )
 
 
 def _editreward_bench(fields: Fields) -> dict[str, Any]:
@@ -66,7 +61,7 @@ def _genai(fields: Fields) -> dict[str, Any]:
 
 
 LAYOUTS = (
-    Layout("editreward", frozenset(("prompt", "path_src", "path1", "path2", "model1_overall_score")), _editreward),
+    Layout("editreward", frozenset(("prompt", "path_src", "path1", "path2", "model1_dim1_score")), _editreward),
     Layout("editreward_bench", frozenset(("instruction", "source_image", "candidate_1", "candidate_2", "ranking")),
            _editreward_bench),
     Layout("genai_bench_edits", frozenset(("source_image", "left_image", "right_image", "vote_type")), _genai),

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from urt_jax.data.sources.layouts.row import MAX_RATING, Label, Layout, bad_label, larger, number, ranks, record, spelt
+from urt_jax.data.sources.layouts.row import (
+    MAX_RATING,
+    Label,
+    Layout,
+    bad_label,
+    better_sum,
+    larger,
+    ranks,
+    record,
+    scores_by_people,
+    spelt,
+)
 from urt_jax.files.fields import Fields
 
 VOTES: dict[str, Label] = {"leftvote": 1, "rightvote": 2, "tievote": "tie", "bothbad_vote": "tie"}
@@ -102,9 +113,9 @@ def _omni(fields: Fields) -> dict[str, Any]:
 
 
 def _scores_of_models(fields: Fields) -> dict[str, Any]:
-    """Two pictures with an overall score of each."""
-    totals = [number(fields, f"model{place}_overall_score") for place in (1, 2)]
-    return _pair(fields, (), "path1", "path2", label=larger(*totals))
+    """Two pictures with people's scores of each; a model's overall scores are kept as they are."""
+    scores, used = scores_by_people(fields)
+    return _pair(fields, used, "path1", "path2", label=better_sum(scores), scores=scores or None)
 
 
 LAYOUTS = (
@@ -112,7 +123,7 @@ LAYOUTS = (
            lambda fields: "image_path" in fields or "file_path" in fields),
     Layout("hpdv2_ranking", frozenset(("prompt", "image_path", "rank")), _hpdv2_ranking),
     Layout("hpdv3", frozenset(("prompt", "path1", "path2", "model1", "model2")), _hpdv3,
-           lambda fields: "path_src" not in fields and "model1_overall_score" not in fields),
+           lambda fields: "path_src" not in fields and "model1_dim1_score" not in fields),
     Layout("image_reward", frozenset(("prompt", "generations", "ranking")), _image_reward),
     Layout("rapidata_pictures", frozenset(("prompt", "image1", "image2", "votes_image1", "votes_image2")), _rapidata),
     Layout("open_image_preferences", frozenset(("prompt", "chosen", "rejected")), _oip,
@@ -121,6 +132,6 @@ LAYOUTS = (
     Layout("genai_bench_pictures", frozenset(("prompt", "left_image", "right_image", "vote_type")), _genai,
            lambda fields: "source_image" not in fields),
     Layout("omni_reward_pictures", frozenset(("prompt", "response1_path", "response2_path", "criterion")), _omni),
-    Layout("editreward_generation", frozenset(("prompt", "path1", "path2", "model1_overall_score")), _scores_of_models,
+    Layout("editreward_generation", frozenset(("prompt", "path1", "path2", "model1_dim1_score")), _scores_of_models,
            lambda fields: "path_src" not in fields),
 )  # fmt: skip

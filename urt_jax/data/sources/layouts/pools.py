@@ -69,7 +69,9 @@ def _axes(fields: Fields) -> dict[str, Any]:
 
 
 def _scored(fields: Fields, scores: dict[str, list[float]]) -> dict[str, Any]:
-    video = "video" in fields or "videos" in fields
+    shown = fields.get("images")
+    frames = isinstance(shown, list) and len(shown) > 1  # of one clip
+    video = "video" in fields or "videos" in fields or frames
     return {**fields, "task": fields.get("task", "video_score" if video else "image_score"), "scores": scores}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from urt_jax.files.fields import Fields
 
 Label = int | Literal["tie"] | None
 MAX_RATING = 1e6
+_OURS = frozenset(("scores", "aspects", "candidates", "correct_of", "history", "prompt_group", "unseen", "swapped"))
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,29 @@ def ranks(fields: Fields, name: str, *, size: int) -> list[int]:
     return [rank - min(given) + 1 for rank in given]
 
 
+def scores_by_people(fields: Fields) -> tuple[dict[str, list[float]], tuple[str, ...]]:
+    """Return the scores ``model1_dim1_score``, ``model2_dim1_score``, ... of EditReward's files, and their columns."""
+    scores: dict[str, list[float]] = {}
+    used: list[str] = []
+    for name in fields:
+        found = re.fullmatch(r"model1_(dim[0-9]{1,2})_score", name)
+        if found is None:
+            continue
+        both = [number(fields, f"model{place}_{found[1]}_score") for place in (1, 2)]
+        used += [f"model{place}_{found[1]}_score" for place in (1, 2)]
+        if both[0] is not None and both[1] is not None:
+            scores[found[1]] = [both[0], both[1]]
+    return scores, tuple(used)
+
+
+def better_sum(scores: Mapping[str, Sequence[float]]) -> Label:
+    """Return which candidate has the larger sum of scores; None without scores."""
+    return larger(*(sum(column) for column in zip(*scores.values()))) if scores else None
+
+
 def meta(fields: Fields, used: Collection[str]) -> dict[str, Any]:
-    """Return the other fields of a row."""
-    return {name: value for name, value in fields.items() if name not in used}
+    """Return the other fields of a row; one that has a name which we read in ``meta`` becomes ``published_<name>``."""
+    return {f"published_{name}" if name in _OURS else name: value for name, value in fields.items() if name not in used}
 
 
 def record(fields: Fields, used: Sequence[str], **own: Any) -> dict[str, Any]:
